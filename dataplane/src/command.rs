@@ -1,0 +1,138 @@
+//! The only way into and out of a running worker: commands, replies, events.
+//!
+//! Control allocates, the worker swaps, and what it held before goes back in the reply to be
+//! freed by control. A worker neither allocates nor frees.
+
+use std::sync::Arc;
+
+use crate::addr::{Addr, Endpoint, Mac};
+use crate::packet::PortId;
+use crate::route::{Fib, Link, LinkId, Neighbour, NeighbourId};
+use crate::roles::RoleTable;
+use crate::schedule::Scheduler;
+use crate::service::{ForwardingMethod, Protocol, ServiceId, VirtualService};
+use crate::settings::Settings;
+
+/// A command with the generation that its reply carries back.
+pub struct Envelope {
+    /// Rises by one per command; control waits for it on every worker.
+    pub generation: u64,
+    /// What to do.
+    pub command: Command,
+}
+
+/// What control may ask of a worker. Each is applied whole between two bursts.
+pub enum Command {
+    /// Adds a service or replaces it. `scheduler` is a fresh state: used if the service is new
+    /// or its scheduler's name changed, otherwise the old state is kept and refreshed.
+    PutService {
+        /// The service.
+        service: Arc<VirtualService>,
+        /// Fresh scheduler state.
+        scheduler: Box<dyn Scheduler>,
+    },
+    /// Removes a service; its connections stay bound to their (now unavailable) destinations.
+    DeleteService(ServiceId),
+    /// Replaces the table that tells clients from servers and which VIPs are live.
+    PutRoles(Arc<RoleTable>),
+    /// Replaces the forwarding table.
+    PutFib(Arc<Fib>),
+    /// Sets a link: (port, VLAN) with its source MAC and MTU.
+    PutLink(LinkId, Link),
+    /// Sets a neighbour.
+    PutNeighbour(NeighbourId, Neighbour),
+    /// Forgets a neighbour.
+    DeleteNeighbour(NeighbourId),
+    /// Replaces the unicast MACs that frames may be addressed to on a port.
+    PutMacs(PortId, Box<[Mac]>),
+    /// Replaces the live settings.
+    PutSettings(Settings),
+    /// Copies connections out, from `batch.cursor` on, until the batch is full.
+    DumpConnections(Box<ConnectionBatch>),
+    /// Does nothing: a barrier.
+    Nop,
+}
+
+/// What a worker sends back, one per command.
+pub struct Reply {
+    /// Of the command.
+    pub generation: u64,
+    /// The result and what is to be freed.
+    pub outcome: Outcome,
+}
+
+/// Result of a command.
+pub enum Outcome {
+    /// Done; the parts are control's to free.
+    Done(Retired),
+    /// Refused: an id was beyond the capacity set at start. Nothing changed.
+    Refused(&'static str),
+    /// The batch of `DumpConnections`, filled.
+    Connections(Box<ConnectionBatch>),
+}
+
+/// Parts that a worker no longer needs.
+#[derive(Default)]
+pub struct Retired {
+    /// A replaced or deleted service.
+    pub service: Option<Arc<VirtualService>>,
+    /// A replaced or unused scheduler state.
+    pub scheduler: Option<Box<dyn Scheduler>>,
+    /// The old forwarding table.
+    pub fib: Option<Arc<Fib>>,
+    /// The old role table.
+    pub roles: Option<Arc<RoleTable>>,
+    /// The old MAC list.
+    pub macs: Option<Box<[Mac]>>,
+}
+
+/// What a worker tells control unasked. Lossy: a full queue drops the event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A packet needed this next hop and its MAC is unknown.
+    Resolve {
+        /// The link it is on.
+        link: LinkId,
+        /// The address to resolve.
+        addr: Addr,
+    },
+}
+
+/// One connection as listed by `-Lnc`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConnectionView {
+    /// Transport protocol.
+    pub protocol: Protocol,
+    /// Client.
+    pub client: Endpoint,
+    /// Virtual address and port.
+    pub virtual_: Endpoint,
+    /// Real server.
+    pub dest: Endpoint,
+    /// How it is reached.
+    pub method: ForwardingMethod,
+    /// Name of the state as ipvsadm prints it.
+    pub state: &'static str,
+    /// Seconds until it expires, cut to whole ones.
+    pub expires: u32,
+}
+
+/// Where a dump goes on. Start with the default.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DumpCursor {
+    /// Next shard.
+    pub shard: u32,
+    /// Next entry in it.
+    pub entry: u32,
+    /// Set when everything was visited.
+    pub done: bool,
+}
+
+/// A batch of copied connections; `rows` is pushed up to its capacity, never grown.
+#[derive(Debug, Default)]
+pub struct ConnectionBatch {
+    /// Where to start, then where to go on.
+    pub cursor: DumpCursor,
+    /// The rows.
+    pub rows: Vec<ConnectionView>,
+}

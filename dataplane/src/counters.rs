@@ -1,0 +1,149 @@
+//! Counters with one writer. The worker adds with a relaxed load and store (no locked
+//! instruction); control reads them at any time and sums over the workers.
+
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+
+use crate::packet::{DropReason, PuntClass};
+use crate::service::DestId;
+
+/// A 64-bit counter written by one thread and read by any.
+#[derive(Debug, Default)]
+#[repr(transparent)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds `n`. Only the owning worker may call it.
+    #[inline(always)]
+    pub fn add(&self, n: u64) {
+        self.0.store(self.0.load(Relaxed).wrapping_add(n), Relaxed);
+    }
+
+    /// The value.
+    #[inline(always)]
+    pub fn get(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+
+    /// Overwrites the value (gauges, heartbeats).
+    #[inline(always)]
+    pub fn set(&self, n: u64) {
+        self.0.store(n, Relaxed);
+    }
+}
+
+/// A 32-bit gauge written by one thread and read by any.
+#[derive(Debug, Default)]
+#[repr(transparent)]
+pub struct Gauge(AtomicU32);
+
+impl Gauge {
+    /// The value.
+    #[inline(always)]
+    pub fn get(&self) -> u32 {
+        self.0.load(Relaxed)
+    }
+
+    /// Overwrites the value.
+    #[inline(always)]
+    pub fn set(&self, n: u32) {
+        self.0.store(n, Relaxed);
+    }
+}
+
+/// Counters of one destination on one worker: one cache line, indexed by [`DestId`].
+///
+/// The names are those of `struct ip_vs_counters` and of ipvsadm's columns. Bytes are layer-3
+/// lengths. `active` and `total` are the kernel's `activeconns` and the count of all connections
+/// bound to the destination; `InActConn` is `total - active`.
+#[derive(Debug, Default)]
+#[repr(C, align(64))]
+pub struct DestCounters {
+    /// Connections scheduled to it.
+    pub conns: Counter,
+    /// Packets from clients.
+    pub in_pkts: Counter,
+    /// Bytes from clients.
+    pub in_bytes: Counter,
+    /// Packets to clients.
+    pub out_pkts: Counter,
+    /// Bytes to clients.
+    pub out_bytes: Counter,
+    /// Connections in an active state.
+    pub active: Gauge,
+    /// All bound connections.
+    pub total: Gauge,
+    /// 1 while the overload flag is set (thresholds, with hysteresis).
+    pub overloaded: Gauge,
+    /// Persistence templates bound to it.
+    pub persistent: Gauge,
+}
+
+/// All counters of one worker, shared with control.
+#[derive(Debug)]
+pub struct WorkerCounters {
+    /// Frames received, after the driver.
+    pub rx_packets: Counter,
+    /// Their bytes.
+    pub rx_bytes: Counter,
+    /// Frames sent to ports.
+    pub tx_packets: Counter,
+    /// Their bytes.
+    pub tx_bytes: Counter,
+    /// Frames handed to the kernel twin, by class.
+    pub punted: [Counter; PuntClass::COUNT],
+    /// Drops by reason.
+    pub drops: [Counter; DropReason::COUNT],
+    /// Connections alive in this worker's shards.
+    pub connections: Counter,
+    /// Entries expired.
+    pub expired: Counter,
+    /// Half-open entries given up for new ones because the table was full.
+    pub reclaimed: Counter,
+    /// ICMP errors and resets of ours.
+    pub icmp_sent: Counter,
+    /// Raised once per loop: a worker whose heartbeat stands still is stuck.
+    pub heartbeat: Counter,
+    /// Loops that found at least one packet.
+    pub busy_loops: Counter,
+    /// CPU time the worker's thread has used, nanoseconds (refreshed now and then).
+    pub cpu_ns: Counter,
+    /// Generation of the last command applied.
+    pub generation: Counter,
+    /// Per destination, indexed by [`DestId`].
+    pub dests: Box<[DestCounters]>,
+}
+
+impl WorkerCounters {
+    /// Counters for up to `max_dests` destinations.
+    pub fn new(max_dests: usize) -> WorkerCounters {
+        WorkerCounters {
+            rx_packets: Counter::default(),
+            rx_bytes: Counter::default(),
+            tx_packets: Counter::default(),
+            tx_bytes: Counter::default(),
+            punted: Default::default(),
+            drops: core::array::from_fn(|_| Counter::default()),
+            connections: Counter::default(),
+            expired: Counter::default(),
+            reclaimed: Counter::default(),
+            icmp_sent: Counter::default(),
+            heartbeat: Counter::default(),
+            busy_loops: Counter::default(),
+            cpu_ns: Counter::default(),
+            generation: Counter::default(),
+            dests: (0..max_dests).map(|_| DestCounters::default()).collect(),
+        }
+    }
+
+    /// Counters of one destination; `None` for an id beyond the configured maximum.
+    #[inline(always)]
+    pub fn dest(&self, id: DestId) -> Option<&DestCounters> {
+        self.dests.get(id.0 as usize)
+    }
+
+    /// Counts a drop.
+    #[inline(always)]
+    pub fn drop(&self, reason: DropReason) {
+        self.drops[reason as usize].add(1);
+    }
+}

@@ -1,0 +1,234 @@
+//! A borrowed frame and what becomes of it.
+
+/// Index of a data port, dense from zero in the order of the configuration. Not DPDK's port id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+pub struct PortId(pub u16);
+
+/// One frame seen in place: `room` is the whole data room of the buffer (headroom, frame,
+/// tailroom), the frame is `room[start..start + len]` and begins with its Ethernet header.
+///
+/// The core may move `start` and change `len` (encapsulation, answers made in place); it can
+/// neither free nor keep the buffer. Whoever made the packet reads `start` and `len` back.
+#[derive(Debug)]
+pub struct Packet<'a> {
+    room: &'a mut [u8],
+    start: u16,
+    len: u16,
+    /// The port the frame came in by.
+    pub port: PortId,
+    /// 802.1Q tag that the driver took out of the frame (TCI, host order), 0 for none.
+    pub vlan_tci: u16,
+    /// Whole length on the wire; larger than `len` when the frame spans several segments or was cut.
+    pub wire_len: u32,
+}
+
+impl<'a> Packet<'a> {
+    /// Borrows a frame. `start + len` is cut to the room, so a wrong pair cannot be built.
+    #[inline(always)]
+    pub fn new(room: &'a mut [u8], start: u16, len: u16, port: PortId) -> Packet<'a> {
+        let have = room.len().min(u16::MAX as usize) as u16;
+        let start = start.min(have);
+        let len = len.min(have - start);
+        Packet { room, start, len, port, vlan_tci: 0, wire_len: u32::from(len) }
+    }
+
+    /// Offset of the frame in the room.
+    #[inline(always)]
+    pub fn start(&self) -> u16 {
+        self.start
+    }
+
+    /// Length of the frame in bytes.
+    #[inline(always)]
+    pub fn len(&self) -> u16 {
+        self.len
+    }
+
+    /// Whether the frame has no bytes.
+    #[inline(always)]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The frame.
+    #[inline(always)]
+    pub fn frame(&self) -> &[u8] {
+        // `new`, `push`, `pull` and `set_len` keep start + len within the room.
+        self.room.get(self.start as usize..self.start as usize + self.len as usize).unwrap_or(&[])
+    }
+
+    /// The frame, to be changed in place.
+    #[inline(always)]
+    pub fn frame_mut(&mut self) -> &mut [u8] {
+        self.room
+            .get_mut(self.start as usize..self.start as usize + self.len as usize)
+            .unwrap_or(&mut [])
+    }
+
+    /// Grows the frame at its front by `n` bytes (their contents are undefined); false if the
+    /// headroom is too small, and then nothing changed.
+    #[inline]
+    #[must_use]
+    pub fn push(&mut self, n: u16) -> bool {
+        if self.start < n || self.len.checked_add(n).is_none() {
+            return false;
+        }
+        self.start -= n;
+        self.len += n;
+        true
+    }
+
+    /// Cuts `n` bytes off the front; false if the frame is shorter, and then nothing changed.
+    #[inline]
+    #[must_use]
+    pub fn pull(&mut self, n: u16) -> bool {
+        if self.len < n {
+            return false;
+        }
+        self.start += n;
+        self.len -= n;
+        true
+    }
+
+    /// Sets the length of the frame (its end moves); false if the room is too small.
+    #[inline]
+    #[must_use]
+    pub fn set_len(&mut self, len: u16) -> bool {
+        if self.start as usize + len as usize > self.room.len() {
+            return false;
+        }
+        self.len = len;
+        true
+    }
+}
+
+/// Classes of packets that go to the kernel twin. Each has its own queue and rate limit;
+/// lower numbers are served first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum PuntClass {
+    /// VRRP adverts, ARP, neighbour discovery.
+    Control = 0,
+    /// BGP sessions and BFD.
+    Routing = 1,
+    /// To an address of this host: checks and their answers, SSH, echo, admin sessions.
+    Host = 2,
+    /// Everything else, above all packets the kernel is to forward.
+    Transit = 3,
+}
+
+impl PuntClass {
+    /// Number of classes.
+    pub const COUNT: usize = 4;
+    /// All classes, first served first.
+    pub const ALL: [PuntClass; 4] =
+        [PuntClass::Control, PuntClass::Routing, PuntClass::Host, PuntClass::Transit];
+
+    /// Name in listings.
+    pub const fn name(self) -> &'static str {
+        match self {
+            PuntClass::Control => "control",
+            PuntClass::Routing => "routing",
+            PuntClass::Host => "host",
+            PuntClass::Transit => "transit",
+        }
+    }
+}
+
+/// What becomes of a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Send the frame as it now is out of this port.
+    Transmit(PortId),
+    /// As `Transmit`, but the IPv4 packet must be cut to this MTU (bytes of layer 3) first.
+    Fragment(PortId, u16),
+    /// Hand it to the kernel twin of the port it came in by.
+    Kernel(PuntClass),
+    /// Free it; the reason has been counted.
+    Drop(DropReason),
+}
+
+macro_rules! drop_reasons {
+    ($($variant:ident $name:literal $doc:literal,)*) => {
+        /// Why a packet was dropped: the index of a counter and its name in `rvsadm status`.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[repr(u8)]
+        pub enum DropReason { $(#[doc = $doc] $variant,)* }
+
+        impl DropReason {
+            /// Every reason, in the order of the counters.
+            pub const ALL: &'static [DropReason] = &[$(DropReason::$variant,)*];
+            /// Number of reasons.
+            pub const COUNT: usize = DropReason::ALL.len();
+            /// Name in listings, captures and metrics.
+            pub const fn name(self) -> &'static str {
+                match self { $(DropReason::$variant => $name,)* }
+            }
+            /// One line for the operator: what it means.
+            pub const fn help(self) -> &'static str {
+                match self { $(DropReason::$variant => $doc,)* }
+            }
+        }
+    };
+}
+
+drop_reasons! {
+    NotOurMac "not-our-mac" "destination MAC is neither ours, a VRRP MAC of ours nor a group address",
+    Truncated "truncated" "frame shorter than its headers say (cut by the port, or switch GRO/LRO off on its peer)",
+    BadHeader "bad-header" "impossible IP header: version, header length or total length",
+    BadChecksum "bad-checksum" "IPv4 header checksum is wrong",
+    ShortTransport "short-transport" "transport header shorter than its protocol needs",
+    Fragment "fragment" "fragment of a packet for a virtual service",
+    NoDestination "no-destination" "service has no usable real server (answered with port unreachable)",
+    TableFull "table-full" "connection table is full and nothing half-open was left to reclaim",
+    DestinationGone "destination-gone" "connection's real server was deleted (expire_nodest_conn = 0)",
+    NoRoute "no-route" "no route to the next hop (answered with host unreachable)",
+    ForeignDevice "foreign-device" "the route leaves by a device that is no twin of a data port",
+    Blackhole "blackhole" "the route is a blackhole, unreachable or prohibit route",
+    NoNeighbour "no-neighbour" "next hop's MAC is not known yet (the kernel was asked to resolve it)",
+    PortDown "port-down" "the port to send by has no link or is stopped",
+    TtlExceeded "ttl-exceeded" "TTL or hop limit ran out (answered with time exceeded)",
+    TooBig "too-big" "longer than the path MTU and must not be cut (answered with its MTU)",
+    NoHeadroom "no-headroom" "no room in the buffer for the outer header",
+    MartianSource "martian-source" "source or destination address cannot be forwarded (loopback or multicast source)",
+    IcmpChecksum "icmp-checksum" "ICMP error for a connection has a wrong checksum",
+    IcmpRateLimited "icmp-rate-limited" "an answer of ours was held back by the ICMP rate limit",
+    NoReply "no-reply" "an ICMP error of ours could not be made for this packet (it is itself an error, or too short)",
+    PuntLimited "punt-limited" "packet for the kernel was over the rate limit of its class",
+    PuntQueueFull "punt-queue-full" "packet for the kernel met a full queue of its class",
+    TwinFailed "twin-failed" "the kernel twin refused the frame",
+    TxFull "tx-full" "transmit queue of the port was full",
+    NoMbuf "no-mbuf" "no packet buffer was left",
+    FragmentFailed "fragment-failed" "packet could not be cut to the path MTU",
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn verdicts_are_small_and_names_unique() {
+        assert!(size_of::<Verdict>() <= 8);
+        let mut names: Vec<_> = DropReason::ALL.iter().map(|r| r.name()).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), DropReason::COUNT);
+        for (i, r) in DropReason::ALL.iter().enumerate() {
+            assert_eq!(*r as usize, i);
+        }
+    }
+
+    #[test]
+    fn room_is_respected() {
+        let mut room = [0u8; 100];
+        let mut p = Packet::new(&mut room, 20, 60, PortId(0));
+        assert!(!p.push(21));
+        assert!(p.push(20));
+        assert_eq!((p.start(), p.len()), (0, 80));
+        assert!(!p.set_len(101));
+        assert!(p.pull(80));
+        assert!(!p.pull(1));
+        let q = Packet::new(&mut room, 90, 60, PortId(0));
+        assert_eq!(q.len(), 10);
+    }
+}

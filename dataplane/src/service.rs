@@ -1,0 +1,134 @@
+//! What is balanced: virtual services and their destinations, as validated by the control side.
+
+use crate::addr::{Endpoint, Family};
+
+/// Stable number of a service, given by control; index of per-service state on every worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ServiceId(pub u32);
+
+/// Stable number of a destination, given by control; index of its counters on every worker.
+/// It survives removal while connections are left (the kernel's trash).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct DestId(pub u32);
+
+/// Balanced transport protocols, by IP protocol number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Protocol {
+    /// TCP.
+    Tcp = 6,
+    /// UDP.
+    Udp = 17,
+}
+
+impl Protocol {
+    /// IP protocol number.
+    #[inline(always)]
+    pub const fn number(self) -> u8 {
+        self as u8
+    }
+
+    /// From the IP protocol number.
+    #[inline(always)]
+    pub const fn from_number(n: u8) -> Option<Protocol> {
+        match n {
+            6 => Some(Protocol::Tcp),
+            17 => Some(Protocol::Udp),
+            _ => None,
+        }
+    }
+
+    /// Name as ipvsadm prints it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Protocol::Tcp => "TCP",
+            Protocol::Udp => "UDP",
+        }
+    }
+}
+
+/// What a service is looked up by (`ip_vs_service_find`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ServiceKey {
+    /// Transport protocol.
+    pub protocol: Protocol,
+    /// Virtual address and port.
+    pub endpoint: Endpoint,
+}
+
+impl ServiceKey {
+    /// Family of the virtual address.
+    pub fn family(&self) -> Family {
+        self.endpoint.addr.family()
+    }
+}
+
+/// How packets reach a destination. The numbers are the kernel's connection flags 0..=4.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum ForwardingMethod {
+    /// NAT: the destination address and port are rewritten, replies come back through us.
+    Masquerade = 0,
+    /// The destination is this host: handed to the kernel.
+    Local = 1,
+    /// IP-in-IP: the packet is carried inside an outer one, replies go to the client directly.
+    Tunnel = 2,
+    /// Direct routing: only the destination MAC changes, replies go to the client directly.
+    DirectRoute = 3,
+}
+
+impl ForwardingMethod {
+    /// From the number stored in entries.
+    #[inline(always)]
+    pub const fn from_number(n: u8) -> ForwardingMethod {
+        match n {
+            0 => ForwardingMethod::Masquerade,
+            2 => ForwardingMethod::Tunnel,
+            3 => ForwardingMethod::DirectRoute,
+            _ => ForwardingMethod::Local,
+        }
+    }
+
+    /// Name in ipvsadm's listing.
+    pub const fn name(self) -> &'static str {
+        match self {
+            ForwardingMethod::Masquerade => "Masq",
+            ForwardingMethod::Local => "Local",
+            ForwardingMethod::Tunnel => "Tunnel",
+            ForwardingMethod::DirectRoute => "Route",
+        }
+    }
+}
+
+/// A real server inside one service, with its effective weight (operator state, configured
+/// weight and health are folded into it by control).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Destination {
+    /// Stable id.
+    pub id: DestId,
+    /// Real address and port. The port is never 0 here.
+    pub endpoint: Endpoint,
+    /// Forwarding method given to new connections.
+    pub method: ForwardingMethod,
+    /// Effective weight; 0 = quiesced: no new connections.
+    pub weight: u32,
+    /// Upper threshold of active + inactive connections, 0 = none.
+    pub upper: u32,
+    /// Lower threshold, 0 = three quarters of `upper`.
+    pub lower: u32,
+}
+
+/// A virtual service as the workers run it: immutable, replaced whole on any change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VirtualService {
+    /// Stable id.
+    pub id: ServiceId,
+    /// What it is looked up by.
+    pub key: ServiceKey,
+    /// Name of the scheduler, one of `schedule::SCHEDULERS`.
+    pub scheduler: &'static str,
+    /// One-packet scheduling (`-o`, UDP only).
+    pub one_packet: bool,
+    /// In the kernel's list order: the newest destination first. Schedulers depend on it.
+    pub destinations: Vec<Destination>,
+}
