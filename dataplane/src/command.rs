@@ -5,7 +5,10 @@
 
 use std::sync::Arc;
 
+use crossbeam::queue::ArrayQueue;
+
 use crate::addr::{Addr, Endpoint, Mac};
+use crate::counters::WorkerCounters;
 use crate::packet::PortId;
 use crate::route::{Fib, Link, LinkId, Neighbour, NeighbourId};
 use crate::roles::RoleTable;
@@ -135,4 +138,46 @@ pub struct ConnectionBatch {
     pub cursor: DumpCursor,
     /// The rows.
     pub rows: Vec<ConnectionView>,
+}
+
+/// The control side's end of one worker.
+#[derive(Clone)]
+pub struct ControlEnd {
+    /// Commands to the worker. Full: keep the newest and retry.
+    pub commands: Arc<ArrayQueue<Envelope>>,
+    /// Its replies, one per command, in order.
+    pub replies: Arc<ArrayQueue<Reply>>,
+    /// Its events.
+    pub events: Arc<ArrayQueue<Event>>,
+    /// Its counters.
+    pub counters: Arc<WorkerCounters>,
+}
+
+/// The worker's end. It takes no command while `replies` is full, so nothing is freed there.
+pub struct WorkerEnd {
+    /// Commands from control.
+    pub commands: Arc<ArrayQueue<Envelope>>,
+    /// Replies to it.
+    pub replies: Arc<ArrayQueue<Reply>>,
+    /// Events to it.
+    pub events: Arc<ArrayQueue<Event>>,
+    /// Counters, written by this worker alone.
+    pub counters: Arc<WorkerCounters>,
+}
+
+/// Both ends of a worker's rings. `max_dests` sizes the counters.
+pub fn channel(max_dests: usize) -> (ControlEnd, WorkerEnd) {
+    let control = ControlEnd {
+        commands: Arc::new(ArrayQueue::new(1024)),
+        replies: Arc::new(ArrayQueue::new(1024)),
+        events: Arc::new(ArrayQueue::new(1024)),
+        counters: Arc::new(WorkerCounters::new(max_dests)),
+    };
+    let worker = WorkerEnd {
+        commands: Arc::clone(&control.commands),
+        replies: Arc::clone(&control.replies),
+        events: Arc::clone(&control.events),
+        counters: Arc::clone(&control.counters),
+    };
+    (control, worker)
 }

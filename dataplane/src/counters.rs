@@ -147,3 +147,38 @@ impl WorkerCounters {
         self.drops[reason as usize].add(1);
     }
 }
+
+/// State and counters of one data port, written by the edge's housekeeping thread.
+#[derive(Debug, Default)]
+pub struct PortCounters {
+    /// 1 while the link is up.
+    pub link: Gauge,
+    /// Mbit/s, 0 unknown.
+    pub speed: Gauge,
+    /// 1 once the device failed or was taken away.
+    pub failed: Gauge,
+    /// Frames the driver received.
+    pub rx_packets: Counter,
+    /// Bytes received.
+    pub rx_bytes: Counter,
+    /// Frames lost because the receive ring was full.
+    pub rx_missed: Counter,
+    /// Frames received with errors.
+    pub rx_errors: Counter,
+    /// Frames lost because no buffer was left.
+    pub rx_no_mbuf: Counter,
+    /// Frames the driver sent.
+    pub tx_packets: Counter,
+    /// Bytes sent.
+    pub tx_bytes: Counter,
+    /// Frames the driver failed to send.
+    pub tx_errors: Counter,
+    /// Frames written to the kernel twin.
+    pub twin_tx: Counter,
+    /// Frames read from the kernel twin.
+    pub twin_rx: Counter,
+    /// Frames the twin refused.
+    pub twin_failed: Counter,
+    /// Frames from the twin that found no buffer or a full ring.
+    pub twin_dropped: Counter,
+}

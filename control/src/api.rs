@@ -1,0 +1,368 @@
+//! The admin API: what `rvsadm` asks and `rvsd` answers. The only definition both binaries use.
+//!
+//! Wire: a Unix stream socket. Each message is a frame: payload length (u32, big-endian, at most
+//! [`MAX_FRAME`]) and that many bytes of JSON. A request frame is a [`RequestFrame`]; each request
+//! is answered by one or more [`Response`] frames, the last of which is not
+//! [`Response::Connections`] with `more` set. Requests on one connection are answered in order.
+//! The version is raised on every incompatible change, so that a mismatched pair is refused
+//! rather than misread.
+
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+/// Version of this API.
+pub const API_VERSION: u32 = 1;
+
+/// Largest frame, bytes of payload.
+pub const MAX_FRAME: usize = 1 << 20;
+
+/// Default path of the admin socket.
+pub const DEFAULT_SOCKET: &str = "/run/rvs/rvsd.sock";
+
+/// A request with the version of the client that speaks it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RequestFrame {
+    /// [`API_VERSION`] of the client.
+    pub version: u32,
+    /// What it wants.
+    pub request: Request,
+}
+
+/// Every admin action.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "op", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Request {
+    /// `-A`: refused with `Exists` if there is one.
+    AddService { service: ServiceKey, spec: ServiceSpec },
+    /// `-E`: replaces all attributes.
+    EditService { service: ServiceKey, spec: ServiceSpec },
+    /// `-D`.
+    DeleteService { service: ServiceKey },
+    /// `-C`: removes all services, whatever their origin.
+    Clear,
+    /// `-a`.
+    AddServer { service: ServiceKey, server: ServerKey, spec: ServerSpec },
+    /// `-e`.
+    EditServer { service: ServiceKey, server: ServerKey, spec: ServerSpec },
+    /// `-d`.
+    DeleteServer { service: ServiceKey, server: ServerKey },
+    /// `-L`: one service or all.
+    ListServices { service: Option<ServiceKey> },
+    /// `-Lc`: streamed in batches.
+    ListConnections,
+    /// `-L --timeout`.
+    GetTimeouts,
+    /// `--set`: seconds, 0 keeps the current value.
+    SetTimeouts { tcp: u32, tcp_fin: u32, udp: u32 },
+    /// `-Z`: one service or all.
+    Zero { service: Option<ServiceKey> },
+    /// `rvsadm status`.
+    Status,
+    /// `rvsadm reload`; `discard_live` lets the file win over live changes.
+    Reload { discard_live: bool },
+    /// `rvsadm diff`: file against running.
+    Diff,
+    /// `rvsadm save`: running to the file.
+    Save,
+    /// `rvsadm capture PORT FILE [filter]`. The file is opened by the daemon's writer thread.
+    Capture { port: String, file: String, filter: String, packets: u64, seconds: u64 },
+    /// Ends the running capture and answers with its summary.
+    StopCapture,
+    /// Version of the daemon.
+    Version,
+}
+
+/// Transport protocol of a service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+}
+
+/// What identifies a virtual service. Port in host order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ServiceKey {
+    /// Protocol.
+    pub protocol: Protocol,
+    /// Virtual address.
+    pub addr: IpAddr,
+    /// Virtual port.
+    pub port: u16,
+}
+
+/// Attributes of a virtual service.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ServiceSpec {
+    /// Scheduler name.
+    pub scheduler: String,
+    /// One-packet scheduling.
+    #[serde(default)]
+    pub one_packet: bool,
+}
+
+/// What identifies a real server within a service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ServerKey {
+    /// Real address.
+    pub addr: IpAddr,
+    /// Real port.
+    pub port: u16,
+}
+
+/// How a real server is reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Method {
+    /// `-m`, NAT.
+    Masq,
+    /// `-g`, direct routing.
+    Route,
+    /// `-i`, IP-in-IP.
+    Tunnel,
+    /// The server is this host (never asked for: reported when the address is local).
+    Local,
+}
+
+/// Attributes of a real server.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ServerSpec {
+    /// Forwarding method.
+    pub method: Method,
+    /// Configured weight.
+    pub weight: u32,
+    /// Upper connection threshold, 0 = none.
+    #[serde(default)]
+    pub upper: u32,
+    /// Lower connection threshold, 0 = none.
+    #[serde(default)]
+    pub lower: u32,
+}
+
+/// Why a request was refused. `rvsadm` maps each to ipvsadm's message and exit code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ErrorKind {
+    /// `-A`: "Service already exists".
+    ServiceExists,
+    /// "No such service" (-D, -E, -Z, -L).
+    NoService,
+    /// `-a -e -d` on a missing service: "Service not defined".
+    ServiceNotDefined,
+    /// "Destination already exists".
+    ServerExists,
+    /// "No such destination".
+    NoServer,
+    /// "Scheduler or persistence engine not found".
+    NoScheduler,
+    /// "Invalid operation.  Possibly wrong module version, address not unicast, ...".
+    Invalid,
+    /// "Numerical result out of range".
+    Range,
+    /// A capacity fixed at start is used up (`max_services`, `max_servers`).
+    Capacity,
+    /// The client speaks another [`API_VERSION`].
+    Version,
+    /// The request could not be read.
+    Malformed,
+    /// A reload or save failed; everything is as it was.
+    Config,
+    /// Workers did not take the change over in time.
+    Busy,
+    /// Anything else.
+    Failed,
+}
+
+/// An answer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum Response {
+    /// Done on every worker. Warnings are lines for stderr.
+    Ok { warnings: Vec<String> },
+    /// Refused; nothing changed. `message` is one line that says what to do.
+    Error { error: ErrorKind, message: String },
+    /// Answer to `ListServices`, unsorted: kernel order (the client sorts).
+    Services { table_size: u64, services: Vec<ServiceView> },
+    /// A batch of connections; further frames follow while `more`.
+    Connections { rows: Vec<ConnectionRow>, more: bool },
+    /// Seconds.
+    Timeouts { tcp: u32, tcp_fin: u32, udp: u32 },
+    /// Answer to `Status`.
+    Status(Box<StatusView>),
+    /// Free text for stdout (diff, reload summary, capture summary).
+    Text { text: String },
+    /// Answer to `Version`.
+    Version { version: String, commit: String, dpdk: String },
+}
+
+/// Counters of ipvsadm's `--stats`, or rates of `--rate` (per second).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stats {
+    /// Connections.
+    pub conns: u64,
+    /// Packets in.
+    pub in_pkts: u64,
+    /// Packets out.
+    pub out_pkts: u64,
+    /// Bytes in.
+    pub in_bytes: u64,
+    /// Bytes out.
+    pub out_bytes: u64,
+}
+
+/// A service as listed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceView {
+    /// Identity.
+    pub key: ServiceKey,
+    /// Attributes.
+    pub spec: ServiceSpec,
+    /// Whether this host holds the address, so that packets are balanced.
+    pub live: bool,
+    /// Where it came from.
+    pub origin: Origin,
+    /// Totals.
+    pub stats: Stats,
+    /// Rates.
+    pub rates: Stats,
+    /// Newest first.
+    pub servers: Vec<ServerView>,
+}
+
+/// Where an object came from, which decides what a reload may touch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Origin {
+    /// The configuration file, unchanged since.
+    File,
+    /// From the file, then changed by `rvsadm`.
+    FileChanged,
+    /// Added by `rvsadm`.
+    Live,
+}
+
+/// A real server as listed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServerView {
+    /// Identity.
+    pub key: ServerKey,
+    /// Attributes; `weight` is the effective one.
+    pub spec: ServerSpec,
+    /// Weight as configured or set by the operator.
+    pub configured_weight: u32,
+    /// Where it came from.
+    pub origin: Origin,
+    /// Active connections.
+    pub active: u32,
+    /// Inactive connections.
+    pub inactive: u32,
+    /// Persistence templates.
+    pub persistent: u32,
+    /// Totals.
+    pub stats: Stats,
+    /// Rates.
+    pub rates: Stats,
+}
+
+/// A connection as listed by `-Lnc`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConnectionRow {
+    /// Protocol.
+    pub protocol: Protocol,
+    /// Seconds to expiry.
+    pub expires: u32,
+    /// State as ipvsadm prints it.
+    pub state: String,
+    /// Client address and port.
+    pub client: (IpAddr, u16),
+    /// Virtual address and port.
+    #[serde(rename = "virtual")]
+    pub virtual_: (IpAddr, u16),
+    /// Real address and port.
+    pub dest: (IpAddr, u16),
+}
+
+/// Answer to `Status`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct StatusView {
+    /// Version of the daemon.
+    pub version: String,
+    /// Seconds since start.
+    pub uptime: u64,
+    /// Data ports.
+    pub ports: Vec<PortView>,
+    /// Workers.
+    pub workers: Vec<WorkerView>,
+    /// Drops by reason, zero ones left out: (name, count, help).
+    pub drops: Vec<(String, u64, String)>,
+    /// Packets to the kernel by class: (class, count).
+    pub punted: Vec<(String, u64)>,
+    /// Connections alive and their capacity.
+    pub connections: (u64, u64),
+    /// Routes, neighbours, services, real servers mirrored or configured.
+    pub routes: u64,
+    /// Neighbours with a known MAC.
+    pub neighbours: u64,
+    /// Services.
+    pub services: u64,
+    /// Real servers.
+    pub servers: u64,
+    /// Log lines dropped because the log queue was full.
+    pub log_dropped: u64,
+    /// Standing warnings, a line each (rules not mirrored, VIP held by no port, ...).
+    pub warnings: Vec<String>,
+}
+
+/// A data port in `Status`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct PortView {
+    /// Name in the configuration.
+    pub name: String,
+    /// DPDK device.
+    pub device: String,
+    /// DPDK driver.
+    pub driver: String,
+    /// Kernel twin.
+    pub twin: String,
+    /// Its MAC.
+    pub mac: String,
+    /// MTU in bytes.
+    pub mtu: u16,
+    /// Link is up.
+    pub link: bool,
+    /// Mbit/s, 0 unknown.
+    pub speed: u32,
+    /// Counters by name (rx, tx, missed, no-mbuf, errors, tx-full, twin-rx, twin-tx ...).
+    pub counters: Vec<(String, u64)>,
+}
+
+/// A worker in `Status`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct WorkerView {
+    /// Index.
+    pub id: u32,
+    /// CPU it is pinned to.
+    pub core: u32,
+    /// Share of its CPU used over the last interval, percent.
+    pub load: f64,
+    /// Packets received a second over the last interval.
+    pub rx_pps: u64,
+    /// Packets sent a second over the last interval.
+    pub tx_pps: u64,
+    /// Packets received.
+    pub rx: u64,
+    /// Packets sent.
+    pub tx: u64,
+    /// Connections it holds.
+    pub connections: u64,
+    /// Milliseconds since its heartbeat last moved.
+    pub heartbeat_age_ms: u64,
+}
