@@ -1,0 +1,1 @@
+//! Protocols as IPVS follows them: states, timeouts, who may open a connection.
