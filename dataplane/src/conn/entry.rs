@@ -1,0 +1,312 @@
+//! One connection: 128 bytes of plain old data, the same for both families.
+
+use core::sync::atomic::{AtomicU32, Ordering};
+
+use zerocopy::{FromBytes, IntoBytes, KnownLayout};
+
+use crate::addr::{Addr, Endpoint};
+use crate::service::{DestId, ForwardingMethod, Protocol};
+
+/// "No index".
+pub const NIL: u32 = u32::MAX;
+
+/// Value of [`Entry::valid`] in a live entry.
+const VALID: u32 = 0x5256_5345;
+
+/// Flag bits of [`Entry::flags`]; where the kernel has one, its number (`IP_VS_CONN_F_*`).
+pub mod flag {
+    /// Replies have not been seen: the INPUT-ONLY state tables apply.
+    pub const NOOUTPUT: u16 = 0x0080;
+    /// Counted as inactive.
+    pub const INACTIVE: u16 = 0x0100;
+    /// One-packet scheduling: never indexed.
+    pub const ONE_PACKET: u16 = 0x2000;
+    /// Client and virtual addresses are IPv6 (kept in the second line).
+    pub const CLIENT_V6: u16 = 0x0001;
+    /// The real server's address is IPv6.
+    pub const DEST_V6: u16 = 0x0002;
+    /// Linked into the half-open list instead of the wheel.
+    pub const HALF_OPEN: u16 = 0x0004;
+    /// Belongs to another entry: sequence deltas, engine data.
+    pub const EXTENSION: u16 = 0x0008;
+}
+
+/// A connection entry as it lies in the region. Addressed by index, holds no pointers.
+///
+/// The first cache line holds all that a packet of an IPv4 connection needs. IPv4 addresses are
+/// kept as they are on the wire (`from_ne_bytes` of the four octets); ports and all other
+/// numbers are in host order. Times are [`crate::time::Ticks`] of `CLOCK_BOOTTIME`.
+#[derive(Debug, FromBytes, IntoBytes, KnownLayout)]
+#[repr(C, align(64))]
+pub struct Entry {
+    /// [`VALID`] while the entry is live; stored last, cleared first.
+    valid: AtomicU32,
+    caddr: u32,
+    vaddr: u32,
+    daddr: u32,
+    cport: u16,
+    vport: u16,
+    dport: u16,
+    protocol: u8,
+    method: u8,
+    /// [`flag`] bits.
+    pub flags: u16,
+    /// State number of the protocol's machine.
+    pub state: u8,
+    reserved: u8,
+    /// When it expires unless another packet comes.
+    pub deadline: u32,
+    /// When its timer slot fires; never later than `deadline` needs.
+    pub armed: u32,
+    /// Timeout of the current state, ticks.
+    pub timeout: u32,
+    dest: u32,
+    /// Packets from the client (the sync protocol counts them).
+    pub in_pkts: u32,
+    /// Route generation that `reply_hop` belongs to.
+    pub route_generation: u32,
+    /// Neighbour that replies to the client go to.
+    pub reply_hop: u32,
+    /// Index of the extension entry, or [`NIL`].
+    pub extension: u32,
+    /// One's-complement delta of the address change, for the IPv4 header checksum (request).
+    pub delta_l3: u16,
+    /// The same of addresses and ports, for the transport checksum (request).
+    pub delta_l4: u16,
+
+    // Second cache line.
+    caddr6: [u8; 16],
+    vaddr6: [u8; 16],
+    daddr6: [u8; 16],
+    /// Next in the timer or free list.
+    pub(super) next: u32,
+    /// Previous in the timer list, or the list head's number with [`super::wheel::HEAD`] set.
+    pub(super) prev: u32,
+    /// Firewall mark of the service, 0 for none.
+    pub fwmark: u32,
+    reserved2: u32,
+}
+
+const _: () = {
+    assert!(size_of::<Entry>() == 128);
+    assert!(align_of::<Entry>() == 64);
+    assert!(core::mem::offset_of!(Entry, caddr6) == 64);
+    assert!(core::mem::offset_of!(Entry, deadline) == 28);
+    assert!(core::mem::offset_of!(Entry, extension) == 56);
+    assert!(core::mem::offset_of!(Entry, next) == 112);
+};
+
+/// What identifies a connection and where it goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NewConnection {
+    /// Transport protocol.
+    pub protocol: Protocol,
+    /// Client.
+    pub client: Endpoint,
+    /// Virtual address and port.
+    pub virtual_: Endpoint,
+    /// Real server.
+    pub dest: Endpoint,
+    /// Its id.
+    pub dest_id: DestId,
+    /// How it is reached.
+    pub method: ForwardingMethod,
+    /// [`flag`] bits other than the families.
+    pub flags: u16,
+}
+
+#[inline(always)]
+fn word(addr: &Addr) -> u32 {
+    u32::from_ne_bytes(addr.octets_v4())
+}
+
+impl Entry {
+    /// Whether the entry is live.
+    #[inline(always)]
+    pub fn is_valid(&self) -> bool {
+        self.valid.load(Ordering::Relaxed) == VALID
+    }
+
+    /// Fills the identity; the entry stays invalid until [`Entry::publish`].
+    pub(super) fn fill(&mut self, new: &NewConnection) {
+        use crate::addr::Family;
+        *self = Entry {
+            valid: AtomicU32::new(0),
+            caddr: word(&new.client.addr),
+            vaddr: word(&new.virtual_.addr),
+            daddr: word(&new.dest.addr),
+            cport: new.client.port,
+            vport: new.virtual_.port,
+            dport: new.dest.port,
+            protocol: new.protocol.number(),
+            method: new.method as u8,
+            flags: new.flags,
+            state: 0,
+            reserved: 0,
+            deadline: 0,
+            armed: 0,
+            timeout: 0,
+            dest: new.dest_id.0,
+            in_pkts: 0,
+            route_generation: 0,
+            reply_hop: NIL,
+            extension: NIL,
+            delta_l3: 0,
+            delta_l4: 0,
+            caddr6: new.client.addr.octets(),
+            vaddr6: new.virtual_.addr.octets(),
+            daddr6: new.dest.addr.octets(),
+            next: NIL,
+            prev: NIL,
+            fwmark: 0,
+            reserved2: 0,
+        };
+        if new.client.addr.family() == Family::V6 {
+            self.flags |= flag::CLIENT_V6;
+        }
+        if new.dest.addr.family() == Family::V6 {
+            self.flags |= flag::DEST_V6;
+        }
+    }
+
+    /// Makes the entry live. Everything else must have been written before.
+    #[inline]
+    pub(super) fn publish(&self) {
+        self.valid.store(VALID, Ordering::Release);
+    }
+
+    /// Ends its life, before anything else of it is touched.
+    #[inline]
+    pub(super) fn retire(&self) {
+        self.valid.store(0, Ordering::Release);
+    }
+
+    /// Whether this is the connection of `client` with the virtual endpoint `other`.
+    #[inline(always)]
+    pub fn is_request_of(
+        &self,
+        protocol: u8,
+        client: &Addr,
+        client_port: u16,
+        other: &Addr,
+        other_port: u16,
+    ) -> bool {
+        if self.flags & flag::CLIENT_V6 == 0 {
+            return self.caddr == word(client)
+                && self.vaddr == word(other)
+                && self.cport == client_port
+                && self.vport == other_port
+                && self.protocol == protocol
+                && self.is_valid()
+                && client.family() == crate::addr::Family::V4;
+        }
+        self.cport == client_port
+            && self.vport == other_port
+            && self.protocol == protocol
+            && self.is_valid()
+            && self.caddr6 == client.octets()
+            && self.vaddr6 == other.octets()
+    }
+
+    /// Whether this is the connection of `client` with the real server `other`.
+    #[inline(always)]
+    pub fn is_reply_of(
+        &self,
+        protocol: u8,
+        client: &Addr,
+        client_port: u16,
+        other: &Addr,
+        other_port: u16,
+    ) -> bool {
+        if self.flags & flag::CLIENT_V6 == 0 {
+            return self.caddr == word(client)
+                && self.daddr == word(other)
+                && self.cport == client_port
+                && self.dport == other_port
+                && self.protocol == protocol
+                && self.is_valid()
+                && client.family() == crate::addr::Family::V4;
+        }
+        self.cport == client_port
+            && self.dport == other_port
+            && self.protocol == protocol
+            && self.is_valid()
+            && self.caddr6 == client.octets()
+            && self.daddr6 == other.octets()
+    }
+
+    /// Client endpoint.
+    pub fn client(&self) -> Endpoint {
+        Endpoint::new(self.address(flag::CLIENT_V6, self.caddr, &self.caddr6), self.cport)
+    }
+
+    /// Virtual endpoint.
+    pub fn virtual_(&self) -> Endpoint {
+        Endpoint::new(self.address(flag::CLIENT_V6, self.vaddr, &self.vaddr6), self.vport)
+    }
+
+    /// Real endpoint.
+    pub fn dest(&self) -> Endpoint {
+        Endpoint::new(self.address(flag::DEST_V6, self.daddr, &self.daddr6), self.dport)
+    }
+
+    /// IPv4 address of the real server as on the wire.
+    #[inline(always)]
+    pub fn dest_v4(&self) -> [u8; 4] {
+        self.daddr.to_ne_bytes()
+    }
+
+    /// IPv4 virtual address as on the wire.
+    #[inline(always)]
+    pub fn virtual_v4(&self) -> [u8; 4] {
+        self.vaddr.to_ne_bytes()
+    }
+
+    /// Real port.
+    #[inline(always)]
+    pub fn dest_port(&self) -> u16 {
+        self.dport
+    }
+
+    /// Virtual port.
+    #[inline(always)]
+    pub fn virtual_port(&self) -> u16 {
+        self.vport
+    }
+
+    #[inline(always)]
+    fn address(&self, v6: u16, v4: u32, long: &[u8; 16]) -> Addr {
+        if self.flags & v6 == 0 { Addr::v4(v4.to_ne_bytes()) } else { Addr::v6(*long) }
+    }
+
+    /// IP protocol number.
+    #[inline(always)]
+    pub fn protocol(&self) -> u8 {
+        self.protocol
+    }
+
+    /// Forwarding method, frozen when the connection was made.
+    #[inline(always)]
+    pub fn method(&self) -> ForwardingMethod {
+        ForwardingMethod::from_number(self.method)
+    }
+
+    /// Its real server.
+    #[inline(always)]
+    pub fn dest_id(&self) -> DestId {
+        DestId(self.dest)
+    }
+
+    /// The identity, for rebuilding.
+    pub fn identity(&self) -> Option<NewConnection> {
+        Some(NewConnection {
+            protocol: Protocol::from_number(self.protocol)?,
+            client: self.client(),
+            virtual_: self.virtual_(),
+            dest: self.dest(),
+            dest_id: self.dest_id(),
+            method: self.method(),
+            flags: self.flags,
+        })
+    }
+}

@@ -1,0 +1,271 @@
+//! One self-contained part of the table: index, entries, timers, free list.
+
+use super::entry::{Entry, NIL, NewConnection, flag};
+use super::hash::{HashKey, KeyHash};
+use super::index::{Index, REPLY};
+use super::prefetch::prefetch;
+use super::wheel::Wheel;
+use crate::addr::Endpoint;
+use crate::service::ForwardingMethod;
+use crate::time::Ticks;
+
+/// A shard of the connection table, owned by exactly one worker.
+#[derive(Debug)]
+pub struct Shard {
+    index: Index,
+    entries: &'static mut [Entry],
+    wheel: Wheel,
+    /// Head of the list of entries given back.
+    free: u32,
+    /// Entries from here on were never used: memory is touched only when needed.
+    fresh: u32,
+    used: u32,
+    key: HashKey,
+}
+
+/// What a packet is to the connection it was found by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// From the client.
+    Request,
+    /// From the real server.
+    Reply,
+}
+
+impl Shard {
+    /// Puts a shard together. The memory may hold entries of an earlier run: see
+    /// [`Shard::rebuild`].
+    pub(super) fn new(
+        index: Index,
+        heads: &'static mut [u32],
+        entries: &'static mut [Entry],
+        key: HashKey,
+        now: Ticks,
+    ) -> Shard {
+        Shard { index, entries, wheel: Wheel::new(heads, now), free: NIL, fresh: 0, used: 0, key }
+    }
+
+    /// Rebuilds index, timers and free list from the entries alone. Returns how many entries
+    /// live; those whose identity makes no sense are given up.
+    pub fn rebuild(&mut self) -> u32 {
+        self.index.clear();
+        self.free = NIL;
+        self.used = 0;
+        self.fresh = self.entries.len() as u32;
+        for i in (0..self.entries.len() as u32).rev() {
+            let live = self.entries[i as usize].is_valid()
+                && self.entries[i as usize].identity().is_some();
+            if live && self.add_to_index(i) {
+                self.used += 1;
+                self.entries[i as usize].next = NIL;
+                self.entries[i as usize].prev = NIL;
+                if self.entries[i as usize].flags & flag::HALF_OPEN != 0 {
+                    self.wheel.link_half_open(self.entries, i);
+                } else {
+                    self.wheel.link(self.entries, i);
+                }
+            } else {
+                self.give_back(i);
+            }
+        }
+        self.used
+    }
+
+    fn give_back(&mut self, i: u32) {
+        if let Some(entry) = self.entries.get_mut(i as usize) {
+            entry.retire();
+            entry.next = self.free;
+            entry.prev = NIL;
+            self.free = i;
+        }
+    }
+
+    fn request_hash(&self, e: &Entry) -> KeyHash {
+        let (c, v) = (e.client(), e.virtual_());
+        self.key.hash(e.protocol(), &c.addr, c.port, &v.addr, v.port)
+    }
+
+    fn reply_hash(&self, e: &Entry) -> KeyHash {
+        let (c, d) = (e.client(), e.dest());
+        self.key.hash(e.protocol(), &c.addr, c.port, &d.addr, d.port)
+    }
+
+    fn add_to_index(&mut self, i: u32) -> bool {
+        let entry = &self.entries[i as usize];
+        let request = self.request_hash(entry);
+        let reply = (entry.method() == ForwardingMethod::Masquerade).then(|| self.reply_hash(entry));
+        if !self.index.insert(request, i) {
+            return false;
+        }
+        if let Some(reply) = reply
+            && !self.index.insert(reply, i | REPLY)
+        {
+            self.index.remove(request, i);
+            return false;
+        }
+        true
+    }
+
+    /// Adds a live connection that expires at `deadline`; `None` if the shard is full.
+    pub fn insert(&mut self, new: &NewConnection, deadline: Ticks) -> Option<u32> {
+        let from_list = self.free != NIL;
+        let i = if from_list { self.free } else { self.fresh };
+        let entry = self.entries.get_mut(i as usize)?;
+        let next_free = entry.next;
+        entry.fill(new);
+        entry.deadline = deadline.0;
+        if !self.add_to_index(i) {
+            if from_list {
+                self.entries[i as usize].next = next_free;
+            }
+            return None;
+        }
+        if from_list {
+            self.free = next_free;
+        } else {
+            self.fresh += 1;
+        }
+        self.used += 1;
+        self.wheel.link(self.entries, i);
+        self.entries[i as usize].publish();
+        Some(i)
+    }
+
+    /// Ends a connection.
+    pub fn remove(&mut self, i: u32) {
+        let Some(entry) = self.entries.get(i as usize) else { return };
+        if !entry.is_valid() {
+            return;
+        }
+        entry.retire();
+        let request = self.request_hash(entry);
+        let reply = (entry.method() == ForwardingMethod::Masquerade).then(|| self.reply_hash(entry));
+        self.index.remove(request, i);
+        if let Some(reply) = reply {
+            self.index.remove(reply, i | REPLY);
+        }
+        self.wheel.unlink(self.entries, i);
+        self.used -= 1;
+        self.give_back(i);
+    }
+
+    /// Moves an entry to the timer list that its state and deadline ask for. `half_open`:
+    /// SYN_RECV, which may be given up when the table is full.
+    pub fn rearm(&mut self, i: u32, half_open: bool) {
+        self.wheel.unlink(self.entries, i);
+        if half_open {
+            self.wheel.link_half_open(self.entries, i);
+        } else {
+            self.wheel.link(self.entries, i);
+        }
+    }
+
+    /// Next connection that is due, unlinked from its timer but still live.
+    pub fn next_due(&mut self, now: Ticks, budget: &mut u32) -> Option<u32> {
+        self.wheel.next_due(self.entries, now, budget)
+    }
+
+    /// The half-open connection to give up first.
+    pub fn oldest_half_open(&self) -> Option<u32> {
+        self.wheel.oldest_half_open()
+    }
+
+    /// Prefetches the bucket of a hash.
+    #[inline(always)]
+    pub fn prefetch_bucket(&self, hash: KeyHash) {
+        if let Some(bucket) = self.index.bucket(hash) {
+            prefetch(bucket);
+        }
+    }
+
+    /// Prefetches the first line of the entry that the hash most likely leads to and returns
+    /// its slot ([`NIL`] for none).
+    #[inline(always)]
+    pub fn prefetch_entry(&self, hash: KeyHash) -> u32 {
+        let slot = self.index.candidate(hash);
+        if let Some(entry) = self.entries.get((slot & !REPLY) as usize) {
+            prefetch(entry);
+        }
+        slot
+    }
+
+    /// Whether `slot` leads to the connection of this tuple, seen from this side.
+    ///
+    /// From the client's side the other endpoint is the virtual one. From the server's side it
+    /// is the real one for NAT, and the virtual one where replies are not rewritten.
+    #[inline(always)]
+    pub fn is_match(
+        &self,
+        slot: u32,
+        side: Side,
+        protocol: u8,
+        client: &Endpoint,
+        other: &Endpoint,
+    ) -> bool {
+        let Some(entry) = self.entries.get((slot & !REPLY) as usize) else { return false };
+        let (c, o) = (client, other);
+        match (side, slot & REPLY != 0) {
+            (Side::Request, false) => {
+                entry.is_request_of(protocol, &c.addr, c.port, &o.addr, o.port)
+            }
+            (Side::Reply, true) => entry.is_reply_of(protocol, &c.addr, c.port, &o.addr, o.port),
+            (Side::Reply, false) => {
+                entry.method() != ForwardingMethod::Masquerade
+                    && entry.is_request_of(protocol, &c.addr, c.port, &o.addr, o.port)
+            }
+            (Side::Request, true) => false,
+        }
+    }
+
+    /// Looks a connection up.
+    #[inline]
+    pub fn lookup(
+        &self,
+        hash: KeyHash,
+        side: Side,
+        protocol: u8,
+        client: &Endpoint,
+        other: &Endpoint,
+    ) -> Option<u32> {
+        self.index
+            .find(hash, |slot| self.is_match(slot, side, protocol, client, other))
+            .map(|slot| slot & !REPLY)
+    }
+
+    /// An entry by index.
+    #[inline(always)]
+    pub fn entry(&self, i: u32) -> Option<&Entry> {
+        self.entries.get(i as usize)
+    }
+
+    /// An entry by index, to be changed.
+    #[inline(always)]
+    pub fn entry_mut(&mut self, i: u32) -> Option<&mut Entry> {
+        self.entries.get_mut(i as usize)
+    }
+
+    /// Live connections.
+    pub fn len(&self) -> u32 {
+        self.used
+    }
+
+    /// Whether no connection lives.
+    pub fn is_empty(&self) -> bool {
+        self.used == 0
+    }
+
+    /// Entries that could live.
+    pub fn capacity(&self) -> u32 {
+        self.entries.len() as u32
+    }
+
+    /// Number of entries that were ever used: where a dump may stop.
+    pub fn touched(&self) -> u32 {
+        self.fresh
+    }
+
+    /// Slots of the index, sorted (tests compare a rebuilt index with the old one).
+    pub fn index_contents(&self) -> Vec<u32> {
+        self.index.contents()
+    }
+}
