@@ -1,7 +1,18 @@
 //! Routes, neighbours and links, as mirrored from the kernel.
+//!
+//! Control builds a [`Fib`], an immutable snapshot that shares almost all of its memory with the
+//! one before, and hands it to each worker. A worker's [`Router`] joins it with links and
+//! neighbours: address in, port, VLAN and MAC out.
+
+mod fib;
+mod router;
+mod trie;
 
 use crate::addr::{Addr, Mac};
 use crate::packet::PortId;
+
+pub use fib::{Change, Fib, FibBuilder, Lookup, NextHop, NextHops, Prefix, Target, TargetId};
+pub use router::{MAX_LINKS, ResolvedHop, Route, Router, Unresolved};
 
 /// A (port, VLAN) pair; dense index given by control.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -36,7 +47,3 @@ pub struct Neighbour {
     /// Its MAC.
     pub mac: Mac,
 }
-
-/// The forwarding table.
-#[derive(Debug, Default)]
-pub struct Fib {}
