@@ -1,0 +1,317 @@
+//! The configuration file, in three shapes that are three types.
+//!
+//! - **as written**: the TOML text, read key by key with its lines;
+//! - **validated**: [`Config`]. Cross checks are done, defaults are filled in, names are typed
+//!   values. Nothing keeps the written form after that;
+//! - **running**: [`Running`], which the model keeps and a reload compares with what was loaded.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use dataplane::settings::Settings;
+
+mod rules;
+
+pub use rules::{OperatorState, Rules, Running, RunningServer, RunningService, Server, Service};
+
+/// A validated configuration.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The file it came from.
+    pub path: PathBuf,
+    /// Its text as it was read; `save` refuses to overwrite another.
+    pub text: Arc<str>,
+    /// Arguments of DPDK's EAL, complete: devices of all ports and worker cores are in it.
+    pub dpdk: DpdkConfig,
+    /// Worker cores and capacities.
+    pub workers: Workers,
+    /// Data ports in the order of the file, which is the order of `PortId`.
+    pub ports: Vec<Port>,
+    /// What is mirrored from the kernel.
+    pub kernel: Kernel,
+    /// The admin socket.
+    pub admin: Admin,
+    /// Logging.
+    pub log: Log,
+    /// Services, servers and settings: the part that a reload changes.
+    pub rules: Rules,
+    /// Accepted but worth a word; same form as a mistake.
+    pub warnings: Vec<Mistake>,
+}
+
+impl Config {
+    /// Live settings at start: timeouts, sysctls, punt limits.
+    pub fn settings(&self) -> &Settings {
+        &self.rules.settings
+    }
+}
+
+/// What `dpdk::eal` needs to build EAL's arguments; `rvsd` maps it field by field, because
+/// `control` does not know the `dpdk` crate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DpdkConfig {
+    /// Hugepages or ordinary pages.
+    pub memory: MemoryMode,
+    /// Packet memory, MiB.
+    pub memory_mb: u32,
+    /// EAL's file prefix: two processes on a host need two.
+    pub file_prefix: String,
+    /// Cores for everything that is no worker. Never empty.
+    pub main_cores: Vec<u32>,
+    /// One per worker. Never empty.
+    pub worker_cores: Vec<u32>,
+    /// Full vdev arguments (`net_af_packet0,iface=f0`), those of ports first, in their order.
+    pub vdevs: Vec<String>,
+    /// PCI addresses that EAL may see, those of ports first; empty means `--no-pci`.
+    pub pci: Vec<String>,
+    /// IOVA mode.
+    pub iova: Iova,
+    /// Values of `--log-level`, e.g. `lib.eal:info`.
+    pub log_level: Vec<String>,
+    /// `--single-file-segments` (vhost-user on hugepages needs it).
+    pub single_file_segments: bool,
+    /// EAL's telemetry thread and socket.
+    pub telemetry: bool,
+    /// Passed on as written, last.
+    pub extra_args: Vec<String>,
+}
+
+/// Where EAL takes packet memory from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MemoryMode {
+    /// Hugepages, `--in-memory`.
+    Hugepages,
+    /// Ordinary pages, `--no-huge`: for tests and the demo.
+    NoHuge,
+}
+
+/// Addresses that devices use for DMA.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Iova {
+    /// VA when no PCI port is configured, else EAL's choice.
+    Auto,
+    /// Physical.
+    Pa,
+    /// Virtual.
+    Va,
+}
+
+/// `[workers]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Workers {
+    /// One worker per core; exactly one for now.
+    pub cores: Vec<u32>,
+    /// What a worker does when nothing arrives.
+    pub idle: Idle,
+    /// Empty polls before the first sleep.
+    pub idle_spin_polls: u32,
+    /// Longest sleep; the worker shortens it to what the receive ring can hold.
+    pub idle_sleep: Duration,
+    /// Capacity of the connection table.
+    pub connections: u32,
+    /// Capacity for virtual services.
+    pub max_services: u32,
+    /// Capacity for real servers, deleted ones with living connections included.
+    pub max_servers: u32,
+    /// Capacity for mirrored routes.
+    pub max_routes: u32,
+    /// Capacity for mirrored neighbours.
+    pub max_neighbours: u32,
+}
+
+/// Idle strategy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Idle {
+    /// Poll if any port is a PCI device, else adaptive.
+    Auto,
+    /// Poll some times, then sleep, wake to full polling at the first packet.
+    Adaptive,
+    /// Never sleep.
+    Poll,
+}
+
+impl Workers {
+    /// Whether workers may sleep, with [`Idle::Auto`] resolved for these ports.
+    pub fn may_sleep(&self, ports: &[Port]) -> bool {
+        match self.idle {
+            Idle::Adaptive => true,
+            Idle::Poll => false,
+            Idle::Auto => !ports.iter().any(Port::is_pci),
+        }
+    }
+}
+
+/// One data port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Port {
+    /// Name in `rvsadm status` and `rvsadm capture`.
+    pub name: String,
+    /// What it is.
+    pub device: Device,
+    /// DPDK's name of the device: PCI address or vdev name (`net_af_packet0`).
+    pub device_name: String,
+    /// Name of the kernel twin, at most 15 characters.
+    pub twin: String,
+    /// Bytes of layer 3.
+    pub mtu: u16,
+    /// Receive queues.
+    pub rx_queues: u16,
+    /// Descriptors per receive queue.
+    pub rx_descriptors: u16,
+    /// Descriptors per transmit queue.
+    pub tx_descriptors: u16,
+    /// Promiscuous mode.
+    pub promiscuous: bool,
+    /// Complete transport checksums that a veth peer left to "the hardware".
+    pub rx_csum_fixup: bool,
+    /// Set the load-balancer values of arp_ignore, arp_announce, rp_filter, send_redirects on the
+    /// twin.
+    pub twin_sysctls: bool,
+}
+
+impl Port {
+    /// Whether it is a PCI device (polled by default).
+    pub fn is_pci(&self) -> bool {
+        matches!(self.device, Device::Pci(_))
+    }
+
+    /// The kernel network device beneath, for af_packet and af_xdp ports: its own stack must not
+    /// answer as well (ingress drop, no IPv6).
+    pub fn kernel_interface(&self) -> Option<&str> {
+        match &self.device {
+            Device::AfPacket { interface } | Device::AfXdp { interface } => Some(interface),
+            _ => None,
+        }
+    }
+}
+
+/// What drives a port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Device {
+    /// PCI address in long form.
+    Pci(String),
+    /// AF_PACKET on a kernel interface.
+    AfPacket {
+        /// The interface.
+        interface: String,
+    },
+    /// AF_XDP on a kernel interface.
+    AfXdp {
+        /// The interface.
+        interface: String,
+    },
+    /// Shared-memory port between processes.
+    Memif {
+        /// Path of the control socket.
+        socket: String,
+        /// Interface id, the same on both sides.
+        id: u32,
+        /// True: makes the socket; false: connects to it.
+        server: bool,
+        /// Own MAC.
+        mac: Option<String>,
+    },
+    /// virtio-user on the vhost-user socket of a backend.
+    VhostUser {
+        /// Path of the socket.
+        path: String,
+        /// Own MAC.
+        mac: Option<String>,
+    },
+    /// Files or an interface by libpcap.
+    Pcap {
+        /// Read packets from this file.
+        rx: Option<String>,
+        /// Write packets to this file.
+        tx: Option<String>,
+        /// Or use this interface.
+        interface: Option<String>,
+        /// Read the file over and over.
+        infinite: bool,
+    },
+    /// Receives `size`-byte packets as fast as asked, or none; drops what is sent.
+    Null {
+        /// Bytes of a received packet.
+        size: u16,
+        /// Receive anything at all.
+        receive: bool,
+    },
+    /// Any vdev, as DPDK wants it.
+    Vdev(String),
+}
+
+/// `[kernel]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Kernel {
+    /// Which routes are mirrored.
+    pub table: KernelTable,
+    /// How often neighbours of servers and gateways are probed.
+    pub neighbour_refresh: Duration,
+    /// Receive buffer of the netlink socket, KiB.
+    pub netlink_buffer_kib: u32,
+}
+
+/// A routing table of the kernel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KernelTable {
+    /// Table 254.
+    Main,
+    /// By number.
+    Number(u32),
+    /// The table of this VRF device.
+    Vrf(String),
+}
+
+/// `[admin]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Admin {
+    /// Path of the socket.
+    pub socket: PathBuf,
+    /// Its permission bits.
+    pub mode: u32,
+    /// Its group; `None` leaves the daemon's.
+    pub group: Option<String>,
+}
+
+/// `[log]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Log {
+    /// Form of a line.
+    pub format: LogFormat,
+    /// Filter in `tracing`'s syntax: `info`, `info,control::netlink=debug`.
+    pub filter: String,
+    /// Where lines go; `None` is stderr.
+    pub file: Option<PathBuf>,
+}
+
+/// Form of a log line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Human,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Something wrong in the file, or worth a warning. Displays as one line,
+/// `file:line: what is wrong; what to do`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Mistake {
+    /// The file.
+    pub file: PathBuf,
+    /// Line, from 1; 0 when the file as a whole is meant.
+    pub line: usize,
+    /// The sentence.
+    pub text: String,
+}
+
+impl fmt::Display for Mistake {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.line {
+            0 => write!(f, "{}: {}", self.file.display(), self.text),
+            line => write!(f, "{}:{line}: {}", self.file.display(), self.text),
+        }
+    }
+}
