@@ -2,20 +2,32 @@
 //!
 //! Wire: a Unix stream socket. Each message is a frame: payload length (u32, big-endian, at most
 //! [`MAX_FRAME`]) and that many bytes of JSON. A request frame is a [`RequestFrame`]; each request
-//! is answered by one or more [`Response`] frames, the last of which is not
-//! [`Response::Connections`] with `more` set. Requests on one connection are answered in order.
-//! The version is raised on every incompatible change, so that a mismatched pair is refused
-//! rather than misread.
+//! is answered by one or more [`Response`] frames, see [`Response::is_last`]. Requests on one
+//! connection are answered in order. The version is raised on every incompatible change, so that a
+//! mismatched pair is refused rather than misread.
+//!
+//! A frame that cannot be cut or read is answered with [`Response::Error`] (`Malformed`); after an
+//! oversized one the daemon closes the connection, since the stream cannot be followed any more.
 
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
+
+mod frame;
+
+pub use frame::{
+    FrameDecoder, FrameError, HEADER, decode_request, encode, encode_request, encode_services,
+};
 
 /// Version of this API.
 pub const API_VERSION: u32 = 1;
 
 /// Largest frame, bytes of payload.
 pub const MAX_FRAME: usize = 1 << 20;
+
+/// Most [`Response::Connections`] rows in a frame: far below [`MAX_FRAME`], and little enough that
+/// the first rows of a long listing appear at once.
+pub const ROWS_PER_FRAME: usize = 1024;
 
 /// Default path of the admin socket.
 pub const DEFAULT_SOCKET: &str = "/run/rvs/rvsd.sock";
@@ -35,40 +47,103 @@ pub struct RequestFrame {
 #[serde(tag = "op", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Request {
     /// `-A`: refused with `Exists` if there is one.
-    AddService { service: ServiceKey, spec: ServiceSpec },
+    AddService {
+        /// The new service.
+        service: ServiceKey,
+        /// Its attributes.
+        spec: ServiceSpec,
+    },
     /// `-E`: replaces all attributes.
-    EditService { service: ServiceKey, spec: ServiceSpec },
+    EditService {
+        /// Which service.
+        service: ServiceKey,
+        /// Its new attributes.
+        spec: ServiceSpec,
+    },
     /// `-D`.
-    DeleteService { service: ServiceKey },
+    DeleteService {
+        /// Which service.
+        service: ServiceKey,
+    },
     /// `-C`: removes all services, whatever their origin.
     Clear,
     /// `-a`.
-    AddServer { service: ServiceKey, server: ServerKey, spec: ServerSpec },
+    AddServer {
+        /// Of which service.
+        service: ServiceKey,
+        /// The new server.
+        server: ServerKey,
+        /// Its attributes.
+        spec: ServerSpec,
+    },
     /// `-e`.
-    EditServer { service: ServiceKey, server: ServerKey, spec: ServerSpec },
+    EditServer {
+        /// Of which service.
+        service: ServiceKey,
+        /// Which server.
+        server: ServerKey,
+        /// Its new attributes.
+        spec: ServerSpec,
+    },
     /// `-d`.
-    DeleteServer { service: ServiceKey, server: ServerKey },
+    DeleteServer {
+        /// Of which service.
+        service: ServiceKey,
+        /// Which server.
+        server: ServerKey,
+    },
     /// `-L`: one service or all.
-    ListServices { service: Option<ServiceKey> },
+    ListServices {
+        /// Only this one (`NoService` if there is none), or all.
+        service: Option<ServiceKey>,
+    },
     /// `-Lc`: streamed in batches.
     ListConnections,
     /// `-L --timeout`.
     GetTimeouts,
     /// `--set`: seconds, 0 keeps the current value.
-    SetTimeouts { tcp: u32, tcp_fin: u32, udp: u32 },
+    SetTimeouts {
+        /// Established TCP connections.
+        tcp: u32,
+        /// TCP after a FIN.
+        tcp_fin: u32,
+        /// UDP.
+        udp: u32,
+    },
     /// `-Z`: one service or all.
-    Zero { service: Option<ServiceKey> },
+    Zero {
+        /// Only this one (`NoService` if there is none), or all.
+        service: Option<ServiceKey>,
+    },
     /// `rvsadm status`.
     Status,
     /// `rvsadm reload`; `discard_live` lets the file win over live changes.
-    Reload { discard_live: bool },
+    Reload {
+        /// Undo what `rvsadm` added or changed since the file was loaded.
+        discard_live: bool,
+    },
     /// `rvsadm diff`: file against running.
     Diff,
     /// `rvsadm save`: running to the file.
     Save,
     /// `rvsadm capture PORT FILE [filter]`. The file is opened by the daemon's writer thread.
-    Capture { port: String, file: String, filter: String, packets: u64, seconds: u64 },
-    /// Ends the running capture and answers with its summary.
+    ///
+    /// Refused at once with `Error`, otherwise answered first with [`Response::Started`] and, when
+    /// the capture ends, with its summary as `Text`. It ends at its limits, by `StopCapture` on
+    /// any other connection, or when this connection closes.
+    Capture {
+        /// Port by its name in the configuration.
+        port: String,
+        /// Absolute path of the pcapng file.
+        file: String,
+        /// Filter expression, empty = every packet.
+        filter: String,
+        /// Ends after so many packets, 0 = the daemon's own bound.
+        packets: u64,
+        /// Ends after so many seconds, 0 = the daemon's own bound.
+        seconds: u64,
+    },
+    /// Ends the running capture and answers with its summary as `Text`.
     StopCapture,
     /// Version of the daemon.
     Version,
@@ -186,21 +261,80 @@ pub enum ErrorKind {
 #[serde(tag = "kind", rename_all = "kebab-case")]
 pub enum Response {
     /// Done on every worker. Warnings are lines for stderr.
-    Ok { warnings: Vec<String> },
+    Ok {
+        /// What the operator should know although it worked.
+        warnings: Vec<String>,
+    },
+    /// A request that takes long (`Capture`) has begun; its result follows.
+    Started {
+        /// What the operator should know although it works.
+        warnings: Vec<String>,
+    },
     /// Refused; nothing changed. `message` is one line that says what to do.
-    Error { error: ErrorKind, message: String },
-    /// Answer to `ListServices`, unsorted: kernel order (the client sorts).
-    Services { table_size: u64, services: Vec<ServiceView> },
-    /// A batch of connections; further frames follow while `more`.
-    Connections { rows: Vec<ConnectionRow>, more: bool },
-    /// Seconds.
-    Timeouts { tcp: u32, tcp_fin: u32, udp: u32 },
+    Error {
+        /// Which kind, for the exit status.
+        error: ErrorKind,
+        /// For the operator.
+        message: String,
+    },
+    /// Answer to `ListServices`, unsorted: kernel order (the client sorts). The last frame of the
+    /// listing; see [`encode_services`].
+    Services {
+        /// `size=` of the header: slots of the connection table.
+        table_size: u64,
+        /// Newest first.
+        services: Vec<ServiceView>,
+    },
+    /// Part of a listing that does not fit into one frame. A first service with the key of the
+    /// previous part's last one continues its servers.
+    ServicesPart {
+        /// In the order of `Services`, before it.
+        services: Vec<ServiceView>,
+    },
+    /// A batch of connections, at most [`ROWS_PER_FRAME`].
+    Connections {
+        /// In no order.
+        rows: Vec<ConnectionRow>,
+        /// Further frames follow.
+        more: bool,
+    },
+    /// Answer to `GetTimeouts`, seconds.
+    Timeouts {
+        /// Established TCP connections.
+        tcp: u32,
+        /// TCP after a FIN.
+        tcp_fin: u32,
+        /// UDP.
+        udp: u32,
+    },
     /// Answer to `Status`.
     Status(Box<StatusView>),
     /// Free text for stdout (diff, reload summary, capture summary).
-    Text { text: String },
+    Text {
+        /// Printed as it is, with a line end added if it lacks one.
+        text: String,
+    },
     /// Answer to `Version`.
-    Version { version: String, commit: String, dpdk: String },
+    Version {
+        /// Of the daemon.
+        version: String,
+        /// Commit it was built from.
+        commit: String,
+        /// Version of DPDK it runs on.
+        dpdk: String,
+    },
+}
+
+impl Response {
+    /// Whether this frame ends the answer to a request.
+    pub fn is_last(&self) -> bool {
+        !matches!(
+            self,
+            Response::Connections { more: true, .. }
+                | Response::ServicesPart { .. }
+                | Response::Started { .. }
+        )
+    }
 }
 
 /// Counters of ipvsadm's `--stats`, or rates of `--rate` (per second).
@@ -307,7 +441,7 @@ pub struct StatusView {
     pub punted: Vec<(String, u64)>,
     /// Connections alive and their capacity.
     pub connections: (u64, u64),
-    /// Routes, neighbours, services, real servers mirrored or configured.
+    /// Routes mirrored from the kernel.
     pub routes: u64,
     /// Neighbours with a known MAC.
     pub neighbours: u64,
