@@ -1,0 +1,24 @@
+//! DPDK for RVS: the edge where packets come from and go to, and the home of `unsafe`.
+//!
+//! | module | concept |
+//! | --- | --- |
+//! | [`eal`] | start and end of DPDK, worker lcores |
+//! | [`lcore`] | cores, affinity |
+//! | [`host`] | what the machine offers, and what it lacks |
+//! | [`mempool`], [`mbuf`] | packet buffers: who owns them, how the core borrows their bytes |
+//! | [`port`] | NICs and virtual ports, their queues |
+//! | [`ring`] | packet buffers between threads |
+//!
+//! What DPDK's C headers offer is reached through `shim.h` only, so that differences between its
+//! releases are met in one place. A packet buffer has one owner at any time ([`mbuf`]); the core
+//! sees its bytes as a borrowed `Packet` and can neither free nor keep it.
+#![deny(missing_docs)]
+
+pub mod eal;
+mod ffi;
+pub mod host;
+pub mod lcore;
+pub mod mbuf;
+pub mod mempool;
+pub mod port;
+pub mod ring;

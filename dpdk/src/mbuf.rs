@@ -1,0 +1,478 @@
+//! Packet buffers: [`Mbuf`] owns one, [`Burst`] owns up to 32.
+//!
+//! An mbuf has exactly one owner in Rust. It is freed when that owner is dropped, and it is gone
+//! from Rust once a queue or ring has accepted it, so it can be neither freed twice, nor leaked by
+//! an early return, nor touched after it was sent.
+//!
+//! DPDK itself may share the bytes of an mbuf (reference count above one, indirect or external
+//! buffers; bonding in broadcast mode makes such). Nobody may write into those, so they show
+//! themselves as empty frames: every borrow of a data room goes through [`Raw::room`], which checks.
+
+use core::mem::ManuallyDrop;
+use core::ptr::NonNull;
+use core::sync::atomic::{AtomicU16, Ordering};
+
+use arrayvec::ArrayVec;
+use dataplane::packet::{Packet, PortId};
+
+use crate::ffi;
+
+/// Packets handled at once.
+pub const BURST: usize = 32;
+
+/// Bytes a new mbuf keeps free in front of its frame.
+pub const HEADROOM: u16 = ffi::RVS_HEADROOM as u16;
+
+/// A pointer to an mbuf together with the promise that it is live and ours.
+///
+/// The fields are read at offsets that the C compiler computed for the release we build against
+/// (`shim.h`), because their names and places differ between releases.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+struct Raw(NonNull<ffi::rte_mbuf>);
+
+impl Raw {
+    /// # Safety
+    /// `mbuf` must be a live mbuf that nobody else frees while the `Raw` is used.
+    #[inline(always)]
+    unsafe fn new(mbuf: NonNull<ffi::rte_mbuf>) -> Raw {
+        Raw(mbuf)
+    }
+
+    #[inline(always)]
+    fn get<T: Copy>(self, offset: ffi::rvs_mbuf_offset) -> T {
+        // SAFETY: `new`'s caller promised a live mbuf; the offset is that of a field of type T, in
+        // bounds and aligned. Only the owner writes these fields.
+        unsafe { self.0.byte_add(offset as usize).cast::<T>().read() }
+    }
+
+    #[inline(always)]
+    fn set<T: Copy>(self, offset: ffi::rvs_mbuf_offset, value: T) {
+        // SAFETY: as in `get`.
+        unsafe { self.0.byte_add(offset as usize).cast::<T>().write(value) }
+    }
+
+    #[inline(always)]
+    fn buf_addr(self) -> *mut u8 {
+        self.get(ffi::RVS_MBUF_BUF_ADDR)
+    }
+
+    #[inline(always)]
+    fn start(self) -> u16 {
+        self.get(ffi::RVS_MBUF_DATA_OFF)
+    }
+
+    #[inline(always)]
+    fn len(self) -> u16 {
+        self.get(ffi::RVS_MBUF_DATA_LEN)
+    }
+
+    #[inline(always)]
+    fn wire_len(self) -> u32 {
+        self.get(ffi::RVS_MBUF_PKT_LEN)
+    }
+
+    #[inline(always)]
+    fn segments(self) -> u16 {
+        self.get(ffi::RVS_MBUF_NB_SEGS)
+    }
+
+    #[inline(always)]
+    fn flags(self) -> u64 {
+        self.get(ffi::RVS_MBUF_OL_FLAGS)
+    }
+
+    /// Whether anybody else may see the bytes of the data room.
+    #[inline(always)]
+    fn is_shared(self) -> bool {
+        // SAFETY: the field is a live, aligned u16; other owners change it atomically.
+        let count = unsafe {
+            AtomicU16::from_ptr(
+                self.0
+                    .byte_add(ffi::RVS_MBUF_REFCNT as usize)
+                    .cast()
+                    .as_ptr(),
+            )
+        };
+        count.load(Ordering::Relaxed) != 1 || self.flags() & ffi::RVS_F_ATTACHED != 0
+    }
+
+    /// The whole data room; empty when it is shared.
+    ///
+    /// # Safety
+    /// The caller owns the mbuf, hands out one such borrow at a time, and keeps the mbuf for 'a.
+    #[inline(always)]
+    unsafe fn room<'a>(self) -> &'a mut [u8] {
+        if self.is_shared() {
+            return &mut [];
+        }
+        let len: u16 = self.get(ffi::RVS_MBUF_BUF_LEN);
+        // SAFETY: buf_addr spans buf_len bytes, fixed when the pool was made; the mbuf is direct and
+        // its count is one (checked), so its owner, the caller, is the only one to reach them.
+        unsafe { core::slice::from_raw_parts_mut(self.buf_addr(), usize::from(len)) }
+    }
+
+    /// # Safety
+    /// As for `room`.
+    #[inline(always)]
+    unsafe fn packet<'a>(self, port: PortId) -> Packet<'a> {
+        // SAFETY: the caller's promise is passed on.
+        let room = unsafe { self.room() };
+        let mut packet = Packet::new(room, self.start(), self.len(), port);
+        packet.wire_len = self.wire_len();
+        if self.flags() & ffi::RVS_F_RX_VLAN_STRIPPED != 0 {
+            packet.vlan_tci = self.get(ffi::RVS_MBUF_VLAN_TCI);
+        }
+        packet
+    }
+
+    /// Moves the frame within the room, cut to it. A shared mbuf is left alone.
+    #[inline(always)]
+    fn set_frame(self, start: u16, len: u16) {
+        let old = self.len();
+        if start == self.start() && len == old || self.is_shared() {
+            return;
+        }
+        let room: u16 = self.get(ffi::RVS_MBUF_BUF_LEN);
+        let start = start.min(room);
+        let len = len.min(room - start);
+        self.set(ffi::RVS_MBUF_DATA_OFF, start);
+        self.set(ffi::RVS_MBUF_DATA_LEN, len);
+        let rest = if self.segments() == 1 {
+            0
+        } else {
+            self.wire_len().saturating_sub(u32::from(old))
+        };
+        self.set(ffi::RVS_MBUF_PKT_LEN, rest + u32::from(len));
+    }
+
+    /// Asks the CPU for the first cache line of the frame.
+    #[inline(always)]
+    fn prefetch(self) {
+        let first = self.buf_addr().wrapping_add(usize::from(self.start()));
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: a prefetch has no effect a program can see, whatever the address.
+        unsafe {
+            use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+            _mm_prefetch::<_MM_HINT_T0>(first.cast());
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = first;
+    }
+}
+
+/// One packet buffer, freed on drop.
+#[derive(Debug)]
+#[repr(transparent)]
+pub struct Mbuf(NonNull<ffi::rte_mbuf>);
+
+// SAFETY: an mbuf is plain memory with one owner; pools take it back from any thread.
+unsafe impl Send for Mbuf {}
+
+impl Mbuf {
+    /// # Safety
+    /// `mbuf` must be live, and the caller gives its ownership away.
+    #[inline(always)]
+    pub(crate) unsafe fn from_raw(mbuf: NonNull<ffi::rte_mbuf>) -> Mbuf {
+        Mbuf(mbuf)
+    }
+
+    /// Gives the ownership away.
+    #[inline(always)]
+    fn into_raw(self) -> NonNull<ffi::rte_mbuf> {
+        ManuallyDrop::new(self).0
+    }
+
+    #[inline(always)]
+    fn raw(&self) -> Raw {
+        // SAFETY: `self` owns the mbuf.
+        unsafe { Raw::new(self.0) }
+    }
+
+    /// The frame as the core sees it. Changes of its start and length are lost; see
+    /// [`Mbuf::set_frame`].
+    #[inline]
+    pub fn packet(&mut self, port: PortId) -> Packet<'_> {
+        // SAFETY: `&mut self` is the only borrow and lives as long as the packet.
+        unsafe { self.raw().packet(port) }
+    }
+
+    /// The bytes of the (first segment of the) frame; empty if DPDK shares the buffer.
+    #[inline]
+    pub fn frame(&self) -> &[u8] {
+        let raw = self.raw();
+        // SAFETY: `&self` excludes every mutable borrow; the slice is only read.
+        let room: &[u8] = unsafe { raw.room() };
+        let start = usize::from(raw.start());
+        room.get(start..start + usize::from(raw.len()))
+            .unwrap_or(&[])
+    }
+
+    /// Sets where the frame starts in the data room and how long it is, in bytes, cut to the room.
+    #[inline]
+    pub fn set_frame(&mut self, start: u16, len: u16) {
+        self.raw().set_frame(start, len);
+    }
+
+    /// Replaces the frame by `bytes`, behind the usual headroom. False if they do not fit or DPDK
+    /// shares the buffer, and then nothing changed.
+    #[must_use]
+    pub fn write(&mut self, bytes: &[u8]) -> bool {
+        let raw = self.raw();
+        // SAFETY: `&mut self` is the only borrow.
+        let room = unsafe { raw.room() };
+        let start = usize::from(HEADROOM);
+        let Some(target) = room.get_mut(start..start + bytes.len()) else {
+            return false;
+        };
+        let Ok(len) = u16::try_from(bytes.len()) else {
+            return false;
+        };
+        target.copy_from_slice(bytes);
+        raw.set_frame(HEADROOM, len);
+        true
+    }
+
+    /// Length of the frame over all segments, bytes.
+    #[inline]
+    pub fn wire_len(&self) -> u32 {
+        self.raw().wire_len()
+    }
+
+    /// Number of segments; all but the first are out of sight here.
+    #[inline]
+    pub fn segments(&self) -> u16 {
+        self.raw().segments()
+    }
+
+    /// Whether DPDK shares the bytes of this buffer, so that its frame reads as empty.
+    #[inline]
+    pub fn is_shared(&self) -> bool {
+        self.raw().is_shared()
+    }
+}
+
+impl Drop for Mbuf {
+    #[inline]
+    fn drop(&mut self) {
+        // SAFETY: `self` is the owner, and this is the end of it.
+        unsafe { ffi::rvs_mbuf_free(self.0.as_ptr()) }
+    }
+}
+
+/// Up to 32 packet buffers in order. Receives, queues for one port, or collects what is to be
+/// freed; the rest is freed (in one call) on drop.
+#[derive(Debug)]
+pub struct Burst {
+    /// The first `len` are live mbufs owned by this burst; the others mean nothing.
+    mbufs: [*mut ffi::rte_mbuf; BURST],
+    len: usize,
+}
+
+// SAFETY: as for Mbuf.
+unsafe impl Send for Burst {}
+
+impl Default for Burst {
+    fn default() -> Burst {
+        Burst::new()
+    }
+}
+
+impl Burst {
+    /// An empty burst.
+    pub const fn new() -> Burst {
+        Burst {
+            mbufs: [core::ptr::null_mut(); BURST],
+            len: 0,
+        }
+    }
+
+    /// Number of mbufs in it.
+    #[inline(always)]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether it holds nothing.
+    #[inline(always)]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Whether it holds 32.
+    #[inline(always)]
+    pub fn is_full(&self) -> bool {
+        self.len == BURST
+    }
+
+    /// How many more fit.
+    #[inline(always)]
+    pub fn spare(&self) -> usize {
+        BURST - self.len
+    }
+
+    /// Appends one.
+    ///
+    /// # Errors
+    /// Gives it back when the burst is full.
+    #[inline(always)]
+    pub fn push(&mut self, mbuf: Mbuf) -> Result<(), Mbuf> {
+        match self.mbufs.get_mut(self.len) {
+            Some(slot) => {
+                *slot = mbuf.into_raw().as_ptr();
+                self.len += 1;
+                Ok(())
+            }
+            None => Err(mbuf),
+        }
+    }
+
+    /// Takes the last one out.
+    #[inline]
+    pub fn pop(&mut self) -> Option<Mbuf> {
+        self.len = self.len.checked_sub(1)?;
+        let mbuf = NonNull::new(self.mbufs[self.len])?;
+        // SAFETY: it was below `len`, so live and ours, and no longer is below `len`.
+        Some(unsafe { Mbuf::from_raw(mbuf) })
+    }
+
+    /// Takes all of them out, first to last; the burst is empty at once. Those the iterator has not
+    /// handed out when it is dropped are freed.
+    #[inline(always)]
+    pub fn drain(&mut self) -> Drain<'_> {
+        let len = core::mem::take(&mut self.len);
+        Drain {
+            burst: self,
+            next: 0,
+            len,
+        }
+    }
+
+    /// Frees all of them in one call.
+    #[inline]
+    pub fn free(&mut self) {
+        let len = core::mem::take(&mut self.len);
+        free_bulk(&mut self.mbufs[..len]);
+    }
+
+    /// Lends every frame to `work` as a [`Packet`] (same order, same number), then writes each
+    /// packet's start and length back to its mbuf.
+    ///
+    /// A frame of several segments shows its first; `wire_len` tells of the rest. A buffer that DPDK
+    /// shares shows as an empty frame.
+    #[inline]
+    pub fn with_packets<R>(
+        &mut self,
+        port: PortId,
+        work: impl FnOnce(&mut [Packet<'_>]) -> R,
+    ) -> R {
+        let mut packets: ArrayVec<Packet<'_>, BURST> = ArrayVec::new();
+        for raw in self.raws() {
+            raw.prefetch();
+        }
+        for raw in self.raws() {
+            // SAFETY: `&mut self` outlives the packets; each mbuf is in the burst once, so no two
+            // packets share a room. There are at most BURST of them, the capacity.
+            unsafe { packets.push_unchecked(raw.packet(port)) };
+        }
+        let result = work(&mut packets);
+        for (raw, packet) in self.raws().zip(&packets) {
+            raw.set_frame(packet.start(), packet.len());
+        }
+        result
+    }
+
+    #[inline(always)]
+    fn raws(&self) -> impl Iterator<Item = Raw> + '_ {
+        self.mbufs[..self.len].iter().map(|mbuf| {
+            // SAFETY: the first `len` are live mbufs of ours, hence not null either.
+            unsafe { Raw::new(NonNull::new_unchecked(*mbuf)) }
+        })
+    }
+
+    /// Where the owned mbufs are, for a call that takes some of them from the front.
+    #[inline(always)]
+    pub(crate) fn as_mut_ptr(&mut self) -> *mut *mut ffi::rte_mbuf {
+        self.mbufs.as_mut_ptr()
+    }
+
+    /// Where to put `spare` more; follow with [`Burst::grow`].
+    #[inline(always)]
+    pub(crate) fn spare_ptr(&mut self) -> *mut *mut ffi::rte_mbuf {
+        self.mbufs[self.len..].as_mut_ptr()
+    }
+
+    /// # Safety
+    /// `n` live mbufs, now owned by the burst, were written at `spare_ptr`.
+    #[inline(always)]
+    pub(crate) unsafe fn grow(&mut self, n: usize) {
+        debug_assert!(n <= self.spare());
+        self.len += n.min(self.spare());
+    }
+
+    /// # Safety
+    /// The first `n` mbufs have got another owner.
+    #[inline(always)]
+    pub(crate) unsafe fn forget_front(&mut self, n: usize) {
+        let n = n.min(self.len);
+        if n < self.len {
+            self.mbufs.copy_within(n..self.len, 0);
+        }
+        self.len -= n;
+    }
+}
+
+impl Drop for Burst {
+    fn drop(&mut self) {
+        self.free();
+    }
+}
+
+/// Iterator over the mbufs taken out of a [`Burst`].
+#[derive(Debug)]
+pub struct Drain<'a> {
+    /// Its `len` is zero; `mbufs[next..len]` belong to the iterator.
+    burst: &'a mut Burst,
+    next: usize,
+    len: usize,
+}
+
+impl Iterator for Drain<'_> {
+    type Item = Mbuf;
+
+    #[inline(always)]
+    fn next(&mut self) -> Option<Mbuf> {
+        if self.next == self.len {
+            return None;
+        }
+        let mbuf = self.burst.mbufs[self.next];
+        self.next += 1;
+        // SAFETY: a live mbuf of the iterator's, handed out once as `next` has moved on.
+        Some(unsafe { Mbuf::from_raw(NonNull::new_unchecked(mbuf)) })
+    }
+
+    #[inline]
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (self.len - self.next, Some(self.len - self.next))
+    }
+}
+
+impl ExactSizeIterator for Drain<'_> {}
+
+impl Drop for Drain<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        if self.next < self.len {
+            free_bulk(&mut self.burst.mbufs[self.next..self.len]);
+        }
+    }
+}
+
+/// Frees mbufs that no burst counts as its own any more.
+#[inline]
+fn free_bulk(mbufs: &mut [*mut ffi::rte_mbuf]) {
+    if !mbufs.is_empty() {
+        // SAFETY: both callers have first taken these live mbufs out of a burst's `len`.
+        unsafe { ffi::rte_pktmbuf_free_bulk(mbufs.as_mut_ptr(), mbufs.len() as u32) }
+    }
+}

@@ -1,0 +1,342 @@
+/* Plain functions around DPDK's inline ones, and around structs that differ between releases. */
+
+#include "shim.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+int rvs_errno(void)
+{
+	return rte_errno;
+}
+
+unsigned int rvs_lcore_id(void)
+{
+	return rte_lcore_id();
+}
+
+void rvs_log_to_stderr(void)
+{
+	rte_openlog_stream(stderr);
+}
+
+uint16_t rvs_rx_burst(uint16_t port, uint16_t queue, struct rte_mbuf **mbufs, uint16_t count)
+{
+	return rte_eth_rx_burst(port, queue, mbufs, count);
+}
+
+uint16_t rvs_tx_burst(uint16_t port, uint16_t queue, struct rte_mbuf **mbufs, uint16_t count)
+{
+	return rte_eth_tx_burst(port, queue, mbufs, count);
+}
+
+int rvs_mbuf_alloc_bulk(struct rte_mempool *pool, struct rte_mbuf **mbufs, unsigned int count)
+{
+	return rte_pktmbuf_alloc_bulk(pool, mbufs, count);
+}
+
+void rvs_mbuf_free(struct rte_mbuf *mbuf)
+{
+	rte_pktmbuf_free(mbuf);
+}
+
+unsigned int rvs_ring_enqueue(struct rte_ring *ring, struct rte_mbuf **mbufs, unsigned int count)
+{
+	return rte_ring_enqueue_burst(ring, (void **)mbufs, count, NULL);
+}
+
+unsigned int rvs_ring_dequeue(struct rte_ring *ring, struct rte_mbuf **mbufs, unsigned int count)
+{
+	return rte_ring_dequeue_burst(ring, (void **)mbufs, count, NULL);
+}
+
+unsigned int rvs_ring_count(const struct rte_ring *ring)
+{
+	return rte_ring_count(ring);
+}
+
+struct rte_ring *rvs_ring_create(const char *name, unsigned int capacity, int socket,
+				 bool single_producer, bool single_consumer)
+{
+	unsigned int flags = RING_F_EXACT_SZ;
+
+	if (single_producer)
+		flags |= RING_F_SP_ENQ;
+	if (single_consumer)
+		flags |= RING_F_SC_DEQ;
+	return rte_ring_create(name, capacity, socket, flags);
+}
+
+int rvs_port_info(uint16_t port, struct rvs_port_info *out)
+{
+	struct rte_eth_dev_info info;
+	struct rte_ether_addr mac;
+	int rc;
+
+	memset(out, 0, sizeof(*out));
+	memset(&info, 0, sizeof(info));
+	rc = rte_eth_dev_info_get(port, &info);
+	if (rc != 0)
+		return rc;
+	snprintf(out->driver, sizeof(out->driver), "%s",
+		 info.driver_name != NULL ? info.driver_name : "unknown");
+	rc = rte_eth_macaddr_get(port, &mac);
+	if (rc != 0)
+		return rc;
+	memcpy(out->mac, &mac, sizeof(out->mac));
+	rc = rte_eth_dev_get_mtu(port, &out->mtu);
+	if (rc != 0)
+		return rc;
+	out->max_rx_queues = info.max_rx_queues;
+	out->max_tx_queues = info.max_tx_queues;
+	out->min_mtu = info.min_mtu;
+	out->max_mtu = info.max_mtu;
+	out->max_mac_addresses = info.max_mac_addrs;
+	out->socket = rte_eth_dev_socket_id(port);
+	out->rss_key_size = info.hash_key_size;
+	out->has_rss = info.flow_type_rss_offloads != 0;
+	out->has_link_interrupt = (*info.dev_flags & RTE_ETH_DEV_INTR_LSC) != 0;
+	out->has_removal_interrupt = (*info.dev_flags & RTE_ETH_DEV_INTR_RMV) != 0;
+	return 0;
+}
+
+int rvs_port_configure(uint16_t port, struct rvs_port_conf *conf, enum rvs_port_step *step,
+		       bool *rss)
+{
+	/* Repeating 6d5a makes the Toeplitz hash equal for both directions of a flow. */
+	uint8_t key[256];
+	struct rte_eth_dev_info info;
+	struct rte_eth_conf eth;
+	unsigned int socket = (unsigned int)rte_eth_dev_socket_id(port);
+	uint64_t spread;
+	uint16_t queue;
+	size_t i;
+	int rc;
+
+	*rss = false;
+	*step = RVS_STEP_INFO;
+	memset(&info, 0, sizeof(info));
+	rc = rte_eth_dev_info_get(port, &info);
+	if (rc != 0)
+		return rc;
+
+	*step = RVS_STEP_CONFIGURE;
+	memset(&eth, 0, sizeof(eth));
+	eth.rxmode.mtu = conf->mtu;
+	eth.intr_conf.lsc = (*info.dev_flags & RTE_ETH_DEV_INTR_LSC) != 0;
+	eth.intr_conf.rmv = (*info.dev_flags & RTE_ETH_DEV_INTR_RMV) != 0;
+	spread = (RTE_ETH_RSS_IP | RTE_ETH_RSS_TCP | RTE_ETH_RSS_UDP | RTE_ETH_RSS_SCTP) &
+		 info.flow_type_rss_offloads;
+	if (conf->rx_queues > 1 && spread != 0) {
+		for (i = 0; i < sizeof(key); i += 2) {
+			key[i] = 0x6d;
+			key[i + 1] = 0x5a;
+		}
+		eth.rxmode.mq_mode = RTE_ETH_MQ_RX_RSS;
+		eth.rx_adv_conf.rss_conf.rss_hf = spread;
+		if (info.hash_key_size != 0) {
+			eth.rx_adv_conf.rss_conf.rss_key = key;
+			eth.rx_adv_conf.rss_conf.rss_key_len = info.hash_key_size;
+		}
+		*rss = true;
+	}
+	rc = rte_eth_dev_configure(port, conf->rx_queues, conf->tx_queues, &eth);
+	if (rc != 0)
+		return rc;
+
+	*step = RVS_STEP_DESCRIPTORS;
+	rc = rte_eth_dev_adjust_nb_rx_tx_desc(port, &conf->rx_descriptors, &conf->tx_descriptors);
+	if (rc != 0)
+		return rc;
+
+	*step = RVS_STEP_RX_QUEUE;
+	for (queue = 0; queue < conf->rx_queues; queue++) {
+		struct rte_eth_rxconf rx = info.default_rxconf;
+
+		rx.offloads = 0;
+		rc = rte_eth_rx_queue_setup(port, queue, conf->rx_descriptors, socket, &rx,
+					    conf->pool);
+		if (rc != 0)
+			return rc;
+	}
+
+	*step = RVS_STEP_TX_QUEUE;
+	for (queue = 0; queue < conf->tx_queues; queue++) {
+		struct rte_eth_txconf tx = info.default_txconf;
+
+		tx.offloads = 0;
+		rc = rte_eth_tx_queue_setup(port, queue, conf->tx_descriptors, socket, &tx);
+		if (rc != 0)
+			return rc;
+	}
+	return 0;
+}
+
+int rvs_port_stats(uint16_t port, struct rvs_port_stats *out)
+{
+	struct rte_eth_stats stats;
+	int rc = rte_eth_stats_get(port, &stats);
+
+	if (rc != 0)
+		return rc;
+	out->rx_packets = stats.ipackets;
+	out->rx_bytes = stats.ibytes;
+	out->rx_missed = stats.imissed;
+	out->rx_errors = stats.ierrors;
+	out->rx_no_mbuf = stats.rx_nombuf;
+	out->tx_packets = stats.opackets;
+	out->tx_bytes = stats.obytes;
+	out->tx_errors = stats.oerrors;
+	return 0;
+}
+
+int rvs_port_xstats(uint16_t port, char (*names)[64], uint64_t *values, unsigned int capacity)
+{
+	struct rte_eth_xstat *stats;
+	struct rte_eth_xstat_name *labels;
+	int count, labelled, i;
+
+	if (capacity == 0)
+		return rte_eth_xstats_get(port, NULL, 0);
+	stats = calloc(capacity, sizeof(*stats));
+	labels = calloc(capacity, sizeof(*labels));
+	if (stats == NULL || labels == NULL) {
+		free(stats);
+		free(labels);
+		return -ENOMEM;
+	}
+	count = rte_eth_xstats_get(port, stats, capacity);
+	labelled = rte_eth_xstats_get_names(port, labels, capacity);
+	if (count >= 0 && labelled >= 0 && (unsigned int)count <= capacity) {
+		for (i = 0; i < count; i++) {
+			bool known = stats[i].id < (uint64_t)labelled && stats[i].id < capacity;
+
+			snprintf(names[i], sizeof(names[i]), "%s",
+				 known ? labels[stats[i].id].name : "unknown");
+			values[i] = stats[i].value;
+		}
+	} else if (labelled < 0) {
+		count = labelled;
+	}
+	free(stats);
+	free(labels);
+	return count;
+}
+
+int rvs_port_link(uint16_t port, struct rvs_link *out)
+{
+	struct rte_eth_link link;
+	int rc;
+
+	memset(&link, 0, sizeof(link));
+	rc = rte_eth_link_get_nowait(port, &link);
+	if (rc != 0)
+		return rc;
+	out->up = link.link_status == RTE_ETH_LINK_UP;
+	out->full_duplex = link.link_duplex == RTE_ETH_LINK_FULL_DUPLEX;
+	out->mbps = link.link_speed;
+	return 0;
+}
+
+static struct rte_ether_addr ether_addr(const uint8_t mac[6])
+{
+	struct rte_ether_addr addr;
+
+	memcpy(&addr, mac, sizeof(addr));
+	return addr;
+}
+
+int rvs_port_mac_add(uint16_t port, const uint8_t mac[6])
+{
+	struct rte_ether_addr addr = ether_addr(mac);
+
+	return rte_eth_dev_mac_addr_add(port, &addr, 0);
+}
+
+int rvs_port_mac_remove(uint16_t port, const uint8_t mac[6])
+{
+	struct rte_ether_addr addr = ether_addr(mac);
+
+	return rte_eth_dev_mac_addr_remove(port, &addr);
+}
+
+int rvs_port_mac_set(uint16_t port, const uint8_t mac[6])
+{
+	struct rte_ether_addr addr = ether_addr(mac);
+
+	return rte_eth_dev_default_mac_addr_set(port, &addr);
+}
+
+int rvs_port_multicast_set(uint16_t port, const uint8_t *macs, uint32_t count)
+{
+	struct rte_ether_addr *addrs = NULL;
+	uint32_t i;
+	int rc;
+
+	if (count != 0) {
+		addrs = calloc(count, sizeof(*addrs));
+		if (addrs == NULL)
+			return -ENOMEM;
+		for (i = 0; i < count; i++)
+			addrs[i] = ether_addr(macs + 6 * (size_t)i);
+	}
+	rc = rte_eth_dev_set_mc_addr_list(port, addrs, count);
+	free(addrs);
+	return rc;
+}
+
+struct rvs_port_watch {
+	uint16_t port;
+	rvs_port_event_fn call;
+	void *context;
+};
+
+static int on_event(uint16_t port, enum rte_eth_event_type event, void *arg, void *ret)
+{
+	struct rvs_port_watch *watch = arg;
+
+	(void)port;
+	(void)ret;
+	if (event == RTE_ETH_EVENT_INTR_LSC)
+		watch->call(RVS_EVENT_LINK, watch->context);
+	else if (event == RTE_ETH_EVENT_INTR_RMV)
+		watch->call(RVS_EVENT_REMOVED, watch->context);
+	return 0;
+}
+
+static void stop_events(struct rvs_port_watch *watch, enum rte_eth_event_type event)
+{
+	/* -EAGAIN: the callback is running right now on the interrupt thread. */
+	while (rte_eth_dev_callback_unregister(watch->port, event, on_event, watch) == -EAGAIN)
+		rte_pause();
+}
+
+struct rvs_port_watch *rvs_port_watch(uint16_t port, rvs_port_event_fn call, void *context)
+{
+	struct rvs_port_watch *watch = malloc(sizeof(*watch));
+
+	if (watch == NULL)
+		return NULL;
+	watch->port = port;
+	watch->call = call;
+	watch->context = context;
+	if (rte_eth_dev_callback_register(port, RTE_ETH_EVENT_INTR_LSC, on_event, watch) != 0) {
+		free(watch);
+		return NULL;
+	}
+	if (rte_eth_dev_callback_register(port, RTE_ETH_EVENT_INTR_RMV, on_event, watch) != 0) {
+		stop_events(watch, RTE_ETH_EVENT_INTR_LSC);
+		free(watch);
+		return NULL;
+	}
+	return watch;
+}
+
+void rvs_port_unwatch(struct rvs_port_watch *watch)
+{
+	stop_events(watch, RTE_ETH_EVENT_INTR_LSC);
+	stop_events(watch, RTE_ETH_EVENT_INTR_RMV);
+	free(watch);
+}
