@@ -1,1 +1,142 @@
-//! Protocols as IPVS follows them: states, timeouts, who may open a connection.
+//! Protocols as IPVS follows them: states, timeouts, and who may open a connection.
+//!
+//! A connection's state is one byte. What it means depends on the protocol; the functions here
+//! are the one place that knows, so a new protocol is a file, a variant of
+//! [`Protocol`](crate::service::Protocol) and an arm in each `match` below.
+
+pub mod tcp;
+pub mod udp;
+
+use crate::flow::Flow;
+use crate::service::Protocol;
+use crate::settings::{Settings, Timeouts};
+use crate::time;
+
+/// Which way a packet goes, and what of the connection passes by here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Direction {
+    /// Client to server, replies pass here too.
+    Input = 0,
+    /// Server to client.
+    Output = 1,
+    /// Client to server, and no reply has been seen (direct routing, tunnels: `NOOUTPUT`).
+    InputOnly = 2,
+}
+
+/// State of a connection before its first packet.
+pub const INITIAL_STATE: u8 = 0;
+
+/// Timeout of a connection for which no state machine has run yet, in ticks (3 s).
+pub const INITIAL_TIMEOUT: u32 = time::secs(3);
+
+/// The state after a packet. Both state and timeout are set on every packet, changed or not.
+#[inline(always)]
+pub fn advance(protocol: Protocol, state: u8, direction: Direction, tcp_flags: u8) -> u8 {
+    match protocol {
+        Protocol::Tcp => tcp::advance(tcp::State::from_number(state), direction, tcp_flags) as u8,
+        Protocol::Udp => udp::NORMAL,
+    }
+}
+
+/// How long a connection lives in this state after its last packet, in ticks.
+#[inline(always)]
+pub fn timeout_ticks(protocol: Protocol, state: u8, timeouts: &Timeouts) -> u32 {
+    time::secs(match protocol {
+        Protocol::Tcp => tcp::timeout_secs(tcp::State::from_number(state), timeouts),
+        Protocol::Udp => timeouts.udp,
+    })
+}
+
+/// Whether the state counts as active (`ActiveConn`); UDP never does.
+#[inline(always)]
+pub const fn is_active(protocol: Protocol, state: u8) -> bool {
+    match protocol {
+        Protocol::Tcp => tcp::State::from_number(state).is_active(),
+        Protocol::Udp => false,
+    }
+}
+
+/// Name of the state as `ipvsadm -Lnc` prints it.
+pub const fn state_name(protocol: Protocol, state: u8) -> &'static str {
+    match protocol {
+        Protocol::Tcp => tcp::State::from_number(state).name(),
+        Protocol::Udp => udp::NAME,
+    }
+}
+
+/// What a packet without a connection may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Opening {
+    /// Open a connection.
+    Allowed,
+    /// Not this one: it goes to the host, whose TCP answers with a reset.
+    Refused,
+    /// Its transport header is cut short: it is dropped.
+    Short,
+}
+
+/// Whether a packet of a service may open a connection (`ip_vs_*_conn_schedule`): TCP with a
+/// whole header, no RST, and SYN unless `sloppy_tcp`; UDP with a whole header. Packets from
+/// source port 20 never do (`ip_vs_schedule`, active FTP data).
+#[inline]
+pub fn may_open(protocol: Protocol, flow: &Flow, settings: &Settings) -> Opening {
+    if !flow.has_l4_header() {
+        return Opening::Short;
+    }
+    let opens = match protocol {
+        Protocol::Tcp => tcp::may_open(flow.tcp_flags, settings.sloppy_tcp),
+        Protocol::Udp => true,
+    };
+    if opens && flow.src_port != FTP_DATA {
+        Opening::Allowed
+    } else {
+        Opening::Refused
+    }
+}
+
+/// Whether a packet of a known connection may start it anew (`is_new_conn`, the reuse test):
+/// TCP with SYN, a SYN-ACK too.
+#[inline(always)]
+pub const fn is_opening(protocol: Protocol, tcp_flags: u8) -> bool {
+    match protocol {
+        Protocol::Tcp => tcp_flags & tcp::SYN != 0,
+        Protocol::Udp => false,
+    }
+}
+
+const FTP_DATA: u16 = 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn udp_has_one_state() {
+        let t = Timeouts::default();
+        for direction in [Direction::Input, Direction::Output, Direction::InputOnly] {
+            assert_eq!(advance(Protocol::Udp, INITIAL_STATE, direction, 0xff), 0);
+        }
+        assert_eq!(timeout_ticks(Protocol::Udp, 0, &t), time::secs(300));
+        assert_eq!(state_name(Protocol::Udp, 0), "UDP");
+        assert!(!is_active(Protocol::Udp, 0));
+        assert!(!is_opening(Protocol::Udp, tcp::SYN));
+    }
+
+    #[test]
+    fn tcp_by_number() {
+        let t = Timeouts {
+            tcp: 10,
+            tcp_fin: 20,
+            udp: 30,
+        };
+        let state = advance(Protocol::Tcp, INITIAL_STATE, Direction::Input, tcp::SYN);
+        assert_eq!(state_name(Protocol::Tcp, state), "SYN_RECV");
+        assert_eq!(timeout_ticks(Protocol::Tcp, state, &t), time::secs(60));
+        assert!(is_active(Protocol::Tcp, state));
+        assert!(!is_active(Protocol::Tcp, INITIAL_STATE));
+        assert!(is_opening(Protocol::Tcp, tcp::SYN | tcp::ACK));
+        // A byte that no state has (a damaged region) reads as NONE.
+        assert_eq!(state_name(Protocol::Tcp, 200), "NONE");
+    }
+}
