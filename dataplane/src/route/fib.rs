@@ -224,16 +224,59 @@ pub enum Change {
     Put(Prefix, TargetId),
     /// Removes a route.
     Delete(Prefix),
+    /// Adds or replaces a route that is asked before all others, as the kernel's `local` table.
+    PutLocal(Prefix, TargetId),
+    /// Removes a route that is asked before all others.
+    DeleteLocal(Prefix),
 }
 
 /// Targets per piece: what one change of a target copies.
 const PIECE: usize = 64;
 
-/// The forwarding table: an immutable snapshot. Cloning is three reference counts.
+/// One routing table of the kernel.
 #[derive(Clone, Debug, Default)]
-pub struct Fib {
+struct Table {
     v4: Trie,
     v6: Trie,
+}
+
+impl Table {
+    #[inline(always)]
+    fn trie(&self, family: Family) -> &Trie {
+        match family {
+            Family::V4 => &self.v4,
+            Family::V6 => &self.v6,
+        }
+    }
+
+    fn set(&mut self, prefix: Prefix, id: TargetId) {
+        self.trie_mut(prefix)
+            .set(key(prefix.addr).0, prefix.len, id.0);
+    }
+
+    fn remove(&mut self, prefix: Prefix) {
+        self.trie_mut(prefix).remove(key(prefix.addr).0, prefix.len);
+    }
+
+    fn trie_mut(&mut self, prefix: Prefix) -> &mut Trie {
+        match prefix.addr.family() {
+            Family::V4 => &mut self.v4,
+            Family::V6 => &mut self.v6,
+        }
+    }
+
+    fn len(&self) -> usize {
+        self.v4.len() + self.v6.len()
+    }
+}
+
+/// The forwarding table. Cloning is a few reference counts, and a clone is a snapshot: changes
+/// of one are not seen by the other.
+#[derive(Clone, Debug, Default)]
+pub struct Fib {
+    /// Asked first; any match decides, as `ip rule` 0 does.
+    local: Table,
+    main: Table,
     targets: Arc<Vec<Arc<Vec<Target>>>>,
 }
 
@@ -241,23 +284,34 @@ impl Fib {
     /// Where packets to `dst` go. `hash` chooses among equal ways and is uniform over flows.
     #[inline]
     pub fn lookup(&self, dst: Addr, hash: u32) -> Lookup<'_> {
-        let (key, max) = key(dst);
-        let trie = self.trie(dst.family());
-        let mut limit = max;
-        while let Some((target, len)) = trie.lookup(key, limit) {
+        match self.find(dst) {
+            None | Some(Target::Unusable) => Lookup::None,
+            Some(Target::Local) => Lookup::Local,
+            Some(Target::Via(hop)) => Lookup::Via(hop),
+            Some(Target::Multipath(hops)) => hops.pick(hash).map_or(Lookup::None, Lookup::Via),
+            Some(Target::Blackhole) => Lookup::Blackhole,
+            Some(Target::Foreign) => Lookup::Foreign,
+        }
+    }
+
+    /// The target of the longest prefix of `dst` that is usable.
+    #[inline]
+    pub fn find(&self, dst: Addr) -> Option<&Target> {
+        self.find_in(&self.local, dst)
+            .or_else(|| self.find_in(&self.main, dst))
+    }
+
+    #[inline]
+    fn find_in(&self, table: &Table, dst: Addr) -> Option<&Target> {
+        let (key, mut limit) = key(dst);
+        let trie = table.trie(dst.family());
+        loop {
+            let (target, len) = trie.lookup(key, limit)?;
             match self.target(TargetId(target)) {
-                None | Some(Target::Unusable) if len > 0 => limit = len - 1,
-                None | Some(Target::Unusable) => break,
-                Some(Target::Local) => return Lookup::Local,
-                Some(Target::Via(hop)) => return Lookup::Via(hop),
-                Some(Target::Multipath(hops)) => {
-                    return hops.pick(hash).map_or(Lookup::None, Lookup::Via);
-                }
-                Some(Target::Blackhole) => return Lookup::Blackhole,
-                Some(Target::Foreign) => return Lookup::Foreign,
+                None | Some(Target::Unusable) => limit = len.checked_sub(1)?,
+                usable => return usable,
             }
         }
-        Lookup::None
     }
 
     /// The table after one change.
@@ -276,9 +330,20 @@ impl Fib {
         fib
     }
 
+    /// Makes one change in place. Nodes that a snapshot shares are copied, others are not.
+    pub fn change(&mut self, change: Change) {
+        match change {
+            Change::Target(id, target) => self.set_target(id, target),
+            Change::Put(prefix, id) => self.main.set(prefix, id),
+            Change::Delete(prefix) => self.main.remove(prefix),
+            Change::PutLocal(prefix, id) => self.local.set(prefix, id),
+            Change::DeleteLocal(prefix) => self.local.remove(prefix),
+        }
+    }
+
     /// How many routes it holds.
     pub fn len(&self) -> usize {
-        self.v4.len() + self.v6.len()
+        self.local.len() + self.main.len()
     }
 
     /// Whether it has no routes.
@@ -288,7 +353,10 @@ impl Fib {
 
     /// Bytes that the tries take, without the allocator's overhead. Walks everything.
     pub fn memory(&self) -> usize {
-        self.v4.memory().1 + self.v6.memory().1
+        [&self.local, &self.main]
+            .iter()
+            .map(|t| t.v4.memory() + t.v6.memory())
+            .sum()
     }
 
     /// What a number stands for.
@@ -299,25 +367,12 @@ impl Fib {
             .get(id.0 as usize % PIECE)
     }
 
-    /// The target of exactly this prefix.
+    /// The target of exactly this prefix, `local` table not asked.
     pub fn get(&self, prefix: Prefix) -> Option<TargetId> {
-        self.trie(prefix.addr.family())
+        self.main
+            .trie(prefix.addr.family())
             .get(key(prefix.addr).0, prefix.len)
             .map(TargetId)
-    }
-
-    fn change(&mut self, change: Change) {
-        match change {
-            Change::Target(id, target) => self.set_target(id, target),
-            Change::Put(prefix, id) => {
-                self.trie_mut(prefix.addr.family())
-                    .set(key(prefix.addr).0, prefix.len, id.0);
-            }
-            Change::Delete(prefix) => {
-                self.trie_mut(prefix.addr.family())
-                    .remove(key(prefix.addr).0, prefix.len);
-            }
-        }
     }
 
     fn set_target(&mut self, id: TargetId, target: Target) {
@@ -331,21 +386,6 @@ impl Fib {
             piece.resize(at + 1, Target::Unusable);
         }
         piece[at] = target;
-    }
-
-    #[inline(always)]
-    fn trie(&self, family: Family) -> &Trie {
-        match family {
-            Family::V4 => &self.v4,
-            Family::V6 => &self.v6,
-        }
-    }
-
-    fn trie_mut(&mut self, family: Family) -> &mut Trie {
-        match family {
-            Family::V4 => &mut self.v4,
-            Family::V6 => &mut self.v6,
-        }
     }
 }
 
@@ -436,6 +476,23 @@ mod tests {
         assert_eq!(fib.lookup(addr("10.0.0.1"), 0), Lookup::Via(&hop(2)));
         let none = down.with(Change::Delete(prefix("0.0.0.0/0")));
         assert_eq!(none.lookup(addr("10.0.0.1"), 0), Lookup::None);
+    }
+
+    #[test]
+    fn the_local_table_is_asked_first() {
+        let mut fib = FibBuilder::new()
+            .route(prefix("10.1.0.0/16"), Target::Via(hop(1)))
+            .route(prefix("192.0.2.1"), Target::Local)
+            .build();
+        let local = fib.get(prefix("192.0.2.1")).unwrap();
+        fib.change(Change::PutLocal(prefix("10.0.0.0/8"), local));
+        assert_eq!(
+            fib.lookup(addr("10.1.0.1"), 0),
+            Lookup::Local,
+            "shorter, but asked first"
+        );
+        fib.change(Change::DeleteLocal(prefix("10.0.0.0/8")));
+        assert_eq!(fib.lookup(addr("10.1.0.1"), 0), Lookup::Via(&hop(1)));
     }
 
     #[test]
