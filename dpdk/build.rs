@@ -67,7 +67,7 @@ fn main() {
         .allowlist_function("rte_ring_free")
         .allowlist_function("rte_eal_(init|cleanup|remote_launch|wait_lcore|hotplug_(add|remove))")
         .allowlist_function("rte_eth_dev_(start|stop|close|set_mtu)")
-        .allowlist_function("rte_eth_dev_get_(port_by_name|name_by_port)")
+        .allowlist_function("rte_eth_(dev_get_(port_by_name|name_by_port)|find_next)")
         .allowlist_function("rte_eth_(promiscuous|allmulticast)_(enable|disable)")
         .allowlist_function("rte_(thread_(un)?register|get_tsc_hz)")
         // Pointers to these are passed around, never looked into.

@@ -483,7 +483,7 @@ pub(crate) struct Live(());
 
 impl Live {
     pub(crate) fn new() -> Live {
-        LIVE.fetch_add(1, Ordering::Relaxed);
+        LIVE.fetch_add(1, Ordering::SeqCst);
         Live(())
     }
 }
@@ -525,7 +525,10 @@ impl Eal {
         for arg in std::iter::once("rvs".to_owned()).chain(config.args()) {
             argv.push(CString::new(arg.clone()).map_err(|_| EalError::Argument(arg))?);
         }
-        if STATE.swap(ENDED, Ordering::AcqRel) != FRESH {
+        if STATE
+            .compare_exchange(FRESH, ENDED, Ordering::SeqCst, Ordering::SeqCst)
+            .is_err()
+        {
             return Err(EalError::AlreadyStarted);
         }
         // EAL keeps pointers to its arguments: they stay for ever, as EAL does.
@@ -541,7 +544,7 @@ impl Eal {
         if rc < 0 {
             return Err(explain_init(config, last_error()));
         }
-        STATE.store(RUNNING, Ordering::Release);
+        STATE.store(RUNNING, Ordering::SeqCst);
         Ok(Eal {
             worker_cores: config.worker_cores.clone(),
         })
@@ -617,14 +620,13 @@ impl Eal {
     /// `InUse` if ports, rings, pools, registered threads or workers are left; EAL then stays as it
     /// is until the process ends.
     pub fn cleanup(self) -> Result<(), EalError> {
-        let (objects, workers) = (
-            LIVE.load(Ordering::Acquire),
-            WORKING.load(Ordering::Acquire),
-        );
+        // First closed, then counted: a thread that registers counts itself before it looks.
+        STATE.store(ENDED, Ordering::SeqCst);
+        let (objects, workers) = (LIVE.load(Ordering::SeqCst), WORKING.load(Ordering::Acquire));
         if objects + workers > 0 {
+            STATE.store(RUNNING, Ordering::SeqCst);
             return Err(EalError::InUse { objects, workers });
         }
-        STATE.store(ENDED, Ordering::Release);
         // SAFETY: called once (`self` is gone), and no object points into EAL's memory (the counts;
         // none can be made without `&Eal`).
         match unsafe { ffi::rte_eal_cleanup() } {
@@ -706,7 +708,7 @@ impl Drop for Registered {
 /// EAL does not run, or has no lcore left.
 pub fn register_thread() -> Result<Registered, EalError> {
     let live = Live::new();
-    if STATE.load(Ordering::Acquire) != RUNNING {
+    if STATE.load(Ordering::SeqCst) != RUNNING {
         return Err(EalError::NotRunning);
     }
     // SAFETY: EAL runs, and `live` keeps it.

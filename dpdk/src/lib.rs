@@ -8,12 +8,16 @@
 //! | [`mempool`], [`mbuf`] | packet buffers: who owns them, how the core borrows their bytes |
 //! | [`port`] | NICs and virtual ports, their queues |
 //! | [`ring`] | packet buffers between threads |
+//! | [`tap`] | the kernel's end of a port |
+//! | [`region`] | memory of the connection tables |
+//! | [`clock`] | the time, once per burst |
 //!
 //! What DPDK's C headers offer is reached through `shim.h` only, so that differences between its
 //! releases are met in one place. A packet buffer has one owner at any time ([`mbuf`]); the core
 //! sees its bytes as a borrowed `Packet` and can neither free nor keep it.
 #![deny(missing_docs)]
 
+pub mod clock;
 pub mod eal;
 mod ffi;
 pub mod host;
@@ -21,4 +25,6 @@ pub mod lcore;
 pub mod mbuf;
 pub mod mempool;
 pub mod port;
+pub mod region;
 pub mod ring;
+pub mod tap;

@@ -309,16 +309,22 @@ pub(crate) fn id_of(name: &str) -> Option<u16> {
 
 /// Names of all ports DPDK has.
 pub fn names(_eal: &Eal) -> Vec<String> {
-    (0..MAX_PORTS as u16)
-        .filter_map(|id| {
-            let mut name = [0; ffi::RVS_PORT_NAME as usize];
-            // SAFETY: EAL runs (`_eal`); a name with its NUL has at most RVS_PORT_NAME bytes.
-            let rc = unsafe { ffi::rte_eth_dev_get_name_by_port(id, name.as_mut_ptr()) };
-            // SAFETY: DPDK wrote a C string, or nothing into zeros.
+    // SAFETY: EAL runs (`_eal`); any number may be asked for, MAX_PORTS and above mean the end.
+    let next = |from: u16| unsafe { ffi::rte_eth_find_next(from) };
+    let mut names = Vec::new();
+    let mut id = next(0);
+    while usize::from(id) < MAX_PORTS {
+        let mut name = [0; ffi::RVS_PORT_NAME as usize];
+        // SAFETY: as above; a name with its NUL has at most RVS_PORT_NAME bytes.
+        let rc = unsafe { ffi::rte_eth_dev_get_name_by_port(id, name.as_mut_ptr()) };
+        if rc == 0 {
+            // SAFETY: DPDK wrote a C string.
             let name = unsafe { CStr::from_ptr(name.as_ptr()) };
-            (rc == 0).then(|| name.to_string_lossy().into_owned())
-        })
-        .collect()
+            names.push(name.to_string_lossy().into_owned());
+        }
+        id = next(id + 1);
+    }
+    names
 }
 
 /// Attaches a device at run time: a virtual port (`net_af_packet0,iface=eth1`) or a PCI device

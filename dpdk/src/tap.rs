@@ -1,0 +1,269 @@
+//! TAP devices: the kernel's end of a port (its "twin").
+//!
+//! Our own descriptor on `/dev/net/tun`, so that the device can outlive the process, no signals are
+//! involved, and a control thread can wait for it together with everything else.
+
+use core::ffi::{c_int, c_ulong};
+use std::ffi::CString;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::fs::OpenOptionsExt;
+
+use dataplane::addr::Mac;
+use thiserror::Error;
+
+/// `TUNSETCARRIER`, `_IOW('T', 226, int)`; missing in libc.
+const TUNSETCARRIER: c_ulong = 0x4004_54e2;
+const TUNSETPERSIST: c_ulong = 0x4004_54cb;
+const TUNSETIFF: c_ulong = 0x4004_54ca;
+
+/// Why a TAP device could not be opened or changed.
+#[derive(Debug, Error)]
+pub enum TapError {
+    /// The kernel takes names of 1 to 15 bytes without `/` and blanks.
+    #[error("TAP device {0:?}: the name must be 1 to 15 characters, without / and blanks")]
+    Name(String),
+    /// `/dev/net/tun` cannot be opened.
+    #[error("/dev/net/tun: {0}; load the tun module and give the process CAP_NET_ADMIN")]
+    Tun(io::Error),
+    /// Another process has the device open.
+    #[error("TAP device {0} is in use by another process")]
+    InUse(String),
+    /// The name belongs to an interface of another kind.
+    #[error("interface {0} exists and is not a (single-queue) TAP device; choose another name")]
+    NotATap(String),
+    /// A change was refused.
+    #[error("TAP device {name}: cannot {what}: {cause}")]
+    Change {
+        /// Name of the device.
+        name: String,
+        /// What was tried.
+        what: &'static str,
+        /// Why not.
+        cause: io::Error,
+    },
+}
+
+/// An open TAP device. Frames are read and written whole, without blocking and without any header
+/// before the Ethernet header.
+///
+/// Dropping it detaches; the device stays if it is persistent, and loses its carrier.
+#[derive(Debug)]
+pub struct Tap {
+    tun: File,
+    /// Any socket will do to configure interfaces with; this one is of the device's namespace.
+    control: OwnedFd,
+    name: String,
+}
+
+impl Tap {
+    /// Opens the TAP device `name` in the network namespace of the calling thread; makes it if it
+    /// does not exist. An existing one keeps its addresses, routes and state.
+    ///
+    /// # Errors
+    /// See [`TapError`].
+    pub fn open(name: &str) -> Result<Tap, TapError> {
+        let valid = (1..libc::IFNAMSIZ).contains(&name.len())
+            && name
+                .bytes()
+                .all(|b| b.is_ascii_graphic() && b != b'/' && b != b'%');
+        if !valid {
+            return Err(TapError::Name(name.to_owned()));
+        }
+        let tun = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .custom_flags(libc::O_NONBLOCK | libc::O_CLOEXEC)
+            .open("/dev/net/tun")
+            .map_err(TapError::Tun)?;
+        let mut request = request(name);
+        request.ifr_ifru.ifru_flags = (libc::IFF_TAP | libc::IFF_NO_PI) as i16;
+        // SAFETY: TUNSETIFF reads (and fills in the name of) an ifreq.
+        if unsafe { libc::ioctl(tun.as_raw_fd(), TUNSETIFF, &mut request) } != 0 {
+            let cause = io::Error::last_os_error();
+            return Err(match cause.raw_os_error() {
+                Some(libc::EBUSY) => TapError::InUse(name.to_owned()),
+                Some(libc::EINVAL) => TapError::NotATap(name.to_owned()),
+                _ => TapError::Change {
+                    name: name.to_owned(),
+                    what: "be attached",
+                    cause,
+                },
+            });
+        }
+        // SAFETY: a plain system call; the result is checked.
+        let fd = unsafe { libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) };
+        if fd < 0 {
+            return Err(TapError::Tun(io::Error::last_os_error()));
+        }
+        // SAFETY: a new descriptor that nobody else owns.
+        let control = unsafe { OwnedFd::from_raw_fd(fd) };
+        Ok(Tap {
+            tun,
+            control,
+            name: name.to_owned(),
+        })
+    }
+
+    /// Name of the device.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The kernel's number of the device.
+    ///
+    /// # Errors
+    /// The device is gone.
+    pub fn index(&self) -> Result<u32, TapError> {
+        let name = CString::new(self.name.as_str()).unwrap_or_default();
+        // SAFETY: a C string.
+        match unsafe { libc::if_nametoindex(name.as_ptr()) } {
+            0 => Err(self.error("be found")),
+            index => Ok(index),
+        }
+    }
+
+    /// Whether the device stays when nobody has it open.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn set_persistent(&self, on: bool) -> Result<(), TapError> {
+        // SAFETY: TUNSETPERSIST takes a number.
+        let rc = unsafe { libc::ioctl(self.tun.as_raw_fd(), TUNSETPERSIST, c_int::from(on)) };
+        self.check(rc, "become persistent")
+    }
+
+    /// Whether the kernel sees a link. Off while nobody serves the device, so that routing daemons
+    /// withdraw what leads there.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn set_carrier(&self, on: bool) -> Result<(), TapError> {
+        let value = c_int::from(on);
+        // SAFETY: TUNSETCARRIER reads an int.
+        let rc = unsafe { libc::ioctl(self.tun.as_raw_fd(), TUNSETCARRIER, &value) };
+        self.check(rc, "change its carrier")
+    }
+
+    /// Sets the Ethernet address, that of the port.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn set_mac(&self, mac: Mac) -> Result<(), TapError> {
+        let mut request = request(&self.name);
+        let mut data = [0; 14];
+        for (to, from) in data.iter_mut().zip(mac.0) {
+            *to = from as libc::c_char;
+        }
+        request.ifr_ifru.ifru_hwaddr = libc::sockaddr {
+            sa_family: libc::ARPHRD_ETHER,
+            sa_data: data,
+        };
+        self.configure(libc::SIOCSIFHWADDR, &mut request, "set its address")
+    }
+
+    /// Sets the MTU, bytes.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn set_mtu(&self, mtu: u16) -> Result<(), TapError> {
+        let mut request = request(&self.name);
+        request.ifr_ifru.ifru_mtu = c_int::from(mtu);
+        self.configure(libc::SIOCSIFMTU, &mut request, "set its MTU")
+    }
+
+    /// Brings the interface up, or down.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn set_up(&self, up: bool) -> Result<(), TapError> {
+        let mut request = request(&self.name);
+        self.configure(libc::SIOCGIFFLAGS, &mut request, "read its flags")?;
+        // SAFETY: SIOCGIFFLAGS has filled this member.
+        let flags = unsafe { request.ifr_ifru.ifru_flags };
+        let bit = libc::IFF_UP as i16;
+        request.ifr_ifru.ifru_flags = if up { flags | bit } else { flags & !bit };
+        self.configure(libc::SIOCSIFFLAGS, &mut request, "go up or down")
+    }
+
+    /// Reads one frame that the kernel sends; a longer one is cut to `frame`.
+    ///
+    /// # Errors
+    /// `WouldBlock` if there is none.
+    pub fn read(&self, frame: &mut [u8]) -> io::Result<usize> {
+        (&self.tun).read(frame)
+    }
+
+    /// Gives one frame to the kernel.
+    ///
+    /// # Errors
+    /// `EIO` while the interface is down, `EINVAL` if shorter than an Ethernet header.
+    pub fn write(&self, frame: &[u8]) -> io::Result<usize> {
+        (&self.tun).write(frame)
+    }
+
+    fn configure(
+        &self,
+        call: c_ulong,
+        request: &mut libc::ifreq,
+        what: &'static str,
+    ) -> Result<(), TapError> {
+        // SAFETY: the SIOC*IF* calls used here read or fill an ifreq.
+        let rc = unsafe { libc::ioctl(self.control.as_raw_fd(), call, request) };
+        self.check(rc, what)
+    }
+
+    fn check(&self, rc: c_int, what: &'static str) -> Result<(), TapError> {
+        if rc == 0 {
+            Ok(())
+        } else {
+            Err(self.error(what))
+        }
+    }
+
+    fn error(&self, what: &'static str) -> TapError {
+        TapError::Change {
+            name: self.name.clone(),
+            what,
+            cause: io::Error::last_os_error(),
+        }
+    }
+}
+
+impl AsFd for Tap {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.tun.as_fd()
+    }
+}
+
+impl AsRawFd for Tap {
+    fn as_raw_fd(&self) -> RawFd {
+        self.tun.as_raw_fd()
+    }
+}
+
+/// A request about the interface `name`, which is shorter than the field.
+fn request(name: &str) -> libc::ifreq {
+    // SAFETY: all-zero is a value of this plain struct.
+    let mut request: libc::ifreq = unsafe { core::mem::zeroed() };
+    for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
+        *to = from as libc::c_char;
+    }
+    request
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_the_kernel_would_refuse() {
+        for name in ["", "sixteen-letters-", "a/b", "a b", "tap%d"] {
+            assert!(
+                matches!(Tap::open(name), Err(TapError::Name(_))),
+                "{name:?}"
+            );
+        }
+    }
+}
