@@ -1,0 +1,49 @@
+# RVS. Everything runs on a bare Debian 12 with a Rust toolchain and root.
+
+CARGO ?= cargo
+# One profile for tests and demo, so that the tree is built once.
+export CARGO
+
+.PHONY: help deps build demo test lint bench e2e clean
+
+help:
+	@echo "make demo    build, then watch requests cross rvsd in NAT, DR and TUN mode (1 minute, needs root)"
+	@echo "make test    lints, unit, property and end-to-end tests (needs root)"
+	@echo "make bench   nanoseconds per packet against testpmd (needs root and hugepages, which it sets up)"
+	@echo "make build   rvsd and rvsadm in target/debug"
+	@echo "make lint    formatting and lints"
+	@echo "make e2e     end-to-end tests only; make e2e ONLY=forwarding.nat for some"
+	@echo "make deps    install the Debian packages that all of this needs"
+
+deps:
+	@.ci/install-deps build demo test
+
+build:
+	@.ci/install-deps build
+	$(CARGO) build --workspace --bins
+
+demo:
+	@.ci/install-deps demo
+	$(CARGO) build --bins
+	@/usr/bin/python3 -u control/tests/e2e/demo.py
+
+test:
+	@.ci/install-deps test
+	@/usr/bin/python3 -u control/tests/e2e/suite.py
+
+lint:
+	@.ci/install-deps build
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+
+bench:
+	@.ci/install-deps build
+	$(CARGO) run --release -p bench
+
+e2e:
+	@.ci/install-deps test
+	$(CARGO) build --bins
+	@/usr/bin/python3 -u control/tests/e2e/run.py $(ONLY)
+
+clean:
+	$(CARGO) clean

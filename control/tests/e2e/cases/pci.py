@@ -1,0 +1,117 @@
+"""PCI NICs bound to vfio-pci, in an emulated host with a virtual IOMMU and hugepages (guest/guest.py).
+
+The balancer is the guest; client and servers stay in namespaces of this machine. The guest runs this
+machine's own file tree, so `rvsd` and `rvsadm` there are the ones just built."""
+import json
+import sys
+
+from lab import BIN, HERE, REPO, VIPS, at, check, config_text, lasts, need_programs, network, port, wait_for, FRONT, BACK, METHOD
+
+sys.path.insert(0, str(HERE / "guest"))
+MODELS = ("virtio-net-pci", "e1000", "vmxnet3")
+
+
+class GuestBalancer:
+    """rvsd in the guest."""
+
+    def __init__(self, lab, guest):
+        self.lab, self.guest = lab, guest
+
+    def adm(self, arguments, seconds=30):
+        return self.guest.sh(f"{BIN}/rvsadm --socket /run/rvsd.sock {arguments}", seconds)
+
+    def start(self, nics, **config):
+        ports = port("f0", f'pci = "{nics[0].pci}"') + port("b0", f'pci = "{nics[1].pci}"')
+        text = config_text("/run/rvsd.sock", "rvs", ports, extra="", worker='idle = "adaptive"', memory="hugepages", **config)
+        text = text.replace('memory = "hugepages"', 'memory = "hugepages"\nmemory_mb = 256')
+        self.guest.sh(f"cat > /run/rvsd.toml <<'END'\n{text}\nEND\n"
+                      f"{BIN}/rvsd /run/rvsd.toml > /run/rvsd.log 2>&1 & echo $! > /run/rvsd.pid")
+        wait_for("rvsd in the guest", self.ready, 90)
+        script = "ip link set tf0 up; ip link set tb0 up\n"
+        for device, addresses in (("tf0", FRONT), ("tb0", BACK)):
+            script += f"ip address add {addresses[0]}/24 dev {device}; ip address add {addresses[1]}/64 dev {device} nodad\n"
+        for vips in VIPS.values():
+            script += f"ip address add {vips[0]}/32 dev tf0; ip address add {vips[1]}/128 dev tf0 nodad\n"
+        self.guest.sh(script)
+
+    def ready(self):
+        status, output = self.guest.run(f"kill -0 $(cat /run/rvsd.pid) && {BIN}/rvsadm --socket /run/rvsd.sock status", 30)
+        if status and self.guest.run("kill -0 $(cat /run/rvsd.pid)")[0]:
+            raise RuntimeError("rvsd in the guest ended: " + self.log())
+        return status == 0
+
+    def log(self):
+        return self.guest.run("tail -40 /run/rvsd.log")[1]
+
+    def stop(self):
+        """SIGTERM, and back to a host without twins."""
+        self.guest.sh("kill $(cat /run/rvsd.pid); for i in $(seq 200); do kill -0 $(cat /run/rvsd.pid) 2>/dev/null || break; sleep 0.1; done; "
+                      "! kill -0 $(cat /run/rvsd.pid) 2>/dev/null; for t in tf0 tb0; do ip tuntap del $t mode tap 2>/dev/null || ip link delete $t; done", 40)
+
+
+def nat_through(lab, balancer):
+    for vip in VIPS["nat"]:
+        balancer.adm(f"-A -t {at(vip, 80)} -s rr")
+        for server in lab.servers:
+            balancer.adm(f"-a -t {at(vip, 80)} -r {at(server.addr6 if ':' in vip else server.addr, 80)} {METHOD['nat']}")
+        wait_for(f"an answer from {vip}", lambda: lab.client.curl(f"http://{at(vip, 80)}/", seconds=5), 30)
+        lab.expect_all_servers(vip, 4)
+        lab.download(vip, "1m", 90)
+    rows = balancer.adm("-Ln --stats --exact")
+    check(at(VIPS["nat"][0], 80) in rows, rows)
+
+
+@lasts(900)
+@network(servers=2)
+def test_pci_ports(lab):
+    """virtio, e1000 and vmxnet3 on vfio-pci: open, carry NAT over both families, and give the NIC back."""
+    need_programs("qemu-system-x86_64", "busybox", "depmod", "dpkg-deb")
+    from guest import Guest, Nic
+    lab.client.ip("neighbour flush all")
+    nics = {}
+    for number, model in enumerate(MODELS):
+        for side, bridge in enumerate(("front", "back")):
+            tap = f"tap{number}{side}"
+            lab.switch.ip(f"tuntap add {tap} mode tap")
+            lab.switch.ip(f"link set {tap} master {bridge} up")
+            slot = 0x10 + 2 * number + side
+            nics.setdefault(model, []).append(Nic(model, tap, slot, f"02:00:00:00:10:{slot:02x}"))
+    with Guest(lab.dir, [nic for pair in nics.values() for nic in pair], lab.switch) as guest:
+        balancer = GuestBalancer(lab, guest)
+        try:
+            in_the_guest(lab, guest, balancer, nics)
+        except BaseException:
+            print("---- rvsd in the guest\n" + balancer.log())
+            raise
+
+
+def in_the_guest(lab, guest, balancer, nics):
+    guest.sh("sysctl -qw net.ipv4.ip_forward=0 net.ipv6.conf.all.forwarding=0 net.ipv6.conf.all.accept_dad=0 net.ipv6.conf.default.accept_dad=0")
+    # Before anything is prepared: what is missing has to be said.
+    first = nics["virtio-net-pci"][0]
+    status, told = guest.run(f"{BIN}/rvsd --check-host", 60)
+    check("hugepages" in told.lower(), f"--check-host on a bare host: {told}")
+    text = config_text("/run/rvsd.sock", "rvs", port("f0", f'pci = "{first.pci}"'), memory="hugepages")
+    guest.sh(f"cat > /run/bare.toml <<'END'\n{text}\nEND")
+    status, told = guest.run(f"{BIN}/rvsd /run/bare.toml", 60)
+    check(status not in (0, 101) and "nr_hugepages" in told, f"without hugepages: exit {status}: {told}")
+    guest.hugepages(200)
+    status, told = guest.run(f"{BIN}/rvsd /run/bare.toml", 60)
+    check(status not in (0, 101) and "vfio-pci" in told, f"NIC not bound: exit {status}: {told}")
+    for model, pair in nics.items():
+        for nic in pair:
+            guest.bind(nic)
+        balancer.start(pair)
+        view = json.loads(balancer.adm("status --json"))
+        check([entry["link"] for entry in view["ports"]] == [True, True], f"{model}: ports {view['ports']}")
+        nat_through(lab, balancer)
+        balancer.stop()
+        lab.client.ip("neighbour flush all")
+        print(f"         {model}: {', '.join(entry['driver'] for entry in view['ports'])}")
+    # This kernel has what the outer one may lack: the tests marked @needs_guest_kernel run here.
+    output = guest.run(f"cd {REPO} && RVS_BIN={BIN} RVS_PATIENCE=8 /usr/bin/python3 {HERE}/run.py --inside", 300)
+    check(output[0] == 0 and " 0 failed, 0 skipped" in output[1], output[1])
+    print("".join(f"         inside: {line}\n" for line in output[1].splitlines() if line.startswith("passed")), end="")
+
+
+test_pci_ports.guest = True

@@ -1,0 +1,65 @@
+#!/usr/bin/python3
+"""make test: formatting, lints, cargo's tests and the end-to-end tests; the last line sums all of them up.
+
+    suite.py [STEP...]      steps: lint cargo e2e
+"""
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+REPO = HERE.parents[2]
+CARGO = os.environ.get("CARGO", "cargo")
+STEPS = {
+    "lint": [("rustfmt", [CARGO, "fmt", "--all", "--check"]),
+             ("clippy", [CARGO, "clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"])],
+    "cargo": [("cargo test", [CARGO, "test", "--workspace", "--no-fail-fast"])],
+    "e2e": [("build", [CARGO, "build", "--workspace", "--bins"]),
+            ("end to end", ["/usr/bin/python3", "-u", str(HERE / "run.py")])],
+}
+CARGO_RESULT = re.compile(r"test result: \w+\. (\d+) passed; (\d+) failed; (\d+) ignored")
+OUR_RESULT = re.compile(r"(\d+) passed, (\d+) failed, (\d+) skipped")
+
+
+def step(name, argv):
+    """Runs a program, passing its output on; returns what it counted as (passed, failed, skipped)."""
+    print(f"\n== {name}: {' '.join(argv)}", flush=True)
+    began, counts = time.monotonic(), [0, 0, 0]
+    process = subprocess.Popen(argv, cwd=REPO, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace")
+    try:
+        for line in process.stdout:
+            print(line, end="", flush=True)
+            found = CARGO_RESULT.match(line) or OUR_RESULT.fullmatch(line.strip())
+            if found:
+                counts = [sum(pair) for pair in zip(counts, map(int, found.groups()))]
+        status = process.wait()
+    except KeyboardInterrupt:
+        process.wait()      # it got the signal, too, and cleans up
+        raise
+    print(f"== {name}: exit {status} after {time.monotonic() - began:.0f} s", flush=True)
+    if counts == [0, 0, 0]:
+        # Formatting, lints and builds are one result each.
+        counts = [1, 0, 0] if status == 0 else [0, 1, 0]
+    elif status and not counts[1]:
+        counts[1] += 1      # it failed without saying which test did (a test program that crashed)
+    return counts
+
+
+def main():
+    total = [0, 0, 0]
+    try:
+        for group in sys.argv[1:] or STEPS:
+            for name, argv in STEPS[group]:
+                total = [sum(pair) for pair in zip(total, step(name, argv))]
+    except KeyboardInterrupt:
+        print("interrupted")
+        return 130
+    print("\n{} passed, {} failed, {} skipped".format(*total), flush=True)
+    return 1 if total[1] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
