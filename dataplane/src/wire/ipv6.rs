@@ -78,3 +78,131 @@ pub fn walk(next: u8, bytes: &[u8]) -> Chain {
     }
     chain
 }
+
+/// A fixed header, as we write it. The flow label is 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Header {
+    /// Traffic class.
+    pub traffic_class: u8,
+    /// Length of what follows the fixed header.
+    pub payload_len: u16,
+    /// What follows.
+    pub next: u8,
+    /// Hop limit.
+    pub hop_limit: u8,
+    /// Source address.
+    pub src: [u8; 16],
+    /// Destination address.
+    pub dst: [u8; 16],
+}
+
+impl Header {
+    /// The header's bytes.
+    pub fn emit(&self) -> [u8; HEADER_LEN] {
+        let mut h = [0u8; HEADER_LEN];
+        h[0] = 0x60 | self.traffic_class >> 4;
+        h[1] = self.traffic_class << 4;
+        h[4..6].copy_from_slice(&self.payload_len.to_be_bytes());
+        h[6] = self.next;
+        h[7] = self.hop_limit;
+        h[8..24].copy_from_slice(&self.src);
+        h[24..40].copy_from_slice(&self.dst);
+        h
+    }
+}
+
+/// Traffic class of the packet that begins `ip`.
+#[inline]
+pub fn traffic_class(ip: &[u8]) -> Option<u8> {
+    ip.first_chunk::<2>().map(|b| b[0] << 4 | b[1] >> 4)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chains() {
+        let tcp = Chain {
+            protocol: 6,
+            offset: 0,
+            fragment: None,
+        };
+        assert_eq!(walk(6, &[]), tcp);
+        // Hop-by-hop of 8 bytes, then destination options of 16, then UDP.
+        let mut bytes = [0u8; 32];
+        bytes[..2].copy_from_slice(&[DEST_OPTIONS, 0]);
+        bytes[8..10].copy_from_slice(&[17, 1]);
+        assert_eq!(
+            walk(HOP_BY_HOP, &bytes),
+            Chain {
+                protocol: 17,
+                offset: 24,
+                fragment: None
+            }
+        );
+        // Cut inside the second header: it ends there.
+        let cut = walk(HOP_BY_HOP, &bytes[..23]);
+        assert_eq!(
+            cut,
+            Chain {
+                protocol: DEST_OPTIONS,
+                offset: 8,
+                fragment: None
+            }
+        );
+        assert_eq!(walk(HOP_BY_HOP, &bytes[..7]).offset, 0);
+        // A chain that never ends is given up.
+        assert_eq!(walk(HOP_BY_HOP, &[0; 400]).protocol, HOP_BY_HOP);
+    }
+
+    #[test]
+    fn a_routing_header_with_segments_left_is_not_passed() {
+        assert_eq!(walk(ROUTING, &[6, 0, 0, 0, 0, 0, 0, 0]).protocol, 6);
+        assert_eq!(walk(ROUTING, &[6, 0, 0, 1, 0, 0, 0, 0]).protocol, ROUTING);
+    }
+
+    #[test]
+    fn fragments() {
+        let first = walk(FRAGMENT, &[6, 0, 0, 1, 0, 0, 0, 9]);
+        assert_eq!((first.protocol, first.offset), (6, 8));
+        assert_eq!(
+            first.fragment,
+            Some(Fragment {
+                id: 9,
+                offset: 0,
+                more: true
+            })
+        );
+        // What follows in a later piece is payload, whatever it looks like.
+        let later = walk(
+            FRAGMENT,
+            &[HOP_BY_HOP, 0, 5, 0xa8, 0, 0, 0, 9, 6, 0, 0, 0, 0, 0, 0, 0],
+        );
+        assert_eq!((later.protocol, later.offset), (HOP_BY_HOP, 8));
+        assert_eq!(
+            later.fragment,
+            Some(Fragment {
+                id: 9,
+                offset: 0x5a8,
+                more: false
+            })
+        );
+    }
+
+    #[test]
+    fn emit() {
+        let h = Header {
+            traffic_class: 0x2f,
+            payload_len: 300,
+            next: 41,
+            hop_limit: 7,
+            src: [1; 16],
+            dst: [2; 16],
+        }
+        .emit();
+        assert_eq!(h[..8], [0x62, 0xf0, 0, 0, 1, 44, 41, 7]);
+        assert_eq!(traffic_class(&h), Some(0x2f));
+        assert_eq!((h[8], h[23], h[24], h[39]), (1, 1, 2, 2));
+    }
+}

@@ -1,10 +1,14 @@
 //! Wire formats: pure functions over bytes, one file per protocol.
 //!
-//! Each file holds the offsets of its header, readers that return `Option` instead of panicking,
-//! writers that leave checksums right, and its tests with literal bytes.
+//! Readers return `Option` instead of panicking on short input, writers leave the checksums they
+//! are responsible for right, and tests stand at the end of each file with literal bytes.
 
 pub mod checksum;
 pub mod ethernet;
+pub mod fragment;
 pub mod icmp;
 pub mod ipv4;
 pub mod ipv6;
+pub mod tcp;
+pub mod tunnel;
+pub mod udp;
