@@ -68,8 +68,9 @@ pub struct Reply {
 pub enum Outcome {
     /// Done; the parts are control's to free.
     Done(Retired),
-    /// Refused: an id was beyond the capacity set at start. Nothing changed.
-    Refused(&'static str),
+    /// Refused: an id was beyond the capacity set at start. Nothing changed; the parts of the
+    /// command come back.
+    Refused(&'static str, Retired),
     /// The batch of `DumpConnections`, filled.
     Connections(Box<ConnectionBatch>),
 }

@@ -143,7 +143,7 @@ impl WorkerCounters {
 
     /// Counts a drop.
     #[inline(always)]
-    pub fn drop(&self, reason: DropReason) {
+    pub fn count_drop(&self, reason: DropReason) {
         self.drops[reason as usize].add(1);
     }
 }

@@ -5,10 +5,15 @@
 
 pub mod addr;
 pub mod command;
+pub mod conn;
 pub mod counters;
+pub mod dests;
 pub mod flow;
+pub mod forward;
+pub mod limit;
 pub mod packet;
 pub mod proto;
+pub mod punt;
 pub mod roles;
 pub mod route;
 pub mod schedule;
@@ -16,3 +21,4 @@ pub mod service;
 pub mod settings;
 pub mod time;
 pub mod wire;
+pub mod worker;

@@ -3,6 +3,8 @@
 
 use std::fmt::Write;
 use std::io;
+use std::num::NonZeroU64;
+use std::time::Duration;
 
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
@@ -45,6 +47,20 @@ pub fn set_affinity(cores: &[usize]) -> io::Result<()> {
         set.set(core);
     }
     Ok(sched_setaffinity(None, &set)?)
+}
+
+/// How much later than asked for the kernel may end a nap of the calling thread.
+///
+/// # Errors
+/// The system call's.
+pub fn set_timer_slack(slack: Duration) -> io::Result<()> {
+    Ok(rustix::thread::set_current_timer_slack(NonZeroU64::new(slack.as_nanos() as u64))?)
+}
+
+/// CPU time the calling thread has used.
+pub fn thread_cpu_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
 /// The cores of `available` that no worker uses, or all of them if nothing would be left: where the

@@ -7,6 +7,8 @@
 //! | [`host`] | what the machine offers, and what it lacks |
 //! | [`mempool`], [`mbuf`] | packet buffers: who owns them, how the core borrows their bytes |
 //! | [`port`] | NICs and virtual ports, their queues |
+//! | [`poll`] | the worker's loop |
+//! | [`pump`] | frames between workers and kernel twins |
 //! | [`ring`] | packet buffers between threads |
 //! | [`tap`] | the kernel's end of a port |
 //! | [`region`] | memory of the connection tables |
@@ -24,7 +26,9 @@ pub mod host;
 pub mod lcore;
 pub mod mbuf;
 pub mod mempool;
+pub mod poll;
 pub mod port;
+pub mod pump;
 pub mod region;
 pub mod ring;
 pub mod tap;

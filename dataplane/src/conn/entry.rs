@@ -67,8 +67,9 @@ pub struct Entry {
     pub route_generation: u32,
     /// Neighbour that replies to the client go to.
     pub reply_hop: u32,
-    /// Index of the extension entry, or [`NIL`].
-    pub extension: u32,
+    /// Largest IP packet on that route.
+    pub reply_mtu: u16,
+    reserved2: u16,
     /// One's-complement delta of the address change, for the IPv4 header checksum (request).
     pub delta_l3: u16,
     /// The same of addresses and ports, for the transport checksum (request).
@@ -84,7 +85,8 @@ pub struct Entry {
     pub(super) prev: u32,
     /// Firewall mark of the service, 0 for none.
     pub fwmark: u32,
-    reserved2: u32,
+    /// Index of the extension entry, or [`NIL`].
+    pub extension: u32,
 }
 
 const _: () = {
@@ -92,7 +94,7 @@ const _: () = {
     assert!(align_of::<Entry>() == 64);
     assert!(core::mem::offset_of!(Entry, caddr6) == 64);
     assert!(core::mem::offset_of!(Entry, deadline) == 28);
-    assert!(core::mem::offset_of!(Entry, extension) == 56);
+    assert!(core::mem::offset_of!(Entry, delta_l3) == 60);
     assert!(core::mem::offset_of!(Entry, next) == 112);
 };
 
@@ -150,7 +152,8 @@ impl Entry {
             in_pkts: 0,
             route_generation: 0,
             reply_hop: NIL,
-            extension: NIL,
+            reply_mtu: 0,
+            reserved2: 0,
             delta_l3: 0,
             delta_l4: 0,
             caddr6: new.client.addr.octets(),
@@ -159,7 +162,7 @@ impl Entry {
             next: NIL,
             prev: NIL,
             fwmark: 0,
-            reserved2: 0,
+            extension: NIL,
         };
         if new.client.addr.family() == Family::V6 {
             self.flags |= flag::CLIENT_V6;

@@ -106,14 +106,14 @@ impl Shard {
         true
     }
 
-    /// Adds a live connection that expires at `deadline`; `None` if the shard is full.
-    pub fn insert(&mut self, new: &NewConnection, deadline: Ticks) -> Option<u32> {
+    /// Adds a live connection; `None` if the shard is full. It has no timer until the caller
+    /// has set its deadline and called [`Shard::rearm`].
+    pub fn insert(&mut self, new: &NewConnection) -> Option<u32> {
         let from_list = self.free != NIL;
         let i = if from_list { self.free } else { self.fresh };
         let entry = self.entries.get_mut(i as usize)?;
         let next_free = entry.next;
         entry.fill(new);
-        entry.deadline = deadline.0;
         if !self.add_to_index(i) {
             if from_list {
                 self.entries[i as usize].next = next_free;
@@ -126,7 +126,6 @@ impl Shard {
             self.fresh += 1;
         }
         self.used += 1;
-        self.wheel.link(self.entries, i);
         self.entries[i as usize].publish();
         Some(i)
     }

@@ -1,0 +1,119 @@
+//! Destinations as a worker sees them on the packet path, and the counts of their connections.
+
+use crate::addr::Addr;
+use crate::counters::{DestCounters, WorkerCounters};
+use crate::service::{DestId, Destination};
+
+/// What the packet path needs of a destination.
+#[derive(Clone, Copy, Debug)]
+pub struct DestState {
+    /// Its address.
+    pub addr: Addr,
+    /// Source of outer headers towards it.
+    pub source: Addr,
+    /// Neighbour that its packets go to, valid while `generation` is the router's.
+    pub hop: u32,
+    /// Route generation of `hop`.
+    pub generation: u32,
+    /// Largest IP packet on the way to it.
+    pub mtu: u16,
+    /// Still part of its service.
+    pub available: bool,
+    /// Effective weight.
+    pub weight: u32,
+    upper: u32,
+    lower: u32,
+}
+
+impl Default for DestState {
+    fn default() -> DestState {
+        DestState {
+            addr: Addr::UNSPECIFIED,
+            source: Addr::UNSPECIFIED,
+            hop: u32::MAX,
+            generation: 0,
+            mtu: 0,
+            available: false,
+            weight: 0,
+            upper: 0,
+            lower: 0,
+        }
+    }
+}
+
+impl DestState {
+    /// Takes over what control configured and sets the overload flag as an edit does: set at or
+    /// above the upper threshold, cleared below the lower one, kept between them.
+    pub fn configure(&mut self, dest: &Destination, counters: &DestCounters) {
+        self.addr = dest.endpoint.addr;
+        self.generation = 0;
+        self.available = true;
+        self.weight = dest.weight;
+        self.upper = dest.upper;
+        self.lower = if dest.lower == 0 { dest.upper - dest.upper / 4 } else { dest.lower };
+        let total = counters.total.get();
+        if self.upper == 0 || total < self.lower {
+            counters.overloaded.set(0);
+        } else if total >= self.upper {
+            counters.overloaded.set(1);
+        }
+    }
+}
+
+/// Counts a new connection (`ip_vs_bind_dest`). `scheduled`: it was chosen here, not synced.
+pub fn bind(state: &DestState, counters: &DestCounters, scheduled: bool) {
+    let total = counters.total.get() + 1;
+    counters.total.set(total);
+    if scheduled {
+        counters.conns.add(1);
+    }
+    if state.upper != 0 && total >= state.upper {
+        counters.overloaded.set(1);
+    }
+}
+
+/// Counts the end of a connection (`ip_vs_unbind_dest`).
+pub fn unbind(dests: &[DestState], counters: &WorkerCounters, id: DestId, was_active: bool) {
+    let Some(c) = counters.dest(id) else { return };
+    let total = c.total.get().saturating_sub(1);
+    c.total.set(total);
+    if was_active {
+        c.active.set(c.active.get().saturating_sub(1));
+    }
+    let lower = dests.get(id.0 as usize).map_or(0, |d| d.lower);
+    if total < lower || lower == 0 {
+        c.overloaded.set(0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::addr::Endpoint;
+    use crate::service::ForwardingMethod;
+
+    #[test]
+    fn the_overload_flag_has_hysteresis() {
+        let counters = WorkerCounters::new(1);
+        let dest = Destination {
+            id: DestId(0),
+            endpoint: Endpoint::new(Addr::v4([10, 0, 2, 11]), 80),
+            method: ForwardingMethod::Masquerade,
+            weight: 1,
+            upper: 4,
+            lower: 0,
+        };
+        let mut dests = [DestState::default()];
+        let c = &counters.dests[0];
+        dests[0].configure(&dest, c);
+        for n in 1..=4 {
+            assert_eq!(c.overloaded.get(), 0, "before connection {n}");
+            bind(&dests[0], c, true);
+        }
+        assert_eq!(c.overloaded.get(), 1);
+        unbind(&dests, &counters, DestId(0), false);
+        assert_eq!(c.overloaded.get(), 1, "3 is not below 4 - 4/4");
+        unbind(&dests, &counters, DestId(0), false);
+        assert_eq!(c.overloaded.get(), 0);
+    }
+}

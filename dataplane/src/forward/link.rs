@@ -1,0 +1,76 @@
+//! The Ethernet header of an outgoing frame, and the TTL that every hop lowers.
+
+use crate::flow::Flow;
+use crate::packet::{DropReason, Packet, PortId, Verdict};
+use crate::route::ResolvedHop;
+use crate::wire::ethernet;
+
+/// Writes MACs and VLAN tag for `hop` before the IP packet that begins `l3` bytes into the frame,
+/// and says where the frame goes. `ethertype` is that of the IP packet.
+#[inline]
+pub fn send(packet: &mut Packet<'_>, l3: u16, ethertype: u16, hop: &ResolvedHop) -> Verdict {
+    if !hop.up {
+        return Verdict::Drop(DropReason::PortDown);
+    }
+    let header = if hop.vlan == 0 { 14 } else { 18 };
+    let fits = match l3.checked_sub(header) {
+        Some(0) => true,
+        Some(more) => packet.pull(more),
+        None => packet.push(header - l3),
+    };
+    if !fits {
+        return Verdict::Drop(DropReason::NoHeadroom);
+    }
+    packet.vlan_tci = 0;
+    let frame = packet.frame_mut();
+    if hop.vlan == 0 {
+        let Some(h) = frame.first_chunk_mut::<14>() else {
+            return Verdict::Drop(DropReason::Truncated);
+        };
+        h[..6].copy_from_slice(&hop.dmac.0);
+        h[6..12].copy_from_slice(&hop.smac.0);
+        h[12..].copy_from_slice(&ethertype.to_be_bytes());
+    } else {
+        let Some(h) = frame.first_chunk_mut::<18>() else {
+            return Verdict::Drop(DropReason::Truncated);
+        };
+        h[..6].copy_from_slice(&hop.dmac.0);
+        h[6..12].copy_from_slice(&hop.smac.0);
+        h[12..14].copy_from_slice(&ethernet::TYPE_VLAN.to_be_bytes());
+        h[14..16].copy_from_slice(&hop.vlan.to_be_bytes());
+        h[16..].copy_from_slice(&ethertype.to_be_bytes());
+    }
+    Verdict::Transmit(hop.port)
+}
+
+/// EtherType of a flow.
+#[inline(always)]
+pub fn ethertype(flow: &Flow) -> u16 {
+    if flow.is_v4 { ethernet::TYPE_IPV4 } else { ethernet::TYPE_IPV6 }
+}
+
+/// Lowers TTL or hop limit by one and keeps the IPv4 header checksum right (RFC 1624). The
+/// caller has seen that it is above 1.
+#[inline]
+pub fn lower_ttl(frame: &mut [u8], flow: &Flow) {
+    let Some(ip) = frame.get_mut(flow.l3 as usize..) else { return };
+    if flow.is_v4 {
+        if let Some(h) = ip.first_chunk_mut::<20>() {
+            h[8] = h[8].wrapping_sub(1);
+            // The word of TTL and protocol went down by 0x0100, so the checksum goes up by it.
+            let sum = u32::from(u16::from_be_bytes([h[10], h[11]])) + 0x0100;
+            let sum = (sum & 0xffff) + (sum >> 16);
+            h[10..12].copy_from_slice(&(sum as u16).to_be_bytes());
+        }
+    } else if let Some(h) = ip.first_chunk_mut::<40>() {
+        h[7] = h[7].wrapping_sub(1);
+    }
+}
+
+/// The port a verdict sends by, for tests and captures.
+pub fn port_of(verdict: Verdict) -> Option<PortId> {
+    match verdict {
+        Verdict::Transmit(port) | Verdict::Fragment(port, _) => Some(port),
+        Verdict::Kernel(_) | Verdict::Drop(_) => None,
+    }
+}

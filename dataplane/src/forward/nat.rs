@@ -1,0 +1,90 @@
+//! Masquerading: addresses, ports and checksums rewritten in place.
+//!
+//! The one's-complement differences between virtual and real endpoint are computed once per
+//! connection; each packet applies them to the checksums it carries (RFC 1624, equation 3).
+//! Transport checksums are never verified, so a wrong one stays wrong, as in the kernel; a UDP
+//! checksum of zero is replaced by a real one.
+
+use crate::addr::Endpoint;
+use crate::conn::{Entry, Side};
+use crate::flow::Flow;
+use crate::wire::checksum;
+
+/// Differences for the request direction: (address, address and port). Those of the reply
+/// direction are their complements.
+pub fn deltas(virtual_: &Endpoint, dest: &Endpoint) -> (u16, u16) {
+    // The mapped prefix of IPv4 is the same on both sides and cancels out.
+    let address = checksum::delta(&virtual_.addr.octets(), &dest.addr.octets());
+    (address, checksum::combine(address, checksum::delta_word(virtual_.port, dest.port)))
+}
+
+/// Rewrites the packet for the other side: a request goes to the real server, a reply comes
+/// from the virtual endpoint. TTL and layer 2 are left alone. False if the transport header is
+/// too short to be rewritten; nothing changed then.
+#[inline]
+#[must_use]
+pub fn rewrite(frame: &mut [u8], flow: &Flow, entry: &Entry, side: Side) -> bool {
+    if !flow.has_l4_header() {
+        return false;
+    }
+    let (delta_l3, delta_l4, port) = match side {
+        Side::Request => (entry.delta_l3, entry.delta_l4, entry.dest_port()),
+        Side::Reply => (!entry.delta_l3, !entry.delta_l4, entry.virtual_port()),
+    };
+    let Some((ip, l4)) = frame
+        .get_mut(flow.l3 as usize..)
+        .and_then(|ip| ip.split_at_mut_checked((flow.l4 - flow.l3) as usize))
+    else {
+        return false;
+    };
+    let addr_at = match (flow.is_v4, side) {
+        (true, Side::Request) => 16,
+        (true, Side::Reply) => 12,
+        (false, Side::Request) => 24,
+        (false, Side::Reply) => 8,
+    };
+    if flow.is_v4 {
+        let addr = match side {
+            Side::Request => entry.dest_v4(),
+            Side::Reply => entry.virtual_v4(),
+        };
+        let Some(h) = ip.first_chunk_mut::<20>() else { return false };
+        if let Some(to) = h.get_mut(addr_at..addr_at + 4) {
+            to.copy_from_slice(&addr);
+        }
+        let sum = checksum::apply(u16::from_be_bytes([h[10], h[11]]), delta_l3);
+        h[10..12].copy_from_slice(&sum.to_be_bytes());
+    } else {
+        let addr = match side {
+            Side::Request => entry.dest().addr,
+            Side::Reply => entry.virtual_().addr,
+        };
+        let Some(to) = ip.get_mut(addr_at..addr_at + 16) else { return false };
+        to.copy_from_slice(&addr.octets());
+    }
+    let port_at = if side == Side::Request { 2 } else { 0 };
+    if let Some(to) = l4.get_mut(port_at..port_at + 2) {
+        to.copy_from_slice(&port.to_be_bytes());
+    }
+    if flow.protocol == 6 {
+        if let Some(sum) = l4.get_mut(16..18) {
+            let new = checksum::apply(u16::from_be_bytes([sum[0], sum[1]]), delta_l4);
+            sum.copy_from_slice(&new.to_be_bytes());
+        }
+        return true;
+    }
+    let Some(old) = l4.get(6..8).map(|s| u16::from_be_bytes([s[0], s[1]])) else { return false };
+    if old == 0 {
+        let (src, dst) = match side {
+            Side::Request => (flow.src, entry.dest().addr),
+            Side::Reply => (entry.virtual_().addr, flow.dst),
+        };
+        let whole = l4.get_mut(..flow.l4_len as usize).unwrap_or(&mut []);
+        return checksum::fill_transport(&src, &dst, flow.protocol, whole);
+    }
+    if let Some(sum) = l4.get_mut(6..8) {
+        let new = checksum::udp_nonzero(checksum::apply(old, delta_l4));
+        sum.copy_from_slice(&new.to_be_bytes());
+    }
+    true
+}

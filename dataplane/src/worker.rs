@@ -1,0 +1,557 @@
+//! A worker: everything one core needs, as a value.
+//!
+//! [`Worker::process`] takes a burst through three passes. *Classify* parses each frame, decides
+//! which end is the client and prefetches the index bucket. *Locate* reads the bucket and
+//! prefetches the entry. *Handle* goes packet by packet in order of arrival: look up, or admit a
+//! new connection, advance its state, forward.
+
+mod admit;
+mod answer;
+mod apply;
+mod icmp;
+mod transmit;
+
+use std::sync::Arc;
+
+use arrayvec::ArrayVec;
+
+use crate::addr::Mac;
+use crate::addr::{Addr, Endpoint};
+use crate::command::Event;
+use crate::conn::entry::flag;
+use crate::conn::index::REPLY;
+use crate::conn::{Entry, HashKey, KeyHash, NIL, SHARDS, Shard, Side};
+use crate::counters::WorkerCounters;
+use crate::dests::{self, DestState};
+use crate::flow::{Flow, Parsed};
+use crate::limit::{AnswerLimit, Bucket};
+use crate::packet::{DropReason, Packet, PuntClass, Verdict};
+use crate::proto::{self, Direction, tcp};
+use crate::punt;
+use crate::roles::{REAL, RoleTable, VIRTUAL};
+use crate::route::{Lookup, Router};
+use crate::schedule::Scheduler;
+use crate::service::{ForwardingMethod, Protocol, ServiceKey, VirtualService};
+use crate::settings::Settings;
+use crate::time::{Instant, Ticks};
+
+/// Most packets of one call.
+pub const BURST: usize = 32;
+
+/// Capacities fixed at start, after which a worker never allocates.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Services.
+    pub services: usize,
+    /// Destinations, including deleted ones that still have connections.
+    pub dests: usize,
+    /// Neighbours.
+    pub neighbours: usize,
+    /// Ports.
+    pub ports: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits { services: 4096, dests: 65536, neighbours: 65536, ports: 64 }
+    }
+}
+
+/// A service with the scheduler state that this worker keeps for it.
+struct Running {
+    service: Arc<VirtualService>,
+    scheduler: Box<dyn Scheduler>,
+}
+
+/// One worker.
+pub struct Worker {
+    shards: Box<[Shard]>,
+    core: Core,
+    /// Next shard to look for expired connections in.
+    expiry_at: usize,
+}
+
+/// A worker without its shards, so that an entry and the rest can be borrowed side by side.
+struct Core {
+    key: HashKey,
+    counters: Arc<WorkerCounters>,
+    router: Router,
+    roles: Arc<RoleTable>,
+    services: hashbrown::HashMap<ServiceKey, u32>,
+    running: Box<[Option<Running>]>,
+    dests: Box<[DestState]>,
+    settings: Settings,
+    /// Timeout in ticks by protocol (TCP, UDP) and state.
+    timeouts: [[u32; 16]; 2],
+    macs: Box<[Box<[Mac]>]>,
+    punt_limits: [Bucket; PuntClass::COUNT],
+    answers: AnswerLimit,
+    events: ArrayVec<Event, 64>,
+    /// Identification of packets we make.
+    ip_id: u16,
+}
+
+/// What the first pass found out about a packet.
+#[derive(Clone, Copy)]
+enum Kind {
+    /// Looked for among the connections; `Side` is tried first, then the other if `both`.
+    Balance { side: Side, both: bool },
+    /// An ICMP error that may belong to a connection.
+    IcmpError,
+    /// For the kernel twin.
+    Kernel(PuntClass),
+    /// Refused.
+    Drop(DropReason),
+}
+
+struct Located {
+    kind: Kind,
+    hash: KeyHash,
+    slot: u32,
+    flow: Flow,
+}
+
+const NO_FLOW: Flow = Flow {
+    src: Addr::UNSPECIFIED,
+    dst: Addr::UNSPECIFIED,
+    src_port: 0,
+    dst_port: 0,
+    l3: 0,
+    l4: 0,
+    l3_len: 0,
+    l4_len: 0,
+    vlan: 0,
+    protocol: 0,
+    tcp_flags: 0,
+    ttl: 0,
+    tos: 0,
+    is_v4: true,
+    dont_fragment: false,
+    has_options: false,
+};
+
+impl Located {
+    fn verdict(kind: Kind) -> Located {
+        Located { kind, hash: KeyHash { shard: 0, bits: 0 }, slot: NIL, flow: NO_FLOW }
+    }
+}
+
+/// Client and other endpoint of a flow seen from one side.
+#[inline(always)]
+fn ends(flow: &Flow, side: Side) -> (Endpoint, Endpoint) {
+    let src = Endpoint::new(flow.src, flow.src_port);
+    let dst = Endpoint::new(flow.dst, flow.dst_port);
+    match side {
+        Side::Request => (src, dst),
+        Side::Reply => (dst, src),
+    }
+}
+
+impl Worker {
+    /// A worker that owns all shards of a table.
+    pub fn new(
+        shards: Vec<Shard>,
+        key: HashKey,
+        limits: Limits,
+        counters: Arc<WorkerCounters>,
+        settings: Settings,
+    ) -> Worker {
+        assert_eq!(shards.len(), SHARDS, "a table has {SHARDS} shards");
+        let mut core = Core {
+            key,
+            counters,
+            router: Router::new(limits.neighbours),
+            roles: Arc::default(),
+            // Twice the room: tombstones are then cleaned in place and the map never grows.
+            services: hashbrown::HashMap::with_capacity(2 * limits.services),
+            running: (0..limits.services).map(|_| None).collect(),
+            dests: vec![DestState::default(); limits.dests].into_boxed_slice(),
+            settings,
+            timeouts: [[0; 16]; 2],
+            macs: (0..limits.ports).map(|_| Box::default()).collect(),
+            punt_limits: [Bucket::new(0, 0); PuntClass::COUNT],
+            answers: AnswerLimit::new(settings.icmp_msgs_per_sec, settings.icmp_msgs_burst),
+            events: ArrayVec::new(),
+            ip_id: 1,
+        };
+        core.use_settings(settings);
+        Worker { shards: shards.into_boxed_slice(), core, expiry_at: 0 }
+    }
+
+    /// Takes a burst of frames through the walk. `out[i]` is what becomes of `packets[i]`; at
+    /// most [`BURST`] packets, the rest is left alone.
+    pub fn process(&mut self, now: Instant, packets: &mut [Packet<'_>], out: &mut [Verdict]) {
+        let mut located: ArrayVec<Located, BURST> = ArrayVec::new();
+        for packet in packets.iter().take(BURST) {
+            let at = self.core.classify(packet);
+            if let (Kind::Balance { .. }, Some(shard)) = (at.kind, self.shard(at.hash)) {
+                shard.prefetch_bucket(at.hash);
+            }
+            located.push(at);
+        }
+        for at in &mut located {
+            if matches!(at.kind, Kind::Balance { .. })
+                && let Some(shard) = self.shards.get(at.hash.shard as usize)
+            {
+                at.slot = shard.prefetch_entry(at.hash);
+            }
+        }
+        for ((packet, at), out) in packets.iter_mut().zip(&located).zip(out) {
+            *out = match at.kind {
+                Kind::Balance { side, both } => self.balance(now, packet, at, side, both),
+                Kind::IcmpError => self.icmp_error(now, packet, &at.flow),
+                Kind::Kernel(class) => self.core.punt(now, class),
+                Kind::Drop(reason) => self.core.dropped(reason),
+            };
+        }
+    }
+
+    /// Frames that the kernel sends by a twin pass here on their way out: the answers of a
+    /// local real server are given the virtual address back. All are transmitted.
+    pub fn process_from_kernel(&mut self, now: Instant, packet: &mut Packet<'_>) {
+        let Parsed::Ip(flow) = Flow::parse(packet.frame(), packet.vlan_tci, packet.wire_len) else {
+            return;
+        };
+        if !flow.has_ports()
+            || self.core.roles.of(flow.is_v4, flow.protocol, &flow.src, flow.src_port) & REAL == 0
+        {
+            return;
+        }
+        let (client, other) = ends(&flow, Side::Reply);
+        let hash =
+            self.core.key.hash(flow.protocol, &client.addr, client.port, &other.addr, other.port);
+        let Some(shard) = self.shards.get_mut(hash.shard as usize) else { return };
+        let Some(i) = shard.lookup(hash, Side::Reply, flow.protocol, &client, &other) else {
+            return;
+        };
+        self.core.local_reply(now, shard, i, packet, &flow);
+    }
+
+    #[inline(always)]
+    fn shard(&self, hash: KeyHash) -> Option<&Shard> {
+        self.shards.get(hash.shard as usize)
+    }
+
+    #[inline(always)]
+    fn balance(
+        &mut self,
+        now: Instant,
+        packet: &mut Packet<'_>,
+        at: &Located,
+        side: Side,
+        both: bool,
+    ) -> Verdict {
+        let flow = &at.flow;
+        let (client, other) = ends(flow, side);
+        if let Some(shard) = self.shards.get_mut(at.hash.shard as usize) {
+            let i = if shard.is_match(at.slot, side, flow.protocol, &client, &other) {
+                Some(at.slot & !REPLY)
+            } else {
+                shard.lookup(at.hash, side, flow.protocol, &client, &other)
+            };
+            if let Some(i) = i {
+                return match side {
+                    Side::Request => self.request(now, packet, flow, at.hash, i),
+                    Side::Reply => self.core.reply(now, shard, i, packet, flow),
+                };
+            }
+        }
+        self.missed(now, packet, flow, side, both)
+    }
+
+    /// No connection: try the other side, admit, or leave it to the kernel.
+    #[cold]
+    fn missed(
+        &mut self,
+        now: Instant,
+        packet: &mut Packet<'_>,
+        flow: &Flow,
+        side: Side,
+        both: bool,
+    ) -> Verdict {
+        if side == Side::Reply && !both {
+            return self.core.unknown_reply(now, packet, flow);
+        }
+        let (client, other) = ends(flow, Side::Request);
+        let hash =
+            self.core.key.hash(flow.protocol, &client.addr, client.port, &other.addr, other.port);
+        if both
+            && let Some(shard) = self.shards.get(hash.shard as usize)
+            && let Some(i) = shard.lookup(hash, Side::Request, flow.protocol, &client, &other)
+        {
+            return self.request(now, packet, flow, hash, i);
+        }
+        self.admit(now, packet, flow, hash)
+    }
+
+    /// A packet from a client that has a connection.
+    #[inline(always)]
+    fn request(
+        &mut self,
+        now: Instant,
+        packet: &mut Packet<'_>,
+        flow: &Flow,
+        hash: KeyHash,
+        i: u32,
+    ) -> Verdict {
+        let Some(shard) = self.shards.get_mut(hash.shard as usize) else {
+            return self.core.dropped(DropReason::TableFull);
+        };
+        let core = &mut self.core;
+        let Some(entry) = shard.entry_mut(i) else {
+            return core.dropped(DropReason::TableFull);
+        };
+        let dest = core.dests.get(entry.dest_id().0 as usize).copied().unwrap_or_default();
+        let is_syn = flow.protocol == 6 && flow.tcp_flags & tcp::SYN != 0;
+        if is_syn && core.reschedules(entry, &dest) {
+            core.end(shard, i);
+            return self.admit(now, packet, flow, hash);
+        }
+        if !dest.available {
+            if !core.settings.expire_nodest_conn {
+                return core.dropped(DropReason::DestinationGone);
+            }
+            core.end(shard, i);
+            return self.admit(now, packet, flow, hash);
+        }
+        if let Some(c) = core.counters.dest(entry.dest_id()) {
+            c.in_pkts.add(1);
+            c.in_bytes.add(u64::from(flow.l3_len));
+        }
+        let rearm = core.advance(entry, Side::Request, flow, now.ticks());
+        entry.in_pkts = entry.in_pkts.wrapping_add(1);
+        if let Some(half_open) = rearm {
+            shard.rearm(i, half_open);
+        }
+        match shard.entry_mut(i) {
+            Some(entry) => core.forward_request(now, packet, flow, entry),
+            None => core.dropped(DropReason::TableFull),
+        }
+    }
+
+    /// Expires connections that are due, with at most `budget` list steps.
+    pub fn expire(&mut self, now: Instant, mut budget: u32) {
+        let ticks = now.ticks();
+        for _ in 0..SHARDS / 16 {
+            let Some(shard) = self.shards.get_mut(self.expiry_at) else { return };
+            while let Some(i) = shard.next_due(ticks, &mut budget) {
+                self.core.counters.expired.add(1);
+                self.core.end(shard, i);
+            }
+            if budget == 0 {
+                return;
+            }
+            self.expiry_at = (self.expiry_at + 1) % SHARDS;
+        }
+    }
+
+    /// Events since the last call; the caller passes them on to control.
+    pub fn take_events(&mut self) -> ArrayVec<Event, 64> {
+        core::mem::take(&mut self.core.events)
+    }
+
+    /// The worker's counters.
+    pub fn counters(&self) -> &Arc<WorkerCounters> {
+        &self.core.counters
+    }
+
+    /// Live connections.
+    pub fn connections(&self) -> u32 {
+        self.shards.iter().map(Shard::len).sum()
+    }
+
+    /// Visits every live connection, for audits.
+    pub fn for_each_connection(&self, mut visit: impl FnMut(&Entry)) {
+        for shard in &self.shards {
+            (0..shard.touched())
+                .filter_map(|i| shard.entry(i))
+                .filter(|e| e.is_valid())
+                .for_each(&mut visit);
+        }
+    }
+}
+
+impl Core {
+    /// First pass: parse, and decide who is asked next.
+    #[inline(always)]
+    fn classify(&self, packet: &Packet<'_>) -> Located {
+        let frame = packet.frame();
+        let Some(dst) = frame.first_chunk::<6>() else {
+            return Located::verdict(Kind::Drop(DropReason::Truncated));
+        };
+        let macs = self.macs.get(packet.port.0 as usize).map_or(&[][..], |m| m);
+        let is_group = dst[0] & 1 == 1;
+        // Dropped first and on every path: a promiscuous port must never forward twice.
+        if !is_group && !macs.iter().any(|mac| mac.0 == *dst) {
+            return Located::verdict(Kind::Drop(DropReason::NotOurMac));
+        }
+        let flow = match Flow::parse(frame, packet.vlan_tci, packet.wire_len) {
+            Parsed::Ip(flow) => flow,
+            other => return self.classify_rest(packet, &other),
+        };
+        if flow.has_ports() && !is_group {
+            let src = self.roles.of(flow.is_v4, flow.protocol, &flow.src, flow.src_port);
+            let dst = self.roles.of(flow.is_v4, flow.protocol, &flow.dst, flow.dst_port);
+            if src | dst & VIRTUAL != 0 {
+                // Replies first, as the kernel's OUT hook runs before IN.
+                let side = if src != 0 { Side::Reply } else { Side::Request };
+                let both = src != 0 && dst & VIRTUAL != 0;
+                let (c, o) = ends(&flow, side);
+                let hash = self.key.hash(flow.protocol, &c.addr, c.port, &o.addr, o.port);
+                return Located { kind: Kind::Balance { side, both }, hash, slot: NIL, flow };
+            }
+        }
+        if flow.is_icmp() && !is_group {
+            return Located { flow, ..Located::verdict(Kind::IcmpError) };
+        }
+        Located { flow, ..Located::verdict(Kind::Kernel(self.class_of(&flow, frame, is_group))) }
+    }
+
+    /// The first pass for what is not a whole IP packet.
+    #[cold]
+    fn classify_rest(&self, packet: &Packet<'_>, parsed: &Parsed) -> Located {
+        Located::verdict(match parsed {
+            Parsed::NotIp { ethertype } => Kind::Kernel(punt::class_of_ethertype(*ethertype)),
+            Parsed::Bad(reason) => Kind::Drop(*reason),
+            Parsed::Ip(flow) => Kind::Kernel(self.class_of(flow, packet.frame(), false)),
+            Parsed::Fragment(flow, _) => {
+                // The kernel would reassemble and then answer for us: a fragment that belongs
+                // to a virtual service must not reach it.
+                let first = flow.has_ports() && (flow.src_port | flow.dst_port) != 0;
+                let ours = first
+                    && (self.roles.of(flow.is_v4, flow.protocol, &flow.dst, flow.dst_port)
+                        | self.roles.of(flow.is_v4, flow.protocol, &flow.src, flow.src_port))
+                        != 0;
+                if ours {
+                    Kind::Drop(DropReason::Fragment)
+                } else {
+                    Kind::Kernel(self.class_of(flow, packet.frame(), false))
+                }
+            }
+        })
+    }
+
+    fn class_of(&self, flow: &Flow, frame: &[u8], is_group: bool) -> PuntClass {
+        let icmp = flow.is_icmp().then(|| frame.get(flow.l4 as usize).copied()).flatten();
+        punt::class_of(flow, icmp, || {
+            is_group || matches!(self.router.lookup(flow.dst, 0), Lookup::Local)
+        })
+    }
+
+    #[inline]
+    fn dropped(&self, reason: DropReason) -> Verdict {
+        self.counters.count_drop(reason);
+        Verdict::Drop(reason)
+    }
+
+    /// Hands a packet to the kernel twin unless its class is over its rate.
+    #[cold]
+    fn punt(&mut self, now: Instant, class: PuntClass) -> Verdict {
+        if !self.punt_limits[class as usize].take(now) {
+            return self.dropped(DropReason::PuntLimited);
+        }
+        self.counters.punted[class as usize].add(1);
+        Verdict::Kernel(class)
+    }
+
+    /// Runs the state machine and moves the deadline. `Some(half_open)` when the entry must be
+    /// linked to another timer slot.
+    #[inline(always)]
+    fn advance(&self, entry: &mut Entry, side: Side, flow: &Flow, now: Ticks) -> Option<bool> {
+        let direction = match side {
+            Side::Reply => {
+                entry.flags &= !flag::NOOUTPUT;
+                Direction::Output
+            }
+            Side::Request if entry.flags & flag::NOOUTPUT != 0 => Direction::InputOnly,
+            Side::Request => Direction::Input,
+        };
+        let is_udp = flow.protocol != 6;
+        let state = if is_udp {
+            proto::udp::NORMAL
+        } else {
+            tcp::advance(tcp::State::from_number(entry.state), direction, flow.tcp_flags) as u8
+        };
+        let timeout = self.timeouts[usize::from(is_udp)][state as usize & 15];
+        let deadline = now.plus(timeout);
+        let changed = state != entry.state;
+        entry.timeout = timeout;
+        entry.deadline = deadline.0;
+        if changed {
+            self.change_state(entry, state);
+        }
+        let half_open = !is_udp && state == tcp::State::SynRecv as u8;
+        let is_linked_so = half_open == (entry.flags & flag::HALF_OPEN != 0);
+        // A later deadline is noticed when the old slot fires; an earlier one cannot wait.
+        let moved_closer = !deadline.reached(Ticks(entry.armed));
+        (!is_linked_so || moved_closer).then_some(half_open)
+    }
+
+    /// Enters a state: active and inactive connections are counted on changes only.
+    #[inline(never)]
+    fn change_state(&self, entry: &mut Entry, state: u8) {
+        entry.state = state;
+        let Some(protocol) = Protocol::from_number(entry.protocol()) else { return };
+        let active = proto::is_active(protocol, state);
+        let was_active = entry.flags & flag::INACTIVE == 0;
+        if active == was_active {
+            return;
+        }
+        entry.flags ^= flag::INACTIVE;
+        if let Some(c) = self.counters.dest(entry.dest_id()) {
+            let n = c.active.get();
+            c.active.set(if active { n + 1 } else { n.saturating_sub(1) });
+        }
+    }
+
+    /// Ends a connection and counts it out.
+    fn end(&mut self, shard: &mut Shard, i: u32) {
+        let Some(entry) = shard.entry(i) else { return };
+        if !entry.is_valid() {
+            return;
+        }
+        let active = entry.flags & flag::INACTIVE == 0;
+        dests::unbind(&self.dests, &self.counters, entry.dest_id(), active);
+        shard.remove(i);
+        self.counters.connections.set(self.counters.connections.get().saturating_sub(1));
+    }
+
+    /// Whether an opening packet gets a new connection (`is_new_conn_expected` and
+    /// `expire_nodest_conn` with weight 0).
+    #[cold]
+    fn reschedules(&self, entry: &Entry, dest: &DestState) -> bool {
+        if self.settings.expire_nodest_conn && dest.weight == 0 {
+            return true;
+        }
+        let mode = self.settings.conn_reuse_mode;
+        match tcp::State::from_number(entry.state) {
+            tcp::State::TimeWait | tcp::State::Close => mode != 0,
+            tcp::State::FinWait => mode & 2 != 0 && entry.flags & flag::NOOUTPUT != 0,
+            _ => false,
+        }
+    }
+
+    fn use_settings(&mut self, settings: Settings) {
+        self.settings = settings;
+        for (row, protocol) in self.timeouts.iter_mut().zip([Protocol::Tcp, Protocol::Udp]) {
+            for (state, ticks) in row.iter_mut().enumerate() {
+                *ticks = proto::timeout_ticks(protocol, state as u8, &settings.timeouts);
+            }
+        }
+        for (bucket, &rate) in self.punt_limits.iter_mut().zip(&settings.punt_limits) {
+            // A tenth of a second's worth may come at once.
+            *bucket = Bucket::new(rate, (rate / 10).max(64));
+        }
+        self.answers.set(settings.icmp_msgs_per_sec, settings.icmp_msgs_burst);
+    }
+
+    fn service_of(&mut self, key: &ServiceKey) -> Option<&mut Running> {
+        let id = *self.services.get(key)?;
+        self.running.get_mut(id as usize)?.as_mut()
+    }
+}
+
+/// What to do with a connection's packet depends on its method; this names the local case.
+fn is_local(method: ForwardingMethod) -> bool {
+    method == ForwardingMethod::Local
+}

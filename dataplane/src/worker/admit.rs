@@ -1,0 +1,130 @@
+//! New connections: which service, which real server (`ip_vs_schedule`).
+
+use super::{Core, Worker};
+use crate::addr::Endpoint;
+use crate::conn::entry::flag;
+use crate::conn::{KeyHash, NewConnection, Side};
+use crate::dests;
+use crate::flow::Flow;
+use crate::forward::nat;
+use crate::packet::{DropReason, Packet, Verdict};
+use crate::proto::{self, Opening, tcp};
+use crate::schedule::Loads;
+use crate::service::{ForwardingMethod, Protocol, ServiceKey};
+use crate::time::Instant;
+use crate::wire::icmp::Answer;
+
+/// What scheduling a packet came to.
+enum Choice {
+    /// A new connection to this destination; `one_packet` when it lasts for this packet only.
+    Connect { new: NewConnection, one_packet: bool },
+    /// IPVS is not interested: the host answers.
+    Accept,
+    /// The service has no usable destination.
+    NoDestination,
+    /// Refused.
+    Drop(DropReason),
+}
+
+impl Worker {
+    /// A packet from a client without a connection, for an endpoint that is a live service's.
+    #[inline(never)]
+    pub(super) fn admit(
+        &mut self,
+        now: Instant,
+        packet: &mut Packet<'_>,
+        flow: &Flow,
+        hash: KeyHash,
+    ) -> Verdict {
+        let core = &mut self.core;
+        let (new, one_packet) = match core.choose(flow) {
+            Choice::Connect { new, one_packet } => (new, one_packet),
+            Choice::Accept => {
+                let class = core.class_of(flow, packet.frame(), false);
+                return core.punt(now, class);
+            }
+            Choice::NoDestination => {
+                return core.answer(now, packet, flow, Answer::PortUnreachable, flow.dst);
+            }
+            Choice::Drop(reason) => return core.dropped(reason),
+        };
+        let Some(shard) = self.shards.get_mut(hash.shard as usize) else {
+            return core.dropped(DropReason::TableFull);
+        };
+        let mut at = shard.insert(&new);
+        if at.is_none()
+            && let Some(oldest) = shard.oldest_half_open()
+        {
+            core.counters.reclaimed.add(1);
+            core.end(shard, oldest);
+            at = shard.insert(&new);
+        }
+        let Some(i) = at else { return core.dropped(DropReason::TableFull) };
+        core.counters.connections.add(1);
+        if let (Some(state), Some(c)) =
+            (core.dests.get(new.dest_id.0 as usize), core.counters.dest(new.dest_id))
+        {
+            dests::bind(state, c, true);
+            c.in_pkts.add(1);
+            c.in_bytes.add(u64::from(flow.l3_len));
+        }
+        let Some(entry) = shard.entry_mut(i) else {
+            return core.dropped(DropReason::TableFull);
+        };
+        if new.method == ForwardingMethod::Masquerade {
+            (entry.delta_l3, entry.delta_l4) = nat::deltas(&new.virtual_, &new.dest);
+        }
+        entry.in_pkts = 1;
+        let half_open = core.advance(entry, Side::Request, flow, now.ticks()).unwrap_or_else(|| {
+            // A fresh entry is in no list yet, whatever its deadline.
+            flow.protocol == 6 && entry.state == tcp::State::SynRecv as u8
+        });
+        let verdict = core.forward_request(now, packet, flow, entry);
+        if one_packet {
+            core.end(shard, i);
+        } else {
+            shard.rearm(i, half_open);
+        }
+        verdict
+    }
+}
+
+impl Core {
+    fn choose(&mut self, flow: &Flow) -> Choice {
+        let Some(protocol) = Protocol::from_number(flow.protocol) else { return Choice::Accept };
+        match proto::may_open(protocol, flow, &self.settings) {
+            Opening::Allowed => {}
+            Opening::Refused => return Choice::Accept,
+            Opening::Short => return Choice::Drop(DropReason::ShortTransport),
+        }
+        let virtual_ = Endpoint::new(flow.dst, flow.dst_port);
+        let counters = std::sync::Arc::clone(&self.counters);
+        let Some(running) = self.service_of(&ServiceKey { protocol, endpoint: virtual_ }) else {
+            return Choice::Accept;
+        };
+        let service = &running.service;
+        let Some(dest) = running
+            .scheduler
+            .pick(service, Loads(&counters), flow)
+            .and_then(|i| service.destinations.get(i))
+        else {
+            return Choice::NoDestination;
+        };
+        let one_packet = service.one_packet && protocol == Protocol::Udp;
+        let no_output =
+            if dest.method == ForwardingMethod::Masquerade { 0 } else { flag::NOOUTPUT };
+        let once = if one_packet { flag::ONE_PACKET } else { 0 };
+        Choice::Connect {
+            new: NewConnection {
+                protocol,
+                client: Endpoint::new(flow.src, flow.src_port),
+                virtual_,
+                dest: dest.endpoint,
+                dest_id: dest.id,
+                method: dest.method,
+                flags: flag::INACTIVE | no_output | once,
+            },
+            one_packet,
+        }
+    }
+}

@@ -1,0 +1,59 @@
+//! Answers of ours: ICMP errors made in place of the packet that caused them.
+
+use super::Core;
+use crate::addr::Addr;
+use crate::flow::Flow;
+use crate::forward::link;
+use crate::packet::{DropReason, Packet, Verdict};
+use crate::time::Instant;
+use crate::wire::icmp::{self, Answer};
+
+/// The reason that an answer is counted under.
+fn reason_of(answer: Answer) -> DropReason {
+    match answer {
+        Answer::PortUnreachable => DropReason::NoDestination,
+        Answer::HostUnreachable => DropReason::NoRoute,
+        Answer::TimeExceeded => DropReason::TtlExceeded,
+        Answer::TooBig { .. } => DropReason::TooBig,
+    }
+}
+
+impl Core {
+    /// Drops the packet and turns it into an ICMP error from `source` to its sender, if the
+    /// rules (RFC 1122, 3.2.2; RFC 4443, 2.4) and the rate limit let it.
+    #[cold]
+    pub(super) fn answer(
+        &mut self,
+        now: Instant,
+        packet: &mut Packet<'_>,
+        flow: &Flow,
+        answer: Answer,
+        source: Addr,
+    ) -> Verdict {
+        let reason = reason_of(answer);
+        let refused = self.dropped(reason);
+        if source == Addr::UNSPECIFIED || !icmp::may_answer(flow, packet.frame()) {
+            self.counters.count_drop(DropReason::NoReply);
+            return refused;
+        }
+        if !self.answers.allow(&flow.src, now) {
+            self.counters.count_drop(DropReason::IcmpRateLimited);
+            return refused;
+        }
+        let back_by = packet.port;
+        let id = self.next_id();
+        if !icmp::build(packet, flow, answer, source, id) {
+            self.counters.count_drop(DropReason::NoReply);
+            return refused;
+        }
+        self.counters.icmp_sent.add(1);
+        // Back by the route to the sender; without one, to the station it came from.
+        match self.router.route(flow.src, 0) {
+            Ok(route) => match self.router.next_hop(route.neighbour) {
+                Some(hop) => link::send(packet, flow.l3, link::ethertype(flow), hop),
+                None => Verdict::Transmit(back_by),
+            },
+            Err(_) => Verdict::Transmit(back_by),
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! Commands: each is applied whole between two bursts.
+
+use std::sync::Arc;
+
+use super::{Running, Worker};
+use crate::command::{Command, ConnectionBatch, ConnectionView, Outcome, Retired};
+use crate::conn::Entry;
+use crate::proto;
+use crate::schedule::Scheduler;
+use crate::service::{Protocol, ServiceId, VirtualService};
+use crate::time::{Instant, TICKS_PER_SECOND, Ticks};
+
+impl Worker {
+    /// Applies one command. What is no longer needed goes back to be freed by control.
+    pub fn apply(&mut self, now: Instant, command: Command) -> Outcome {
+        let mut retired = Retired::default();
+        let done = match command {
+            Command::PutService { service, scheduler } => {
+                self.put_service(service, scheduler, &mut retired)
+            }
+            Command::DeleteService(id) => {
+                self.delete_service(id, &mut retired);
+                Ok(())
+            }
+            Command::PutRoles(roles) => {
+                retired.roles = Some(core::mem::replace(&mut self.core.roles, roles));
+                Ok(())
+            }
+            Command::PutFib(fib) => {
+                retired.fib = Some(self.core.router.put_fib(fib));
+                Ok(())
+            }
+            Command::PutLink(id, link) => self.core.router.put_link(id, link),
+            Command::PutNeighbour(id, neighbour) => self.core.router.put_neighbour(id, neighbour),
+            Command::DeleteNeighbour(id) => {
+                self.core.router.delete_neighbour(id);
+                Ok(())
+            }
+            Command::PutMacs(port, macs) => match self.core.macs.get_mut(port.0 as usize) {
+                Some(slot) => {
+                    retired.macs = Some(core::mem::replace(slot, macs));
+                    Ok(())
+                }
+                None => {
+                    retired.macs = Some(macs);
+                    Err("port number beyond the ports of this worker")
+                }
+            },
+            Command::PutSettings(settings) => {
+                self.core.use_settings(settings);
+                Ok(())
+            }
+            Command::DumpConnections(mut batch) => {
+                self.dump(now.ticks(), &mut batch);
+                return Outcome::Connections(batch);
+            }
+            Command::Nop => Ok(()),
+        };
+        match done {
+            Ok(()) => Outcome::Done(retired),
+            Err(why) => Outcome::Refused(why, retired),
+        }
+    }
+
+    fn put_service(
+        &mut self,
+        service: Arc<VirtualService>,
+        mut scheduler: Box<dyn Scheduler>,
+        retired: &mut Retired,
+    ) -> Result<(), &'static str> {
+        let core = &mut self.core;
+        let id = service.id.0;
+        let too_many = core.running.get(id as usize).is_none()
+            || service.destinations.iter().any(|d| core.dests.get(d.id.0 as usize).is_none());
+        if too_many {
+            retired.service = Some(service);
+            retired.scheduler = Some(scheduler);
+            return Err("more services or real servers than max_services, max_servers");
+        }
+        let old = core.running.get_mut(id as usize).and_then(Option::take);
+        for gone in old.iter().flat_map(|o| &o.service.destinations) {
+            if let Some(state) = core.dests.get_mut(gone.id.0 as usize) {
+                state.available = false;
+            }
+        }
+        for dest in &service.destinations {
+            if let (Some(state), Some(counters)) =
+                (core.dests.get_mut(dest.id.0 as usize), core.counters.dest(dest.id))
+            {
+                state.configure(dest, counters);
+            }
+        }
+        match old {
+            Some(mut old) if old.scheduler.name() == scheduler.name() => {
+                old.scheduler.refresh(Some(&old.service), &service);
+                core::mem::swap(&mut old.scheduler, &mut scheduler);
+                retired.scheduler = Some(old.scheduler);
+                retired.service = Some(old.service);
+            }
+            old => {
+                scheduler.refresh(None, &service);
+                if let Some(old) = old {
+                    retired.scheduler = Some(old.scheduler);
+                    retired.service = Some(old.service);
+                }
+            }
+        }
+        core.services.insert(service.key, id);
+        if let Some(slot) = core.running.get_mut(id as usize) {
+            *slot = Some(Running { service, scheduler });
+        }
+        Ok(())
+    }
+
+    fn delete_service(&mut self, id: ServiceId, retired: &mut Retired) {
+        let core = &mut self.core;
+        let Some(old) = core.running.get_mut(id.0 as usize).and_then(Option::take) else { return };
+        for gone in &old.service.destinations {
+            if let Some(state) = core.dests.get_mut(gone.id.0 as usize) {
+                state.available = false;
+            }
+        }
+        if core.services.get(&old.service.key) == Some(&id.0) {
+            core.services.remove(&old.service.key);
+        }
+        retired.service = Some(old.service);
+        retired.scheduler = Some(old.scheduler);
+    }
+
+    /// Copies connections from the cursor on until the batch is full.
+    fn dump(&self, now: Ticks, batch: &mut ConnectionBatch) {
+        let room = batch.rows.capacity();
+        while let Some(shard) = self.shards.get(batch.cursor.shard as usize) {
+            while batch.cursor.entry < shard.touched() {
+                if batch.rows.len() == room {
+                    return;
+                }
+                if let Some(row) = shard.entry(batch.cursor.entry).and_then(|e| view(e, now)) {
+                    batch.rows.push(row);
+                }
+                batch.cursor.entry += 1;
+            }
+            batch.cursor.shard += 1;
+            batch.cursor.entry = 0;
+        }
+        batch.cursor.done = true;
+    }
+}
+
+fn view(entry: &Entry, now: Ticks) -> Option<ConnectionView> {
+    if !entry.is_valid() {
+        return None;
+    }
+    let protocol = Protocol::from_number(entry.protocol())?;
+    let left = Ticks(entry.deadline).since(now).max(0) as u32;
+    Some(ConnectionView {
+        protocol,
+        client: entry.client(),
+        virtual_: entry.virtual_(),
+        dest: entry.dest(),
+        method: entry.method(),
+        state: proto::state_name(protocol, entry.state),
+        expires: left / TICKS_PER_SECOND,
+    })
+}

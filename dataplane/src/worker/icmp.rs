@@ -1,0 +1,150 @@
+//! ICMP errors about packets of connections, in both directions (`ip_vs_in_icmp`,
+//! `ip_vs_out_icmp`).
+
+use super::{Core, Worker};
+use crate::addr::{Addr, Endpoint};
+use crate::conn::{Shard, Side};
+use crate::flow::{EmbeddedFlow, Flow};
+use crate::forward::link;
+use crate::packet::{DropReason, Packet, PuntClass, Verdict};
+use crate::roles::{REAL, VIRTUAL};
+use crate::route::Unresolved;
+use crate::service::ForwardingMethod;
+use crate::time::Instant;
+use crate::wire::icmp::{self, Answer, Towards};
+
+impl Worker {
+    /// An ICMP packet to us or past us. Errors about a connection's packets are translated and
+    /// sent on; everything else is the kernel's.
+    #[cold]
+    pub(super) fn icmp_error(
+        &mut self,
+        now: Instant,
+        packet: &mut Packet<'_>,
+        flow: &Flow,
+    ) -> Verdict {
+        if let Some(quoted) = flow.parse_embedded(packet.frame()) {
+            // From the server's side the quote is the request as the server saw it; from the
+            // client's side it is the reply as the client saw it.
+            for side in [Side::Reply, Side::Request] {
+                if let Some((shard, i)) = self.find_quoted(flow.is_v4, &quoted, side) {
+                    let Some(shard) = self.shards.get_mut(shard) else { break };
+                    return match side {
+                        Side::Reply => self.core.error_to_client(now, shard, i, packet, flow, &quoted),
+                        Side::Request => {
+                            self.core.error_to_server(now, shard, i, packet, flow, &quoted)
+                        }
+                    };
+                }
+            }
+        }
+        let class = self.core.class_of(flow, packet.frame(), false);
+        self.core.punt(now, class)
+    }
+
+    fn find_quoted(&self, is_v4: bool, q: &EmbeddedFlow, side: Side) -> Option<(usize, u32)> {
+        let (src, dst) = (Endpoint::new(q.src, q.src_port), Endpoint::new(q.dst, q.dst_port));
+        let (client, other, role) = match side {
+            Side::Reply => (src, dst, REAL),
+            Side::Request => (dst, src, VIRTUAL),
+        };
+        if self.core.roles.of(is_v4, q.protocol, &other.addr, other.port) & role == 0 {
+            return None;
+        }
+        let hash =
+            self.core.key.hash(q.protocol, &client.addr, client.port, &other.addr, other.port);
+        let at = hash.shard as usize;
+        let i = self.shards.get(at)?.lookup(hash, side, q.protocol, &client, &other)?;
+        Some((at, i))
+    }
+}
+
+impl Core {
+    /// An error from the server's side of a NAT connection: it comes from the virtual address
+    /// then, whoever sent it.
+    fn error_to_client(
+        &mut self,
+        now: Instant,
+        shard: &mut Shard,
+        i: u32,
+        packet: &mut Packet<'_>,
+        flow: &Flow,
+        quoted: &EmbeddedFlow,
+    ) -> Verdict {
+        let Some(entry) = shard.entry_mut(i) else {
+            return self.dropped(DropReason::TableFull);
+        };
+        let virtual_ = entry.virtual_();
+        let next = self.client_hop(entry, flow.dst);
+        let (dest, len) = (entry.dest_id(), flow.l3_len);
+        let towards = Towards::Client(virtual_);
+        if let Err(reason) = icmp::translate(packet.frame_mut(), flow, quoted, towards) {
+            return self.dropped(reason);
+        }
+        if let Some(c) = self.counters.dest(dest) {
+            c.out_pkts.add(1);
+            c.out_bytes.add(u64::from(len));
+        }
+        let source = virtual_.addr;
+        match next {
+            Ok(next) => self.pass_on(now, packet, flow, &next, source),
+            Err(Unresolved::Local) => self.punt(now, PuntClass::Host),
+            Err(why) => self.unreachable(now, packet, flow, why, source),
+        }
+    }
+
+    /// An error from the client's side: NAT translates it for the server, DR and tunnels send it
+    /// on as it is.
+    fn error_to_server(
+        &mut self,
+        now: Instant,
+        shard: &mut Shard,
+        i: u32,
+        packet: &mut Packet<'_>,
+        flow: &Flow,
+        quoted: &EmbeddedFlow,
+    ) -> Verdict {
+        let Some(entry) = shard.entry_mut(i) else {
+            return self.dropped(DropReason::TableFull);
+        };
+        let (method, dest_id, dest) = (entry.method(), entry.dest_id(), entry.dest());
+        entry.in_pkts = entry.in_pkts.wrapping_add(1);
+        let next = self.dest_hop(dest_id);
+        if method == ForwardingMethod::Masquerade
+            && let Err(reason) =
+                icmp::translate(packet.frame_mut(), flow, quoted, Towards::Server(dest))
+        {
+            return self.dropped(reason);
+        }
+        if let Some(c) = self.counters.dest(dest_id) {
+            c.in_pkts.add(1);
+            c.in_bytes.add(u64::from(flow.l3_len));
+        }
+        match next {
+            Ok(next) if method == ForwardingMethod::Tunnel => {
+                if flow.ttl <= 1 {
+                    return self.answer(now, packet, flow, Answer::TimeExceeded, flow.dst);
+                }
+                self.encapsulate(now, packet, flow, &next)
+            }
+            Ok(next) => self.pass_on(now, packet, flow, &next, flow.dst),
+            Err(Unresolved::Local) => self.punt(now, PuntClass::Host),
+            Err(why) => self.unreachable(now, packet, flow, why, flow.dst),
+        }
+    }
+
+    fn pass_on(
+        &mut self,
+        now: Instant,
+        packet: &mut Packet<'_>,
+        flow: &Flow,
+        next: &super::transmit::NextHop,
+        source: Addr,
+    ) -> Verdict {
+        if flow.ttl <= 1 {
+            return self.answer(now, packet, flow, Answer::TimeExceeded, source);
+        }
+        link::lower_ttl(packet.frame_mut(), flow);
+        self.send(packet, flow.l3, link::ethertype(flow), next, flow.l3_len)
+    }
+}

@@ -1,0 +1,341 @@
+//! Sending a packet of a connection on: to the real server, or back to the client.
+
+use super::{Core, is_local};
+use crate::addr::Addr;
+use crate::command::Event;
+use crate::conn::{Entry, Shard, Side};
+use crate::flow::Flow;
+use crate::forward::{link, nat};
+use crate::packet::{DropReason, Packet, PuntClass, Verdict};
+use crate::route::{NeighbourId, ResolvedHop, Unresolved};
+use crate::service::{DestId, ForwardingMethod};
+use crate::time::Instant;
+use crate::wire::icmp::Answer;
+use crate::wire::tunnel;
+
+/// Where a packet goes next and how large it may be.
+pub(super) struct NextHop {
+    hop: ResolvedHop,
+    mtu: u16,
+    source: Addr,
+    dest: Addr,
+}
+
+impl Core {
+    /// Sends a client's packet on by the connection's method.
+    #[inline(always)]
+    pub(super) fn forward_request(
+        &mut self,
+        now: Instant,
+        packet: &mut Packet<'_>,
+        flow: &Flow,
+        entry: &Entry,
+    ) -> Verdict {
+        let method = entry.method();
+        if is_local(method) {
+            return self.punt(now, PuntClass::Host);
+        }
+        let next = match self.dest_hop(entry.dest_id()) {
+            Ok(next) => next,
+            Err(Unresolved::Local) => return self.to_local(now, packet, flow, entry),
+            Err(why) => return self.unreachable(now, packet, flow, why, flow.dst),
+        };
+        if flow.ttl <= 1 {
+            return self.answer(now, packet, flow, Answer::TimeExceeded, flow.dst);
+        }
+        match method {
+            ForwardingMethod::Tunnel => self.encapsulate(now, packet, flow, &next),
+            _ => {
+                if flow.l3_len > next.mtu && flow.dont_fragment {
+                    return self.too_big(now, packet, flow, next.mtu, flow.dst);
+                }
+                let frame = packet.frame_mut();
+                link::lower_ttl(frame, flow);
+                if method == ForwardingMethod::Masquerade
+                    && !nat::rewrite(frame, flow, entry, Side::Request)
+                {
+                    return self.dropped(DropReason::ShortTransport);
+                }
+                self.send(packet, flow.l3, link::ethertype(flow), &next, flow.l3_len)
+            }
+        }
+    }
+
+    /// A server's packet that has a connection: NAT gives it the virtual endpoint back.
+    #[inline(always)]
+    pub(super) fn reply(
+        &mut self,
+        now: Instant,
+        shard: &mut Shard,
+        i: u32,
+        packet: &mut Packet<'_>,
+        flow: &Flow,
+    ) -> Verdict {
+        let Some(entry) = shard.entry_mut(i) else {
+            return self.dropped(DropReason::TableFull);
+        };
+        if entry.method() != ForwardingMethod::Masquerade {
+            // A DR or tunnel reply that happens to pass: followed, not rewritten.
+            self.count_reply(entry, flow);
+            if let Some(half_open) = self.advance(entry, Side::Reply, flow, now.ticks()) {
+                shard.rearm(i, half_open);
+            }
+            return self.punt(now, PuntClass::Transit);
+        }
+        // The kernel routes, lowers the TTL and checks the MTU before IPVS sees a reply.
+        let next = match self.client_hop(entry, flow.dst) {
+            Ok(next) => Some(next),
+            Err(Unresolved::Local) => None,
+            Err(why) => {
+                let source = self.own_source(flow.src);
+                return self.unreachable(now, packet, flow, why, source);
+            }
+        };
+        if let Some(next) = &next {
+            if flow.ttl <= 1 {
+                let source = self.own_source(flow.src);
+                return self.answer(now, packet, flow, Answer::TimeExceeded, source);
+            }
+            if flow.l3_len > next.mtu && flow.dont_fragment {
+                let source = self.own_source(flow.src);
+                return self.too_big(now, packet, flow, next.mtu, source);
+            }
+        }
+        if !nat::rewrite(packet.frame_mut(), flow, entry, Side::Reply) {
+            return self.dropped(DropReason::ShortTransport);
+        }
+        self.count_reply(entry, flow);
+        if let Some(half_open) = self.advance(entry, Side::Reply, flow, now.ticks()) {
+            shard.rearm(i, half_open);
+        }
+        match next {
+            Some(next) => {
+                link::lower_ttl(packet.frame_mut(), flow);
+                self.send(packet, flow.l3, link::ethertype(flow), &next, flow.l3_len)
+            }
+            None => self.punt(now, PuntClass::Host),
+        }
+    }
+
+    /// The answer of a real server on this host, on its way out of a twin.
+    pub(super) fn local_reply(
+        &mut self,
+        now: Instant,
+        shard: &mut Shard,
+        i: u32,
+        packet: &mut Packet<'_>,
+        flow: &Flow,
+    ) {
+        let Some(entry) = shard.entry_mut(i) else { return };
+        if entry.method() != ForwardingMethod::Masquerade
+            || !nat::rewrite(packet.frame_mut(), flow, entry, Side::Reply)
+        {
+            return;
+        }
+        self.count_reply(entry, flow);
+        if let Some(half_open) = self.advance(entry, Side::Reply, flow, now.ticks()) {
+            shard.rearm(i, half_open);
+        }
+    }
+
+    /// From a NAT server's port, but of no connection (`nat_icmp_send`).
+    pub(super) fn unknown_reply(
+        &mut self,
+        now: Instant,
+        packet: &mut Packet<'_>,
+        flow: &Flow,
+    ) -> Verdict {
+        const RST: u8 = 0x04;
+        if self.settings.nat_icmp_send && flow.tcp_flags & RST == 0 {
+            let source = self.own_source(flow.src);
+            return self.answer(now, packet, flow, Answer::PortUnreachable, source);
+        }
+        let class = self.class_of(flow, packet.frame(), false);
+        self.punt(now, class)
+    }
+
+    #[inline(always)]
+    fn count_reply(&self, entry: &Entry, flow: &Flow) {
+        if let Some(c) = self.counters.dest(entry.dest_id())
+            && self.dests.get(entry.dest_id().0 as usize).is_some_and(|d| d.available)
+        {
+            c.out_pkts.add(1);
+            c.out_bytes.add(u64::from(flow.l3_len));
+        }
+    }
+
+    /// Writes layer 2 and says where to; a packet that may be cut is cut by the caller.
+    #[inline(always)]
+    pub(super) fn send(
+        &mut self,
+        packet: &mut Packet<'_>,
+        l3: u16,
+        ethertype: u16,
+        next: &NextHop,
+        l3_len: u16,
+    ) -> Verdict {
+        match link::send(packet, l3, ethertype, &next.hop) {
+            Verdict::Transmit(port) if l3_len > next.mtu => Verdict::Fragment(port, next.mtu),
+            Verdict::Drop(reason) => self.dropped(reason),
+            verdict => verdict,
+        }
+    }
+
+    /// Wraps the packet for the tunnel (section 1.7 of the semantics: TTL, TOS and DF are
+    /// inherited) and sends it to the real server.
+    #[inline(never)]
+    pub(super) fn encapsulate(
+        &mut self,
+        now: Instant,
+        packet: &mut Packet<'_>,
+        flow: &Flow,
+        next: &NextHop,
+    ) -> Verdict {
+        let outer = tunnel::Outer { src: next.source, dst: next.dest };
+        let overhead = outer.overhead();
+        let mtu = next.mtu.saturating_sub(overhead);
+        if mtu < outer.least_mtu() {
+            return self.dropped(DropReason::TooBig);
+        }
+        let follow_df = self.settings.pmtu_disc || !flow.is_v4;
+        if flow.l3_len > mtu && flow.dont_fragment && follow_df {
+            return self.too_big(now, packet, flow, mtu, flow.dst);
+        }
+        link::lower_ttl(packet.frame_mut(), flow);
+        let id = self.next_id();
+        match tunnel::encapsulate(packet, flow, &outer, self.settings.pmtu_disc, id) {
+            Some(l3) => {
+                let len = flow.l3_len.saturating_add(overhead);
+                self.send(packet, l3, outer.ethertype(), next, len)
+            }
+            None => self.dropped(DropReason::NoHeadroom),
+        }
+    }
+
+    /// The real server is this host: NAT still rewrites, the kernel delivers. TTL is untouched.
+    #[cold]
+    fn to_local(
+        &mut self,
+        now: Instant,
+        packet: &mut Packet<'_>,
+        flow: &Flow,
+        entry: &Entry,
+    ) -> Verdict {
+        if entry.method() == ForwardingMethod::Masquerade
+            && !nat::rewrite(packet.frame_mut(), flow, entry, Side::Request)
+        {
+            return self.dropped(DropReason::ShortTransport);
+        }
+        self.punt(now, PuntClass::Host)
+    }
+
+    /// Longer than the path takes and not to be cut: says so to the sender.
+    #[cold]
+    fn too_big(
+        &mut self,
+        now: Instant,
+        packet: &mut Packet<'_>,
+        flow: &Flow,
+        mtu: u16,
+        source: Addr,
+    ) -> Verdict {
+        // The quoted header shows the TTL after this hop.
+        link::lower_ttl(packet.frame_mut(), flow);
+        self.answer(now, packet, flow, Answer::TooBig { mtu }, source)
+    }
+
+    /// No way to the next hop: the sender hears of missing routes; a missing MAC is asked for.
+    #[cold]
+    pub(super) fn unreachable(
+        &mut self,
+        now: Instant,
+        packet: &mut Packet<'_>,
+        flow: &Flow,
+        why: Unresolved,
+        source: Addr,
+    ) -> Verdict {
+        match why {
+            Unresolved::NoNeighbour { link, addr } => {
+                self.ask(Event::Resolve { link, addr });
+                self.dropped(DropReason::NoNeighbour)
+            }
+            Unresolved::PortDown => self.dropped(DropReason::PortDown),
+            Unresolved::Foreign => self.dropped(DropReason::ForeignDevice),
+            Unresolved::Blackhole => self.dropped(DropReason::Blackhole),
+            Unresolved::NoRoute | Unresolved::Local => {
+                self.answer(now, packet, flow, Answer::HostUnreachable, source)
+            }
+        }
+    }
+
+    pub(super) fn ask(&mut self, event: Event) {
+        if self.events.last() != Some(&event) {
+            // Full: control will be asked again by the next packet.
+            let _ = self.events.try_push(event);
+        }
+    }
+
+    pub(super) fn next_id(&mut self) -> u16 {
+        self.ip_id = self.ip_id.wrapping_add(1).max(1);
+        self.ip_id
+    }
+
+    /// Address of ours that errors towards `peer` come from.
+    pub(super) fn own_source(&self, peer: Addr) -> Addr {
+        self.router.route(peer, 0).map_or(Addr::UNSPECIFIED, |route| route.source)
+    }
+
+    /// Next hop of a destination, remembered until routes change.
+    #[inline(always)]
+    pub(super) fn dest_hop(&mut self, id: DestId) -> Result<NextHop, Unresolved> {
+        let Some(dest) = self.dests.get(id.0 as usize) else { return Err(Unresolved::NoRoute) };
+        if dest.generation != self.router.generation() {
+            self.resolve_dest(id)?;
+        }
+        let Some(dest) = self.dests.get(id.0 as usize) else { return Err(Unresolved::NoRoute) };
+        match self.router.next_hop(NeighbourId(dest.hop)) {
+            Some(hop) => Ok(NextHop { hop: *hop, mtu: dest.mtu.min(hop.mtu), source: dest.source, dest: dest.addr }),
+            None => Err(Unresolved::PortDown),
+        }
+    }
+
+    #[cold]
+    fn resolve_dest(&mut self, id: DestId) -> Result<(), Unresolved> {
+        let Some(dest) = self.dests.get_mut(id.0 as usize) else {
+            return Err(Unresolved::NoRoute);
+        };
+        let route = self.router.route(dest.addr, 0)?;
+        dest.hop = route.neighbour.0;
+        dest.mtu = route.mtu;
+        dest.source = route.source;
+        dest.generation = self.router.generation();
+        Ok(())
+    }
+
+    /// Next hop towards the client, remembered in the connection until routes change.
+    #[inline(always)]
+    pub(super) fn client_hop(&self, entry: &mut Entry, client: Addr) -> Result<NextHop, Unresolved> {
+        if entry.route_generation != self.router.generation() {
+            self.resolve_client(entry, client)?;
+        }
+        match self.router.next_hop(NeighbourId(entry.reply_hop)) {
+            Some(hop) => Ok(NextHop {
+                hop: *hop,
+                mtu: entry.reply_mtu.min(hop.mtu),
+                source: Addr::UNSPECIFIED,
+                dest: client,
+            }),
+            None => Err(Unresolved::PortDown),
+        }
+    }
+
+    #[cold]
+    fn resolve_client(&self, entry: &mut Entry, client: Addr) -> Result<(), Unresolved> {
+        let hash = client.fold() ^ u32::from(entry.client().port).wrapping_mul(0x9e37_79b1);
+        let route = self.router.route(client, hash)?;
+        entry.reply_hop = route.neighbour.0;
+        entry.reply_mtu = route.mtu;
+        entry.route_generation = self.router.generation();
+        Ok(())
+    }
+}

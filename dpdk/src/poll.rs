@@ -1,0 +1,333 @@
+//! The worker's loop: receive, process, send, and nothing that waits.
+//!
+//! One turn: each port's burst through [`Worker::process`], mbufs moved by verdict, frames of
+//! the kernel taken along, queues flushed, a few commands applied, a bounded look for expired
+//! connections. When nothing comes for a while the loop sleeps in short, bounded naps and is
+//! back to full polling at the first packet.
+
+use core::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
+use std::time::Duration;
+
+use dataplane::command::{Envelope, Reply, WorkerEnd};
+use dataplane::packet::{DropReason, PortId, PuntClass, Verdict};
+use dataplane::time::Instant;
+use dataplane::wire::fragment::Fragments;
+use dataplane::worker::Worker;
+
+use crate::clock::Clock;
+use crate::lcore;
+use crate::mbuf::{BURST, Burst, Mbuf};
+use crate::mempool::Mempool;
+use crate::port::{RxQueue, TxQueue};
+use crate::pump::Bell;
+use crate::ring::{Receiver, Sender};
+
+/// Commands applied in one turn.
+const COMMANDS: usize = 8;
+
+/// List steps of the expiry of one turn.
+const EXPIRY_BUDGET: u32 = 64;
+
+/// One port as a worker sees it.
+pub struct Lane {
+    /// Number of the port.
+    pub port: PortId,
+    /// Frames from the wire.
+    pub rx: RxQueue,
+    /// Frames to the wire.
+    pub tx: TxQueue,
+    /// Frames for the kernel twin, by class.
+    pub punt: [Sender; PuntClass::COUNT],
+    /// Frames of the kernel twin for the wire.
+    pub from_kernel: Receiver,
+    /// Waiting to be sent.
+    out: Burst,
+}
+
+impl Lane {
+    /// Puts a lane together.
+    pub fn new(
+        port: PortId,
+        rx: RxQueue,
+        tx: TxQueue,
+        punt: [Sender; PuntClass::COUNT],
+        from_kernel: Receiver,
+    ) -> Lane {
+        Lane { port, rx, tx, punt, from_kernel, out: Burst::new() }
+    }
+}
+
+/// What a worker does when there is nothing to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Idle {
+    /// Polls on: lowest latency, a whole core.
+    Poll,
+    /// After `spins` empty turns, naps that grow from `nap` to `longest`. `longest` must be
+    /// shorter than a receive ring lasts at line rate.
+    Adaptive {
+        /// Empty turns before the first nap.
+        spins: u32,
+        /// First nap.
+        nap: Duration,
+        /// Longest nap.
+        longest: Duration,
+    },
+}
+
+impl Idle {
+    /// The longest nap during which a receive ring cannot overflow: `descriptors` frames of 64
+    /// bytes (84 with preamble and gap) at `mbps`, less a quarter to be safe.
+    pub fn longest_nap(descriptors: u16, mbps: u32) -> Duration {
+        let frames_per_us = f64::from(mbps.max(1)) / (84.0 * 8.0);
+        Duration::from_nanos((f64::from(descriptors) / frames_per_us * 750.0) as u64)
+    }
+}
+
+/// A worker with everything around it; [`Loop::run`] is its life.
+pub struct Loop {
+    /// The core.
+    pub worker: Worker,
+    /// Rings to control.
+    pub end: WorkerEnd,
+    /// Its ports.
+    pub lanes: Vec<Lane>,
+    /// For the pieces of packets that are cut.
+    pub pool: Arc<Mempool>,
+    /// What to do when idle.
+    pub idle: Idle,
+    /// Set to end the loop.
+    pub stop: Arc<AtomicBool>,
+    /// Wakes the pump thread.
+    pub bell: Bell,
+    /// The time.
+    pub clock: Clock,
+}
+
+impl Loop {
+    /// Runs until `stop` is set, then returns the parts so that queues go back to their ports.
+    pub fn run(mut self) -> Loop {
+        // Naps end when they should, not up to 50 us later.
+        let _ = lcore::set_timer_slack(Duration::from_nanos(1));
+        let mut empty_turns = 0u32;
+        let mut cpu_at = Instant(0);
+        while !self.stop.load(Ordering::Relaxed) {
+            let now = self.clock.now();
+            let busy = self.turn(now);
+            self.end.counters.heartbeat.add(1);
+            if now.since(cpu_at) > Duration::from_millis(100) {
+                cpu_at = now;
+                self.end.counters.cpu_ns.set(lcore::thread_cpu_time().as_nanos() as u64);
+            }
+            if busy {
+                empty_turns = 0;
+                self.end.counters.busy_loops.add(1);
+            } else {
+                empty_turns = empty_turns.saturating_add(1);
+                self.nap(empty_turns);
+            }
+        }
+        self.flush_all();
+        self
+    }
+
+    /// One turn; whether it found anything to do.
+    pub fn turn(&mut self, now: Instant) -> bool {
+        let mut busy = false;
+        for at in 0..self.lanes.len() {
+            busy |= self.receive(at, now);
+            busy |= self.receive_from_kernel(at, now);
+        }
+        self.flush_all();
+        for event in self.worker.take_events() {
+            // Full: the next packet asks again.
+            let _ = self.end.events.push(event);
+        }
+        busy |= self.apply_commands(now);
+        self.worker.expire(now, EXPIRY_BUDGET);
+        busy
+    }
+
+    #[inline]
+    fn receive(&mut self, at: usize, now: Instant) -> bool {
+        let Some(lane) = self.lanes.get_mut(at) else { return false };
+        let mut burst = Burst::new();
+        let n = lane.rx.receive(&mut burst);
+        if n == 0 {
+            return false;
+        }
+        let mut verdicts = [Verdict::Drop(DropReason::NoMbuf); BURST];
+        let worker = &mut self.worker;
+        let bytes = burst.with_packets(lane.port, |packets| {
+            let bytes = packets.iter().map(|p| u64::from(p.wire_len)).sum();
+            worker.process(now, packets, &mut verdicts);
+            bytes
+        });
+        let counters = &self.end.counters;
+        counters.rx_packets.add(n as u64);
+        counters.rx_bytes.add(bytes);
+        let mut refused = Burst::new();
+        let mut punted = false;
+        for (mbuf, verdict) in burst.drain().zip(verdicts) {
+            match verdict {
+                Verdict::Transmit(port) => send_by(&mut self.lanes, counters, port, mbuf),
+                Verdict::Kernel(class) => {
+                    punted = true;
+                    punt(&mut self.lanes, counters, at, class, mbuf);
+                }
+                Verdict::Drop(_) => drop(refused.push(mbuf)),
+                Verdict::Fragment(port, mtu) => {
+                    cut(&mut self.lanes, counters, &self.pool, port, mtu, &mbuf);
+                }
+            }
+        }
+        refused.free();
+        if punted {
+            self.bell.ring();
+        }
+        true
+    }
+
+    fn receive_from_kernel(&mut self, at: usize, now: Instant) -> bool {
+        let Some(lane) = self.lanes.get_mut(at) else { return false };
+        let mut burst = Burst::new();
+        if lane.from_kernel.receive(&mut burst) == 0 {
+            return false;
+        }
+        let (port, worker) = (lane.port, &mut self.worker);
+        burst.with_packets(port, |packets| {
+            for packet in packets {
+                worker.process_from_kernel(now, packet);
+            }
+        });
+        for mbuf in burst.drain() {
+            send_by(&mut self.lanes, &self.end.counters, port, mbuf);
+        }
+        true
+    }
+
+    fn flush_all(&mut self) {
+        for lane in &mut self.lanes {
+            flush(lane, &self.end.counters);
+        }
+    }
+
+    fn apply_commands(&mut self, now: Instant) -> bool {
+        let mut applied = false;
+        for _ in 0..COMMANDS {
+            // Without room for the reply the command waits: nothing old is ever freed here.
+            if self.end.replies.is_full() {
+                break;
+            }
+            let Some(Envelope { generation, command }) = self.end.commands.pop() else { break };
+            let outcome = self.worker.apply(now, command);
+            let sent = self.end.replies.push(Reply { generation, outcome });
+            debug_assert!(sent.is_ok(), "this loop is the only producer and saw room");
+            self.end.counters.generation.set(generation);
+            applied = true;
+        }
+        applied
+    }
+
+    fn nap(&mut self, empty_turns: u32) {
+        let Idle::Adaptive { spins, nap, longest } = self.idle else {
+            core::hint::spin_loop();
+            return;
+        };
+        if empty_turns < spins {
+            core::hint::spin_loop();
+            return;
+        }
+        // A hundred short naps, then longer ones.
+        let nap = if empty_turns < spins.saturating_add(100) { nap.min(longest) } else { longest };
+        std::thread::sleep(nap);
+    }
+}
+
+/// Queues an mbuf for a port; a full queue is flushed, and what the port then still does not
+/// take is dropped and counted.
+#[inline(always)]
+fn send_by(
+    lanes: &mut [Lane],
+    counters: &dataplane::counters::WorkerCounters,
+    port: PortId,
+    mbuf: Mbuf,
+) {
+    let Some(lane) = lanes.get_mut(port.0 as usize) else {
+        counters.count_drop(DropReason::PortDown);
+        return;
+    };
+    if lane.out.is_full() {
+        flush(lane, counters);
+    }
+    if lane.out.push(mbuf).is_err() {
+        counters.count_drop(DropReason::TxFull);
+    }
+}
+
+#[inline]
+fn flush(lane: &mut Lane, counters: &dataplane::counters::WorkerCounters) {
+    if lane.out.is_empty() {
+        return;
+    }
+    let sent = lane.tx.send(&mut lane.out);
+    counters.tx_packets.add(sent as u64);
+    if !lane.out.is_empty() {
+        // Once more, then what the port does not take is lost: a port without link must not
+        // keep buffers from the others.
+        let more = lane.tx.send(&mut lane.out);
+        counters.tx_packets.add(more as u64);
+        for _ in 0..lane.out.len() {
+            counters.count_drop(DropReason::TxFull);
+        }
+        lane.out.free();
+    }
+}
+
+/// Moves an mbuf to the pump's queue of its class.
+fn punt(
+    lanes: &mut [Lane],
+    counters: &dataplane::counters::WorkerCounters,
+    at: usize,
+    class: PuntClass,
+    mbuf: Mbuf,
+) {
+    let mut one = Burst::new();
+    let (Some(lane), Ok(())) = (lanes.get_mut(at), one.push(mbuf)) else { return };
+    if lane.punt[class as usize].send(&mut one) == 0 {
+        counters.count_drop(DropReason::PuntQueueFull);
+    }
+}
+
+/// Cuts an IPv4 packet to the MTU and queues the pieces.
+#[cold]
+fn cut(
+    lanes: &mut [Lane],
+    counters: &dataplane::counters::WorkerCounters,
+    pool: &Mempool,
+    port: PortId,
+    mtu: u16,
+    mbuf: &Mbuf,
+) {
+    let frame = mbuf.frame();
+    // The core has just written the Ethernet header: 14 bytes, 18 with a tag.
+    let l3 = if frame.get(12..14) == Some(&[0x81, 0]) { 18 } else { 14 };
+    let mut piece = [0u8; 2048];
+    let Some(mut pieces) = Fragments::new(frame, l3, mtu) else {
+        counters.count_drop(DropReason::FragmentFailed);
+        return;
+    };
+    while pieces.next_len().is_some() {
+        let made = pieces.write(&mut piece).and_then(|len| {
+            let mut copy = pool.alloc()?;
+            copy.write(piece.get(..len)?).then_some(copy)
+        });
+        match made {
+            Some(copy) => send_by(lanes, counters, port, copy),
+            None => {
+                counters.count_drop(DropReason::FragmentFailed);
+                return;
+            }
+        }
+    }
+}
