@@ -1,27 +1,42 @@
 //! The configuration file, in three shapes that are three types.
 //!
-//! - **as written**: the TOML text, read key by key with its lines;
-//! - **validated**: [`Config`]. Cross checks are done, defaults are filled in, names are typed
-//!   values. Nothing keeps the written form after that;
-//! - **running**: [`Running`], which the model keeps and a reload compares with what was loaded.
+//! - **as written**: [`file`] reads the TOML text against the table of known keys ([`keys`]), so
+//!   that every unknown key and every value of the wrong type is found in one run, with its line;
+//! - **validated**: [`Config`], made by [`validate`] alone. Cross checks are done, defaults are
+//!   filled in, names are typed values. Nothing keeps the written form after that;
+//! - **running**: [`Running`], which the model keeps and [`diff`] compares with what was loaded.
+//!
+//! [`plan`] says what a reload has to change, [`save`] writes the running rules into the file.
+//! All of it is pure except [`load`], [`Host::probe`] and [`save::save`], which touch files.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use dataplane::settings::Settings;
 
+mod diff;
+pub mod file;
+pub mod keys;
 mod rules;
+pub mod save;
+mod validate;
 
-pub use rules::{OperatorState, Rules, Running, RunningServer, RunningService, Server, Service};
+pub use diff::{Action, Plan, needs_restart, plan, render_diff};
+pub use rules::{
+    OperatorState, Rules, Running, RunningServer, RunningService, SETTINGS, Server, Service,
+    Setting, describe_server, describe_service,
+};
+pub use validate::Host;
 
-/// A validated configuration.
+/// A validated configuration. Only [`load`] and [`parse`] make one.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// The file it came from.
     pub path: PathBuf,
-    /// Its text as it was read; `save` refuses to overwrite another.
+    /// Its text as it was read; [`save::save`] refuses to overwrite another.
     pub text: Arc<str>,
     /// Arguments of DPDK's EAL, complete: devices of all ports and worker cores are in it.
     pub dpdk: DpdkConfig,
@@ -62,7 +77,7 @@ pub struct DpdkConfig {
     pub main_cores: Vec<u32>,
     /// One per worker. Never empty.
     pub worker_cores: Vec<u32>,
-    /// Full vdev arguments (`net_af_packet0,iface=f0`), those of ports first, in their order.
+    /// Full vdev arguments (`net_af_packet0,iface=f0`): extra ones, then those of ports.
     pub vdevs: Vec<String>,
     /// PCI addresses that EAL may see, those of ports first; empty means `--no-pci`.
     pub pci: Vec<String>,
@@ -313,5 +328,66 @@ impl fmt::Display for Mistake {
             0 => write!(f, "{}: {}", self.file.display(), self.text),
             line => write!(f, "{}:{line}: {}", self.file.display(), self.text),
         }
+    }
+}
+
+/// Reads and validates a file against this host.
+///
+/// # Errors
+/// Every mistake in the file, in the order of its lines.
+pub fn load(path: &Path) -> Result<Config, Vec<Mistake>> {
+    let text = std::fs::read_to_string(path).map_err(|e| {
+        let hint = match e.kind() {
+            std::io::ErrorKind::NotFound => "give the path with --config",
+            std::io::ErrorKind::PermissionDenied => "make it readable for the user of rvsd",
+            std::io::ErrorKind::InvalidData => "the file must be UTF-8 text",
+            _ => "check the path",
+        };
+        vec![Mistake {
+            file: path.to_owned(),
+            line: 0,
+            text: format!("cannot be read: {e}; {hint}"),
+        }]
+    })?;
+    parse(path, &text, &Host::probe())
+}
+
+/// [`load`] without touching anything: `path` is only named in messages.
+///
+/// # Errors
+/// Every mistake in the text, in the order of its lines.
+pub fn parse(path: &Path, text: &str, host: &Host) -> Result<Config, Vec<Mistake>> {
+    let (file, mut mistakes) = file::read(path, text);
+    if !file.well_formed {
+        // What could be read of the rest has been looked at; how it fits together is unknown.
+        mistakes.sort_by_key(|m| m.line);
+        return Err(mistakes);
+    }
+    let config = validate::validate(path, text, &file, host, &mut mistakes);
+    mistakes.sort_by_key(|m| m.line);
+    if mistakes.is_empty() {
+        Ok(config)
+    } else {
+        Err(mistakes)
+    }
+}
+
+/// Whether a unicast address may be used for a service or a server, in the words of a mistake.
+fn unicast_complaint(addr: IpAddr) -> Option<&'static str> {
+    match addr {
+        _ if addr.is_unspecified() => Some("is the unspecified address"),
+        _ if addr.is_multicast() => Some("is a multicast address"),
+        IpAddr::V4(a) if a.is_broadcast() => Some("is the broadcast address"),
+        IpAddr::V4(a) if a.octets()[0] >= 240 => Some("is a reserved address"),
+        IpAddr::V4(a) if a.octets()[0] == 0 => {
+            Some("is an address of \"this network\" (0.0.0.0/8)")
+        }
+        IpAddr::V6(a) if a.segments()[0] & 0xffc0 == 0xfe80 => {
+            Some("is link-local and means nothing without an interface")
+        }
+        IpAddr::V6(a) if a.to_ipv4_mapped().is_some() => {
+            Some("is an IPv4-mapped address; write it as an IPv4 address")
+        }
+        _ => None,
     }
 }

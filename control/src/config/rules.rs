@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use dataplane::settings::Settings;
 
-use crate::api::{Origin, ServerKey, ServerSpec, ServiceKey, ServiceSpec};
+use crate::api::{Method, Origin, Protocol, ServerKey, ServerSpec, ServiceKey, ServiceSpec};
 
 /// The part of a configuration that a reload changes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -147,4 +147,123 @@ impl Rules {
             services: services.collect(),
         }
     }
+}
+
+/// One value of [`Settings`] and the key it has in the file.
+pub struct Setting {
+    /// Section of the file.
+    pub section: &'static str,
+    /// Key in it.
+    pub key: &'static str,
+    /// Whether it is true or false; then 1 or 0 stands for it here.
+    pub boolean: bool,
+    /// Reads it.
+    pub get: fn(&Settings) -> u32,
+    /// Changes it.
+    pub set: fn(&mut Settings, u32),
+}
+
+impl Setting {
+    /// A value as the file writes it.
+    pub fn show(&self, value: u32) -> String {
+        if self.boolean {
+            (value != 0).to_string()
+        } else {
+            value.to_string()
+        }
+    }
+
+    /// `ipvs.tcp_timeout`.
+    pub fn name(&self) -> String {
+        format!("{}.{}", self.section, self.key)
+    }
+}
+
+macro_rules! setting {
+    ($section:literal $key:literal bool $($field:tt)+) => {
+        Setting {
+            section: $section,
+            key: $key,
+            boolean: true,
+            get: |s| u32::from(s.$($field)+),
+            set: |s, value| s.$($field)+ = value != 0,
+        }
+    };
+    ($section:literal $key:literal $($field:tt)+) => {
+        Setting {
+            section: $section,
+            key: $key,
+            boolean: false,
+            get: |s| s.$($field)+,
+            set: |s, value| s.$($field)+ = value,
+        }
+    };
+}
+
+/// Every live setting. Reading, comparing, showing and saving settings all walk this table.
+pub static SETTINGS: [Setting; 14] = [
+    setting!("ipvs" "tcp_timeout" timeouts.tcp),
+    setting!("ipvs" "tcp_fin_timeout" timeouts.tcp_fin),
+    setting!("ipvs" "udp_timeout" timeouts.udp),
+    setting!("ipvs" "expire_nodest_conn" bool expire_nodest_conn),
+    setting!("ipvs" "conn_reuse_mode" conn_reuse_mode),
+    setting!("ipvs" "sloppy_tcp" bool sloppy_tcp),
+    setting!("ipvs" "pmtu_disc" bool pmtu_disc),
+    setting!("ipvs" "nat_icmp_send" bool nat_icmp_send),
+    setting!("ipvs" "icmp_msgs_per_sec" icmp_msgs_per_sec),
+    setting!("ipvs" "icmp_msgs_burst" icmp_msgs_burst),
+    setting!("punt" "control" punt_limits[0]),
+    setting!("punt" "routing" punt_limits[1]),
+    setting!("punt" "host" punt_limits[2]),
+    setting!("punt" "transit" punt_limits[3]),
+];
+
+/// Name of a protocol in the file.
+pub(super) const fn protocol_name(protocol: Protocol) -> &'static str {
+    match protocol {
+        Protocol::Tcp => "tcp",
+        Protocol::Udp => "udp",
+    }
+}
+
+/// Name of a method in the file.
+pub(super) const fn method_name(method: Method) -> &'static str {
+    match method {
+        Method::Masq => "nat",
+        Method::Route => "dr",
+        Method::Tunnel => "tun",
+        Method::Local => "local",
+    }
+}
+
+/// `tcp 10.0.0.1:80`, IPv6 in brackets: how messages name a service.
+pub fn describe_service(key: &ServiceKey) -> String {
+    let at = std::net::SocketAddr::new(key.addr, key.port);
+    format!("{} {at}", protocol_name(key.protocol))
+}
+
+/// `192.168.1.10:8080`, IPv6 in brackets: how messages name a server.
+pub fn describe_server(key: &ServerKey) -> String {
+    std::net::SocketAddr::new(key.addr, key.port).to_string()
+}
+
+/// Attributes of a service in one line.
+pub(super) fn describe_service_spec(spec: &ServiceSpec) -> String {
+    let one_packet = if spec.one_packet { " one_packet" } else { "" };
+    format!("scheduler {}{one_packet}", spec.scheduler)
+}
+
+/// Attributes of a server in one line; what has its default is left out, but for method and weight.
+pub(super) fn describe_server_spec(spec: &ServerSpec, state: OperatorState) -> String {
+    let mut line = format!("method {} weight {}", method_name(spec.method), spec.weight);
+    if spec.upper != 0 {
+        line += &format!(" upper {}", spec.upper);
+    }
+    if spec.lower != 0 {
+        line += &format!(" lower {}", spec.lower);
+    }
+    if state != OperatorState::Up {
+        line += &format!(" state {}", state.name());
+    }
+    line
 }

@@ -1,0 +1,875 @@
+//! Every key of the configuration file: name, type, range, default and meaning, as plain values.
+//!
+//! The reader checks the file against this table, `docs/configuration.md` is printed from it, and
+//! a test asks that `configs/rvsd.toml` shows each key. A new key is one line here, one place in
+//! `validate` that reads it, and one line in `configs/rvsd.toml`; tests name what is missing.
+
+use std::fmt::Write;
+
+use dataplane::schedule;
+
+/// A table of the file: `[name]`, or `[[name]]` if it may occur several times.
+#[derive(Debug)]
+pub struct Section {
+    /// Path as written between the brackets: `dpdk`, `service.server`.
+    pub path: &'static str,
+    /// Written `[[path]]`, any number of times.
+    pub list: bool,
+    /// Whether a reload applies changes; otherwise they wait for a restart.
+    pub live: bool,
+    /// What it is for.
+    pub help: &'static str,
+    /// Its keys.
+    pub keys: &'static [Key],
+}
+
+/// A key of a section.
+#[derive(Debug)]
+pub struct Key {
+    /// Name.
+    pub name: &'static str,
+    /// Type and range.
+    pub kind: Kind,
+    /// What holds when it is left out.
+    pub default: Fallback,
+    /// What it means, with its unit.
+    pub help: &'static str,
+}
+
+/// Type and range of a value.
+#[derive(Debug)]
+pub enum Kind {
+    /// Any text.
+    Text,
+    /// One of these words; the pairs are other spellings and what they stand for.
+    Choice(
+        &'static [&'static str],
+        &'static [(&'static str, &'static str)],
+    ),
+    /// An integer in this range.
+    Integer(i64, i64),
+    /// One of these words, or an integer in this range.
+    ChoiceOrInteger(&'static [&'static str], i64, i64),
+    /// `true` or `false`.
+    Boolean,
+    /// A list of texts.
+    Texts,
+    /// A list of integers in this range.
+    Integers(i64, i64),
+    /// A table, `[path]` or `{ … }`.
+    Table(&'static Section),
+    /// A list of tables, `[[path]]`.
+    Tables(&'static Section),
+}
+
+/// What holds when a key is left out.
+#[derive(Debug)]
+pub enum Fallback {
+    /// This value, written in TOML.
+    Value(&'static str),
+    /// A value that depends on other things, in words.
+    Computed(&'static str),
+    /// It must be there.
+    Required,
+}
+
+use Fallback::{Computed, Required, Value};
+use Kind::{Boolean, Choice, ChoiceOrInteger, Integer, Integers, Table, Tables, Text, Texts};
+
+const fn key(name: &'static str, kind: Kind, default: Fallback, help: &'static str) -> Key {
+    Key {
+        name,
+        kind,
+        default,
+        help,
+    }
+}
+
+/// Largest value that the kernel's interface carries for weights and thresholds.
+pub const MAX_WEIGHT: i64 = i32::MAX as i64;
+
+/// Largest timeout, seconds: what the kernel accepts at 1000 ticks a second.
+pub const MAX_TIMEOUT: i64 = i32::MAX as i64 / 1000;
+
+/// Schedulers that a service may name: those of the core's table.
+pub const SCHEDULERS: &[&str] = &SCHEDULER_NAMES;
+
+const SCHEDULER_NAMES: [&str; schedule::SCHEDULERS.len()] = {
+    let mut names = [""; schedule::SCHEDULERS.len()];
+    let mut i = 0;
+    while i < names.len() {
+        names[i] = schedule::SCHEDULERS[i].0;
+        i += 1;
+    }
+    names
+};
+
+/// The file as a whole.
+pub static ROOT: Section = Section {
+    path: "",
+    list: false,
+    live: false,
+    help: "",
+    keys: &[
+        key("dpdk", Table(&DPDK), Computed("all defaults"), ""),
+        key("workers", Table(&WORKERS), Computed("all defaults"), ""),
+        key("port", Tables(&PORT), Required, ""),
+        key("kernel", Table(&KERNEL), Computed("all defaults"), ""),
+        key("admin", Table(&ADMIN), Computed("all defaults"), ""),
+        key("log", Table(&LOG), Computed("all defaults"), ""),
+        key("ipvs", Table(&IPVS), Computed("all defaults"), ""),
+        key("punt", Table(&PUNT), Computed("all defaults"), ""),
+        key("service", Tables(&SERVICE), Computed("none"), ""),
+    ],
+};
+
+static DPDK: Section = Section {
+    path: "dpdk",
+    list: false,
+    live: false,
+    help: "How DPDK's environment (EAL) starts.",
+    keys: &[
+        key(
+            "memory",
+            Choice(&["hugepages", "no-huge"], &[]),
+            Value("\"hugepages\""),
+            "where packet memory comes from; `no-huge` needs no preparation and is about half as fast",
+        ),
+        key(
+            "memory_mb",
+            Integer(64, 1 << 20),
+            Computed("512, or 256 with `no-huge`"),
+            "packet memory in MiB",
+        ),
+        key(
+            "file_prefix",
+            Text,
+            Value("\"rvs\""),
+            "name of EAL's runtime directory; two daemons on one host need two",
+        ),
+        key(
+            "main_cores",
+            Integers(0, 1023),
+            Computed("all online, not isolated cores that run no worker"),
+            "cores for everything that is no worker: control, pump, helpers",
+        ),
+        key(
+            "vdevs",
+            Texts,
+            Value("[]"),
+            "virtual devices that are no ports (members of a bond, say), as DPDK writes them; created before the ports",
+        ),
+        key(
+            "pci",
+            Texts,
+            Value("[]"),
+            "PCI devices besides those of ports that DPDK may touch; every other one is left alone",
+        ),
+        key(
+            "iova",
+            Choice(&["auto", "va", "pa"], &[]),
+            Value("\"auto\""),
+            "addresses that devices use: virtual (needs an IOMMU for PCI ports) or physical; `auto` is `va` without PCI ports and DPDK's choice with them",
+        ),
+        key(
+            "log_level",
+            Texts,
+            Value("[]"),
+            "DPDK's own log levels, such as `lib.eal:info` or `pmd.*:debug`",
+        ),
+        key(
+            "single_file_segments",
+            Boolean,
+            Computed("true if a port is vhost_user on hugepages"),
+            "one file descriptor for all packet memory, as vhost-user backends want",
+        ),
+        key(
+            "telemetry",
+            Boolean,
+            Value("false"),
+            "DPDK's telemetry thread and socket",
+        ),
+        key(
+            "extra_args",
+            Texts,
+            Value("[]"),
+            "more EAL arguments, one word each, passed on unchecked",
+        ),
+    ],
+};
+
+static WORKERS: Section = Section {
+    path: "workers",
+    list: false,
+    live: false,
+    help: "The poll-mode workers and the capacities fixed at start.",
+    keys: &[
+        key(
+            "cores",
+            Integers(0, 1023),
+            Computed("the first isolated core, else the last online one"),
+            "a worker on each of these cores; this version takes one",
+        ),
+        key(
+            "idle",
+            Choice(&["auto", "adaptive", "poll"], &[]),
+            Value("\"auto\""),
+            "when nothing arrives: `poll` on, or `adaptive`: sleep after some empty polls; `auto` polls if any port is a PCI device",
+        ),
+        key(
+            "idle_spin_polls",
+            Integer(1, 1_000_000),
+            Value("64"),
+            "empty polls before the first sleep",
+        ),
+        key(
+            "idle_sleep_us",
+            Integer(1, 10_000),
+            Value("50"),
+            "longest sleep in microseconds; shortened so that the receive ring cannot overflow",
+        ),
+        key(
+            "connections",
+            Integer(1024, 1 << 27),
+            Computed("1000000, or 65536 with `no-huge`"),
+            "capacity of the connection table; at most 160 bytes each",
+        ),
+        key(
+            "max_services",
+            Integer(1, 65_536),
+            Value("4096"),
+            "capacity for virtual services",
+        ),
+        key(
+            "max_servers",
+            Integer(1, 1 << 20),
+            Value("16384"),
+            "capacity for real servers of all services, deleted ones with living connections included",
+        ),
+        key(
+            "max_routes",
+            Integer(16, 1 << 24),
+            Value("1200000"),
+            "capacity for routes mirrored from the kernel",
+        ),
+        key(
+            "max_neighbours",
+            Integer(16, 1 << 20),
+            Value("16384"),
+            "capacity for neighbours mirrored from the kernel",
+        ),
+    ],
+};
+
+static PORT: Section = Section {
+    path: "port",
+    list: true,
+    live: false,
+    help: "A data port. Give exactly one of `pci`, `af_packet`, `af_xdp`, `memif`, `vhost_user`, `pcap`, `null`, `vdev`.",
+    keys: &[
+        key(
+            "name",
+            Text,
+            Required,
+            "name in `rvsadm status` and `rvsadm capture`",
+        ),
+        key(
+            "pci",
+            Text,
+            Computed("none"),
+            "PCI address of a NIC bound to vfio-pci, `0000:03:00.0`",
+        ),
+        key(
+            "af_packet",
+            Text,
+            Computed("none"),
+            "kernel interface, reached by an AF_PACKET socket; works everywhere",
+        ),
+        key(
+            "af_xdp",
+            Text,
+            Computed("none"),
+            "kernel interface, reached by an AF_XDP socket",
+        ),
+        key(
+            "memif",
+            Table(&MEMIF),
+            Computed("none"),
+            "shared-memory port to another process on this host",
+        ),
+        key(
+            "vhost_user",
+            Text,
+            Computed("none"),
+            "path of a vhost-user socket that the other side (a switch, a hypervisor) listens on",
+        ),
+        key(
+            "pcap",
+            Table(&PCAP),
+            Computed("none"),
+            "packets from and to files, for tests",
+        ),
+        key(
+            "null",
+            Table(&NULL),
+            Computed("none"),
+            "no packets, or empty ones as fast as asked, for benches",
+        ),
+        key(
+            "vdev",
+            Text,
+            Computed("none"),
+            "any other virtual device as DPDK writes it, `net_tap0,iface=x0`",
+        ),
+        key(
+            "mac",
+            Text,
+            Computed("chosen by the driver at each start"),
+            "own MAC address; for memif and vhost_user only, other devices have one",
+        ),
+        key(
+            "twin",
+            Text,
+            Computed("`rvs-` and the name of the port"),
+            "name of the kernel device that carries the port's addresses and routes; at most 15 characters",
+        ),
+        key(
+            "mtu",
+            Integer(576, 9216),
+            Value("1500"),
+            "largest packet in bytes, without its Ethernet header; at most 1500 on af_packet, 3542 on af_xdp",
+        ),
+        key(
+            "rx_queues",
+            Integer(1, 64),
+            Value("1"),
+            "receive queues; one per worker",
+        ),
+        key(
+            "rx_descriptors",
+            Integer(64, 32_768),
+            Value("1024"),
+            "receive ring, packets per queue",
+        ),
+        key(
+            "tx_descriptors",
+            Integer(64, 32_768),
+            Value("1024"),
+            "transmit ring, packets per queue",
+        ),
+        key(
+            "promiscuous",
+            Boolean,
+            Value("false"),
+            "receive frames for any MAC; frames that are not ours are dropped all the same",
+        ),
+        key(
+            "rx_csum_fixup",
+            Boolean,
+            Computed("true on af_packet and af_xdp"),
+            "complete TCP and UDP checksums that a virtual peer left to its hardware",
+        ),
+        key(
+            "twin_sysctls",
+            Boolean,
+            Value("true"),
+            "set arp_ignore, arp_announce, rp_filter and send_redirects of the twin to values fit for a load balancer",
+        ),
+    ],
+};
+
+static MEMIF: Section = Section {
+    path: "port.memif",
+    list: false,
+    live: false,
+    help: "Written inline: `memif = { socket = \"/run/rvs/memif.sock\", id = 0, role = \"server\" }`.",
+    keys: &[
+        key("socket", Text, Required, "path of the control socket"),
+        key(
+            "id",
+            Integer(0, u32::MAX as i64),
+            Value("0"),
+            "interface number, the same on both sides",
+        ),
+        key(
+            "role",
+            Choice(
+                &["server", "client"],
+                &[("master", "server"), ("slave", "client")],
+            ),
+            Value("\"client\""),
+            "who makes the socket",
+        ),
+    ],
+};
+
+static PCAP: Section = Section {
+    path: "port.pcap",
+    list: false,
+    live: false,
+    help: "Written inline: `pcap = { rx = \"in.pcap\", tx = \"out.pcap\" }`; either files or an interface.",
+    keys: &[
+        key(
+            "rx",
+            Text,
+            Computed("nothing is received"),
+            "file to read packets from",
+        ),
+        key(
+            "tx",
+            Text,
+            Computed("sent packets are dropped"),
+            "file to write packets to",
+        ),
+        key(
+            "interface",
+            Text,
+            Computed("none"),
+            "kernel interface, by libpcap",
+        ),
+        key(
+            "infinite",
+            Boolean,
+            Value("false"),
+            "read the file over and over",
+        ),
+    ],
+};
+
+static NULL: Section = Section {
+    path: "port.null",
+    list: false,
+    live: false,
+    help: "Written inline: `null = {}`.",
+    keys: &[
+        key(
+            "size",
+            Integer(60, 9216),
+            Value("64"),
+            "bytes of a received packet",
+        ),
+        key(
+            "receive",
+            Boolean,
+            Value("false"),
+            "receive packets (of undefined contents)",
+        ),
+    ],
+};
+
+static KERNEL: Section = Section {
+    path: "kernel",
+    list: false,
+    live: false,
+    help: "What is mirrored from the kernel: routes and neighbours stay the kernel's.",
+    keys: &[
+        key(
+            "table",
+            ChoiceOrInteger(&["main"], 1, u32::MAX as i64),
+            Value("\"main\""),
+            "routing table to mirror: `\"main\"` or its number",
+        ),
+        key(
+            "vrf",
+            Text,
+            Computed("none"),
+            "mirror the table of this VRF device instead; the twins must be enslaved to it",
+        ),
+        key(
+            "neighbour_refresh_s",
+            Integer(1, 3600),
+            Value("20"),
+            "seconds between probes that keep the MACs of servers and gateways known",
+        ),
+        key(
+            "netlink_buffer_kib",
+            Integer(64, 1 << 20),
+            Value("8192"),
+            "receive buffer of the netlink socket in KiB; a full routing table that flaps needs it",
+        ),
+    ],
+};
+
+static ADMIN: Section = Section {
+    path: "admin",
+    list: false,
+    live: false,
+    help: "The socket that `rvsadm` speaks to. Who may write to it rules the load balancer.",
+    keys: &[
+        key(
+            "socket",
+            Text,
+            Value("\"/run/rvs/rvsd.sock\""),
+            "path, absolute",
+        ),
+        key("mode", Text, Value("\"0600\""), "permissions, octal"),
+        key(
+            "group",
+            Text,
+            Computed("the daemon's"),
+            "group of the socket",
+        ),
+    ],
+};
+
+static LOG: Section = Section {
+    path: "log",
+    list: false,
+    live: false,
+    help: "The daemon's log.",
+    keys: &[
+        key(
+            "format",
+            Choice(&["human", "json"], &[]),
+            Value("\"human\""),
+            "form of a line",
+        ),
+        key(
+            "filter",
+            Text,
+            Value("\"info\""),
+            "level, and exceptions by module: `info,control::netlink=debug`",
+        ),
+        key(
+            "file",
+            Text,
+            Computed("standard error"),
+            "file to append to",
+        ),
+    ],
+};
+
+static IPVS: Section = Section {
+    path: "ipvs",
+    list: false,
+    live: true,
+    help: "Timeouts, and settings named as the kernel's sysctls (`net.ipv4.vs.*` and, for the last two, `net.ipv4.*`).",
+    keys: &[
+        key(
+            "tcp_timeout",
+            Integer(1, MAX_TIMEOUT),
+            Value("900"),
+            "seconds, TCP ESTABLISHED (`rvsadm --set`)",
+        ),
+        key(
+            "tcp_fin_timeout",
+            Integer(1, MAX_TIMEOUT),
+            Value("120"),
+            "seconds, TCP FIN_WAIT (`rvsadm --set`)",
+        ),
+        key(
+            "udp_timeout",
+            Integer(1, MAX_TIMEOUT),
+            Value("300"),
+            "seconds, UDP (`rvsadm --set`)",
+        ),
+        key(
+            "expire_nodest_conn",
+            Boolean,
+            Value("false"),
+            "end connections of a deleted server at their next packet instead of dropping the packet",
+        ),
+        key(
+            "conn_reuse_mode",
+            Integer(0, 3),
+            Value("1"),
+            "what a SYN on a closing connection does, bits: 1 schedule anew, 2 also in FIN_WAIT seen from one side",
+        ),
+        key(
+            "sloppy_tcp",
+            Boolean,
+            Value("false"),
+            "schedule TCP packets other than SYN, too",
+        ),
+        key(
+            "pmtu_disc",
+            Boolean,
+            Value("true"),
+            "path MTU discovery in tunnels",
+        ),
+        key(
+            "nat_icmp_send",
+            Boolean,
+            Value("false"),
+            "answer packets of NAT servers that belong to no connection with port unreachable",
+        ),
+        key(
+            "icmp_msgs_per_sec",
+            Integer(1, 10_000_000),
+            Value("1000"),
+            "ICMP answers of ours per second",
+        ),
+        key(
+            "icmp_msgs_burst",
+            Integer(1, 1_000_000),
+            Value("50"),
+            "ICMP answers of ours in one burst",
+        ),
+    ],
+};
+
+static PUNT: Section = Section {
+    path: "punt",
+    list: false,
+    live: true,
+    help: "Packets per second that may go to the kernel twins, by class; 0 is no limit. The first class is served first.",
+    keys: &[
+        key(
+            "control",
+            Integer(0, u32::MAX as i64),
+            Value("20000"),
+            "VRRP, ARP, neighbour discovery",
+        ),
+        key(
+            "routing",
+            Integer(0, u32::MAX as i64),
+            Value("50000"),
+            "BGP and BFD",
+        ),
+        key(
+            "host",
+            Integer(0, u32::MAX as i64),
+            Value("100000"),
+            "to an address of this host: checks, SSH, echo",
+        ),
+        key(
+            "transit",
+            Integer(0, u32::MAX as i64),
+            Value("200000"),
+            "packets the kernel is to forward",
+        ),
+    ],
+};
+
+static SERVICE: Section = Section {
+    path: "service",
+    list: true,
+    live: true,
+    help: "A virtual service. It is live while the host holds the address (on a twin, or by a `local` route).",
+    keys: &[
+        key(
+            "protocol",
+            Choice(&["tcp", "udp"], &[]),
+            Required,
+            "transport protocol",
+        ),
+        key("address", Text, Required, "virtual address, IPv4 or IPv6"),
+        key("port", Integer(0, 65_535), Required, "virtual port"),
+        key(
+            "scheduler",
+            Choice(SCHEDULERS, &[]),
+            Value("\"wlc\""),
+            "how a server is chosen",
+        ),
+        key(
+            "one_packet",
+            Boolean,
+            Value("false"),
+            "choose anew for every packet (UDP)",
+        ),
+        key(
+            "server",
+            Tables(&SERVER),
+            Computed("none"),
+            "real servers, `[[service.server]]`",
+        ),
+    ],
+};
+
+static SERVER: Section = Section {
+    path: "service.server",
+    list: true,
+    live: true,
+    help: "A real server of the service above it. Servers are added in the order of the file; as in IPVS the newest one is first in the list and wins ties.",
+    keys: &[
+        key("address", Text, Required, "real address"),
+        key(
+            "port",
+            Integer(0, 65_535),
+            Computed("port of the service"),
+            "real port; `dr` and `tun` keep the service's",
+        ),
+        key(
+            "method",
+            Choice(
+                &["nat", "dr", "tun"],
+                &[
+                    ("masq", "nat"),
+                    ("masquerade", "nat"),
+                    ("masquerading", "nat"),
+                    ("route", "dr"),
+                    ("gate", "dr"),
+                    ("gatewaying", "dr"),
+                    ("tunnel", "tun"),
+                    ("ipip", "tun"),
+                ],
+            ),
+            Value("\"dr\""),
+            "how packets reach it: `nat`, `dr` (direct routing) or `tun` (IP in IP); ipvsadm's `masq`, `route`, `tunnel` mean the same",
+        ),
+        key(
+            "weight",
+            Integer(0, MAX_WEIGHT),
+            Value("1"),
+            "share of new connections; 0 gives it none",
+        ),
+        key(
+            "upper",
+            Integer(0, MAX_WEIGHT),
+            Value("0"),
+            "no new connections from this many on; 0 is no limit",
+        ),
+        key(
+            "lower",
+            Integer(0, MAX_WEIGHT),
+            Value("0"),
+            "new connections again below this many; 0 is three quarters of `upper`",
+        ),
+        key(
+            "state",
+            Choice(&["up", "drain"], &[]),
+            Value("\"up\""),
+            "`drain`: no new connections whatever the weight, existing ones go on",
+        ),
+    ],
+};
+
+/// Keys that people bring along from elsewhere, and what to say about them:
+/// (section, key, what to do).
+pub const HINTS: &[(&str, &str, &str)] = &[
+    ("", "vrrp", LATER),
+    ("", "healthcheck", LATER),
+    ("", "sync", LATER),
+    ("", "virtual_server", "write [[service]]"),
+    ("", "ports", "write [[port]], once per port"),
+    ("", "services", "write [[service]], once per service"),
+    ("service", "persistent", LATER),
+    ("service", "persistence_timeout", LATER),
+    ("service", "persistence_engine", LATER),
+    ("service", "netmask", LATER),
+    ("service", "fwmark", LATER),
+    ("service", "scheduler_flags", LATER),
+    ("service", "healthcheck", LATER),
+    ("service", "ops", "the key is called \"one_packet\""),
+    ("service", "lb_algo", "the key is called \"scheduler\""),
+    ("service", "real_server", "write [[service.server]]"),
+    ("service.server", "healthcheck", LATER),
+    ("service.server", "tun_type", LATER),
+    ("service.server", "lb_kind", "the key is called \"method\""),
+    (
+        "service.server",
+        "forwarding",
+        "the key is called \"method\"",
+    ),
+    (
+        "service.server",
+        "u_threshold",
+        "the key is called \"upper\"",
+    ),
+    (
+        "service.server",
+        "l_threshold",
+        "the key is called \"lower\"",
+    ),
+    (
+        "port",
+        "device",
+        "write the device itself: pci = \"0000:03:00.0\" or af_packet = \"eth1\"",
+    ),
+    ("workers", "count", "name the cores: cores = [1]"),
+    ("log", "level", "the key is called \"filter\""),
+];
+
+const LATER: &str = "not supported by this version; remove it";
+
+/// Sections in the order of the file, nested ones after their parent.
+pub fn sections() -> Vec<&'static Section> {
+    fn walk(section: &'static Section, out: &mut Vec<&'static Section>) {
+        for key in section.keys {
+            if let Table(inner) | Tables(inner) = key.kind {
+                out.push(inner);
+                walk(inner, out);
+            }
+        }
+    }
+    let mut out = Vec::new();
+    walk(&ROOT, &mut out);
+    out
+}
+
+impl Section {
+    /// As it is written: `[dpdk]`, `[[port]]`.
+    pub fn heading(&self) -> String {
+        match (self.path, self.list) {
+            ("", _) => "the file".into(),
+            (path, true) => format!("[[{path}]]"),
+            (path, false) => format!("[{path}]"),
+        }
+    }
+
+    /// A key by its name.
+    pub fn key(&self, name: &str) -> Option<&'static Key> {
+        self.keys.iter().find(|k| k.name == name)
+    }
+}
+
+impl Kind {
+    /// In words, for messages and the reference.
+    pub fn describe(&self) -> String {
+        match self {
+            Text => "text".into(),
+            Choice(words, _) => quoted(words),
+            Integer(min, max) => format!("integer from {min} to {max}"),
+            ChoiceOrInteger(words, min, max) => {
+                format!("{} or integer from {min} to {max}", quoted(words))
+            }
+            Boolean => "true or false".into(),
+            Texts => "list of texts".into(),
+            Integers(min, max) => format!("list of integers from {min} to {max}"),
+            Table(_) => "table".into(),
+            Tables(_) => "list of tables".into(),
+        }
+    }
+}
+
+fn quoted(words: &[&str]) -> String {
+    words
+        .iter()
+        .map(|w| format!("\"{w}\""))
+        .collect::<Vec<_>>()
+        .join(", ")
+}
+
+/// The tables of `docs/configuration.md`.
+pub fn reference() -> String {
+    let mut out = String::new();
+    for section in sections() {
+        let when = if section.live {
+            "A reload applies changes."
+        } else {
+            "Changes need a restart."
+        };
+        let _ = write!(
+            out,
+            "### `{}`\n\n{} {when}\n\n",
+            section.heading(),
+            section.help
+        );
+        out.push_str("| key | type | default | meaning |\n| --- | --- | --- | --- |\n");
+        for key in section.keys {
+            let default = match key.default {
+                Value(text) => format!("`{text}`"),
+                Computed(words) => words.to_owned(),
+                Required => "required".to_owned(),
+            };
+            let kind = key.kind.describe();
+            let _ = writeln!(
+                out,
+                "| `{}` | {kind} | {default} | {} |",
+                key.name, key.help
+            );
+        }
+        out.push('\n');
+    }
+    out
+}
