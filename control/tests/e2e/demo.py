@@ -7,11 +7,9 @@ It ends with status 0 only if every request was answered and rvsd's counters acc
 import shlex
 import sys
 import time
-import tomllib
-from pathlib import Path
 
 sys.dont_write_bytecode = True
-from lab import BIN, CLIENT, FRONT, METHOD, REPO, VIPS, Died, Failure, Lab, at, check, end_on_signals, \
+from lab import BIN, CLIENT, FRONT, METHOD, REPO, VIPS, Died, Failure, Lab, at, check, end_on_signals, need_build, \
     payload_sums, remove_leftovers, wait_for  # noqa: E402
 
 CONFIG = REPO / "configs" / "demo.toml"
@@ -59,15 +57,19 @@ class Demo:
     def start(self):
         lab = self.lab
         command(f"rvsd {CONFIG.relative_to(REPO)}        # in the balancer's namespace, where ip_forward is 0")
-        lab.config, lab.socket = CONFIG, Path(tomllib.loads(CONFIG.read_text())["admin"]["socket"])
-        lab.rvsd = lab.lb.spawn([BIN / "rvsd", CONFIG], "rvsd")
+        # The file's own paths, but private to this demo: another rvsd on this machine is not disturbed.
+        private = lab.dir / "run"
+        private.mkdir()
+        lab.socket = private / "rvsd.sock"
+        script = 'mkdir -p /run/rvs /run/dpdk; mount --bind "$1" /run/rvs; mount -t tmpfs none /run/dpdk; exec "$2" "$3"'
+        lab.rvsd = lab.lb.spawn(["sh", "-ec", script, "sh", private, BIN / "rvsd", CONFIG], "rvsd")
         lab.wait_ready()
-        say("""rvsd drives f0 and b0 with DPDK. For each it keeps a kernel twin, tf0 and tb0: addresses and routes
-               live there and are managed with `ip` as ever.""")
+        say("""rvsd drives f0 and b0 with DPDK. For each it keeps a kernel twin, rvs-front and rvs-back: addresses
+               and routes live there and are managed with `ip` as ever.""")
         for mode, vips in VIPS.items():
             for vip in vips:
-                command(f"ip address add {vip}/{128 if ':' in vip else 32} dev tf0        # the {mode.upper()} service's address")
-        lab.put_addresses()
+                command(f"ip address add {vip}/{128 if ':' in vip else 32} dev rvs-front        # the {mode.upper()} service's address")
+        lab.put_addresses("rvs-front", "rvs-back")
 
     def mode(self, mode, explanation):
         title({"nat": "NAT", "dr": "Direct routing", "tun": "IP-in-IP tunnel"}[mode])
@@ -127,6 +129,7 @@ class Demo:
 
 def main():
     began = time.monotonic()
+    need_build()
     end_on_signals()
     remove_leftovers()
     title("RVS demo: a client, a balancer, three servers")

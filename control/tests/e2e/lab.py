@@ -341,7 +341,7 @@ class Lab:
 
     def wait_ready(self):
         wait_for("rvsd to answer `rvsadm status`",
-                 lambda: self.adm_result("status").returncode == 0 or self._died(self.rvsd), 30)
+                 lambda: self._died(self.rvsd) or self.adm_result("status").returncode == 0, 30)
 
     def put_addresses(self, front="tf0", back="tb0", space=None):
         """Addresses of the balancer and the VIPs, on the twins, by `ip`, as an operator would."""
@@ -590,6 +590,12 @@ def service_text(protocol, address, number, scheduler, servers):
     for real, real_port, method, weight in servers:
         text += f'[[service.server]]\naddress = "{real}"\nport = {real_port}\nmethod = "{method}"\nweight = {weight}\n'
     return text
+
+
+def need_build():
+    for program in ("rvsd", "rvsadm"):
+        if not (BIN / program).exists():
+            sys.exit(f"{BIN / program} is missing: run \"make build\" first")
 
 
 def need_programs(*names):

@@ -19,7 +19,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 sys.dont_write_bytecode = True
-from lab import Died, Failure, Lab, PATIENCE, Skip, end_on_signals, remove_leftovers  # noqa: E402
+from lab import Died, Failure, Lab, PATIENCE, Skip, end_on_signals, need_build, remove_leftovers  # noqa: E402
 
 
 def tests(filters, inside):
@@ -73,6 +73,7 @@ def main():
         for name, function in chosen:
             print(f"{name:45} {inspect.getdoc(function).splitlines()[0]}")
         return 0
+    need_build()
     end_on_signals()
     remove_leftovers()
     counts, began = {"passed": 0, "failed": 0, "skipped": 0}, time.monotonic()
