@@ -1,0 +1,213 @@
+//! The connection table against a plain map, and an index rebuilt by scan against the index.
+
+use std::collections::HashMap;
+
+use dataplane::addr::{Addr, Endpoint};
+use dataplane::conn::region::{attach, create};
+use dataplane::conn::{HashKey, Layout, NewConnection, Shard, Side};
+use dataplane::service::{DestId, ForwardingMethod, Protocol};
+use dataplane::time::Ticks;
+use proptest::prelude::*;
+
+const KEY: HashKey = HashKey([
+    0x243f_6a88_85a3_08d3,
+    0x1319_8a2e_0370_7345,
+    0xa409_3822_299f_31d1,
+    0x082e_fa98_ec4e_6c89,
+]);
+const BOOT: [u8; 16] = *b"one boot id only";
+
+/// Memory for a layout: leaked, as a region lives as long as its process.
+fn memory(layout: Layout) -> &'static mut [u8] {
+    let bytes = vec![0u8; layout.bytes() + 64].leak();
+    let skip = bytes.as_ptr().align_offset(64);
+    &mut bytes[skip..skip + layout.bytes()]
+}
+
+fn connection(n: u32, v6: bool, method: ForwardingMethod) -> NewConnection {
+    let addr = |net: u8, host: u32| {
+        if v6 {
+            let mut b = [0; 16];
+            b[0] = 0xfd;
+            b[1] = net;
+            b[12..].copy_from_slice(&host.to_be_bytes());
+            Addr::v6(b)
+        } else {
+            Addr::v4([10, net, (host >> 8) as u8, host as u8])
+        }
+    };
+    NewConnection {
+        protocol: if n % 3 == 0 {
+            Protocol::Udp
+        } else {
+            Protocol::Tcp
+        },
+        client: Endpoint::new(addr(1, n % 50), 1000 + (n / 50) as u16),
+        virtual_: Endpoint::new(addr(0, n % 2), 80),
+        dest: Endpoint::new(addr(2, n % 7), 8080),
+        dest_id: DestId(n % 7),
+        method,
+        flags: 0,
+    }
+}
+
+fn find(shards: &[Shard], c: &NewConnection, side: Side) -> Option<(usize, u32)> {
+    let other = match (side, c.method) {
+        (Side::Reply, ForwardingMethod::Masquerade) => c.dest,
+        _ => c.virtual_,
+    };
+    let protocol = c.protocol.number();
+    let hash = KEY.hash(
+        protocol,
+        &c.client.addr,
+        c.client.port,
+        &other.addr,
+        other.port,
+    );
+    let shard = hash.shard as usize;
+    Some((
+        shard,
+        shards[shard].lookup(hash, side, protocol, &c.client, &other)?,
+    ))
+}
+
+fn shard_of(c: &NewConnection) -> usize {
+    let (a, b) = (c.client, c.virtual_);
+    KEY.hash(c.protocol.number(), &a.addr, a.port, &b.addr, b.port)
+        .shard as usize
+}
+
+#[derive(Clone, Debug)]
+enum Op {
+    Insert(u32, bool, bool),
+    Remove(u32),
+    Wait(u32),
+}
+
+fn ops() -> impl Strategy<Value = Vec<Op>> {
+    let op = prop_oneof![
+        4 => (0..3000u32, any::<bool>(), any::<bool>()).prop_map(|(n, v6, nat)| Op::Insert(n, v6, nat)),
+        2 => (0..3000u32).prop_map(Op::Remove),
+        1 => (1..4000u32).prop_map(Op::Wait),
+    ];
+    proptest::collection::vec(op, 1..600)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// Random insertions, removals and expiries leave the table and a map with the same
+    /// connections, and a scan rebuilds the very same index.
+    #[test]
+    fn agrees_with_a_map(ops in ops()) {
+        let layout = Layout::for_connections(1024);
+        let region = memory(layout);
+        let mut shards = create(region, layout, KEY, BOOT, Ticks(0)).unwrap();
+        let mut model: HashMap<u32, (NewConnection, u32, usize)> = HashMap::new();
+        let mut now = 0u32;
+        for op in ops {
+            match op {
+                Op::Insert(n, v6, nat) => {
+                    let method = if nat { ForwardingMethod::Masquerade } else { ForwardingMethod::DirectRoute };
+                    let c = connection(n, v6, method);
+                    if model.contains_key(&n) { continue; }
+                    let at = shard_of(&c);
+                    let full = shards[at].len() == shards[at].capacity();
+                    match shards[at].insert(&c) {
+                        Some(i) => {
+                            let deadline = now + 1 + n % 9000;
+                            shards[at].entry_mut(i).unwrap().deadline = deadline;
+                            shards[at].rearm(i, n % 4 == 0);
+                            model.insert(n, (c, deadline, at));
+                        }
+                        None => prop_assert!(full, "refused although there was room"),
+                    }
+                }
+                Op::Remove(n) => {
+                    if let Some((c, _, _)) = model.remove(&n) {
+                        let (at, i) = find(&shards, &c, Side::Request).expect("present");
+                        shards[at].remove(i);
+                    }
+                }
+                Op::Wait(ticks) => {
+                    now += ticks;
+                    for shard in &mut shards {
+                        let mut budget = u32::MAX;
+                        while let Some(i) = shard.next_due(Ticks(now), &mut budget) {
+                            prop_assert!(shard.entry(i).unwrap().deadline <= now, "expired early");
+                            shard.remove(i);
+                        }
+                    }
+                    // Slots are 250 ms (32 ticks) wide, so an entry may live that much longer.
+                    model.retain(|_, (c, deadline, _)| {
+                        *deadline > now || find(&shards, c, Side::Request).is_some_and(|_| *deadline + 32 > now)
+                    });
+                }
+            }
+        }
+        let total: u32 = shards.iter().map(Shard::len).sum();
+        prop_assert_eq!(total as usize, model.len());
+        for (c, _, at) in model.values() {
+            let request = find(&shards, c, Side::Request);
+            prop_assert!(request.is_some_and(|(s, _)| s == *at));
+            prop_assert_eq!(find(&shards, c, Side::Reply), request);
+            let entry = shards[*at].entry(request.unwrap().1).unwrap();
+            prop_assert_eq!(entry.client(), c.client);
+            prop_assert_eq!(entry.virtual_(), c.virtual_);
+            prop_assert_eq!(entry.dest(), c.dest);
+        }
+        let mut contents: Vec<Vec<u32>> = shards.iter().map(Shard::index_contents).collect();
+        for (shard, before) in shards.iter_mut().zip(&mut contents) {
+            shard.rebuild();
+            prop_assert_eq!(&shard.index_contents(), before);
+        }
+        for (c, _, _) in model.values() {
+            prop_assert!(find(&shards, c, Side::Request).is_some());
+        }
+    }
+}
+
+#[test]
+fn a_full_shard_refuses_and_recovers() {
+    let layout = Layout::for_connections(128 * 8);
+    let mut shards = create(memory(layout), layout, KEY, BOOT, Ticks(0)).unwrap();
+    let mut inserted = Vec::new();
+    let mut n = 0;
+    while inserted.len() < 8 {
+        let c = connection(n, false, ForwardingMethod::Masquerade);
+        if shard_of(&c) == 0 {
+            inserted.push((c, shards[0].insert(&c).expect("room for eight")));
+        }
+        n += 1;
+    }
+    let extra = (n..)
+        .map(|n| connection(n, false, ForwardingMethod::Masquerade))
+        .find(|c| shard_of(c) == 0)
+        .unwrap();
+    assert_eq!(shards[0].insert(&extra), None);
+    for (c, i) in &inserted {
+        assert_eq!(find(&shards, c, Side::Reply), Some((0, *i)));
+    }
+    shards[0].remove(inserted[3].1);
+    assert!(shards[0].insert(&extra).is_some());
+}
+
+#[test]
+fn a_region_is_only_taken_over_when_it_is_ours() {
+    let layout = Layout::for_connections(1000);
+    assert!(
+        attach(memory(layout), BOOT, Ticks(0)).is_err(),
+        "an empty region has no header"
+    );
+    let small = Layout::for_connections(128);
+    let short = memory(small);
+    assert!(create(short, layout, KEY, BOOT, Ticks(0)).is_err());
+}
+
+#[test]
+fn sizes_are_within_their_limits() {
+    let layout = Layout::for_connections(1_000_000);
+    let each = layout.bytes() as f64 / f64::from(layout.capacity());
+    assert!(each <= 144.0, "{each} bytes a connection");
+    assert!(layout.capacity() >= 1_000_000);
+}
