@@ -1,5 +1,26 @@
 //! The control side of RVS: desired state, admin API, configuration, netlink.
 #![forbid(unsafe_code)]
 
+pub mod admin;
 pub mod api;
+pub mod clock;
 pub mod config;
+#[cfg(test)]
+mod fake;
+pub mod files;
+pub mod host;
+pub mod ids;
+pub mod logging;
+pub mod model;
+pub mod reactor;
+pub mod reload;
+pub mod schedulers;
+pub mod server;
+pub mod state;
+pub mod stats;
+pub mod status;
+pub mod timers;
+pub mod trash;
+pub mod update;
+pub mod watchdog;
+pub mod workers;

@@ -1,0 +1,568 @@
+//! Requests into answers: what each admin action does to the state, and what it waits for.
+//!
+//! A change is answered when every worker has taken it over. Listings are made as the client
+//! takes them. File work and captures run on helper threads and answer later.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use dataplane::command::{ConnectionBatch, ConnectionView, DumpCursor};
+use dataplane::service::Protocol;
+use dataplane::time::Instant;
+
+use crate::api::{self, ConnectionRow, ErrorKind, Request, Response};
+use crate::config::{self, Config, Mistake, OperatorState, Running, save::SaveError};
+use crate::files::Files;
+use crate::model::{self, Author, Change, Refusal};
+use crate::server::{ClientId, Server};
+use crate::state::State;
+use crate::workers::{self, Progress, Ticket, WorkerRefusal};
+
+/// How long workers may take for a change, or for a batch of a listing.
+pub const DEADLINE: Duration = Duration::from_secs(2);
+
+/// Frames of a listing made for one client in one turn of the loop.
+const FRAMES_PER_TURN: usize = 4;
+
+/// What a client waits for.
+enum Pending {
+    /// Every worker to reach a generation.
+    Applied {
+        generation: u64,
+        deadline: Instant,
+        answer: Response,
+    },
+    /// Room for more frames of a listing that is at hand.
+    Frames(std::iter::Peekable<Box<dyn Iterator<Item = Vec<u8>>>>),
+    /// Connections, batch by batch.
+    Dump(Dump),
+    /// Its turn on the file thread, or the result from there.
+    Files,
+}
+
+struct Dump {
+    worker: usize,
+    cursor: DumpCursor,
+    under_way: Option<(Ticket, Instant)>,
+    spare: Option<Box<ConnectionBatch>>,
+}
+
+/// Who wants something done with the configuration file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asker {
+    /// A client, who gets the answer.
+    Client(ClientId),
+    /// SIGHUP; the answer goes to the log.
+    Signal,
+}
+
+/// Something to be done with the configuration file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wish {
+    Reload { discard_live: bool },
+    Diff,
+    Save,
+}
+
+/// What the file thread came back with.
+pub enum FileResult {
+    /// The file as it is now.
+    Loaded {
+        /// The file wins over live changes.
+        discard_live: bool,
+        /// What is in it.
+        config: Result<Box<Config>, Vec<Mistake>>,
+    },
+    /// File against running, as text.
+    Compared(Result<String, Vec<Mistake>>),
+    /// The file as it was written.
+    Saved(Result<Box<Config>, SaveError>),
+}
+
+/// A reload asked for by a signal has ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SignalReload(pub Result<String, String>);
+
+/// Answers under way.
+pub struct Admin {
+    pending: BTreeMap<ClientId, Pending>,
+    files: Files<FileResult>,
+    wishes: VecDeque<(Asker, Wish)>,
+    /// Whose job is on the file thread.
+    asker: Option<Asker>,
+    signalled: Vec<SignalReload>,
+}
+
+impl Admin {
+    /// Nothing is under way.
+    pub fn new(files: Files<FileResult>) -> Admin {
+        Admin {
+            pending: BTreeMap::new(),
+            files,
+            wishes: VecDeque::new(),
+            asker: None,
+            signalled: Vec::new(),
+        }
+    }
+
+    /// Begins with a request; its answer comes now or later.
+    pub fn request(
+        &mut self,
+        now: Instant,
+        state: &mut State,
+        server: &mut Server,
+        client: ClientId,
+        request: Request,
+    ) {
+        let wish = match &request {
+            Request::Reload { discard_live } => Some(Wish::Reload {
+                discard_live: *discard_live,
+            }),
+            Request::Diff => Some(Wish::Diff),
+            Request::Save => Some(Wish::Save),
+            _ => None,
+        };
+        if let Some(wish) = wish {
+            self.pending.insert(client, Pending::Files);
+            self.wishes.push_back((Asker::Client(client), wish));
+            self.start_file_job(state);
+            return;
+        }
+        match begin(now, state, request) {
+            Begun::Answer(response) => server.answer(now, client, &response),
+            Begun::Wait(pending) => {
+                self.pending.insert(client, pending);
+            }
+        }
+    }
+
+    /// A connection is gone.
+    pub fn forget(&mut self, client: ClientId) {
+        self.pending.remove(&client);
+        self.wishes
+            .retain(|(asker, _)| *asker != Asker::Client(client));
+    }
+
+    /// SIGHUP.
+    pub fn reload_by_signal(&mut self, state: &State) {
+        self.wishes.push_back((
+            Asker::Signal,
+            Wish::Reload {
+                discard_live: false,
+            },
+        ));
+        self.start_file_job(state);
+    }
+
+    /// Reloads by signal that have ended.
+    pub fn take_signalled(&mut self) -> Vec<SignalReload> {
+        std::mem::take(&mut self.signalled)
+    }
+
+    fn start_file_job(&mut self, state: &State) {
+        if self.files.is_busy() {
+            return;
+        }
+        let Some((asker, wish)) = self.wishes.pop_front() else {
+            return;
+        };
+        let job = file_job(wish, Arc::clone(&state.config), state.model.running());
+        // It is idle, as was checked.
+        if self.files.run(job).is_ok() {
+            self.asker = Some(asker);
+        }
+    }
+
+    /// Takes what the file thread brought, and gives it the next job.
+    pub fn collect_files(&mut self, now: Instant, state: &mut State, server: &mut Server) {
+        while let Some(result) = self.files.take() {
+            let asker = self.asker.take();
+            let outcome = finish_file_job(now, state, result);
+            match asker {
+                None => {}
+                Some(Asker::Signal) => {
+                    let told = match outcome {
+                        Ok((text, _)) => Ok(text),
+                        Err(refusal) => Err(refusal.message),
+                    };
+                    self.signalled.push(SignalReload(told));
+                }
+                Some(Asker::Client(client)) => match outcome {
+                    Ok((text, generation)) if self.pending.contains_key(&client) => {
+                        let answer = Response::Text { text };
+                        let deadline = now + DEADLINE;
+                        self.pending.insert(
+                            client,
+                            Pending::Applied {
+                                generation,
+                                deadline,
+                                answer,
+                            },
+                        );
+                    }
+                    Ok(_) => {}
+                    Err(refusal) => {
+                        self.pending.remove(&client);
+                        server.answer(now, client, &error(refusal));
+                    }
+                },
+            }
+            self.start_file_job(state);
+        }
+    }
+
+    /// Passes on what the workers sent back.
+    pub fn on_progress(
+        &mut self,
+        now: Instant,
+        server: &mut Server,
+        workers: usize,
+        came: Progress,
+    ) {
+        for refusal in came.refusals {
+            self.on_refusal(now, server, &refusal);
+        }
+        for (ticket, batch) in came.batches {
+            self.on_batch(now, server, workers, ticket, batch);
+        }
+    }
+
+    fn on_refusal(&mut self, now: Instant, server: &mut Server, refusal: &WorkerRefusal) {
+        // The update that a client waits for is the newest of its change; it was refused if any
+        // up to it was.
+        let waiting = self.pending.iter().find(|(_, p)| {
+            matches!(p, Pending::Applied { generation, .. } if refusal.generation <= *generation)
+        });
+        if let Some(client) = waiting.map(|(client, _)| *client) {
+            self.pending.remove(&client);
+            let message = format!(
+                "worker {} refused the change: {}",
+                refusal.worker, refusal.reason
+            );
+            server.answer(
+                now,
+                client,
+                &Response::Error {
+                    error: ErrorKind::Failed,
+                    message,
+                },
+            );
+        }
+    }
+
+    fn on_batch(
+        &mut self,
+        now: Instant,
+        server: &mut Server,
+        workers: usize,
+        ticket: Ticket,
+        mut batch: Box<ConnectionBatch>,
+    ) {
+        let found = self
+            .pending
+            .iter_mut()
+            .find_map(|(client, pending)| match pending {
+                Pending::Dump(dump) if dump.under_way.is_some_and(|(t, _)| t == ticket) => {
+                    Some((*client, dump))
+                }
+                _ => None,
+            });
+        // Its client is gone.
+        let Some((client, dump)) = found else { return };
+        let rows: Vec<ConnectionRow> = batch.rows.iter().map(row).collect();
+        dump.under_way = None;
+        dump.cursor = batch.cursor;
+        if batch.cursor.done {
+            dump.worker += 1;
+            dump.cursor = DumpCursor::default();
+        }
+        batch.rows.clear();
+        dump.spare = Some(batch);
+        let more = dump.worker < workers;
+        if more && rows.is_empty() {
+            return;
+        }
+        server.answer(now, client, &Response::Connections { rows, more });
+        if !more {
+            self.pending.remove(&client);
+        }
+    }
+
+    /// Goes on with every answer that can; true if some can go on at once.
+    pub fn advance(&mut self, now: Instant, state: &mut State, server: &mut Server) -> bool {
+        let applied = state.workers.applied();
+        let mut more = false;
+        self.pending.retain(|client, pending| match pending {
+            Pending::Files => true,
+            Pending::Applied {
+                generation, answer, ..
+            } if applied >= *generation => {
+                server.answer(now, *client, answer);
+                false
+            }
+            Pending::Applied { deadline, .. } if now >= *deadline => {
+                let message = format!(
+                    "worker {:?} did not take the change over within {} s; it is queued and takes \
+                     effect when the worker goes on",
+                    state.workers.laggards(),
+                    DEADLINE.as_secs()
+                );
+                server.answer(
+                    now,
+                    *client,
+                    &Response::Error {
+                        error: ErrorKind::Busy,
+                        message,
+                    },
+                );
+                false
+            }
+            Pending::Applied { .. } => true,
+            Pending::Frames(frames) => {
+                for _ in 0..FRAMES_PER_TURN {
+                    if !server.has_room(*client) {
+                        return true;
+                    }
+                    let Some(frame) = frames.next() else {
+                        return false;
+                    };
+                    let is_last = frames.peek().is_none();
+                    server.push(now, *client, &frame, is_last);
+                    if is_last {
+                        return false;
+                    }
+                }
+                more = true;
+                true
+            }
+            Pending::Dump(dump) => match dump.advance(now, state, server.has_room(*client)) {
+                Ok(()) => true,
+                Err(refusal) => {
+                    server.answer(now, *client, &error(refusal));
+                    false
+                }
+            },
+        });
+        more
+    }
+}
+
+impl Dump {
+    fn advance(&mut self, now: Instant, state: &mut State, has_room: bool) -> Result<(), Refusal> {
+        if let Some((_, since)) = self.under_way {
+            if now.since(since) < DEADLINE {
+                return Ok(());
+            }
+            return Err(Refusal::new(
+                ErrorKind::Busy,
+                format!(
+                    "worker {} did not list its connections within {} s",
+                    self.worker,
+                    DEADLINE.as_secs()
+                ),
+            ));
+        }
+        if !has_room {
+            return Ok(());
+        }
+        let mut batch = self.spare.take().unwrap_or_else(workers::batch);
+        batch.cursor = self.cursor;
+        match state.workers.fill(self.worker, batch) {
+            Ok(ticket) => self.under_way = Some((ticket, now)),
+            // Its ring is full: the next turn tries again.
+            Err(batch) => self.spare = Some(batch),
+        }
+        Ok(())
+    }
+}
+
+enum Begun {
+    Answer(Response),
+    Wait(Pending),
+}
+
+fn begin(now: Instant, state: &mut State, request: Request) -> Begun {
+    let up = OperatorState::Up;
+    let change = match request {
+        Request::AddService { service, spec } => Change::AddService(service, spec),
+        Request::EditService { service, spec } => Change::EditService(service, spec),
+        Request::DeleteService { service } => Change::DeleteService(service),
+        Request::Clear => Change::Clear,
+        Request::AddServer {
+            service,
+            server,
+            spec,
+        } => Change::AddServer(service, server, spec, up),
+        Request::EditServer {
+            service,
+            server,
+            spec,
+        } => Change::EditServer(service, server, spec, up),
+        Request::DeleteServer { service, server } => Change::DeleteServer(service, server),
+        Request::ListServices { service } => return list(state, service),
+        Request::ListConnections => return dump(state),
+        Request::GetTimeouts => {
+            let t = state.model.settings().timeouts;
+            return Begun::Answer(Response::Timeouts {
+                tcp: t.tcp,
+                tcp_fin: t.tcp_fin,
+                udp: t.udp,
+            });
+        }
+        Request::SetTimeouts { tcp, tcp_fin, udp } => {
+            return match state.model.set_timeouts(tcp, tcp_fin, udp) {
+                Ok(()) => commit(now, state, Vec::new()),
+                Err(refusal) => Begun::Answer(error(refusal)),
+            };
+        }
+        Request::Zero { service } => {
+            return Begun::Answer(match state.model.zero(service) {
+                Ok(()) => Response::Ok {
+                    warnings: Vec::new(),
+                },
+                Err(refusal) => error(refusal),
+            });
+        }
+        Request::Status => return Begun::Answer(Response::Status(Box::new(state.status(now)))),
+        Request::Version => {
+            let v = &state.version;
+            return Begun::Answer(Response::Version {
+                version: v.version.clone(),
+                commit: v.commit.clone(),
+                dpdk: v.dpdk.clone(),
+            });
+        }
+        Request::Capture { .. } | Request::StopCapture => {
+            let message = "capture is not possible yet".to_owned();
+            return Begun::Answer(Response::Error {
+                error: ErrorKind::Failed,
+                message,
+            });
+        }
+        // Taken out before, because they need the file thread.
+        Request::Reload { .. } | Request::Diff | Request::Save => {
+            let message = "file work goes to the file thread".to_owned();
+            return Begun::Answer(Response::Error {
+                error: ErrorKind::Failed,
+                message,
+            });
+        }
+    };
+    let counters = state.workers.counters();
+    if let Err(refusal) = state.model.apply(now, Author::Operator, &change, counters) {
+        return Begun::Answer(error(refusal));
+    }
+    let warnings = match &change {
+        Change::AddService(key, _) if !state.model.is_live(*key) => {
+            vec![model::dead_service(*key)]
+        }
+        _ => Vec::new(),
+    };
+    tracing::info!(event = "change", ?change, "admin");
+    commit(now, state, warnings)
+}
+
+fn commit(now: Instant, state: &mut State, warnings: Vec<String>) -> Begun {
+    let generation = state.commit(now);
+    let answer = Response::Ok { warnings };
+    Begun::Wait(Pending::Applied {
+        generation,
+        deadline: now + DEADLINE,
+        answer,
+    })
+}
+
+fn list(state: &State, service: Option<api::ServiceKey>) -> Begun {
+    match state.model.list(service, state.workers.counters()) {
+        Ok(services) => {
+            let frames: Box<dyn Iterator<Item = Vec<u8>>> =
+                Box::new(api::encode_services(state.table_size, services));
+            Begun::Wait(Pending::Frames(frames.peekable()))
+        }
+        Err(refusal) => Begun::Answer(error(refusal)),
+    }
+}
+
+fn dump(state: &State) -> Begun {
+    if state.workers.is_empty() {
+        return Begun::Answer(Response::Connections {
+            rows: Vec::new(),
+            more: false,
+        });
+    }
+    Begun::Wait(Pending::Dump(Dump {
+        worker: 0,
+        cursor: DumpCursor::default(),
+        under_way: None,
+        spare: None,
+    }))
+}
+
+fn file_job(
+    wish: Wish,
+    loaded: Arc<Config>,
+    running: Running,
+) -> Box<dyn FnOnce() -> FileResult + Send> {
+    Box::new(move || match wish {
+        Wish::Reload { discard_live } => {
+            let config = config::load(&loaded.path).map(Box::new);
+            FileResult::Loaded {
+                discard_live,
+                config,
+            }
+        }
+        Wish::Diff => FileResult::Compared(
+            config::load(&loaded.path).map(|file| config::render_diff(&file.rules, &running)),
+        ),
+        Wish::Save => FileResult::Saved(config::save::save(&loaded, &running).map(Box::new)),
+    })
+}
+
+/// What to tell, and the generation to wait for.
+fn finish_file_job(
+    now: Instant,
+    state: &mut State,
+    result: FileResult,
+) -> Result<(String, u64), Refusal> {
+    let unreadable = |mistakes: Vec<Mistake>| {
+        let lines: Vec<String> = mistakes.iter().map(Mistake::to_string).collect();
+        Refusal::new(ErrorKind::Config, lines.join("\n"))
+    };
+    match result {
+        FileResult::Loaded {
+            discard_live,
+            config,
+        } => state.reload(now, *config.map_err(unreadable)?, discard_live),
+        FileResult::Compared(text) => Ok((text.map_err(unreadable)?, state.workers.applied())),
+        FileResult::Saved(saved) => {
+            let saved = saved.map_err(|e| Refusal::new(ErrorKind::Config, e.to_string()))?;
+            let text = format!("saved to {}", saved.path.display());
+            state.model.adopt(&saved.rules);
+            state.config = Arc::from(saved);
+            Ok((text, state.workers.applied()))
+        }
+    }
+}
+
+fn error(refusal: Refusal) -> Response {
+    Response::Error {
+        error: refusal.kind,
+        message: refusal.message,
+    }
+}
+
+fn row(view: &ConnectionView) -> ConnectionRow {
+    let at = |e: dataplane::addr::Endpoint| (e.addr.into(), e.port);
+    ConnectionRow {
+        protocol: match view.protocol {
+            Protocol::Tcp => api::Protocol::Tcp,
+            Protocol::Udp => api::Protocol::Udp,
+        },
+        expires: view.expires,
+        state: view.state.to_owned(),
+        client: at(view.client),
+        virtual_: at(view.virtual_),
+        dest: at(view.dest),
+    }
+}

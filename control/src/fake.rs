@@ -1,0 +1,102 @@
+//! A worker for tests: no thread, no packets; it applies commands when told to.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use dataplane::addr::{Addr, Endpoint};
+use dataplane::command::{
+    Command, ConnectionBatch, ConnectionView, ControlEnd, Outcome, Reply, Retired, WorkerEnd,
+    channel,
+};
+use dataplane::service::{ForwardingMethod, Protocol, ServiceId, VirtualService};
+use dataplane::settings::Settings;
+
+/// See the module.
+pub struct FakeWorker {
+    /// Its rings.
+    pub end: WorkerEnd,
+    /// Services it has.
+    pub services: HashMap<ServiceId, Arc<VirtualService>>,
+    /// Settings it has.
+    pub settings: Settings,
+    /// Commands applied.
+    pub applied: usize,
+    /// Connections it pretends to hold.
+    pub connections: u32,
+    /// Refuses everything with this reason.
+    pub refuse: Option<&'static str>,
+}
+
+impl FakeWorker {
+    /// Both ends.
+    pub fn new(max_dests: usize) -> (ControlEnd, FakeWorker) {
+        let (control, end) = channel(max_dests);
+        let fake = FakeWorker {
+            end,
+            services: HashMap::new(),
+            settings: Settings::default(),
+            applied: 0,
+            connections: 0,
+            refuse: None,
+        };
+        (control, fake)
+    }
+
+    /// One turn of its loop: the heartbeat and all commands that can be replied to.
+    pub fn run(&mut self) {
+        self.end.counters.heartbeat.add(1);
+        while !self.end.replies.is_full()
+            && let Some(envelope) = self.end.commands.pop()
+        {
+            let generation = envelope.generation;
+            let outcome = match self.refuse {
+                Some(reason) => Outcome::Refused(reason, Retired::default()),
+                None => self.apply(envelope.command),
+            };
+            self.applied += 1;
+            self.end.counters.generation.set(generation);
+            assert!(
+                self.end
+                    .replies
+                    .push(Reply {
+                        generation,
+                        outcome
+                    })
+                    .is_ok()
+            );
+        }
+    }
+
+    fn apply(&mut self, command: Command) -> Outcome {
+        let mut retired = Retired::default();
+        match command {
+            Command::PutService { service, scheduler } => {
+                retired.service = self.services.insert(service.id, service);
+                retired.scheduler = Some(scheduler);
+            }
+            Command::DeleteService(id) => retired.service = self.services.remove(&id),
+            Command::PutSettings(settings) => self.settings = settings,
+            Command::DumpConnections(batch) => return Outcome::Connections(self.dump(batch)),
+            _ => {}
+        }
+        Outcome::Done(retired)
+    }
+
+    fn dump(&self, mut batch: Box<ConnectionBatch>) -> Box<ConnectionBatch> {
+        while batch.rows.len() < batch.rows.capacity() && batch.cursor.entry < self.connections {
+            let n = batch.cursor.entry;
+            batch.rows.push(ConnectionView {
+                protocol: Protocol::Tcp,
+                client: Endpoint::new(Addr::v4((0x0b00_0000 + n).to_be_bytes()), 40_000),
+                virtual_: Endpoint::new(Addr::v4([10, 0, 0, 1]), 80),
+                dest: Endpoint::new(Addr::v4([192, 168, 0, 1]), 8080),
+                method: ForwardingMethod::Masquerade,
+                state: "ESTABLISHED",
+                expires: 900,
+            });
+            batch.cursor.entry += 1;
+        }
+        batch.cursor.done = batch.cursor.entry >= self.connections;
+        batch
+    }
+}

@@ -1,0 +1,333 @@
+//! The control loop: waits for sockets, signals and timers, and never for anything else.
+//!
+//! Each wake reads the clock once and does a bounded piece of everything that is due.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Duration;
+
+use dataplane::command::Event as WorkerEvent;
+use dataplane::time::Instant;
+use mio::{Events, Poll, Token, Waker};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook_mio::v1_0::Signals;
+
+use crate::admin::{Admin, SignalReload};
+use crate::clock;
+use crate::files::Files;
+use crate::server::Server;
+use crate::state::State;
+use crate::timers::{Timer, Timers};
+use crate::watchdog::ServiceManager;
+
+const LISTENER: Token = Token(0);
+const SIGNALS: Token = Token(1);
+const WAKER: Token = Token(2);
+const HOST: Token = Token(3);
+const FIRST_CLIENT: Token = Token(16);
+
+/// How often replies are looked for while workers have something under way.
+const REPLY_POLL: Duration = Duration::from_millis(1);
+/// Events taken from one worker at a time.
+const EVENT_SHARE: usize = 256;
+
+/// Ends or wakes a reactor from another thread.
+#[derive(Clone)]
+pub struct Handle {
+    waker: Arc<Waker>,
+    stop: Arc<AtomicBool>,
+}
+
+impl Handle {
+    /// Asks the loop to end, as SIGTERM does.
+    pub fn stop(&self) {
+        self.stop.store(true, Relaxed);
+        // The loop also looks at the flag at every timer.
+        let _ = self.waker.wake();
+    }
+}
+
+/// See the module.
+pub struct Reactor {
+    poll: Poll,
+    events: Events,
+    signals: Option<Signals>,
+    handle: Handle,
+    server: Server,
+    admin: Admin,
+    state: State,
+    timers: Timers,
+    manager: ServiceManager,
+    /// The generation at which the configuration of the start is applied; `None` once it was.
+    starting: Option<u64>,
+    /// There is work that waits for nothing.
+    hurry: bool,
+    host_readable: bool,
+}
+
+impl Reactor {
+    /// A loop around these parts; the first state is sent to the workers.
+    ///
+    /// # Errors
+    /// Of epoll, or of the thread for files.
+    pub fn new(now: Instant, mut server: Server, mut state: State) -> io::Result<Reactor> {
+        let poll = Poll::new()?;
+        let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
+        server.register(poll.registry(), LISTENER, FIRST_CLIENT)?;
+        state.host.register(poll.registry(), HOST)?;
+        let admin = Admin::new(Files::start(Arc::clone(&waker))?);
+        state.follow_host(now);
+        let generation = state.commit(now);
+        Ok(Reactor {
+            poll,
+            events: Events::with_capacity(256),
+            signals: None,
+            handle: Handle {
+                waker,
+                stop: Arc::default(),
+            },
+            server,
+            admin,
+            state,
+            timers: Timers::new(now),
+            manager: ServiceManager::from_environment(),
+            starting: Some(generation),
+            hurry: true,
+            host_readable: true,
+        })
+    }
+
+    /// Takes SIGTERM, SIGINT and SIGHUP of the process.
+    ///
+    /// # Errors
+    /// The system refuses the handlers.
+    pub fn take_signals(&mut self) -> io::Result<()> {
+        let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
+        self.poll
+            .registry()
+            .register(&mut signals, SIGNALS, mio::Interest::READABLE)?;
+        self.signals = Some(signals);
+        Ok(())
+    }
+
+    /// For ending the loop from elsewhere.
+    pub fn handle(&self) -> Handle {
+        self.handle.clone()
+    }
+
+    /// What it owns.
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// Runs until a signal or [`Handle::stop`] ends it.
+    ///
+    /// # Errors
+    /// Of epoll; nothing else ends the loop.
+    pub fn run(&mut self) -> io::Result<()> {
+        while self.turn()? {}
+        self.manager.stopping();
+        tracing::info!(event = "stop", "rvsd ends");
+        Ok(())
+    }
+
+    /// One wake: waits, then does what is due. False when the loop is to end.
+    ///
+    /// # Errors
+    /// Of epoll.
+    pub fn turn(&mut self) -> io::Result<bool> {
+        let timeout = self.timeout(clock::now());
+        if let Err(e) = self.poll.poll(&mut self.events, Some(timeout))
+            && e.kind() != io::ErrorKind::Interrupted
+        {
+            return Err(e);
+        }
+        let now = clock::now();
+        self.hurry = false;
+        let mut woken = false;
+        let mut signalled = false;
+        for event in &self.events {
+            match event.token() {
+                WAKER => woken = true,
+                SIGNALS => signalled = true,
+                HOST => self.host_readable = true,
+                _ => self.server.on_event(event),
+            }
+        }
+        if signalled {
+            self.on_signals();
+        }
+        if woken {
+            self.admin
+                .collect_files(now, &mut self.state, &mut self.server);
+        }
+        self.follow_host(now);
+        self.serve(now);
+        self.do_timers(now);
+        self.finish_start(now);
+        self.finish_signal_reloads();
+        Ok(!self.handle.stop.load(Relaxed))
+    }
+
+    fn timeout(&self, now: Instant) -> Duration {
+        if self.hurry {
+            return Duration::ZERO;
+        }
+        let mut due = self.timers.next();
+        if let Some(host) = self.state.host.next_timeout() {
+            due = due.min(host);
+        }
+        let wait = due.since(now);
+        if self.state.workers.is_waiting() {
+            wait.min(REPLY_POLL)
+        } else {
+            wait
+        }
+    }
+
+    fn on_signals(&mut self) {
+        let pending: Vec<i32> = self.signals.iter_mut().flat_map(|s| s.pending()).collect();
+        for signal in pending {
+            match signal {
+                SIGHUP => self.reload(),
+                _ => {
+                    tracing::info!(event = "signal", reason = signal, "asked to end");
+                    self.handle.stop.store(true, Relaxed);
+                }
+            }
+        }
+    }
+
+    /// What SIGHUP does.
+    pub fn reload(&mut self) {
+        self.manager.reloading();
+        self.admin.reload_by_signal(&self.state);
+    }
+
+    fn follow_host(&mut self, now: Instant) {
+        if self.host_readable {
+            self.host_readable = self.state.host.on_readable(now);
+            self.hurry |= self.host_readable;
+        }
+        if self.state.host.next_timeout().is_some_and(|due| due <= now) {
+            self.state.host.on_timer(now);
+        }
+        self.state.follow_host(now);
+    }
+
+    fn serve(&mut self, now: Instant) {
+        if self.state.workers.is_waiting() {
+            let progress = self.state.workers.poll();
+            for refusal in &progress.refusals {
+                tracing::error!(
+                    worker = refusal.worker,
+                    generation = refusal.generation,
+                    reason = refusal.reason,
+                    "worker refused an update"
+                );
+            }
+            let workers = self.state.workers.len();
+            self.admin
+                .on_progress(now, &mut self.server, workers, progress);
+        }
+        let step = self.server.step(now, self.poll.registry());
+        for client in step.gone {
+            self.admin.forget(client);
+        }
+        for (client, request) in step.requests {
+            self.admin
+                .request(now, &mut self.state, &mut self.server, client, request);
+        }
+        self.hurry |= step.more;
+        self.hurry |= self.admin.advance(now, &mut self.state, &mut self.server);
+    }
+
+    fn do_timers(&mut self, now: Instant) {
+        if self.timers.is_due(now, Timer::Events) {
+            for event in self.state.workers.events(EVENT_SHARE) {
+                match event {
+                    WorkerEvent::Resolve { link, addr } => {
+                        self.state.host.resolve(now, link, addr);
+                    }
+                }
+            }
+        }
+        if self.timers.is_due(now, Timer::Heartbeat) {
+            self.server.expire(now);
+            self.check_heartbeats(now);
+        }
+        if self.timers.is_due(now, Timer::Estimate) {
+            self.state.model.estimate(self.state.workers.counters());
+        }
+        if self.timers.is_due(now, Timer::Trash) {
+            self.state
+                .model
+                .scan_trash(now, self.state.workers.counters());
+            self.state.commit(now);
+        }
+    }
+
+    fn check_heartbeats(&mut self, now: Instant) {
+        let state = &mut self.state;
+        let counters = state.workers.counters();
+        state.sampler.sample(now, counters);
+        for turn in state.heartbeats.check(now, counters) {
+            if turn.stuck {
+                tracing::error!(
+                    worker = turn.worker,
+                    event = "stuck",
+                    "heartbeat stands still"
+                );
+            } else {
+                tracing::info!(
+                    worker = turn.worker,
+                    event = "alive",
+                    "heartbeat moves again"
+                );
+            }
+        }
+        if state.heartbeats.all_alive() {
+            self.manager.feed_watchdog();
+        }
+    }
+
+    /// Tells the service manager once every worker runs with the configuration of the start.
+    fn finish_start(&mut self, now: Instant) {
+        let Some(generation) = self.starting else {
+            return;
+        };
+        let state = &mut self.state;
+        state.heartbeats.check(now, state.workers.counters());
+        if state.workers.applied() >= generation && state.heartbeats.all_started() {
+            self.starting = None;
+            self.manager.ready(&self.summary());
+            tracing::info!(event = "ready", generation, "{}", self.summary());
+        }
+    }
+
+    fn summary(&self) -> String {
+        let (services, servers) = self.state.model.counts();
+        let workers = self.state.workers.len();
+        format!("serving {services} services with {servers} real servers on {workers} workers")
+    }
+
+    fn finish_signal_reloads(&mut self) {
+        for SignalReload(outcome) in self.admin.take_signalled() {
+            match outcome {
+                Ok(text) => {
+                    for line in text.lines() {
+                        tracing::info!(event = "reload", "{line}");
+                    }
+                }
+                Err(text) => {
+                    for line in text.lines() {
+                        tracing::error!(event = "reload", "{line}");
+                    }
+                    tracing::error!(event = "reload", "reload failed; everything is as it was");
+                }
+            }
+            self.manager.ready(&self.summary());
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! What the control thread owns: desired state, workers, the host's mirror, the loaded file.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use dataplane::time::Instant;
+
+use crate::api::{ErrorKind, StatusView};
+use crate::config::{self, Config, Plan};
+use crate::host::Host;
+use crate::logging::Dropped;
+use crate::model::{Limits, Model, Refusal};
+use crate::reload;
+use crate::status::{self, PortHandle, Sampler};
+use crate::watchdog::Heartbeats;
+use crate::workers::Workers;
+
+/// What `rvsadm --version` shows of the daemon.
+#[derive(Clone, Debug, Default)]
+pub struct Version {
+    /// Of the daemon.
+    pub version: String,
+    /// Commit it was built from.
+    pub commit: String,
+    /// DPDK it runs on.
+    pub dpdk: String,
+}
+
+/// See the module.
+pub struct State {
+    /// Desired state.
+    pub model: Model,
+    /// Rings to the workers.
+    pub workers: Workers,
+    /// Cores of the workers, by index.
+    pub cores: Vec<u32>,
+    /// Addresses, routes, neighbours.
+    pub host: Box<dyn Host>,
+    /// The file as it was last loaded or saved.
+    pub config: Arc<Config>,
+    /// Data ports.
+    pub ports: Vec<PortHandle>,
+    /// Of this daemon.
+    pub version: Version,
+    /// Slots of the connection table, `size=` in listings.
+    pub table_size: u64,
+    /// Most connections.
+    pub capacity: u64,
+    /// Rates of the workers.
+    pub sampler: Sampler,
+    /// Heartbeats of the workers.
+    pub heartbeats: Heartbeats,
+    /// Log lines lost.
+    pub log_dropped: Dropped,
+    /// When the daemon started.
+    pub started: Instant,
+    servers: BTreeSet<IpAddr>,
+}
+
+/// What [`State::new`] starts from.
+pub struct Parts {
+    /// Rings to the workers.
+    pub workers: Workers,
+    /// Cores of the workers, by index.
+    pub cores: Vec<u32>,
+    /// Data ports.
+    pub ports: Vec<PortHandle>,
+    /// Addresses, routes, neighbours.
+    pub host: Box<dyn Host>,
+    /// Of this daemon.
+    pub version: Version,
+    /// Slots of the connection table, `size=` in listings.
+    pub table_size: u64,
+    /// Log lines lost.
+    pub log_dropped: Dropped,
+}
+
+impl State {
+    /// The state after a start from `config`. Nothing was sent to the workers yet; the first
+    /// [`State::commit`] does.
+    ///
+    /// # Errors
+    /// The rules of the file exceed a capacity.
+    pub fn new(now: Instant, config: Config, parts: Parts) -> Result<State, Refusal> {
+        let limits = Limits {
+            services: config.workers.max_services,
+            servers: config.workers.max_servers,
+        };
+        let counters = parts.workers.counters();
+        let empty = Model::new(limits, config.rules.settings);
+        let nothing = config::Rules {
+            settings: config.rules.settings,
+            ..config::Rules::default()
+        };
+        let plan = config::plan(&nothing, &empty.running(), &config.rules, false);
+        let model = reload::carry_out(&empty, &plan, now, counters)?;
+        Ok(State {
+            model,
+            sampler: Sampler::new(now, counters),
+            heartbeats: Heartbeats::new(now, counters),
+            workers: parts.workers,
+            cores: parts.cores,
+            host: parts.host,
+            capacity: u64::from(config.workers.connections),
+            config: Arc::new(config),
+            ports: parts.ports,
+            version: parts.version,
+            table_size: parts.table_size,
+            log_dropped: parts.log_dropped,
+            started: now,
+            servers: BTreeSet::new(),
+        })
+    }
+
+    /// Sends what changed to the workers and the mirror; the generation that makes it all true.
+    pub fn commit(&mut self, now: Instant) -> u64 {
+        for update in self.model.take_updates() {
+            self.workers.send(&update);
+        }
+        let servers = self.model.server_addresses();
+        if servers != self.servers {
+            self.host.set_servers(now, &servers);
+            self.servers = servers;
+        }
+        self.workers.generation()
+    }
+
+    /// Takes over what the mirror learned.
+    pub fn follow_host(&mut self, now: Instant) {
+        for update in self.host.take_updates() {
+            self.workers.send(&update);
+        }
+        if let Some(local) = self.host.take_local_addresses() {
+            self.model.set_local_addresses(local);
+            self.commit(now);
+        }
+    }
+
+    /// Applies the difference between the loaded file and `new`; all of it or nothing. What to
+    /// tell the operator, and the generation to wait for.
+    ///
+    /// # Errors
+    /// The model refused a part. Everything is as it was.
+    pub fn reload(
+        &mut self,
+        now: Instant,
+        new: Config,
+        discard_live: bool,
+    ) -> Result<(String, u64), Refusal> {
+        let running = self.model.running();
+        let mut plan: Plan = config::plan(&self.config.rules, &running, &new.rules, discard_live);
+        plan.restart = config::needs_restart(&self.config, &new);
+        self.model = reload::carry_out(&self.model, &plan, now, self.workers.counters())
+            .map_err(|r| Refusal::new(ErrorKind::Config, r.message))?;
+        self.config = Arc::new(new);
+        let generation = self.commit(now);
+        Ok((plan.summary(), generation))
+    }
+
+    /// The answer to `rvsadm status`.
+    pub fn status(&self, now: Instant) -> StatusView {
+        let counters = self.workers.counters();
+        let (services, servers) = self.model.counts();
+        let (routes, neighbours) = self.host.counts();
+        let workers = counters.iter().enumerate().map(|(i, c)| {
+            let core = self.cores.get(i).copied().unwrap_or_default();
+            self.sampler.view(i, core, c, self.heartbeats.age(now, i))
+        });
+        let mut view = StatusView {
+            version: self.version.version.clone(),
+            uptime: now.since(self.started).as_secs(),
+            ports: self.ports.iter().map(status::port_view).collect(),
+            workers: workers.collect(),
+            routes,
+            neighbours,
+            services,
+            servers,
+            log_dropped: self.log_dropped.get(),
+            ..StatusView::default()
+        };
+        status::sum_workers(&mut view, counters, self.capacity);
+        view.warnings.extend(status::port_warnings(&self.ports));
+        view.warnings.extend(self.host.warnings());
+        view.warnings.extend(self.model.dead_services());
+        view
+    }
+}

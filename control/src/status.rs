@@ -1,0 +1,208 @@
+//! The answer to `rvsadm status`, made of counters.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use dataplane::counters::{PortCounters, WorkerCounters};
+use dataplane::packet::{DropReason, PuntClass};
+use dataplane::time::Instant;
+
+use crate::api::{PortView, StatusView, WorkerView};
+use crate::model::Counters;
+
+/// What control knows of a data port; the edge keeps the counters up to date.
+#[derive(Clone, Debug)]
+pub struct PortHandle {
+    /// Name in the configuration.
+    pub name: String,
+    /// DPDK device.
+    pub device: String,
+    /// DPDK driver.
+    pub driver: String,
+    /// Kernel twin.
+    pub twin: String,
+    /// Its MAC.
+    pub mac: String,
+    /// MTU, bytes of layer 3.
+    pub mtu: u16,
+    /// State and counters.
+    pub counters: Arc<PortCounters>,
+}
+
+/// A port as listed.
+pub fn port_view(port: &PortHandle) -> PortView {
+    let c = &port.counters;
+    let named = [
+        ("rx", c.rx_packets.get()),
+        ("rx-bytes", c.rx_bytes.get()),
+        ("tx", c.tx_packets.get()),
+        ("tx-bytes", c.tx_bytes.get()),
+        ("missed", c.rx_missed.get()),
+        ("no-mbuf", c.rx_no_mbuf.get()),
+        ("rx-errors", c.rx_errors.get()),
+        ("tx-errors", c.tx_errors.get()),
+        ("twin-rx", c.twin_rx.get()),
+        ("twin-tx", c.twin_tx.get()),
+        ("twin-failed", c.twin_failed.get()),
+        ("twin-dropped", c.twin_dropped.get()),
+    ];
+    PortView {
+        name: port.name.clone(),
+        device: port.device.clone(),
+        driver: port.driver.clone(),
+        twin: port.twin.clone(),
+        mac: port.mac.clone(),
+        mtu: port.mtu,
+        link: c.link.get() != 0 && c.failed.get() == 0,
+        speed: c.speed.get(),
+        counters: named
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), *value))
+            .collect(),
+    }
+}
+
+/// Warnings about ports: devices that failed.
+pub fn port_warnings(ports: &[PortHandle]) -> impl Iterator<Item = String> + '_ {
+    ports.iter().filter(|p| p.counters.failed.get() != 0).map(|p| {
+        format!(
+            "port {} ({}) failed or was taken away; rvsd runs on without it, restart it once the \
+             device is back",
+            p.name, p.device
+        )
+    })
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Sample {
+    cpu_ns: u64,
+    rx: u64,
+    tx: u64,
+}
+
+impl Sample {
+    fn of(c: &WorkerCounters) -> Sample {
+        Sample {
+            cpu_ns: c.cpu_ns.get(),
+            rx: c.rx_packets.get(),
+            tx: c.tx_packets.get(),
+        }
+    }
+}
+
+/// Load and packet rates of the workers over the last interval.
+#[derive(Debug)]
+pub struct Sampler {
+    at: Instant,
+    last: Vec<Sample>,
+    rates: Vec<(f64, u64, u64)>,
+}
+
+impl Sampler {
+    /// Starts the first interval.
+    pub fn new(now: Instant, counters: Counters<'_>) -> Sampler {
+        Sampler {
+            at: now,
+            last: counters.iter().map(|c| Sample::of(c)).collect(),
+            rates: vec![(0.0, 0, 0); counters.len()],
+        }
+    }
+
+    /// Ends an interval.
+    pub fn sample(&mut self, now: Instant, counters: Counters<'_>) {
+        let wall = now.since(self.at);
+        if wall < Duration::from_millis(1) {
+            return;
+        }
+        for ((last, rate), c) in self.last.iter_mut().zip(&mut self.rates).zip(counters) {
+            let new = Sample::of(c);
+            let secs = wall.as_secs_f64();
+            let per_second = |n: u64| (n as f64 / secs).round() as u64;
+            let load = new.cpu_ns.wrapping_sub(last.cpu_ns) as f64 / 1e9 / secs * 100.0;
+            *rate = (
+                (load * 10.0).round() / 10.0,
+                per_second(new.rx.wrapping_sub(last.rx)),
+                per_second(new.tx.wrapping_sub(last.tx)),
+            );
+            *last = new;
+        }
+        self.at = now;
+    }
+
+    /// A worker as listed.
+    pub fn view(&self, worker: usize, core: u32, c: &WorkerCounters, age: Duration) -> WorkerView {
+        let (load, rx_pps, tx_pps) = self.rates.get(worker).copied().unwrap_or_default();
+        WorkerView {
+            id: worker as u32,
+            core,
+            load,
+            rx_pps,
+            tx_pps,
+            rx: c.rx_packets.get(),
+            tx: c.tx_packets.get(),
+            connections: c.connections.get(),
+            heartbeat_age_ms: age.as_millis() as u64,
+        }
+    }
+}
+
+/// Fills in what is summed over the workers: drops, punted packets, connections.
+pub fn sum_workers(view: &mut StatusView, counters: Counters<'_>, capacity: u64) {
+    for reason in DropReason::ALL {
+        let count = counters
+            .iter()
+            .map(|c| c.drops[*reason as usize].get())
+            .sum::<u64>();
+        if count > 0 {
+            view.drops
+                .push((reason.name().to_owned(), count, reason.help().to_owned()));
+        }
+    }
+    for class in PuntClass::ALL {
+        let count = counters
+            .iter()
+            .map(|c| c.punted[class as usize].get())
+            .sum();
+        view.punted.push((class.name().to_owned(), count));
+    }
+    view.connections = (counters.iter().map(|c| c.connections.get()).sum(), capacity);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn load_and_rates_are_of_the_last_interval() {
+        let counters = [Arc::new(WorkerCounters::new(1))];
+        let mut sampler = Sampler::new(Instant::from_secs(10), &counters);
+        counters[0].cpu_ns.set(500_000_000);
+        counters[0].rx_packets.add(3000);
+        sampler.sample(Instant::from_secs(12), &counters);
+        let view = sampler.view(0, 3, &counters[0], Duration::from_millis(7));
+        assert_eq!(
+            (view.load, view.rx_pps, view.rx, view.core),
+            (25.0, 1500, 3000, 3)
+        );
+        assert_eq!(view.heartbeat_age_ms, 7);
+        sampler.sample(Instant::from_secs(13), &counters);
+        assert_eq!(sampler.view(0, 3, &counters[0], Duration::ZERO).load, 0.0);
+    }
+
+    #[test]
+    fn drops_are_summed_by_name_and_zero_ones_left_out() {
+        let counters = [
+            Arc::new(WorkerCounters::new(1)),
+            Arc::new(WorkerCounters::new(1)),
+        ];
+        counters[0].drops[DropReason::NoRoute as usize].add(1);
+        counters[1].drops[DropReason::NoRoute as usize].add(1);
+        counters[1].punted[PuntClass::Host as usize].add(4);
+        let mut view = StatusView::default();
+        sum_workers(&mut view, &counters, 1000);
+        assert_eq!(view.drops.len(), 1);
+        assert_eq!((view.drops[0].0.as_str(), view.drops[0].1), ("no-route", 2));
+        assert_eq!(view.punted[2], ("host".to_owned(), 4));
+        assert_eq!(view.connections, (0, 1000));
+    }
+}

@@ -1,0 +1,106 @@
+//! What every worker is told: one update, from which each worker gets its own [`Command`].
+
+use std::sync::Arc;
+
+use dataplane::addr::Mac;
+use dataplane::command::Command;
+use dataplane::packet::PortId;
+use dataplane::roles::RoleTable;
+use dataplane::route::{Fib, Link, LinkId, Neighbour, NeighbourId};
+use dataplane::service::{ServiceId, VirtualService};
+use dataplane::settings::Settings;
+
+/// A change for all workers. A later update of the same [`Subject`] replaces an earlier one
+/// that was not sent yet, because each is a whole snapshot.
+#[derive(Clone, Debug)]
+pub enum Update {
+    /// Adds or replaces a service.
+    PutService(Arc<VirtualService>),
+    /// Removes a service.
+    DeleteService(ServiceId),
+    /// Replaces the role table.
+    PutRoles(Arc<RoleTable>),
+    /// Replaces the forwarding table.
+    PutFib(Arc<Fib>),
+    /// Sets a link.
+    PutLink(LinkId, Link),
+    /// Sets a neighbour.
+    PutNeighbour(NeighbourId, Neighbour),
+    /// Forgets a neighbour.
+    DeleteNeighbour(NeighbourId),
+    /// Replaces a port's unicast MACs.
+    PutMacs(PortId, Arc<[Mac]>),
+    /// Replaces the live settings.
+    PutSettings(Settings),
+    /// Does nothing: a barrier.
+    Nop,
+}
+
+/// What an update is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Subject {
+    /// A service.
+    Service(ServiceId),
+    /// The role table.
+    Roles,
+    /// The forwarding table.
+    Fib,
+    /// A link.
+    Link(LinkId),
+    /// A neighbour.
+    Neighbour(NeighbourId),
+    /// MACs of a port.
+    Macs(PortId),
+    /// The live settings.
+    Settings,
+    /// Nothing.
+    Nothing,
+}
+
+impl Update {
+    /// What it is about.
+    pub fn subject(&self) -> Subject {
+        match self {
+            Update::PutService(service) => Subject::Service(service.id),
+            Update::DeleteService(id) => Subject::Service(*id),
+            Update::PutRoles(_) => Subject::Roles,
+            Update::PutFib(_) => Subject::Fib,
+            Update::PutLink(id, _) => Subject::Link(*id),
+            Update::PutNeighbour(id, _) | Update::DeleteNeighbour(id) => Subject::Neighbour(*id),
+            Update::PutMacs(port, _) => Subject::Macs(*port),
+            Update::PutSettings(_) => Subject::Settings,
+            Update::Nop => Subject::Nothing,
+        }
+    }
+
+    /// Whether it makes `earlier`, which is about the same and still unsent, superfluous.
+    pub fn replaces(&self, earlier: &Update) -> bool {
+        match (self, earlier) {
+            (Update::Nop, _) | (_, Update::Nop) => false,
+            // An id went from one service to another: the deletion in between must be seen.
+            (Update::PutService(_), Update::DeleteService(_)) => false,
+            (Update::PutService(new), Update::PutService(old)) => new.key == old.key,
+            (new, old) => new.subject() == old.subject(),
+        }
+    }
+
+    /// The command for one worker.
+    pub fn command(&self) -> Command {
+        match self {
+            Update::PutService(service) => Command::PutService {
+                service: Arc::clone(service),
+                scheduler: dataplane::schedule::new(service.scheduler)
+                    .expect("the model only takes names of known schedulers"),
+            },
+            Update::DeleteService(id) => Command::DeleteService(*id),
+            Update::PutRoles(roles) => Command::PutRoles(Arc::clone(roles)),
+            Update::PutFib(fib) => Command::PutFib(Arc::clone(fib)),
+            Update::PutLink(id, link) => Command::PutLink(*id, *link),
+            Update::PutNeighbour(id, neighbour) => Command::PutNeighbour(*id, *neighbour),
+            Update::DeleteNeighbour(id) => Command::DeleteNeighbour(*id),
+            Update::PutMacs(port, macs) => Command::PutMacs(*port, macs.iter().copied().collect()),
+            Update::PutSettings(settings) => Command::PutSettings(*settings),
+            Update::Nop => Command::Nop,
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! Heartbeats of the workers, and what the service manager is told.
+
+use std::time::Duration;
+
+use dataplane::time::Instant;
+use sd_notify::NotifyState;
+
+use crate::model::Counters;
+
+/// A worker whose heartbeat stands still for this long is stuck.
+pub const STUCK_AFTER: Duration = Duration::from_secs(3);
+
+#[derive(Clone, Copy, Debug)]
+struct Beat {
+    count: u64,
+    moved: Instant,
+    stuck: bool,
+}
+
+/// A worker that began or ceased to be stuck.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Turn {
+    /// Which worker.
+    pub worker: usize,
+    /// Whether it is stuck now.
+    pub stuck: bool,
+}
+
+/// Last seen heartbeat of each worker.
+#[derive(Debug)]
+pub struct Heartbeats {
+    beats: Vec<Beat>,
+}
+
+impl Heartbeats {
+    /// Every worker counts as alive at first.
+    pub fn new(now: Instant, counters: Counters<'_>) -> Heartbeats {
+        let beat = |c: &std::sync::Arc<dataplane::counters::WorkerCounters>| Beat {
+            count: c.heartbeat.get(),
+            moved: now,
+            stuck: false,
+        };
+        Heartbeats {
+            beats: counters.iter().map(beat).collect(),
+        }
+    }
+
+    /// Looks at the counters; says which workers turned.
+    pub fn check(&mut self, now: Instant, counters: Counters<'_>) -> Vec<Turn> {
+        let mut turns = Vec::new();
+        for (worker, (beat, c)) in self.beats.iter_mut().zip(counters).enumerate() {
+            let count = c.heartbeat.get();
+            if count != beat.count {
+                *beat = Beat {
+                    count,
+                    moved: now,
+                    ..*beat
+                };
+            }
+            let stuck = now.since(beat.moved) >= STUCK_AFTER;
+            if stuck != beat.stuck {
+                beat.stuck = stuck;
+                turns.push(Turn { worker, stuck });
+            }
+        }
+        turns
+    }
+
+    /// Whether every worker makes progress.
+    pub fn all_alive(&self) -> bool {
+        self.beats.iter().all(|beat| !beat.stuck)
+    }
+
+    /// Whether every worker has run at least once.
+    pub fn all_started(&self) -> bool {
+        self.beats.iter().all(|beat| beat.count > 0)
+    }
+
+    /// Time since a worker's heartbeat was last seen to move.
+    pub fn age(&self, now: Instant, worker: usize) -> Duration {
+        self.beats
+            .get(worker)
+            .map_or(Duration::ZERO, |beat| now.since(beat.moved))
+    }
+}
+
+/// The service manager (`sd_notify`). Does nothing when there is none.
+#[derive(Debug)]
+pub struct ServiceManager {
+    watchdog: bool,
+}
+
+impl ServiceManager {
+    /// As the environment says.
+    pub fn from_environment() -> ServiceManager {
+        ServiceManager {
+            watchdog: sd_notify::watchdog_enabled().is_some(),
+        }
+    }
+
+    /// Serving.
+    pub fn ready(&self, status: &str) {
+        self.tell(&[NotifyState::Ready, NotifyState::Status(status)]);
+    }
+
+    /// One line for `systemctl status`.
+    pub fn status(&self, status: &str) {
+        self.tell(&[NotifyState::Status(status)]);
+    }
+
+    /// A reload begins; [`ServiceManager::ready`] ends it.
+    pub fn reloading(&self) {
+        match NotifyState::monotonic_usec_now() {
+            Ok(at) => self.tell(&[NotifyState::Reloading, at]),
+            Err(_) => self.tell(&[NotifyState::Reloading]),
+        }
+    }
+
+    /// Shutting down.
+    pub fn stopping(&self) {
+        self.tell(&[NotifyState::Stopping]);
+    }
+
+    /// Control and all workers make progress.
+    pub fn feed_watchdog(&self) {
+        if self.watchdog {
+            self.tell(&[NotifyState::Watchdog]);
+        }
+    }
+
+    fn tell(&self, states: &[NotifyState<'_>]) {
+        // Without a service manager this does nothing; one that does not listen cannot be helped.
+        let _ = sd_notify::notify(states);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use dataplane::counters::WorkerCounters;
+    use std::sync::Arc;
+
+    #[test]
+    fn a_worker_is_stuck_after_three_seconds_and_recovers() {
+        let counters: Vec<_> = (0..2).map(|_| Arc::new(WorkerCounters::new(1))).collect();
+        let mut beats = Heartbeats::new(Instant::from_secs(10), &counters);
+        assert!(!beats.all_started());
+        counters.iter().for_each(|c| c.heartbeat.add(1));
+        assert!(beats.check(Instant::from_secs(11), &counters).is_empty());
+        assert!(beats.all_started() && beats.all_alive());
+        counters[0].heartbeat.add(1);
+        let turns = beats.check(Instant::from_secs(14), &counters);
+        assert_eq!(
+            turns,
+            [Turn {
+                worker: 1,
+                stuck: true
+            }]
+        );
+        assert!(!beats.all_alive());
+        assert_eq!(beats.age(Instant::from_secs(14), 1), Duration::from_secs(3));
+        counters[1].heartbeat.add(1);
+        let turns = beats.check(Instant::from_secs(15), &counters);
+        assert_eq!(
+            turns,
+            [Turn {
+                worker: 1,
+                stuck: false
+            }]
+        );
+        assert!(beats.all_alive());
+    }
+}
