@@ -542,7 +542,14 @@ impl Eal {
             ffi::rte_eal_init(argc, argv.as_mut_ptr())
         };
         if rc < 0 {
-            return Err(explain_init(config, last_error()));
+            return Err(explain_init(last_error()));
+        }
+        // EAL starts even if virtual ports fail.
+        let failed = missing_vdevs(config);
+        if !failed.is_empty() {
+            // SAFETY: EAL runs and nothing has been made with it yet.
+            unsafe { ffi::rte_eal_cleanup() };
+            return Err(EalError::Vdev(failed));
         }
         STATE.store(RUNNING, Ordering::SeqCst);
         Ok(Eal {
@@ -654,25 +661,19 @@ extern "C" fn run_job(arg: *mut c_void) -> c_int {
     0
 }
 
-/// Turns the failure of `rte_eal_init` into something to act on.
-fn explain_init(config: &EalConfig, cause: io::Error) -> EalError {
-    // EAL goes on with the other devices when one fails, so those without a port are to blame.
-    let failed: Vec<String> = config
+/// The virtual ports asked for that have come to nothing.
+fn missing_vdevs(config: &EalConfig) -> Vec<String> {
+    config
         .vdevs
         .iter()
         .map(|vdev| vdev_name(vdev))
         .filter(|name| name.starts_with("net_") && crate::port::id_of(name).is_none())
         .map(str::to_owned)
-        .collect();
-    let all = config
-        .vdevs
-        .iter()
-        .filter(|vdev| vdev.starts_with("net_"))
-        .count();
-    // If none exists, EAL may have failed before it came to devices.
-    if !failed.is_empty() && (failed.len() < all || cause.raw_os_error() == Some(libc::ENOTSUP)) {
-        return EalError::Vdev(failed);
-    }
+        .collect()
+}
+
+/// Turns the failure of `rte_eal_init` into something to act on.
+fn explain_init(cause: io::Error) -> EalError {
     let hint = match cause.raw_os_error() {
         Some(libc::EACCES | libc::EPERM) => {
             "; run as root or with the capabilities of the unit file"

@@ -54,7 +54,9 @@ pub fn set_affinity(cores: &[usize]) -> io::Result<()> {
 /// # Errors
 /// The system call's.
 pub fn set_timer_slack(slack: Duration) -> io::Result<()> {
-    Ok(rustix::thread::set_current_timer_slack(NonZeroU64::new(slack.as_nanos() as u64))?)
+    Ok(rustix::thread::set_current_timer_slack(NonZeroU64::new(
+        slack.as_nanos() as u64,
+    ))?)
 }
 
 /// CPU time the calling thread has used.

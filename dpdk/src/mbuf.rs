@@ -369,8 +369,6 @@ impl Burst {
         let mut packets: ArrayVec<Packet<'_>, BURST> = ArrayVec::new();
         for raw in self.raws() {
             raw.prefetch();
-        }
-        for raw in self.raws() {
             // SAFETY: `&mut self` outlives the packets; each mbuf is in the burst once, so no two
             // packets share a room. There are at most BURST of them, the capacity.
             unsafe { packets.push_unchecked(raw.packet(port)) };

@@ -93,6 +93,9 @@ int rvs_port_info(uint16_t port, struct rvs_port_info *out)
 	out->max_tx_queues = info.max_tx_queues;
 	out->min_mtu = info.min_mtu;
 	out->max_mtu = info.max_mtu;
+	/* Drivers that name no largest MTU are held to their longest frame. */
+	if (info.max_mtu == UINT16_MAX && info.max_rx_pktlen < UINT16_MAX)
+		out->max_mtu = info.max_rx_pktlen - RTE_ETHER_HDR_LEN - RTE_ETHER_CRC_LEN;
 	out->max_mac_addresses = info.max_mac_addrs;
 	out->socket = rte_eth_dev_socket_id(port);
 	out->rss_key_size = info.hash_key_size;

@@ -41,6 +41,7 @@ fn every_mbuf_comes_back() {
         "{error}"
     );
     drop(pool);
+    common::remove_runtime_files();
 }
 
 fn once_per_process(_eal: &dpdk::eal::Eal) {
@@ -335,7 +336,8 @@ fn worker(eal: &eal::Eal, pool: &Mempool) {
 
     // A worker that runs is not launched twice.
     let (go, gone) = std::sync::mpsc::channel::<()>();
-    eal.launch(0, Box::new(move || drop(gone.recv()))).unwrap();
+    eal.launch(0, Box::new(move || assert!(gone.recv().is_err())))
+        .unwrap();
     let error = eal.launch(0, Box::new(|| ())).unwrap_err();
     assert!(
         matches!(error, EalError::Launch { worker: 0, .. }),

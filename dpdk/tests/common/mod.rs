@@ -24,6 +24,11 @@ pub fn config(vdevs: &[&str]) -> EalConfig {
     }
 }
 
+/// EAL leaves the directory of its prefix behind.
+pub fn remove_runtime_files() {
+    let _ = std::fs::remove_dir_all(format!("/var/run/dpdk/rvs-test-{}", id()));
+}
+
 pub fn start(vdevs: &[&str]) -> Eal {
     Eal::init(&config(vdevs)).unwrap_or_else(|e| panic!("{e}"))
 }
