@@ -363,7 +363,8 @@ impl EmbeddedFlow {
         self.src = Addr::v6(src);
         self.dst = Addr::v6(dst);
         let chain = ipv6::walk(h[6], rest);
-        if chain.fragment.is_some_and(|f| f.offset != 0) {
+        let later = chain.fragment.is_some_and(|f| f.offset != 0);
+        if later || ipv6::is_extension(chain.protocol) {
             return None;
         }
         self.protocol = chain.protocol;

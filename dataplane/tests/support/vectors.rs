@@ -1,0 +1,100 @@
+//! Files of test vectors: blocks of `key value` lines, parted by empty lines. `#` begins a
+//! comment, an indented line goes on with the value of the line before.
+
+use std::path::PathBuf;
+
+/// One block.
+pub struct Vector {
+    /// File name and line where the block begins.
+    pub place: String,
+    /// Its lines, in order.
+    pub lines: Vec<(String, String)>,
+}
+
+impl Vector {
+    /// Value of the only line with this key.
+    pub fn get<'a>(&'a self, key: &'a str) -> Option<&'a str> {
+        let mut found = self.all(key);
+        let first = found.next();
+        assert!(
+            found.next().is_none(),
+            "{}: more than one {key}",
+            self.place
+        );
+        first
+    }
+
+    /// As [`Vector::get`], where the line has to be there.
+    pub fn need<'a>(&'a self, key: &'a str) -> &'a str {
+        self.get(key)
+            .unwrap_or_else(|| panic!("{}: no line {key:?}", self.place))
+    }
+
+    /// Values of all lines with this key.
+    pub fn all<'a>(&'a self, key: &'a str) -> impl Iterator<Item = &'a str> {
+        self.lines
+            .iter()
+            .filter(move |(k, _)| k == key)
+            .map(|(_, v)| v.as_str())
+    }
+
+    /// Name for messages.
+    pub fn name(&self) -> String {
+        format!(
+            "{}: {}",
+            self.place,
+            self.get("name").unwrap_or("(no name)")
+        )
+    }
+}
+
+/// All vectors of one folder below `tests/vectors`, files in order of their names.
+pub fn load(folder: &str) -> Vec<Vector> {
+    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/vectors")
+        .join(folder);
+    let mut files: Vec<_> = std::fs::read_dir(&root)
+        .unwrap_or_else(|e| panic!("{}: {e}", root.display()))
+        .map(|f| f.unwrap().path())
+        .filter(|f| f.extension().is_some_and(|e| e == "txt"))
+        .collect();
+    files.sort();
+    let vectors: Vec<_> = files
+        .iter()
+        .flat_map(|f| {
+            let name = f.file_name().unwrap().to_string_lossy().into_owned();
+            parse(&name, &std::fs::read_to_string(f).unwrap())
+        })
+        .collect();
+    assert!(!vectors.is_empty(), "no vectors in {}", root.display());
+    vectors
+}
+
+fn parse(file: &str, text: &str) -> Vec<Vector> {
+    let mut out: Vec<Vector> = Vec::new();
+    let mut open = false;
+    for (i, line) in text.lines().enumerate() {
+        let shown = line.split('#').next().unwrap_or("").trim_end();
+        if shown.is_empty() {
+            // A comment alone does not end a block.
+            open &= !line.trim().is_empty();
+            continue;
+        }
+        if !open {
+            out.push(Vector {
+                place: format!("{file}:{}", i + 1),
+                lines: Vec::new(),
+            });
+            open = true;
+        }
+        let lines = &mut out.last_mut().unwrap().lines;
+        if shown.starts_with(' ') {
+            let last = lines.last_mut().expect("a line to go on with");
+            last.1 = format!("{} {}", last.1, shown.trim());
+        } else {
+            let (key, value) = shown.split_once(' ').unwrap_or((shown, ""));
+            lines.push((key.to_owned(), value.trim().to_owned()));
+        }
+    }
+    out
+}
