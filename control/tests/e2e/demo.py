@@ -7,6 +7,7 @@ It ends with status 0 only if every request was answered and rvsd's counters acc
 import shlex
 import sys
 import time
+from pathlib import Path
 
 sys.dont_write_bytecode = True
 from lab import BIN, CLIENT, FRONT, METHOD, REPO, VIPS, Died, Failure, Lab, at, check, end_on_signals, need_build, \
@@ -135,7 +136,7 @@ def main():
     title("RVS demo: a client, a balancer, three servers")
     say(f"""client {CLIENT[0]} {CLIENT[1]} ── f0 [rvsd] b0 ── servers 10.2.0.11-13, fd02::11-13; rvsd's own address there is {FRONT[0]}.
             All in network namespaces of this machine; no NIC and no hugepages are needed.""")
-    lab = None
+    made = not Path("/run/rvs").exists()
     try:
         with Lab(servers=3) as lab:
             say(f"rvsd and rvsadm are those of {shlex.quote(str(BIN))}.")
@@ -157,6 +158,9 @@ def main():
     except KeyboardInterrupt:
         print("\ninterrupted; everything is removed", file=sys.stderr)
         return 130
+    finally:
+        if made and Path("/run/rvs").exists():
+            Path("/run/rvs").rmdir()
     title(f"done in {time.monotonic() - began:.0f} s; namespaces, twins and files are removed")
     return 0
 
