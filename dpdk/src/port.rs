@@ -6,297 +6,52 @@
 //!
 //! All offloads are off: frames arrive with their VLAN tag in place and leave as they are.
 
+mod error;
+mod events;
+mod filter;
+mod hotplug;
+mod info;
+mod queue;
+mod stats;
+
 use core::cell::Cell;
-use core::ffi::{CStr, c_int, c_void};
+use core::ffi::{CStr, c_int};
 use core::marker::PhantomData;
-use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use core::sync::atomic::{AtomicBool, Ordering};
 use std::ffi::CString;
-use std::fmt;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use dataplane::addr::Mac;
-use thiserror::Error;
 
+pub use self::error::{PortError, Refused};
+pub use self::events::PortEvents;
+pub use self::filter::MacFilter;
+pub use self::hotplug::{attach, detach};
+pub use self::info::{Link, PortConfig, PortInfo, PortSetup};
+pub use self::queue::{RxQueue, TxQueue};
+pub use self::stats::PortStats;
+
+use self::events::on_event;
+use self::queue::Leases;
 use crate::eal::{self, Eal};
 use crate::ffi;
-use crate::mbuf::{Burst, HEADROOM};
+use crate::mbuf::HEADROOM;
 use crate::mempool::Mempool;
 
 /// Bytes of a frame around the bytes the MTU counts: Ethernet header and two VLAN tags.
 const FRAME_OVERHEAD: u16 = 14 + 2 * 4;
 
-/// Why something could not be done with a port. The message names the port and what to do.
-#[derive(Debug, Error)]
-pub enum PortError {
-    /// DPDK does not know the name.
-    #[error("port {port}: DPDK has no such port; it has {known}", known = list(.known))]
-    Unknown {
-        /// Name asked for.
-        port: String,
-        /// Names there are.
-        known: Vec<String>,
-    },
-    /// Somebody in this process has the port.
-    #[error("port {0} is already open")]
-    AlreadyOpen(String),
-    /// Fewer RX queues than asked for.
-    #[error(
-        "port {port} has {have} RX queues but {want} workers are configured; lower workers to {have}"
-    )]
-    TooFewRxQueues {
-        /// Name of the port.
-        port: String,
-        /// Queues it has.
-        have: u16,
-        /// Queues asked for.
-        want: u16,
-    },
-    /// Fewer TX queues than asked for.
-    #[error(
-        "port {port} has {have} TX queues but {want} are needed (one for each worker and one for \
-         the kernel twin); lower workers to fit"
-    )]
-    TooFewTxQueues {
-        /// Name of the port.
-        port: String,
-        /// Queues it has.
-        have: u16,
-        /// Queues asked for.
-        want: u16,
-    },
-    /// The driver does not do this MTU.
-    #[error("port {port}: MTU {mtu} is outside of {min} to {max}, which its driver allows")]
-    Mtu {
-        /// Name of the port.
-        port: String,
-        /// MTU asked for, bytes.
-        mtu: u16,
-        /// Smallest, bytes.
-        min: u16,
-        /// Largest, bytes.
-        max: u16,
-    },
-    /// Frames of this MTU do not fit into one buffer.
-    #[error(
-        "port {port}: frames of MTU {mtu} need {need} bytes but the buffers hold {room}; raise the \
-         buffer size or lower the MTU"
-    )]
-    BufferTooSmall {
-        /// Name of the port.
-        port: String,
-        /// MTU asked for, bytes.
-        mtu: u16,
-        /// Bytes a frame takes.
-        need: u16,
-        /// Bytes of frame a buffer holds.
-        room: u16,
-    },
-    /// A call of the driver failed.
-    #[error("port {port} ({driver}): cannot {what}: {cause}")]
-    Driver {
-        /// Name of the port.
-        port: String,
-        /// Name of its driver.
-        driver: String,
-        /// What was tried.
-        what: String,
-        /// What it said.
-        cause: io::Error,
-    },
-    /// Queues are still lent.
-    #[error("port {port} cannot be stopped: {queues} of its queues are still in use")]
-    QueuesInUse {
-        /// Name of the port.
-        port: String,
-        /// Queues not returned.
-        queues: usize,
-    },
-    /// A device could not be attached or detached.
-    #[error("device {device} cannot be {what}: {cause}")]
-    Hotplug {
-        /// Name or address.
-        device: String,
-        /// `attached` or `detached`.
-        what: &'static str,
-        /// What DPDK said.
-        cause: io::Error,
-    },
-}
-
-fn list(names: &[String]) -> String {
-    if names.is_empty() {
-        "none".to_owned()
-    } else {
-        names.join(", ")
-    }
-}
-
-/// A port that could not change its state, and why. It is as it was before.
-#[derive(Debug, Error)]
-#[error("{error}")]
-pub struct Refused<P: fmt::Debug> {
-    /// The port.
-    pub port: P,
-    /// The reason.
-    #[source]
-    pub error: PortError,
-}
-
-/// What a port is and can do.
-#[derive(Clone, Debug)]
-pub struct PortInfo {
-    /// Name of the driver, `net_af_packet`.
-    pub driver: String,
-    /// Address of the port.
-    pub mac: Mac,
-    /// RX queues it can have.
-    pub max_rx_queues: u16,
-    /// TX queues it can have.
-    pub max_tx_queues: u16,
-    /// MTU now, bytes.
-    pub mtu: u16,
-    /// Smallest MTU, bytes.
-    pub min_mtu: u16,
-    /// Largest MTU, bytes.
-    pub max_mtu: u16,
-    /// NUMA node, if it has one.
-    pub socket: Option<u32>,
-    /// Whether it can spread flows over its RX queues.
-    pub has_rss: bool,
-    /// Whether it tells of link changes by itself.
-    pub has_link_interrupt: bool,
-    /// Whether it tells of its removal by itself.
-    pub has_removal_interrupt: bool,
-}
-
-/// How to set up a port.
-#[derive(Clone, Copy, Debug)]
-pub struct PortConfig {
-    /// RX queues.
-    pub rx_queues: u16,
-    /// TX queues.
-    pub tx_queues: u16,
-    /// Descriptors of each RX queue; the driver may want another number.
-    pub rx_descriptors: u16,
-    /// Descriptors of each TX queue; the driver may want another number.
-    pub tx_descriptors: u16,
-    /// MTU in bytes; `None` leaves the driver's default.
-    pub mtu: Option<u16>,
-}
-
-impl Default for PortConfig {
-    /// One queue of 1024 descriptors each way.
-    fn default() -> PortConfig {
-        PortConfig {
-            rx_queues: 1,
-            tx_queues: 1,
-            rx_descriptors: 1024,
-            tx_descriptors: 1024,
-            mtu: None,
-        }
-    }
-}
-
-/// How a running port is set up.
-#[derive(Clone, Copy, Debug)]
-pub struct PortSetup {
-    /// RX queues.
-    pub rx_queues: u16,
-    /// TX queues.
-    pub tx_queues: u16,
-    /// Descriptors of each RX queue.
-    pub rx_descriptors: u16,
-    /// Descriptors of each TX queue.
-    pub tx_descriptors: u16,
-    /// MTU in bytes.
-    pub mtu: u16,
-    /// Whether flows are spread over the RX queues by the port (RSS, both directions of a flow to
-    /// the same queue). False with one queue, and for drivers that spread by other means.
-    pub rss: bool,
-}
-
-/// Counters of a port since it was started, as its driver counts.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct PortStats {
-    /// Frames received.
-    pub rx_packets: u64,
-    /// Bytes received.
-    pub rx_bytes: u64,
-    /// Frames dropped because a queue was full: the workers are too slow.
-    pub rx_missed: u64,
-    /// Frames with errors.
-    pub rx_errors: u64,
-    /// Frames dropped because the pool was empty.
-    pub rx_no_mbuf: u64,
-    /// Frames sent.
-    pub tx_packets: u64,
-    /// Bytes sent.
-    pub tx_bytes: u64,
-    /// Frames the driver could not send.
-    pub tx_errors: u64,
-}
-
-/// State of the link.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Link {
-    /// Whether frames can pass.
-    pub up: bool,
-    /// Speed in Mbit/s, if known.
-    pub mbps: Option<u32>,
-    /// Full duplex.
-    pub full_duplex: bool,
-}
-
-/// How a port was made to receive frames to an address that is not its own.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum MacFilter {
-    /// The address is in the NIC's filter.
-    Filter,
-    /// The NIC has no room for it: all multicast frames are received.
-    AllMulticast,
-    /// The NIC has no room for it: all frames are received.
-    Promiscuous,
-    /// The port has no filter and sees everything anyway.
-    Unfiltered,
-}
-
-/// What happened to a port, told by its driver. Set on EAL's interrupt thread, read anywhere.
-#[derive(Debug, Default)]
-pub struct PortEvents {
-    link_changes: AtomicU32,
-    removed: AtomicBool,
-}
-
-impl PortEvents {
-    /// How often the driver told of a change of the link. Drivers without that never do; ask
-    /// [`RunningPort::link`] from time to time.
-    pub fn link_changes(&self) -> u32 {
-        self.link_changes.load(Ordering::Acquire)
-    }
-
-    /// Whether the device has gone.
-    pub fn is_removed(&self) -> bool {
-        self.removed.load(Ordering::Acquire)
-    }
-}
-
-extern "C" fn on_event(event: ffi::rvs_port_event, context: *mut c_void) {
-    // SAFETY: `context` is the PortEvents that `Device::events` keeps until after unwatch.
-    let events = unsafe { &*context.cast::<PortEvents>() };
-    match event {
-        ffi::RVS_EVENT_LINK => {
-            events.link_changes.fetch_add(1, Ordering::Release);
-        }
-        ffi::RVS_EVENT_REMOVED => events.removed.store(true, Ordering::Release),
-        _ => {}
-    }
-}
-
 const MAX_PORTS: usize = ffi::RVS_MAX_PORTS as usize;
 
 /// Which of DPDK's ports have an owner here.
 static OPEN: [AtomicBool; MAX_PORTS] = [const { AtomicBool::new(false) }; MAX_PORTS];
+
+/// Ports come and go one at a time: DPDK's table of them has no lock of its own.
+fn control() -> MutexGuard<'static, ()> {
+    static CONTROL: Mutex<()> = Mutex::new(());
+    CONTROL.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// DPDK's number of the port with this name.
 pub(crate) fn id_of(name: &str) -> Option<u16> {
@@ -325,57 +80,6 @@ pub fn names(_eal: &Eal) -> Vec<String> {
         id = next(id + 1);
     }
     names
-}
-
-/// Attaches a device at run time: a virtual port (`net_af_packet0,iface=eth1`) or a PCI device
-/// (`0000:01:00.0`). Then [`Port::open`] finds it by its name.
-///
-/// # Errors
-/// DPDK's reason.
-pub fn attach(_eal: &Eal, device: &str) -> Result<(), PortError> {
-    let (name, args) = device.split_once(',').unwrap_or((device, ""));
-    hotplug(name, "attached", |bus, name| {
-        let args = CString::new(args).unwrap_or_default();
-        // SAFETY: EAL runs (`_eal`) and all three are C strings.
-        unsafe { ffi::rte_eal_hotplug_add(bus.as_ptr(), name.as_ptr(), args.as_ptr()) }
-    })
-}
-
-/// Detaches the device `name` of a port that was closed (dropped).
-///
-/// # Errors
-/// `AlreadyOpen` if the port still has an owner, or DPDK's reason.
-pub fn detach(_eal: &Eal, name: &str) -> Result<(), PortError> {
-    if id_of(name).is_some_and(|id| OPEN[usize::from(id)].load(Ordering::Acquire)) {
-        return Err(PortError::AlreadyOpen(name.to_owned()));
-    }
-    hotplug(name, "detached", |bus, name| {
-        // SAFETY: EAL runs (`_eal`) and both are C strings; nobody here uses the port (checked).
-        unsafe { ffi::rte_eal_hotplug_remove(bus.as_ptr(), name.as_ptr()) }
-    })
-}
-
-fn hotplug(
-    name: &str,
-    what: &'static str,
-    call: impl FnOnce(&CStr, &CStr) -> c_int,
-) -> Result<(), PortError> {
-    let failed = |cause| PortError::Hotplug {
-        device: name.to_owned(),
-        what,
-        cause,
-    };
-    let is_pci = name.contains(':');
-    let full = if is_pci {
-        eal::full_bdf(name)
-    } else {
-        name.to_owned()
-    };
-    let c_name = CString::new(full).map_err(|e| failed(e.into()))?;
-    match call(if is_pci { c"pci" } else { c"vdev" }, &c_name) {
-        0 => Ok(()),
-        rc => Err(failed(errno(rc))),
-    }
 }
 
 /// A negative errno as an error.
@@ -447,23 +151,6 @@ impl Device {
         })
     }
 
-    fn stats(&self) -> Result<PortStats, PortError> {
-        let mut raw = ffi::rvs_port_stats::default();
-        // SAFETY: the device is open.
-        let rc = unsafe { ffi::rvs_port_stats(self.id, &mut raw) };
-        self.check("be asked for its counters", rc)?;
-        Ok(PortStats {
-            rx_packets: raw.rx_packets,
-            rx_bytes: raw.rx_bytes,
-            rx_missed: raw.rx_missed,
-            rx_errors: raw.rx_errors,
-            rx_no_mbuf: raw.rx_no_mbuf,
-            tx_packets: raw.tx_packets,
-            tx_bytes: raw.tx_bytes,
-            tx_errors: raw.tx_errors,
-        })
-    }
-
     /// Refuses an MTU the driver or the buffers cannot do.
     fn check_mtu(&self, info: &PortInfo, mtu: u16, data_room: u16) -> Result<(), PortError> {
         let (port, min, max) = (self.name.clone(), info.min_mtu, info.max_mtu);
@@ -493,6 +180,7 @@ impl Device {
 
 impl Drop for Device {
     fn drop(&mut self) {
+        let _control = control();
         // SAFETY: the device is open and stopped (RunningPort sees to that), the watch is its own
         // and not used again.
         unsafe {
@@ -528,6 +216,7 @@ impl Port {
     /// # Errors
     /// No such port, or somebody has it.
     pub fn open(eal: &Eal, name: &str) -> Result<Port, PortError> {
+        let _control = control();
         let found = id_of(name).or_else(|| id_of(&eal::full_bdf(name)));
         let Some(id) = found.filter(|&id| usize::from(id) < MAX_PORTS) else {
             return Err(PortError::Unknown {
@@ -712,169 +401,12 @@ impl RunningPort {
         Arc::clone(&self.device().events)
     }
 
-    /// Lends RX queue `queue`; `None` if there is no such queue or it is lent.
-    pub fn rx_queue(&mut self, queue: u16) -> Option<RxQueue> {
-        let lease = Leases::take(&self.leases, Direction::Rx, queue)?;
-        Some(RxQueue {
-            port: self.device().id,
-            lease,
-        })
-    }
-
-    /// Lends TX queue `queue`; `None` if there is no such queue or it is lent.
-    pub fn tx_queue(&mut self, queue: u16) -> Option<TxQueue> {
-        let lease = Leases::take(&self.leases, Direction::Tx, queue)?;
-        Some(TxQueue {
-            port: self.device().id,
-            lease,
-        })
-    }
-
     /// State of the link, without waiting for it.
     ///
     /// # Errors
     /// The driver's.
     pub fn link(&self) -> Result<Link, PortError> {
         self.device().link()
-    }
-
-    /// Counters.
-    ///
-    /// # Errors
-    /// The driver's.
-    pub fn stats(&self) -> Result<PortStats, PortError> {
-        self.device().stats()
-    }
-
-    /// Everything else the driver counts, by its own names.
-    ///
-    /// # Errors
-    /// The driver's.
-    pub fn extended_stats(&self) -> Result<Vec<(String, u64)>, PortError> {
-        let device = self.device();
-        let what = "be asked for its extended counters";
-        // SAFETY: the device is open; no room asks for the number only.
-        let count = unsafe {
-            ffi::rvs_port_xstats(device.id, core::ptr::null_mut(), core::ptr::null_mut(), 0)
-        };
-        let room = usize::try_from(count).map_err(|_| device.error(what, count))?;
-        if room == 0 {
-            return Ok(Vec::new());
-        }
-        let mut names = vec![[0; 64]; room];
-        let mut values = vec![0; room];
-        // SAFETY: both have room for `room` entries.
-        let count = unsafe {
-            ffi::rvs_port_xstats(
-                device.id,
-                names.as_mut_ptr(),
-                values.as_mut_ptr(),
-                room as u32,
-            )
-        };
-        let have = usize::try_from(count).map_err(|_| device.error(what, count))?;
-        let name = |bytes: &[core::ffi::c_char; 64]| {
-            // SAFETY: the shim ends every name with a NUL; unused ones are zeros.
-            unsafe { CStr::from_ptr(bytes.as_ptr()) }
-                .to_string_lossy()
-                .into_owned()
-        };
-        Ok(names.iter().map(name).zip(values).take(have).collect())
-    }
-
-    /// Receives frames to any address, or no longer.
-    ///
-    /// # Errors
-    /// The driver's; `ENOTSUP` mostly means that the port has no filter at all.
-    pub fn set_promiscuous(&mut self, on: bool) -> Result<(), PortError> {
-        let device = self.device();
-        // SAFETY: the device is open.
-        let rc = unsafe {
-            if on {
-                ffi::rte_eth_promiscuous_enable(device.id)
-            } else {
-                ffi::rte_eth_promiscuous_disable(device.id)
-            }
-        };
-        device.check("change its promiscuous mode", rc)
-    }
-
-    /// Receives frames to any group address, or no longer.
-    ///
-    /// # Errors
-    /// The driver's; `ENOTSUP` mostly means that the port has no filter at all.
-    pub fn set_all_multicast(&mut self, on: bool) -> Result<(), PortError> {
-        let device = self.device();
-        // SAFETY: the device is open.
-        let rc = unsafe {
-            if on {
-                ffi::rte_eth_allmulticast_enable(device.id)
-            } else {
-                ffi::rte_eth_allmulticast_disable(device.id)
-            }
-        };
-        device.check("change its all-multicast mode", rc)
-    }
-
-    /// Receives frames to `mac` too (a VRRP address, say): by the filter, else by promiscuous mode.
-    ///
-    /// # Errors
-    /// The driver's, if it is not that it lacks filters.
-    pub fn accept_mac(&mut self, mac: Mac) -> Result<MacFilter, PortError> {
-        let device = self.device();
-        // SAFETY: the device is open, the address has six bytes.
-        match unsafe { ffi::rvs_port_mac_add(device.id, mac.0.as_ptr()) } {
-            0 => Ok(MacFilter::Filter),
-            rc if is_unsupported(rc) => self.fall_back_to_promiscuous(),
-            rc => Err(device.error(format!("receive for {mac}"), rc)),
-        }
-    }
-
-    /// Takes `mac` out of the filter again. Promiscuous mode, if it was needed, stays.
-    ///
-    /// # Errors
-    /// The driver's.
-    pub fn forget_mac(&mut self, mac: Mac) -> Result<(), PortError> {
-        let device = self.device();
-        // SAFETY: the device is open, the address has six bytes.
-        match unsafe { ffi::rvs_port_mac_remove(device.id, mac.0.as_ptr()) } {
-            rc if rc == 0 || is_unsupported(rc) => Ok(()),
-            rc => Err(device.error(format!("no longer receive for {mac}"), rc)),
-        }
-    }
-
-    /// Receives frames to these group addresses, in place of those set before: by the filter, else
-    /// all multicast, else promiscuous mode.
-    ///
-    /// # Errors
-    /// The driver's, if it is not that it lacks filters.
-    pub fn set_multicast(&mut self, groups: &[Mac]) -> Result<MacFilter, PortError> {
-        let macs: Vec<u8> = groups.iter().flat_map(|mac| mac.0).collect();
-        let device = self.device();
-        // SAFETY: the device is open; `macs` holds six bytes for each group.
-        let rc =
-            unsafe { ffi::rvs_port_multicast_set(device.id, macs.as_ptr(), groups.len() as u32) };
-        match rc {
-            0 => return Ok(MacFilter::Filter),
-            rc if is_unsupported(rc) => {}
-            rc => return Err(device.error("set its multicast filter", rc)),
-        }
-        // SAFETY: the device is open.
-        match unsafe { ffi::rte_eth_allmulticast_enable(device.id) } {
-            0 => Ok(MacFilter::AllMulticast),
-            rc if is_unsupported(rc) => self.fall_back_to_promiscuous(),
-            rc => Err(device.error("receive all multicast frames", rc)),
-        }
-    }
-
-    fn fall_back_to_promiscuous(&mut self) -> Result<MacFilter, PortError> {
-        let device = self.device();
-        // SAFETY: the device is open.
-        match unsafe { ffi::rte_eth_promiscuous_enable(device.id) } {
-            0 => Ok(MacFilter::Promiscuous),
-            rc if is_unsupported(rc) => Ok(MacFilter::Unfiltered),
-            rc => Err(device.error("become promiscuous", rc)),
-        }
     }
 
     /// Changes the port's own address.
@@ -931,145 +463,11 @@ impl RunningPort {
     }
 }
 
-/// Whether the driver cannot do a thing at all, or has no room for more of it.
-fn is_unsupported(rc: c_int) -> bool {
-    [libc::ENOTSUP, libc::ENOSPC, libc::ENOSYS].contains(&rc.saturating_neg())
-}
-
 impl Drop for RunningPort {
     fn drop(&mut self) {
         if self.device.is_some() && self.halt().is_err() {
             // Closing would free what the lent queues use.
             core::mem::forget(self.device.take());
         }
-    }
-}
-
-#[derive(Clone, Copy, Debug)]
-enum Direction {
-    Rx,
-    Tx,
-}
-
-/// Which queues of a port are lent.
-#[derive(Debug)]
-struct Leases {
-    rx: Box<[AtomicBool]>,
-    tx: Box<[AtomicBool]>,
-}
-
-impl Leases {
-    fn new(rx: u16, tx: u16) -> Leases {
-        let all = |n: u16| (0..n).map(|_| AtomicBool::new(false)).collect();
-        Leases {
-            rx: all(rx),
-            tx: all(tx),
-        }
-    }
-
-    fn slot(&self, direction: Direction, queue: u16) -> Option<&AtomicBool> {
-        match direction {
-            Direction::Rx => self.rx.get(usize::from(queue)),
-            Direction::Tx => self.tx.get(usize::from(queue)),
-        }
-    }
-
-    fn take(leases: &Arc<Leases>, direction: Direction, queue: u16) -> Option<Lease> {
-        // Acquire: what the last owner did with the queue comes before what the next does.
-        let lent = leases.slot(direction, queue)?.swap(true, Ordering::Acquire);
-        (!lent).then(|| Lease {
-            leases: Arc::clone(leases),
-            direction,
-            queue,
-        })
-    }
-
-    fn count(&self) -> usize {
-        self.rx
-            .iter()
-            .chain(&self.tx)
-            .filter(|lent| lent.load(Ordering::Acquire))
-            .count()
-    }
-}
-
-/// The right to use one queue, returned on drop.
-#[derive(Debug)]
-struct Lease {
-    leases: Arc<Leases>,
-    direction: Direction,
-    queue: u16,
-}
-
-impl Drop for Lease {
-    fn drop(&mut self) {
-        if let Some(lent) = self.leases.slot(self.direction, self.queue) {
-            lent.store(false, Ordering::Release);
-        }
-    }
-}
-
-/// A receive queue. Its port runs as long as this lives.
-#[derive(Debug)]
-pub struct RxQueue {
-    port: u16,
-    lease: Lease,
-}
-
-impl RxQueue {
-    /// Appends the frames that have arrived, as many as fit, to `burst`; returns how many.
-    #[inline]
-    pub fn receive(&mut self, burst: &mut Burst) -> usize {
-        let spare = burst.spare();
-        if spare == 0 {
-            return 0;
-        }
-        // SAFETY: the port runs and the queue is ours alone (lease); room for `spare` pointers.
-        let n = unsafe {
-            ffi::rvs_rx_burst(self.port, self.lease.queue, burst.spare_ptr(), spare as u16)
-        };
-        // SAFETY: the driver wrote n live mbufs and gave them away.
-        unsafe { burst.grow(usize::from(n)) };
-        usize::from(n)
-    }
-
-    /// Number of the queue.
-    pub fn index(&self) -> u16 {
-        self.lease.queue
-    }
-}
-
-/// A transmit queue. Its port runs as long as this lives.
-#[derive(Debug)]
-pub struct TxQueue {
-    port: u16,
-    lease: Lease,
-}
-
-impl TxQueue {
-    /// Hands frames from the front of `burst` to the NIC; returns how many. What it did not take
-    /// stays in the burst, in order, and is the caller's.
-    #[inline]
-    pub fn send(&mut self, burst: &mut Burst) -> usize {
-        if burst.is_empty() {
-            return 0;
-        }
-        // SAFETY: the port runs and the queue is ours alone (lease); the burst holds `len` mbufs.
-        let sent = unsafe {
-            ffi::rvs_tx_burst(
-                self.port,
-                self.lease.queue,
-                burst.as_mut_ptr(),
-                burst.len() as u16,
-            )
-        };
-        // SAFETY: the first `sent` belong to the driver now.
-        unsafe { burst.forget_front(usize::from(sent)) };
-        usize::from(sent)
-    }
-
-    /// Number of the queue.
-    pub fn index(&self) -> u16 {
-        self.lease.queue
     }
 }
