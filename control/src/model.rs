@@ -1392,7 +1392,13 @@ mod tests {
         b.counters[1].dests[id.0 as usize].total.set(0);
         assert_eq!(scan(&mut b, 660), 1);
         assert_eq!(scan(&mut b, 779), 1);
-        assert_eq!(scan(&mut b, 660 + trash::GRACE.as_secs()), 0);
+        // In use again (an entry taken over from elsewhere): the time starts anew.
+        b.counters[0].dests[id.0 as usize].persistent.set(1);
+        assert_eq!(scan(&mut b, 780), 1);
+        b.counters[0].dests[id.0 as usize].persistent.set(0);
+        assert_eq!(scan(&mut b, 840), 1);
+        assert_eq!(scan(&mut b, 959), 1);
+        assert_eq!(scan(&mut b, 840 + trash::GRACE.as_secs()), 0);
         assert_eq!(b.roles("192.168.0.1:80"), 0);
         let updates = b.model.take_updates();
         assert!(

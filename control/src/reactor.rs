@@ -331,3 +331,6 @@ impl Reactor {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

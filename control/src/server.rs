@@ -407,6 +407,10 @@ impl Server {
             client.moved = now;
         }
         client.output.extend_from_slice(frame);
+        debug_assert!(
+            client.unwritten() <= self.limits.output + 2 * api::MAX_FRAME,
+            "has_room was not asked before more of a listing was made"
+        );
         if is_last {
             client.busy = false;
             client.moved = now;

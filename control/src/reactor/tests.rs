@@ -1,0 +1,716 @@
+//! The real loop on a real socket, with fake workers on a thread of their own.
+
+use std::collections::BTreeSet;
+use std::io::{Read, Write};
+use std::net::{IpAddr, Shutdown};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicU32;
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+use std::time::Instant as WallClock;
+
+use super::*;
+use crate::api::{self, ErrorKind, FrameDecoder, Request, Response};
+use crate::config;
+use crate::fake::FakeWorker;
+use crate::host::FixedHost;
+use crate::server::{BindError, Limits};
+use crate::state::{Parts, Version};
+use crate::workers::Workers;
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+const FILE: &str = r#"
+[dpdk]
+memory = "no-huge"
+
+[workers]
+max_services = 4
+
+[[port]]
+name = "p0"
+null = {}
+
+[[service]]
+protocol = "tcp"
+address = "10.0.0.1"
+port = 80
+scheduler = "wlc"
+
+[[service.server]]
+address = "192.168.0.1"
+port = 8080
+method = "nat"
+weight = 2
+"#;
+
+/// A daemon without a data plane, in a directory of its own.
+struct Rig {
+    dir: tempfile::TempDir,
+    handle: Handle,
+    reactor: Option<JoinHandle<()>>,
+    workers: Vec<JoinHandle<()>>,
+    stop: Arc<AtomicBool>,
+    /// While set, workers take no command.
+    pause: Arc<AtomicBool>,
+    /// Reloads asked for as SIGHUP does.
+    hups: Arc<AtomicU32>,
+}
+
+impl Rig {
+    fn start() -> Rig {
+        Rig::with(FILE, 0, Limits::default())
+    }
+
+    fn with(file: &str, connections: u32, limits: Limits) -> Rig {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("rvs.toml"), file).unwrap();
+        let stop = Arc::new(AtomicBool::new(false));
+        let pause = Arc::new(AtomicBool::new(false));
+        let hups = Arc::new(AtomicU32::new(0));
+        let mut ends = Vec::new();
+        let mut workers = Vec::new();
+        for _ in 0..2 {
+            let (end, mut fake) = FakeWorker::new(64);
+            fake.connections = connections / 2;
+            ends.push(end);
+            let (stop, pause) = (Arc::clone(&stop), Arc::clone(&pause));
+            workers.push(std::thread::spawn(move || {
+                while !stop.load(Relaxed) {
+                    if !pause.load(Relaxed) {
+                        fake.run();
+                    }
+                    std::thread::park_timeout(Duration::from_micros(100));
+                }
+            }));
+        }
+        let (tell, told) = mpsc::channel();
+        let path = dir.path().to_owned();
+        let asked = Arc::clone(&hups);
+        let reactor = std::thread::spawn(move || {
+            let mut reactor = reactor(&path, ends, limits);
+            tell.send(reactor.handle()).unwrap();
+            let mut done = 0;
+            while reactor.turn().unwrap() {
+                let wanted = asked.load(Relaxed);
+                if done < wanted {
+                    done = wanted;
+                    reactor.reload();
+                }
+            }
+        });
+        let handle = told.recv().unwrap();
+        Rig {
+            dir,
+            handle,
+            reactor: Some(reactor),
+            workers,
+            stop,
+            pause,
+            hups,
+        }
+    }
+
+    fn file(&self) -> PathBuf {
+        self.dir.path().join("rvs.toml")
+    }
+
+    fn client(&self) -> Client {
+        let stream = UnixStream::connect(self.dir.path().join("sock")).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_write_timeout(Some(PATIENCE)).unwrap();
+        Client {
+            stream,
+            decoder: FrameDecoder::new(),
+        }
+    }
+
+    fn ask(&self, request: Request) -> Response {
+        self.client().ask(request)
+    }
+
+    fn services(&self) -> Vec<api::ServiceView> {
+        match self.ask(Request::ListServices { service: None }) {
+            Response::Services { services, .. } => services,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Waits until `done` holds.
+    fn until(&self, what: &str, mut done: impl FnMut() -> bool) {
+        let deadline = WallClock::now() + PATIENCE;
+        while !done() {
+            assert!(WallClock::now() < deadline, "waited in vain for: {what}");
+            std::thread::yield_now();
+        }
+    }
+}
+
+impl Drop for Rig {
+    fn drop(&mut self) {
+        self.stop.store(true, Relaxed);
+        self.handle.stop();
+        for thread in self
+            .reactor
+            .take()
+            .into_iter()
+            .chain(self.workers.drain(..))
+        {
+            let ended = thread.join();
+            assert!(
+                ended.is_ok() || std::thread::panicking(),
+                "a thread of the rig panicked"
+            );
+        }
+    }
+}
+
+fn reactor(dir: &Path, ends: Vec<dataplane::command::ControlEnd>, limits: Limits) -> Reactor {
+    let now = clock::now();
+    let config = config::load(&dir.join("rvs.toml")).unwrap();
+    let parts = Parts {
+        workers: Workers::new(ends),
+        cores: vec![0, 1],
+        ports: Vec::new(),
+        host: Box::new(FixedHost::new([ip("10.0.0.1")])),
+        version: Version {
+            version: "0.1.0".into(),
+            ..Version::default()
+        },
+        table_size: 4096,
+        log_dropped: Default::default(),
+    };
+    let state = State::new(now, config, parts).unwrap();
+    let server = Server::bind(&dir.join("sock"), 0o600, None, limits).unwrap();
+    Reactor::new(now, server, state).unwrap()
+}
+
+struct Client {
+    stream: UnixStream,
+    decoder: FrameDecoder,
+}
+
+impl Client {
+    fn send(&mut self, request: Request) {
+        self.stream
+            .write_all(&api::encode_request(request))
+            .unwrap();
+    }
+
+    /// The next frame, `None` at the end of the stream.
+    fn next(&mut self) -> Option<Response> {
+        let mut buffer = [0; 65536];
+        loop {
+            if let Some(payload) = self.decoder.next().unwrap() {
+                return Some(serde_json::from_slice(&payload).unwrap());
+            }
+            match self.stream.read(&mut buffer).unwrap() {
+                0 => return None,
+                n => self.decoder.push(&buffer[..n]),
+            }
+        }
+    }
+
+    fn answer(&mut self) -> Response {
+        self.next()
+            .expect("an answer, not the end of the connection")
+    }
+
+    fn ask(&mut self, request: Request) -> Response {
+        self.send(request);
+        self.answer()
+    }
+
+    fn connections(&mut self) -> Vec<api::ConnectionRow> {
+        self.send(Request::ListConnections);
+        let mut all = Vec::new();
+        loop {
+            let Response::Connections { rows, more } = self.answer() else {
+                panic!()
+            };
+            assert!(rows.len() <= api::ROWS_PER_FRAME);
+            all.extend(rows);
+            if !more {
+                return all;
+            }
+        }
+    }
+}
+
+fn ip(s: &str) -> IpAddr {
+    s.parse().unwrap()
+}
+
+fn key(port: u16) -> api::ServiceKey {
+    api::ServiceKey {
+        protocol: api::Protocol::Tcp,
+        addr: ip("10.0.0.1"),
+        port,
+    }
+}
+
+fn add(port: u16) -> Request {
+    let spec = api::ServiceSpec {
+        scheduler: "rr".into(),
+        one_packet: false,
+    };
+    Request::AddService {
+        service: key(port),
+        spec,
+    }
+}
+
+fn add_server(port: u16, last: u8) -> Request {
+    Request::AddServer {
+        service: key(port),
+        server: api::ServerKey {
+            addr: IpAddr::from([192, 168, 0, last]),
+            port: 80,
+        },
+        spec: api::ServerSpec {
+            method: api::Method::Masq,
+            weight: 1,
+            upper: 0,
+            lower: 0,
+        },
+    }
+}
+
+fn ok() -> Response {
+    Response::Ok {
+        warnings: Vec::new(),
+    }
+}
+
+fn refused(response: Response) -> (ErrorKind, String) {
+    match response {
+        Response::Error { error, message } => (error, message),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn services_are_added_listed_and_deleted() {
+    let rig = Rig::start();
+    let mut client = rig.client();
+    let services = rig.services();
+    assert_eq!(services.len(), 1, "the one of the file");
+    assert_eq!(
+        (services[0].live, services[0].origin),
+        (true, api::Origin::File)
+    );
+    assert_eq!(services[0].servers[0].spec.weight, 2);
+    assert_eq!(client.ask(add(81)), ok());
+    assert_eq!(client.ask(add_server(81, 1)), ok());
+    assert_eq!(client.ask(add_server(81, 2)), ok());
+    assert_eq!(refused(client.ask(add(81))).0, ErrorKind::ServiceExists);
+    assert_eq!(
+        refused(client.ask(add_server(82, 2))).0,
+        ErrorKind::ServiceNotDefined
+    );
+    let services = rig.services();
+    let new = services.iter().find(|s| s.key == key(81)).unwrap();
+    let lasts: Vec<_> = new.servers.iter().map(|s| s.key.addr.to_string()).collect();
+    assert_eq!(lasts, ["192.168.0.2", "192.168.0.1"], "newest first");
+    let away = api::ServiceKey {
+        addr: ip("10.9.9.9"),
+        ..key(80)
+    };
+    let spec = api::ServiceSpec {
+        scheduler: "rr".into(),
+        one_packet: false,
+    };
+    match client.ask(Request::AddService {
+        service: away,
+        spec,
+    }) {
+        Response::Ok { warnings } => assert!(warnings[0].contains("10.9.9.9"), "{warnings:?}"),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(
+        client.ask(Request::DeleteService { service: key(81) }),
+        ok()
+    );
+    assert_eq!(client.ask(Request::Zero { service: None }), ok());
+    assert_eq!(client.ask(Request::Clear), ok());
+    assert!(rig.services().is_empty());
+}
+
+#[test]
+fn timeouts_status_and_version_are_answered() {
+    let rig = Rig::start();
+    let mut client = rig.client();
+    assert_eq!(
+        client.ask(Request::SetTimeouts {
+            tcp: 0,
+            tcp_fin: 7,
+            udp: 0
+        }),
+        ok()
+    );
+    assert_eq!(
+        client.ask(Request::GetTimeouts),
+        Response::Timeouts {
+            tcp: 900,
+            tcp_fin: 7,
+            udp: 300
+        }
+    );
+    let Response::Status(status) = client.ask(Request::Status) else {
+        panic!()
+    };
+    assert_eq!(
+        (status.workers.len(), status.services, status.servers),
+        (2, 1, 1)
+    );
+    assert!(matches!(
+        client.ask(Request::Version),
+        Response::Version { .. }
+    ));
+}
+
+#[test]
+fn a_change_is_answered_when_all_workers_have_it_or_as_busy() {
+    let rig = Rig::start();
+    assert_eq!(rig.ask(add(81)), ok());
+    rig.pause.store(true, Relaxed);
+    let mut waiting = rig.client();
+    waiting.send(add(82));
+    // Others are served meanwhile, and what waits is part of the desired state.
+    rig.until("the new service is wanted", || rig.services().len() == 3);
+    let (kind, message) = refused(waiting.answer());
+    assert_eq!(kind, ErrorKind::Busy);
+    assert!(message.contains("queued"), "{message}");
+    let mut later = rig.client();
+    later.send(Request::DeleteService { service: key(82) });
+    rig.until("the service is not wanted any more", || {
+        rig.services().len() == 2
+    });
+    rig.pause.store(false, Relaxed);
+    assert_eq!(later.answer(), ok());
+}
+
+#[test]
+fn requests_of_a_connection_are_answered_in_order() {
+    let rig = Rig::start();
+    let mut client = rig.client();
+    let mut bytes = Vec::new();
+    for request in [add(81), Request::GetTimeouts, add(81), Request::Version] {
+        bytes.extend(api::encode_request(request));
+    }
+    // In pieces, so that frames and reads do not coincide.
+    for piece in bytes.chunks(37) {
+        client.stream.write_all(piece).unwrap();
+    }
+    assert_eq!(client.answer(), ok());
+    assert!(matches!(client.answer(), Response::Timeouts { .. }));
+    assert_eq!(refused(client.answer()).0, ErrorKind::ServiceExists);
+    assert!(matches!(client.answer(), Response::Version { .. }));
+}
+
+#[test]
+fn a_request_that_ends_with_its_connection_half_closed_is_answered() {
+    let rig = Rig::start();
+    let mut client = rig.client();
+    client.send(add(81));
+    client.stream.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(client.answer(), ok());
+    assert_eq!(client.next(), None);
+}
+
+#[test]
+fn bad_requests_are_told_and_harm_nobody() {
+    let rig = Rig::start();
+    let mut bystander = rig.client();
+    assert_eq!(bystander.ask(add(81)), ok());
+
+    let mut garbage = rig.client();
+    let payload = b"{\"version\":1,\"request\":{\"op\":\"make-coffee\"}}";
+    garbage
+        .stream
+        .write_all(&(payload.len() as u32).to_be_bytes())
+        .unwrap();
+    garbage.stream.write_all(payload).unwrap();
+    let (kind, message) = refused(garbage.answer());
+    assert_eq!(kind, ErrorKind::Malformed);
+    assert!(message.contains("make-coffee"), "{message}");
+    assert!(matches!(
+        garbage.ask(Request::Version),
+        Response::Version { .. }
+    ));
+
+    let mut old = rig.client();
+    let frame = api::encode(&api::RequestFrame {
+        version: 999,
+        request: Request::Version,
+    });
+    old.stream.write_all(&frame).unwrap();
+    assert_eq!(refused(old.answer()).0, ErrorKind::Version);
+
+    let mut oversized = rig.client();
+    oversized.stream.write_all(&u32::MAX.to_be_bytes()).unwrap();
+    assert_eq!(refused(oversized.answer()).0, ErrorKind::Malformed);
+    assert_eq!(oversized.next(), None);
+
+    let mut half = rig.client();
+    half.stream
+        .write_all(&api::encode_request(add(99))[..20])
+        .unwrap();
+    half.stream.shutdown(Shutdown::Write).unwrap();
+    let (kind, message) = refused(half.answer());
+    assert_eq!(kind, ErrorKind::Malformed);
+    assert!(message.contains("ended inside"), "{message}");
+    assert_eq!(half.next(), None);
+
+    assert_eq!(
+        bystander.ask(Request::DeleteService { service: key(81) }),
+        ok()
+    );
+}
+
+#[test]
+fn a_client_that_stops_inside_a_request_is_ended() {
+    let limits = Limits {
+        stall: Duration::from_millis(10),
+        ..Limits::default()
+    };
+    let rig = Rig::with(FILE, 0, limits);
+    let mut half = rig.client();
+    half.stream.write_all(&[0, 0]).unwrap();
+    let (kind, message) = refused(half.answer());
+    assert_eq!(kind, ErrorKind::Malformed);
+    assert!(message.contains("did not come"), "{message}");
+    assert_eq!(half.next(), None);
+}
+
+#[test]
+fn an_unused_connection_is_ended() {
+    let limits = Limits {
+        idle: Duration::from_millis(10),
+        ..Limits::default()
+    };
+    let rig = Rig::with(FILE, 0, limits);
+    assert_eq!(rig.client().next(), None);
+}
+
+#[test]
+fn more_clients_than_allowed_are_refused_by_name() {
+    let rig = Rig::with(
+        FILE,
+        0,
+        Limits {
+            clients: 2,
+            ..Limits::default()
+        },
+    );
+    let mut first = rig.client();
+    let mut second = rig.client();
+    assert!(matches!(
+        first.ask(Request::Version),
+        Response::Version { .. }
+    ));
+    assert!(matches!(
+        second.ask(Request::Version),
+        Response::Version { .. }
+    ));
+    let mut third = rig.client();
+    let (kind, message) = refused(third.answer());
+    assert_eq!(kind, ErrorKind::Busy);
+    assert!(message.contains("2 admin clients"), "{message}");
+    assert!(matches!(
+        first.ask(Request::Version),
+        Response::Version { .. }
+    ));
+    drop(second);
+    rig.until("room for another client", || {
+        let mut next = rig.client();
+        next.send(Request::Version);
+        matches!(next.next(), Some(Response::Version { .. }))
+    });
+}
+
+#[test]
+fn a_hundred_thousand_connections_are_listed_past_a_stalled_client() {
+    const CONNECTIONS: u32 = 100_000;
+    let rig = Rig::with(FILE, CONNECTIONS, Limits::default());
+    let mut stalled = rig.client();
+    stalled.send(Request::ListConnections);
+    let mut gone = rig.client();
+    gone.send(Request::ListConnections);
+    assert!(matches!(
+        gone.answer(),
+        Response::Connections { more: true, .. }
+    ));
+    drop(gone);
+    let rows = rig.client().connections();
+    assert_eq!(rows.len(), CONNECTIONS as usize);
+    let clients: BTreeSet<_> = rows.iter().map(|row| row.client).collect();
+    assert_eq!(
+        clients.len(),
+        CONNECTIONS as usize / 2,
+        "each worker has the same clients"
+    );
+    assert_eq!(rig.ask(add(81)), ok());
+    // The stalled one goes on where it stopped.
+    let mut all = 0;
+    while let Response::Connections { rows, more } = stalled.answer() {
+        all += rows.len();
+        if !more {
+            break;
+        }
+    }
+    assert_eq!(all, CONNECTIONS as usize);
+}
+
+#[test]
+fn a_client_that_never_reads_is_dropped() {
+    let limits = Limits {
+        stall: Duration::from_millis(10),
+        ..Limits::default()
+    };
+    let rig = Rig::with(FILE, 100_000, limits);
+    let mut stalled = rig.client();
+    stalled.send(Request::ListConnections);
+    assert!(matches!(
+        stalled.answer(),
+        Response::Connections { more: true, .. }
+    ));
+    let probe = stalled.stream.try_clone().unwrap();
+    probe.set_nonblocking(true).unwrap();
+    // Once the daemon has closed, writing fails; nothing is read until then.
+    rig.until(
+        "the daemon gives up",
+        || matches!((&probe).write(&[0]), Err(e) if e.kind() == io::ErrorKind::BrokenPipe),
+    );
+    assert_eq!(rig.ask(add(81)), ok());
+}
+
+#[test]
+fn a_reload_changes_what_the_file_changed_and_keeps_live_changes() {
+    let rig = Rig::start();
+    assert_eq!(rig.ask(add(81)), ok());
+    let text = FILE.replace("weight = 2", "weight = 5");
+    std::fs::write(rig.file(), &text).unwrap();
+    match rig.ask(Request::Diff) {
+        Response::Text { text } => assert!(text.contains("10.0.0.1:81"), "{text}"),
+        other => panic!("{other:?}"),
+    }
+    match rig.ask(Request::Reload {
+        discard_live: false,
+    }) {
+        Response::Text { text } => assert!(text.contains("weight 5"), "{text}"),
+        other => panic!("{other:?}"),
+    }
+    let services = rig.services();
+    assert_eq!(services.len(), 2);
+    let weight = |services: &[api::ServiceView]| {
+        services.iter().find(|s| s.key == key(80)).unwrap().servers[0]
+            .spec
+            .weight
+    };
+    assert_eq!(weight(&services), 5);
+    match rig.ask(Request::Save) {
+        Response::Text { text } => assert!(text.starts_with("saved to"), "{text}"),
+        other => panic!("{other:?}"),
+    }
+    assert!(
+        std::fs::read_to_string(rig.file())
+            .unwrap()
+            .contains("port = 81")
+    );
+    assert!(rig.services().iter().all(|s| s.origin == api::Origin::File));
+    match rig.ask(Request::Diff) {
+        Response::Text { text } => assert!(!text.contains("10.0.0.1:81"), "{text}"),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(rig.ask(add(82)), ok());
+    rig.ask(Request::Reload { discard_live: true });
+    assert_eq!(rig.services().len(), 2, "82 was live");
+}
+
+#[test]
+fn a_reload_that_fails_leaves_everything_as_it_was() {
+    let rig = Rig::start();
+    for port in 81..84 {
+        assert_eq!(rig.ask(add(port)), ok());
+    }
+    let before = rig.services();
+    let second = "\n[[service]]\nprotocol = \"udp\"\naddress = \"10.0.0.1\"\nport = 53\n";
+    for (file, expected) in [
+        (FILE.replace("wlc", "wlcc"), "wlcc"),
+        (FILE.replace("weight = 2", "wieght = 3\nwidth = 1"), "width"),
+        ("[[[".to_owned(), "rvs.toml"),
+        // Right in itself, but with what was added live it is one service too many.
+        (
+            FILE.replace("weight = 2", "weight = 9") + second,
+            "max_services",
+        ),
+    ] {
+        std::fs::write(rig.file(), &file).unwrap();
+        let (kind, message) = refused(rig.ask(Request::Reload {
+            discard_live: false,
+        }));
+        assert_eq!(kind, ErrorKind::Config, "{message}");
+        assert!(message.contains(expected), "{message}");
+        assert_eq!(rig.services(), before);
+    }
+    std::fs::remove_file(rig.file()).unwrap();
+    assert_eq!(
+        refused(rig.ask(Request::Reload {
+            discard_live: false
+        }))
+        .0,
+        ErrorKind::Config
+    );
+    assert_eq!(refused(rig.ask(Request::Save)).0, ErrorKind::Config);
+    assert_eq!(rig.services(), before);
+}
+
+#[test]
+fn a_hangup_reloads() {
+    let rig = Rig::start();
+    std::fs::write(rig.file(), FILE.replace("weight = 2", "weight = 6")).unwrap();
+    rig.hups.fetch_add(1, Relaxed);
+    rig.until("the new weight", || {
+        rig.services()[0].servers[0].spec.weight == 6
+    });
+    std::fs::write(rig.file(), "nonsense").unwrap();
+    rig.hups.fetch_add(1, Relaxed);
+    // The file thread takes one job after another: this one comes after the hangup's.
+    rig.ask(Request::Diff);
+    assert_eq!(rig.services()[0].servers[0].spec.weight, 6);
+}
+
+#[test]
+fn one_daemon_owns_a_socket() {
+    let rig = Rig::start();
+    let path = rig.dir.path().join("sock");
+    assert_eq!(
+        std::fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+        0o600
+    );
+    let second = Server::bind(&path, 0o600, None, Limits::default());
+    assert!(matches!(second, Err(BindError::Running { .. })));
+    assert!(rig.services().len() == 1, "the first goes on");
+
+    let stale = rig.dir.path().join("stale");
+    drop(std::os::unix::net::UnixListener::bind(&stale).unwrap());
+    let server = Server::bind(&stale, 0o660, None, Limits::default()).unwrap();
+    assert_eq!(
+        std::fs::metadata(&stale).unwrap().permissions().mode() & 0o777,
+        0o660
+    );
+    drop(server);
+    assert!(!stale.exists(), "removed at the end");
+
+    let other = rig.dir.path().join("file");
+    std::fs::write(&other, "x").unwrap();
+    let refused = Server::bind(&other, 0o600, None, Limits::default());
+    assert!(matches!(refused, Err(BindError::NotASocket { .. })));
+    let nobody = Server::bind(&stale, 0o600, Some("no-such-group"), Limits::default());
+    assert!(matches!(nobody, Err(BindError::Group { .. })));
+    let path = rig.dir.path().join("new/sock");
+    Server::bind(&path, 0o600, Some("root"), Limits::default()).unwrap();
+}
