@@ -1,0 +1,580 @@
+//! A line of ipvsadm's while its options come in, and the checks once it is complete.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use super::{Action, Format, Line, Listing};
+use crate::api::{Method, Protocol, Request, ServerKey, ServerSpec, ServiceKey, ServiceSpec};
+use crate::cli::address::{host_port, ipv4, number};
+use crate::cli::failure::Failure;
+use crate::cli::names::Names;
+use crate::cli::options::{Command, CommandSpec, OPTIONS, Opt, OptionSpec, Slot, Support};
+
+/// Scheduler when none is named.
+const DEFAULT_SCHEDULER: &str = "wlc";
+
+/// Longest time-out: 31 days, in seconds.
+const MAX_TIMEOUT: u32 = 31 * 24 * 3600;
+
+/// Largest weight or threshold.
+const MAX_INT: u32 = i32::MAX as u32;
+
+/// Flags of `-b` and the scheduler they belong to, if only to one.
+const SCHED_FLAGS: &[(&str, Option<&str>)] = &[
+    ("sh-fallback", Some("sh")),
+    ("sh-port", Some("sh")),
+    ("mh-fallback", Some("mh")),
+    ("mh-port", Some("mh")),
+    ("flag-1", None),
+    ("flag-2", None),
+    ("flag-3", None),
+];
+
+/// Listings that exclude each other.
+const EXCLUSIVE: [Slot; 4] = [Slot::Connection, Slot::Service, Slot::Timeout, Slot::Daemon];
+
+/// Tunnels, and what `--tun-*` they take. The port of gue is a must.
+const TUNNELS: &[(&str, &[Slot])] = &[
+    ("ipip", &[]),
+    (
+        "gue",
+        &[
+            Slot::TunPort,
+            Slot::TunNoCsum,
+            Slot::TunCsum,
+            Slot::TunRemCsum,
+        ],
+    ),
+    ("gre", &[Slot::TunNoCsum, Slot::TunCsum]),
+];
+
+/// What `-t`, `-u`, `--sctp-service` or `-f` named.
+#[derive(Clone, Copy, Debug)]
+enum Target {
+    /// A service this version knows.
+    Service(ServiceKey),
+    /// One of a later version: its address, if it has one, and its port.
+    Other { addr: Option<IpAddr>, port: u16 },
+}
+
+impl Target {
+    fn addr(self) -> Option<IpAddr> {
+        match self {
+            Target::Service(key) => Some(key.addr),
+            Target::Other { addr, .. } => addr,
+        }
+    }
+
+    fn port(self) -> u16 {
+        match self {
+            Target::Service(key) => key.port,
+            Target::Other { port, .. } => port,
+        }
+    }
+
+    fn is_mark(self) -> bool {
+        self.addr().is_none()
+    }
+}
+
+/// A line in the making.
+pub struct Draft {
+    command: &'static CommandSpec,
+    given: Vec<&'static OptionSpec>,
+    target: Option<Target>,
+    server: Option<ServerKey>,
+    scheduler: Option<String>,
+    sched_flags: Option<String>,
+    method: Method,
+    weight: u32,
+    upper: u32,
+    lower: u32,
+    tunnel: usize,
+    socket: Option<String>,
+}
+
+impl Draft {
+    /// A line of `command` without options.
+    pub fn new(command: &'static CommandSpec, value: Option<&str>) -> Result<Self, Failure> {
+        if let Some(role) = value {
+            if !["master", "backup"].contains(&role) {
+                // The second spelling is ipvsadm's.
+                let what = match command.command {
+                    Command::StartDaemon => "start-daemon parameter",
+                    _ => "start_daemon",
+                };
+                return usage(format!("illegal {what} specified"));
+            }
+        }
+        Ok(Draft {
+            command,
+            given: Vec::new(),
+            target: None,
+            server: None,
+            scheduler: None,
+            sched_flags: None,
+            method: Method::Route,
+            weight: 1,
+            upper: 0,
+            lower: 0,
+            tunnel: 0,
+            socket: None,
+        })
+    }
+
+    fn has(&self, slot: Slot) -> bool {
+        self.given.iter().any(|o| o.slot == slot)
+    }
+
+    /// Takes an option in.
+    pub fn set(
+        &mut self,
+        option: &'static OptionSpec,
+        value: Option<&str>,
+        names: &dyn Names,
+    ) -> Result<(), Failure> {
+        if option.slot != Slot::Free && self.has(option.slot) {
+            return usage(format!(
+                "multiple '{}' options specified",
+                option.slot.name()
+            ));
+        }
+        self.given.push(option);
+        let text = value.unwrap_or_default();
+        match option.id {
+            Opt::TcpService => self.service(text, Some(Protocol::Tcp), names)?,
+            Opt::UdpService => self.service(text, Some(Protocol::Udp), names)?,
+            Opt::SctpService => self.service(text, None, names)?,
+            Opt::MarkService => {
+                if number(text, 1, u32::MAX).is_none() {
+                    return usage(format!("invalid fwmark value `{text}' specified"));
+                }
+                self.target = Some(Target::Other {
+                    addr: None,
+                    port: 0,
+                });
+            }
+            Opt::Ipv6 => {
+                if !self.target.is_some_and(Target::is_mark) {
+                    return usage("-6 used before -f\n".into());
+                }
+            }
+            Opt::Scheduler => self.scheduler = Some(text.to_string()),
+            Opt::SchedFlags => self.sched_flags = Some(text.to_string()),
+            Opt::Persistent => {
+                if value.is_some_and(|v| number(v, 1, MAX_TIMEOUT).is_none()) {
+                    return usage(format!("invalid timeout value `{text}' specified"));
+                }
+            }
+            Opt::Netmask => self.netmask(text)?,
+            Opt::Server => self.server(text, names)?,
+            Opt::Route => self.method = Method::Route,
+            Opt::Tunnel => self.method = Method::Tunnel,
+            Opt::Masq => self.method = Method::Masq,
+            Opt::Weight => self.weight = in_range(text, 0, MAX_INT, "weight")?,
+            Opt::Upper => self.upper = in_range(text, 0, MAX_INT, "u_threshold")?,
+            Opt::Lower => self.lower = in_range(text, 0, MAX_INT, "l_threshold")?,
+            Opt::SyncId => drop(in_range(text, 0, 255, "syncid")?),
+            Opt::McastPort => drop(in_range(text, 1, 65535, "mcast-port")?),
+            Opt::McastTtl => drop(in_range(text, 1, 255, "mcast-ttl")?),
+            Opt::SyncMaxLen => drop(in_range(text, 1, 65535, "sync-maxlen")?),
+            Opt::McastGroup => multicast(text)?,
+            Opt::TunPort => drop(in_range(text, 1, 65535, "tunnel port")?),
+            Opt::TunType => match TUNNELS.iter().position(|(name, _)| *name == text) {
+                Some(tunnel) => self.tunnel = tunnel,
+                None => return usage("illegal tunnel type specified".into()),
+            },
+            Opt::Socket => self.socket = Some(text.to_string()),
+            Opt::McastInterface
+            | Opt::Engine
+            | Opt::Numeric
+            | Opt::Connection
+            | Opt::Timeout
+            | Opt::Daemon
+            | Opt::Stats
+            | Opt::Rate
+            | Opt::Thresholds
+            | Opt::PersistentConn
+            | Opt::NoSort
+            | Opt::Sort
+            | Opt::Exact
+            | Opt::OnePacket
+            | Opt::TunInfo
+            | Opt::TunNoCsum
+            | Opt::TunCsum
+            | Opt::TunRemCsum
+            | Opt::Json => {}
+        }
+        Ok(())
+    }
+
+    /// `protocol` is `None` for one of a later version, which has no service names.
+    fn service(
+        &mut self,
+        text: &str,
+        protocol: Option<Protocol>,
+        names: &dyn Names,
+    ) -> Result<(), Failure> {
+        let Some((addr, port)) = host_port(text, protocol.unwrap_or(Protocol::Tcp), names) else {
+            return usage("illegal virtual server address[:port] specified".into());
+        };
+        let port = port.unwrap_or(0);
+        self.target = Some(match protocol {
+            Some(protocol) => Target::Service(ServiceKey {
+                protocol,
+                addr,
+                port,
+            }),
+            None => Target::Other {
+                addr: Some(addr),
+                port,
+            },
+        });
+        Ok(())
+    }
+
+    fn server(&mut self, text: &str, names: &dyn Names) -> Result<(), Failure> {
+        let protocol = match self.target {
+            Some(Target::Service(key)) => key.protocol,
+            _ => Protocol::Tcp,
+        };
+        let Some((addr, port)) = host_port(text, protocol, names) else {
+            return usage("illegal real server address[:port] specified".into());
+        };
+        // Only the service in front of it can lend its port.
+        let port = port.unwrap_or_else(|| self.target.map_or(0, Target::port));
+        self.server = Some(ServerKey { addr, port });
+        Ok(())
+    }
+
+    fn netmask(&self, text: &str) -> Result<(), Failure> {
+        if self
+            .target
+            .and_then(Target::addr)
+            .is_some_and(|a| a.is_ipv6())
+        {
+            if number(text, 1, 128).is_none() {
+                return usage("illegal ipv6 netmask specified".into());
+            }
+        } else if ipv4(text).is_none() {
+            return usage("illegal virtual server persistent mask specified".into());
+        }
+        Ok(())
+    }
+
+    /// Checks the complete line; `leftover` are the words that are no options.
+    pub fn finish(self, leftover: &[&str]) -> Result<Line, Failure> {
+        let (values, extra) = match self.command.command {
+            Command::Set => leftover
+                .split_at_checked(3)
+                .ok_or_else(|| Failure::Usage("--set option requires 3 timeout values".into()))?,
+            _ => leftover.split_at(0),
+        };
+        let mut timeouts = [0; 3];
+        for (timeout, text) in timeouts.iter_mut().zip(values) {
+            *timeout = number(text, 0, MAX_TIMEOUT).ok_or_else(|| {
+                Failure::Usage(format!("invalid timeout value `{text}' specified"))
+            })?;
+        }
+        if let Some(word) = extra.first() {
+            return usage(format!("unexpected argument {word}"));
+        }
+        self.check_sched_flags()?;
+        self.check_slots()?;
+        self.check_listing()?;
+        self.check_service()?;
+        self.check_server()?;
+        self.check_support()?;
+        let action = self.action(timeouts);
+        Ok(Line {
+            action,
+            json: self.has(Slot::Json),
+            socket: self.socket,
+        })
+    }
+
+    fn check_sched_flags(&self) -> Result<(), Failure> {
+        let scheduler = self.scheduler.as_deref().unwrap_or(DEFAULT_SCHEDULER);
+        let flags = self.sched_flags.as_deref().unwrap_or_default();
+        for flag in flags.split(',').filter(|f| !f.is_empty()) {
+            match SCHED_FLAGS.iter().find(|(name, _)| *name == flag) {
+                None => return usage(format!("invalid scheduler flag `{flag}'")),
+                Some((_, Some(owner))) if *owner != scheduler => {
+                    return usage(format!("incompatible scheduler flag `{flag}'"));
+                }
+                Some(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// What the command needs and what it does not take, in the order of the table.
+    fn check_slots(&self) -> Result<(), Failure> {
+        for option in OPTIONS.iter().filter(|o| o.slot != Slot::Free) {
+            let slot = option.slot;
+            let given = self.has(slot);
+            if !given && self.command.requires.contains(&slot) {
+                return usage(format!(
+                    "You need to supply the '{}' option for the '{}' command",
+                    slot.name(),
+                    self.command.name
+                ));
+            }
+            if given && !option.on.contains(&self.command.command) {
+                return usage(format!(
+                    "Illegal '{}' option with the '{}' command",
+                    slot.name(),
+                    self.command.name
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_listing(&self) -> Result<(), Failure> {
+        if self.command.command != Command::List {
+            return Ok(());
+        }
+        let mut kinds = EXCLUSIVE.into_iter().filter(|s| self.has(*s));
+        let kind = kinds.next();
+        if let (Some(first), Some(second)) = (kind, kinds.next()) {
+            return usage(format!(
+                "The option '{}' conflicts with the '{}' option in the 'list' command",
+                second.name(),
+                first.name()
+            ));
+        }
+        let columns = [Slot::Stats, Slot::Rate, Slot::Thresholds]
+            .iter()
+            .any(|s| self.has(*s));
+        let conflict = match kind {
+            Some(Slot::Connection) => columns,
+            Some(Slot::Timeout | Slot::Daemon) => columns || self.has(Slot::PersistentConn),
+            _ => false,
+        };
+        if conflict {
+            return usage("options conflicts in the list command".into());
+        }
+        Ok(())
+    }
+
+    fn check_service(&self) -> Result<(), Failure> {
+        let (Command::AddService | Command::EditService, Some(target)) =
+            (self.command.command, self.target)
+        else {
+            return Ok(());
+        };
+        if !target.is_mark() && target.port() == 0 && !self.has(Slot::Persistent) {
+            return usage("Zero port specified for non-persistent service".into());
+        }
+        let udp = matches!(
+            target,
+            Target::Service(ServiceKey {
+                protocol: Protocol::Udp,
+                ..
+            })
+        );
+        if self.has(Slot::OnePacket) && !udp && !target.is_mark() {
+            return usage("One-Packet Scheduling is only for UDP virtual services".into());
+        }
+        Ok(())
+    }
+
+    fn check_server(&self) -> Result<(), Failure> {
+        if !matches!(
+            self.command.command,
+            Command::AddServer | Command::EditServer
+        ) {
+            return Ok(());
+        }
+        let service = self.target.and_then(Target::addr);
+        let mixed = match (service, self.server) {
+            (Some(service), Some(server)) => service.is_ipv6() != server.addr.is_ipv6(),
+            _ => false,
+        };
+        let tunnel = self.method == Method::Tunnel;
+        if mixed && !tunnel {
+            return usage("Different address family is allowed only for tunneling servers".into());
+        }
+        const TUNNEL_OPTIONS: [Slot; 4] = [
+            Slot::TunPort,
+            Slot::TunNoCsum,
+            Slot::TunCsum,
+            Slot::TunRemCsum,
+        ];
+        let given: Vec<Slot> = TUNNEL_OPTIONS
+            .into_iter()
+            .filter(|s| self.has(*s))
+            .collect();
+        if !tunnel && (self.has(Slot::TunType) || !given.is_empty()) {
+            return usage("Tunnel options conflict with forward method".into());
+        }
+        let (name, takes) = TUNNELS[self.tunnel];
+        if name == "gue" && !given.contains(&Slot::TunPort) {
+            return usage(
+                "You need to supply the 'tun-port' option for the 'gue' tunnel type".into(),
+            );
+        }
+        if let Some(slot) = given.iter().find(|s| !takes.contains(s)) {
+            return usage(format!(
+                "Illegal '{}' option with the '{name}' tunnel type",
+                slot.name()
+            ));
+        }
+        let checksums: Vec<&Slot> = given.iter().filter(|s| **s != Slot::TunPort).collect();
+        if let [first, second, ..] = checksums[..] {
+            return usage(format!(
+                "The option '{}' conflicts with the '{}' option in the '{name}' tunnel type",
+                second.name(),
+                first.name()
+            ));
+        }
+        Ok(())
+    }
+
+    /// Refuses, by name, what belongs to a later version.
+    fn check_support(&self) -> Result<(), Failure> {
+        let later =
+            |what: &str| usage(format!("{what} is not supported by this version of rvsadm"));
+        if self.command.support == Support::Later {
+            return later(&format!("--{}", self.command.long));
+        }
+        if let Some(option) = self.given.iter().find(|o| o.support == Support::Later) {
+            return later(&format!("{} ({})", option.typed(), option.help));
+        }
+        match TUNNELS[self.tunnel].0 {
+            "ipip" => Ok(()),
+            name => later(&format!("--tun-type {name}")),
+        }
+    }
+
+    /// The action of a line that passed all checks.
+    fn action(&self, timeouts: [u32; 3]) -> Action {
+        let service = match self.target {
+            Some(Target::Service(key)) => Some(key),
+            _ => None,
+        };
+        let numeric = self.has(Slot::Numeric);
+        let request = match (self.command.command, service, self.server) {
+            (Command::AddService, Some(service), _) => Request::AddService {
+                service,
+                spec: self.service_spec(),
+            },
+            (Command::EditService, Some(service), _) => Request::EditService {
+                service,
+                spec: self.service_spec(),
+            },
+            (Command::DeleteService, Some(service), _) => Request::DeleteService { service },
+            (Command::AddServer, Some(service), Some(server)) => {
+                let server = self.routed(service, server);
+                Request::AddServer {
+                    service,
+                    server,
+                    spec: self.server_spec(),
+                }
+            }
+            (Command::EditServer, Some(service), Some(server)) => {
+                let server = self.routed(service, server);
+                Request::EditServer {
+                    service,
+                    server,
+                    spec: self.server_spec(),
+                }
+            }
+            (Command::DeleteServer, Some(service), Some(server)) => {
+                Request::DeleteServer { service, server }
+            }
+            (Command::Clear, ..) => Request::Clear,
+            (Command::Zero, ..) => Request::Zero { service },
+            (Command::Set, ..) => {
+                let [tcp, tcp_fin, udp] = timeouts;
+                Request::SetTimeouts { tcp, tcp_fin, udp }
+            }
+            (Command::List, ..) => return self.listing(service),
+            (Command::Save, ..) => return Action::Save { numeric },
+            (Command::Restore, ..) => return Action::Restore,
+            (command, ..) => unreachable!("{command:?} passed the checks without what it needs"),
+        };
+        Action::Change(request)
+    }
+
+    fn listing(&self, service: Option<ServiceKey>) -> Action {
+        let numeric = self.has(Slot::Numeric);
+        if self.has(Slot::Connection) {
+            return Action::Connections {
+                numeric,
+                engine: self.has(Slot::PersistentConn),
+            };
+        }
+        if self.has(Slot::Timeout) {
+            return Action::Timeouts;
+        }
+        if self.has(Slot::Daemon) {
+            return Action::Daemons;
+        }
+        const FORMATS: [(Slot, Format); 4] = [
+            (Slot::Stats, Format::Stats),
+            (Slot::Rate, Format::Rate),
+            (Slot::Thresholds, Format::Thresholds),
+            (Slot::PersistentConn, Format::PersistentConn),
+        ];
+        let format = FORMATS.iter().find(|(slot, _)| self.has(*slot));
+        Action::Services(Listing {
+            service,
+            format: format.map_or(Format::Plain, |(_, format)| *format),
+            numeric,
+            exact: self.has(Slot::Exact),
+            sorted: !self.has(Slot::NoSort),
+        })
+    }
+
+    fn service_spec(&self) -> ServiceSpec {
+        let name = self.scheduler.as_deref().filter(|s| !s.is_empty());
+        ServiceSpec {
+            scheduler: name.unwrap_or(DEFAULT_SCHEDULER).to_string(),
+            one_packet: self.has(Slot::OnePacket),
+        }
+    }
+
+    fn server_spec(&self) -> ServerSpec {
+        ServerSpec {
+            method: self.method,
+            weight: self.weight,
+            upper: self.upper,
+            lower: self.lower,
+        }
+    }
+
+    /// Without translation the server sees the service's port, whatever was typed.
+    fn routed(&self, service: ServiceKey, server: ServerKey) -> ServerKey {
+        match self.method {
+            Method::Masq => server,
+            _ => ServerKey {
+                port: service.port,
+                ..server
+            },
+        }
+    }
+}
+
+fn usage<T>(message: String) -> Result<T, Failure> {
+    Err(Failure::Usage(message))
+}
+
+fn in_range(text: &str, least: u32, most: u32, what: &str) -> Result<u32, Failure> {
+    number(text, least, most).ok_or_else(|| Failure::Usage(format!("illegal {what} specified")))
+}
+
+fn multicast(text: &str) -> Result<(), Failure> {
+    let (family, good) = match text.parse::<Ipv6Addr>() {
+        Ok(addr) => ("IPv6", addr.is_multicast()),
+        Err(_) => (
+            "IPv4",
+            text.parse::<Ipv4Addr>().is_ok_and(|a| a.is_multicast()),
+        ),
+    };
+    if good {
+        Ok(())
+    } else {
+        usage(format!("invalid {family} mcast-group `{text}'"))
+    }
+}

@@ -1,0 +1,347 @@
+//! From words to an [`Action`]: what the operator typed becomes what the program runs on, and
+//! every refusal that needs no daemon happens here, in ipvsadm's order.
+
+mod draft;
+mod words;
+
+use self::draft::Draft;
+use self::words::{Found, Words};
+use super::failure::Failure;
+use super::names::Names;
+use super::options::{Command, CommandSpec, WORDS, Word, WordSpec};
+use crate::api::{Request, ServiceKey};
+
+/// What to do, ready to be done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Print the help.
+    Help,
+    /// Print the version.
+    Version,
+    /// Ask for a change that is answered without output.
+    Change(Request),
+    /// List services.
+    Services(Listing),
+    /// List connections.
+    Connections {
+        /// Print numbers rather than names.
+        numeric: bool,
+        /// Head the columns of persistence engines (`--persistent-conn`).
+        engine: bool,
+    },
+    /// List the time-outs.
+    Timeouts,
+    /// List the synchronisation daemons.
+    Daemons,
+    /// Print the services as commands.
+    Save {
+        /// Print numbers rather than names.
+        numeric: bool,
+    },
+    /// Carry out the lines of standard input.
+    Restore,
+    /// Show the status.
+    Status,
+    /// Ask for a text (diff, save, reload).
+    Text(Request),
+    /// Capture packets.
+    Capture(Request),
+}
+
+/// A listing of services.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Listing {
+    /// Only this service.
+    pub service: Option<ServiceKey>,
+    /// Which columns.
+    pub format: Format,
+    /// Print numbers rather than names.
+    pub numeric: bool,
+    /// Print large numbers in full.
+    pub exact: bool,
+    /// Sort, or keep the order of the daemon.
+    pub sorted: bool,
+}
+
+/// Columns of a listing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// Method, weight, connections.
+    Plain,
+    /// Counters.
+    Stats,
+    /// Rates.
+    Rate,
+    /// Thresholds.
+    Thresholds,
+    /// Persistent connections.
+    PersistentConn,
+}
+
+/// A command line, understood.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Line {
+    /// What to do.
+    pub action: Action,
+    /// Print it as JSON.
+    pub json: bool,
+    /// Admin socket named on the line.
+    pub socket: Option<String>,
+}
+
+/// Reads the words behind the program's name.
+pub fn command_line(words: &[String], names: &dyn Names) -> Result<Line, Failure> {
+    let (front, rest) = front_options(words)?;
+    let mut line = match rest.first() {
+        None => plain_list(),
+        Some(first) if first.starts_with('-') || first.is_empty() => options(rest, names)?,
+        Some(first) => match WORDS.iter().find(|w| w.name == first) {
+            Some(spec) => word_command(spec, &rest[1..])?,
+            None if rest.iter().any(|w| w.starts_with('-')) => options(rest, names)?,
+            None => return Err(unknown_word(first)),
+        },
+    };
+    line.socket = line.socket.or(front.socket);
+    if front.json && !line.json {
+        let lists = matches!(
+            line.action,
+            Action::Services(_)
+                | Action::Connections { .. }
+                | Action::Timeouts
+                | Action::Daemons
+                | Action::Status
+        );
+        if !lists {
+            return Err(Failure::Usage(
+                "--json is only for listings and status".into(),
+            ));
+        }
+        line.json = true;
+    }
+    Ok(line)
+}
+
+/// Reads the words of a line of `-R`.
+pub fn restore_line(words: &[String], names: &dyn Names) -> Result<Line, Failure> {
+    let line = options(words, names)?;
+    if line.action == Action::Restore {
+        return Err(Failure::TryHelp);
+    }
+    if line.socket.is_some() || line.json {
+        let what = "--socket and --json go in front of -R, not into its lines";
+        return Err(Failure::Usage(what.into()));
+    }
+    Ok(line)
+}
+
+fn plain_list() -> Line {
+    let listing = Listing {
+        service: None,
+        format: Format::Plain,
+        numeric: false,
+        exact: false,
+        sorted: true,
+    };
+    Line {
+        action: Action::Services(listing),
+        json: false,
+        socket: None,
+    }
+}
+
+/// Options of ours that stand in front of any command.
+#[derive(Default)]
+struct Front {
+    socket: Option<String>,
+    json: bool,
+}
+
+fn front_options(words: &[String]) -> Result<(Front, &[String]), Failure> {
+    let mut front = Front::default();
+    let mut rest = words;
+    loop {
+        rest = match rest {
+            [first, tail @ ..] if first == "--json" => {
+                front.json = true;
+                tail
+            }
+            [first, path, tail @ ..] if first == "--socket" => {
+                front.socket = Some(path.clone());
+                tail
+            }
+            [first, tail @ ..] if first.starts_with("--socket=") => {
+                front.socket = first.split_once('=').map(|(_, path)| path.to_string());
+                tail
+            }
+            [first] if first == "--socket" => {
+                let problem = "missing argument";
+                return Err(Failure::BadOption {
+                    word: first.clone(),
+                    problem,
+                });
+            }
+            _ => return Ok((front, rest)),
+        };
+    }
+}
+
+fn unknown_word(word: &str) -> Failure {
+    let near = WORDS
+        .iter()
+        .map(|w| (strsim::damerau_levenshtein(w.name, word), w.name))
+        .min()
+        .filter(|(distance, _)| *distance <= 2);
+    let known: Vec<&str> = WORDS.iter().map(|w| w.name).collect();
+    let hint = near
+        .map(|(_, name)| format!("did you mean `{name}'? "))
+        .unwrap_or_default();
+    Failure::Refused {
+        message: format!(
+            "unknown command `{word}'; {hint}known: {}, and the options of ipvsadm (-h)",
+            known.join(", ")
+        ),
+        status: 255,
+    }
+}
+
+/// A line of ipvsadm's.
+fn options(words: &[String], names: &dyn Names) -> Result<Line, Failure> {
+    let mut words = Words::new(words);
+    let command = first_command(&mut words)?;
+    if let Command::Help | Command::Version = command.spec.command {
+        let help = command.spec.command == Command::Help;
+        let action = if help { Action::Help } else { Action::Version };
+        return Ok(Line {
+            action,
+            json: false,
+            socket: None,
+        });
+    }
+    let mut draft = Draft::new(command.spec, command.value)?;
+    while let Some(item) = words.next_item()? {
+        match item.found {
+            Found::Command(_) => {
+                return Err(Failure::Usage(format!("invalid option `{}'", item.word)));
+            }
+            Found::Option(option) => draft.set(option, item.value, names)?,
+        }
+    }
+    draft.finish(&words.leftover)
+}
+
+struct FirstCommand<'a> {
+    spec: &'static CommandSpec,
+    value: Option<&'a str>,
+}
+
+fn first_command<'a>(words: &mut Words<'a>) -> Result<FirstCommand<'a>, Failure> {
+    match words.next_item() {
+        Ok(Some(item)) => match item.found {
+            Found::Command(spec) => Ok(FirstCommand {
+                spec,
+                value: item.value,
+            }),
+            Found::Option(_) => Err(Failure::TryHelp),
+        },
+        Ok(None) | Err(_) => Err(Failure::TryHelp),
+    }
+}
+
+/// A command of ours.
+fn word_command(spec: &WordSpec, words: &[String]) -> Result<Line, Failure> {
+    let mut line = plain_list();
+    let mut plain: Vec<&String> = Vec::new();
+    let (mut discard_live, mut packets, mut seconds) = (false, 0, 0);
+    let mut rest = words.iter();
+    while let Some(word) = rest.next() {
+        let Some(name) = word.strip_prefix("--") else {
+            plain.push(word);
+            continue;
+        };
+        let (name, attached) = match name.split_once('=') {
+            Some((name, value)) => (name, Some(value)),
+            None => (name, None),
+        };
+        let Some(option) = spec.options.iter().find(|o| o.long == name) else {
+            let known: Vec<String> = spec
+                .options
+                .iter()
+                .map(|o| format!("--{}", o.long))
+                .collect();
+            let known = if known.is_empty() {
+                "none".to_string()
+            } else {
+                known.join(", ")
+            };
+            return Err(Failure::Usage(format!(
+                "{}: unknown option `{word}'; options of {0}: {known}",
+                spec.name
+            )));
+        };
+        let value = match (option.value, attached) {
+            (None, None) => None,
+            (None, Some(_)) => {
+                return Err(Failure::Usage(format!(
+                    "{}: --{name} takes no value",
+                    spec.name
+                )));
+            }
+            (Some(_), Some(value)) => Some(value),
+            (Some(_), None) => rest.next().map(String::as_str),
+        };
+        let count = || match value.and_then(|v| v.parse::<u64>().ok()).filter(|n| *n > 0) {
+            Some(count) => Ok(count),
+            None => Err(Failure::Usage(format!(
+                "{}: --{name} needs a number of at least 1",
+                spec.name
+            ))),
+        };
+        match name {
+            "packets" => packets = count()?,
+            "seconds" => seconds = count()?,
+            "discard-live" => discard_live = true,
+            "json" => line.json = true,
+            other => unreachable!("--{other} is in the table of {} but not here", spec.name),
+        }
+    }
+    if spec.word != Word::Capture {
+        if let Some(extra) = plain.first() {
+            return Err(Failure::Usage(format!("unexpected argument {extra}")));
+        }
+    }
+    line.action = match spec.word {
+        Word::Status => Action::Status,
+        Word::Diff => Action::Text(Request::Diff),
+        Word::Save => Action::Text(Request::Save),
+        Word::Reload => Action::Text(Request::Reload { discard_live }),
+        Word::Capture => {
+            let [port, file, filter @ ..] = plain.as_slice() else {
+                return Err(Failure::Usage(format!(
+                    "usage: rvsadm capture {}",
+                    spec.arguments
+                )));
+            };
+            let filter: Vec<&str> = filter.iter().map(|w| w.as_str()).collect();
+            Action::Capture(Request::Capture {
+                port: port.to_string(),
+                file: absolute(file)?,
+                filter: filter.join(" "),
+                packets,
+                seconds,
+            })
+        }
+    };
+    Ok(line)
+}
+
+/// The daemon has a working directory of its own, so it gets no relative path.
+fn absolute(file: &str) -> Result<String, Failure> {
+    let path = std::path::absolute(file)
+        .map_err(|err| Failure::Usage(format!("capture: file `{file}': {err}")))?;
+    match path.into_os_string().into_string() {
+        Ok(path) => Ok(path),
+        Err(path) => Err(Failure::Usage(format!(
+            "capture: path {path:?} is not UTF-8"
+        ))),
+    }
+}

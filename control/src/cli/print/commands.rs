@@ -1,0 +1,50 @@
+//! Services as the commands that make them: output of `-S`, input of `-R`.
+
+use std::io::{self, Write};
+
+use super::endpoint::Endpoints;
+use crate::api::{Method, Protocol, ServerView, ServiceView};
+
+/// Prints all services. Thresholds are not saved, as ipvsadm does not save them.
+pub fn print(
+    out: &mut dyn Write,
+    services: &[ServiceView],
+    endpoints: &Endpoints<'_>,
+) -> io::Result<()> {
+    for service in services {
+        let key = service.key;
+        let option = match key.protocol {
+            Protocol::Tcp => "-t",
+            Protocol::Udp => "-u",
+        };
+        let name = format!(
+            "{option} {}",
+            endpoints.full(key.addr, key.port, key.protocol)
+        );
+        let one_packet = if service.spec.one_packet { " -o" } else { "" };
+        writeln!(out, "-A {name} -s {}{one_packet}", service.spec.scheduler)?;
+        for server in &service.servers {
+            server_line(out, &name, key.protocol, server, endpoints)?;
+        }
+    }
+    Ok(())
+}
+
+fn server_line(
+    out: &mut dyn Write,
+    service: &str,
+    protocol: Protocol,
+    server: &ServerView,
+    endpoints: &Endpoints<'_>,
+) -> io::Result<()> {
+    // Which server is local is found out anew when the line is read.
+    let (method, tunnel) = match server.spec.method {
+        Method::Masq => ("-m", ""),
+        Method::Tunnel => ("-i", " --tun-type ipip"),
+        Method::Route | Method::Local => ("-g", ""),
+    };
+    let name = endpoints.full(server.key.addr, server.key.port, protocol);
+    // The configured weight: a server that is down now need not be down when this is read.
+    let weight = server.configured_weight;
+    writeln!(out, "-a {service} -r {name} {method} -w {weight}{tunnel}")
+}

@@ -1,0 +1,36 @@
+//! Listing of connections, row by row as they arrive.
+
+use std::io::{self, Write};
+
+use super::endpoint::Endpoints;
+use crate::api::{ConnectionRow, Protocol};
+
+/// Prints the two lines on top; `engine` adds the columns of persistence engines.
+pub fn title(out: &mut dyn Write, engine: bool) -> io::Result<()> {
+    let more = if engine {
+        "        pe name          pe_data"
+    } else {
+        ""
+    };
+    writeln!(out, "IPVS connection entries")?;
+    writeln!(
+        out,
+        "pro expire state       source             virtual            destination{more}"
+    )
+}
+
+/// Prints one connection.
+pub fn row(out: &mut dyn Write, row: &ConnectionRow, endpoints: &Endpoints<'_>) -> io::Result<()> {
+    let protocol = match row.protocol {
+        Protocol::Tcp => "TCP",
+        Protocol::Udp => "UDP",
+    };
+    let expires = format!("{:02}:{:02}", row.expires / 60, row.expires % 60);
+    let [client, service, server] = [row.client, row.virtual_, row.dest]
+        .map(|(addr, port)| endpoints.full(addr, port, row.protocol));
+    let state = &row.state;
+    writeln!(
+        out,
+        "{protocol:3} {expires:6} {state:11} {client:18} {service:18} {server}"
+    )
+}

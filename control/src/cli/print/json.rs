@@ -1,0 +1,300 @@
+//! `--json`: the same listings for programs. One document per command, UTF-8, ending in a newline.
+//!
+//! The shapes below are a promise: fields may be added, none is renamed or removed without a
+//! change of the major version. Numbers are exact, addresses are numeric (never names), times are
+//! seconds, `-n`, `--exact` and the column options change nothing. Sorting as in the text.
+//!
+//! - `-L`: `{"table_size", "services": [{"protocol", "address", "port", "scheduler", "one_packet",
+//!   "live", "origin", "stats", "rates", "servers": [{"address", "port", "method", "weight",
+//!   "configured_weight", "upper_threshold", "lower_threshold", "active", "inactive",
+//!   "persistent", "origin", "stats", "rates"}]}]}`, where `stats` and `rates` are `{"conns",
+//!   "in_pkts", "out_pkts", "in_bytes", "out_bytes"}`, `method` is `masq`, `route`, `tunnel` or
+//!   `local`, and `origin` is `file`, `file-changed` or `live`.
+//! - `-Lc`: `{"connections": [{"protocol", "expires", "state", "client", "virtual", "server"}]}`
+//!   with endpoints as `{"address", "port"}`; one connection per line, printed as they arrive.
+//! - `-L --timeout`: `{"tcp", "tcp_fin", "udp"}`. `-L --daemon`: `{"daemons": []}`.
+//! - `status`: see [`Status`].
+
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+use std::net::IpAddr;
+
+use serde::Serialize;
+
+use crate::api::{
+    ConnectionRow, Method, Origin, Protocol, ServerView, ServiceView, Stats, StatusView, WorkerView,
+};
+
+#[derive(Serialize)]
+struct Services<'a> {
+    table_size: u64,
+    services: Vec<Service<'a>>,
+}
+
+#[derive(Serialize)]
+struct Service<'a> {
+    protocol: Protocol,
+    address: IpAddr,
+    port: u16,
+    scheduler: &'a str,
+    one_packet: bool,
+    live: bool,
+    origin: Origin,
+    stats: Stats,
+    rates: Stats,
+    servers: Vec<Server>,
+}
+
+#[derive(Serialize)]
+struct Server {
+    address: IpAddr,
+    port: u16,
+    method: Method,
+    weight: u32,
+    configured_weight: u32,
+    upper_threshold: u32,
+    lower_threshold: u32,
+    active: u32,
+    inactive: u32,
+    persistent: u32,
+    origin: Origin,
+    stats: Stats,
+    rates: Stats,
+}
+
+impl<'a> From<&'a ServiceView> for Service<'a> {
+    fn from(view: &'a ServiceView) -> Self {
+        Service {
+            protocol: view.key.protocol,
+            address: view.key.addr,
+            port: view.key.port,
+            scheduler: &view.spec.scheduler,
+            one_packet: view.spec.one_packet,
+            live: view.live,
+            origin: view.origin,
+            stats: view.stats,
+            rates: view.rates,
+            servers: view.servers.iter().map(Server::from).collect(),
+        }
+    }
+}
+
+impl From<&ServerView> for Server {
+    fn from(view: &ServerView) -> Self {
+        Server {
+            address: view.key.addr,
+            port: view.key.port,
+            method: view.spec.method,
+            weight: view.spec.weight,
+            configured_weight: view.configured_weight,
+            upper_threshold: view.spec.upper,
+            lower_threshold: view.spec.lower,
+            active: view.active,
+            inactive: view.inactive,
+            persistent: view.persistent,
+            origin: view.origin,
+            stats: view.stats,
+            rates: view.rates,
+        }
+    }
+}
+
+/// Prints a listing of services.
+pub fn services(out: &mut dyn Write, table_size: u64, views: &[ServiceView]) -> io::Result<()> {
+    document(
+        out,
+        &Services {
+            table_size,
+            services: views.iter().map(Service::from).collect(),
+        },
+    )
+}
+
+#[derive(Serialize)]
+struct Endpoint {
+    address: IpAddr,
+    port: u16,
+}
+
+impl From<(IpAddr, u16)> for Endpoint {
+    fn from((address, port): (IpAddr, u16)) -> Self {
+        Endpoint { address, port }
+    }
+}
+
+#[derive(Serialize)]
+struct Connection<'a> {
+    protocol: Protocol,
+    expires: u32,
+    state: &'a str,
+    client: Endpoint,
+    #[serde(rename = "virtual")]
+    service: Endpoint,
+    server: Endpoint,
+}
+
+/// Prints a listing of connections in pieces.
+#[derive(Debug, Default)]
+pub struct Connections {
+    rows: u64,
+}
+
+impl Connections {
+    /// Prints what stands in front of the rows.
+    pub fn begin(out: &mut dyn Write) -> io::Result<Self> {
+        write!(out, "{{\"connections\": [")?;
+        Ok(Connections::default())
+    }
+
+    /// Prints one connection.
+    pub fn row(&mut self, out: &mut dyn Write, row: &ConnectionRow) -> io::Result<()> {
+        let comma = if self.rows > 0 { "," } else { "" };
+        writeln!(out, "{comma}")?;
+        self.rows += 1;
+        let connection = Connection {
+            protocol: row.protocol,
+            expires: row.expires,
+            state: &row.state,
+            client: row.client.into(),
+            service: row.virtual_.into(),
+            server: row.dest.into(),
+        };
+        serde_json::to_writer(out, &connection).map_err(io::Error::from)
+    }
+
+    /// Prints what stands behind the rows.
+    pub fn end(self, out: &mut dyn Write) -> io::Result<()> {
+        writeln!(out, "\n]}}")
+    }
+}
+
+/// Prints the time-outs in seconds.
+pub fn timeouts(out: &mut dyn Write, tcp: u32, tcp_fin: u32, udp: u32) -> io::Result<()> {
+    #[derive(Serialize)]
+    struct Timeouts {
+        tcp: u32,
+        tcp_fin: u32,
+        udp: u32,
+    }
+    document(out, &Timeouts { tcp, tcp_fin, udp })
+}
+
+/// Prints the synchronisation daemons: none.
+pub fn daemons(out: &mut dyn Write) -> io::Result<()> {
+    #[derive(Serialize)]
+    struct Daemons {
+        daemons: [(); 0],
+    }
+    document(out, &Daemons { daemons: [] })
+}
+
+/// The document of `status`.
+#[derive(Serialize)]
+pub struct Status<'a> {
+    /// Version of the daemon.
+    version: &'a str,
+    /// Seconds since its start.
+    uptime: u64,
+    /// Data ports.
+    ports: Vec<Port<'a>>,
+    /// Workers: `id`, `core`, `load` in percent, `rx_pps`, `tx_pps`, `rx`, `tx`, `connections`,
+    /// `heartbeat_age_ms`.
+    workers: &'a [WorkerView],
+    /// Connection table.
+    connections: Used,
+    /// Dropped packets by reason: `{"reason", "count", "help"}`.
+    drops: Vec<Drop<'a>>,
+    /// Packets to the kernel by class.
+    punted: BTreeMap<&'a str, u64>,
+    /// Routes mirrored.
+    routes: u64,
+    /// Neighbours with a known MAC.
+    neighbours: u64,
+    /// Services.
+    services: u64,
+    /// Real servers.
+    servers: u64,
+    /// Log lines lost.
+    log_dropped: u64,
+    /// Standing warnings.
+    warnings: &'a [String],
+}
+
+#[derive(Serialize)]
+struct Port<'a> {
+    name: &'a str,
+    device: &'a str,
+    driver: &'a str,
+    twin: &'a str,
+    mac: &'a str,
+    mtu: u16,
+    link: bool,
+    /// Mbit/s, 0 unknown.
+    speed: u32,
+    counters: BTreeMap<&'a str, u64>,
+}
+
+#[derive(Serialize)]
+struct Used {
+    used: u64,
+    capacity: u64,
+}
+
+#[derive(Serialize)]
+struct Drop<'a> {
+    reason: &'a str,
+    count: u64,
+    help: &'a str,
+}
+
+/// Prints the status.
+pub fn status(out: &mut dyn Write, view: &StatusView) -> io::Result<()> {
+    let ports = view.ports.iter().map(|port| Port {
+        name: &port.name,
+        device: &port.device,
+        driver: &port.driver,
+        twin: &port.twin,
+        mac: &port.mac,
+        mtu: port.mtu,
+        link: port.link,
+        speed: port.speed,
+        counters: port
+            .counters
+            .iter()
+            .map(|(name, count)| (name.as_str(), *count))
+            .collect(),
+    });
+    let drops = view.drops.iter().map(|(reason, count, help)| Drop {
+        reason,
+        count: *count,
+        help,
+    });
+    let (used, capacity) = view.connections;
+    document(
+        out,
+        &Status {
+            version: &view.version,
+            uptime: view.uptime,
+            ports: ports.collect(),
+            workers: &view.workers,
+            connections: Used { used, capacity },
+            drops: drops.collect(),
+            punted: view
+                .punted
+                .iter()
+                .map(|(class, count)| (class.as_str(), *count))
+                .collect(),
+            routes: view.routes,
+            neighbours: view.neighbours,
+            services: view.services,
+            servers: view.servers,
+            log_dropped: view.log_dropped,
+            warnings: &view.warnings,
+        },
+    )
+}
+
+fn document(out: &mut dyn Write, value: &impl Serialize) -> io::Result<()> {
+    serde_json::to_writer_pretty(&mut *out, value).map_err(io::Error::from)?;
+    writeln!(out)
+}

@@ -1,0 +1,10 @@
+//! What the operator reads. Formats of [`services`], [`connections`] and [`commands`] are
+//! ipvsadm's to the byte, trailing blanks included; [`status`] and [`json`] are our own.
+
+pub mod commands;
+pub mod connections;
+pub mod endpoint;
+pub mod json;
+pub mod services;
+pub mod sort;
+pub mod status;
