@@ -619,7 +619,8 @@ pub fn needs_restart(running: &Config, new: &Config) -> Vec<String> {
     );
     let (a, b) = (&running.admin, &new.admin);
     compare(&mut lines, "admin.socket", &a.socket, &b.socket);
-    compare(&mut lines, "admin.mode", &a.mode, &b.mode);
+    let [one, other] = [a.mode, b.mode].map(|mode| format!("{mode:04o}"));
+    compare(&mut lines, "admin.mode", &one, &other);
     compare(&mut lines, "admin.group", &a.group, &b.group);
     let (a, b) = (&running.log, &new.log);
     compare(&mut lines, "log.format", &a.format, &b.format);

@@ -93,7 +93,8 @@ pub fn read(path: &Path, text: &str) -> (File, Vec<Mistake>) {
     for error in &errors {
         let line = error.span().map_or(0, |span| reader.lines.line(span.start));
         if broken.iter().all(|m| m.line != line) {
-            let text = format!("not TOML: {}; correct the line", one_line(error.message()));
+            let (what, advice) = (one_line(error.message()), syntax_advice(text, line));
+            let text = format!("not TOML: {what}; {advice}");
             broken.push(Mistake {
                 file: path.to_owned(),
                 line,
@@ -116,6 +117,16 @@ pub fn read(path: &Path, text: &str) -> (File, Vec<Mistake>) {
 
 fn one_line(message: &str) -> String {
     message.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// The slip that people make most: a word without quotes.
+fn syntax_advice(text: &str, line: usize) -> &'static str {
+    let line = text.lines().nth(line.saturating_sub(1)).unwrap_or_default();
+    let value = line.split_once('=').map_or("", |(_, value)| value.trim());
+    match value.starts_with(|c: char| c.is_alphabetic() || c == '/') {
+        true => "put texts in quotes",
+        false => "correct the line",
+    }
 }
 
 /// Turns byte offsets into line numbers.
@@ -167,7 +178,11 @@ impl Reader<'_> {
         for (name, value) in table.iter() {
             let at = self.line_of(name);
             let Some(key) = section.key(name.get_ref()) else {
-                self.complain(at, unknown_key(section, name.get_ref()));
+                // In what is left of a broken file, a key here has probably lost its heading.
+                let lost = section.path.is_empty() && !self.strict;
+                if !lost {
+                    self.complain(at, unknown_key(section, name.get_ref()));
+                }
                 continue;
             };
             match self.value(section, key, value) {
@@ -222,7 +237,7 @@ impl Reader<'_> {
                 None
             }
             (_, found) => {
-                let (name, wanted) = (key.name, key.kind.describe());
+                let (name, wanted) = (key.name, key.kind.wanted());
                 let found = describe_found(found);
                 let advice = match section.path {
                     "" if found != "a table" => format!("; write [{name}]"),

@@ -88,8 +88,8 @@ const fn key(name: &'static str, kind: Kind, default: Fallback, help: &'static s
 /// Largest value that the kernel's interface carries for weights and thresholds.
 pub const MAX_WEIGHT: i64 = i32::MAX as i64;
 
-/// Largest timeout, seconds: what the kernel accepts at 1000 ticks a second.
-pub const MAX_TIMEOUT: i64 = i32::MAX as i64 / 1000;
+/// Largest timeout, seconds: 31 days, as for `rvsadm --set`.
+pub const MAX_TIMEOUT: i64 = 2_678_400;
 
 /// Schedulers that a service may name: those of the core's table.
 pub const SCHEDULERS: &[&str] = &SCHEDULER_NAMES;
@@ -174,8 +174,8 @@ static DPDK: Section = Section {
         key(
             "log_level",
             Texts,
-            Value("[]"),
-            "DPDK's own log levels, such as `lib.eal:info` or `pmd.*:debug`",
+            Computed("`[\"error\"]`"),
+            "DPDK's own log levels: `notice`, `lib.eal:info`, `pmd.*:debug`",
         ),
         key(
             "single_file_segments",
@@ -828,6 +828,19 @@ impl Kind {
             Integers(min, max) => format!("list of integers from {min} to {max}"),
             Table(_) => "table".into(),
             Tables(_) => "list of tables".into(),
+        }
+    }
+}
+
+impl Kind {
+    /// What to give instead of a value of another type.
+    pub fn wanted(&self) -> String {
+        match self {
+            Text => "a text in quotes".into(),
+            Choice(words, _) => format!("one of {}", quoted(words)),
+            Integer(..) => format!("an {}", self.describe()),
+            Texts | Integers(..) | Tables(_) | Table(_) => format!("a {}", self.describe()),
+            ChoiceOrInteger(..) | Boolean => self.describe(),
         }
     }
 }

@@ -31,6 +31,10 @@ pub use rules::{
 };
 pub use validate::Host;
 
+/// Frames of the rings that an af_packet port shares with the kernel: how long a worker may nap
+/// follows from it.
+pub const AF_PACKET_FRAMES: u16 = 4096;
+
 /// A validated configuration. Only [`load`] and [`parse`] make one.
 #[derive(Clone, Debug)]
 pub struct Config {

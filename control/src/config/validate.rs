@@ -12,8 +12,9 @@ use dataplane::settings::Settings;
 use super::file::{At, File, Table, nearest};
 use super::rules::{SETTINGS, describe_server, describe_service, method_name};
 use super::{
-    Admin, Config, Device, DpdkConfig, Idle, Iova, Kernel, KernelTable, Log, LogFormat, MemoryMode,
-    Mistake, OperatorState, Port, Rules, Server, Service, Workers, unicast_complaint,
+    AF_PACKET_FRAMES, Admin, Config, Device, DpdkConfig, Idle, Iova, Kernel, KernelTable, Log,
+    LogFormat, MemoryMode, Mistake, OperatorState, Port, Rules, Server, Service, Workers,
+    unicast_complaint,
 };
 use crate::api::{Method, Protocol, ServerKey, ServerSpec, ServiceKey, ServiceSpec};
 
@@ -139,6 +140,10 @@ fn number<T: TryFrom<i64> + Default>(table: &Table, name: &str) -> T {
         .integer(name)
         .and_then(|n| T::try_from(n).ok())
         .unwrap_or_default()
+}
+
+fn values(written: &[At<String>]) -> Vec<String> {
+    written.iter().map(|at| at.value.clone()).collect()
 }
 
 fn memory_mode(file: &File) -> MemoryMode {
@@ -298,21 +303,16 @@ fn dpdk(
             Some("pa") => Iova::Pa,
             _ => Iova::Auto,
         },
-        log_level: table
-            .texts("log_level")
-            .iter()
-            .map(|at| at.value.clone())
-            .collect(),
+        log_level: match table.mentions("log_level") {
+            true => values(table.texts("log_level")),
+            false => vec!["error".into()],
+        },
         single_file_segments: match table.mentions("single_file_segments") {
             true => table.boolean("single_file_segments").unwrap_or_default(),
             false => vhost && memory == MemoryMode::Hugepages,
         },
         telemetry: table.boolean("telemetry").unwrap_or_default(),
-        extra_args: table
-            .texts("extra_args")
-            .iter()
-            .map(|at| at.value.clone())
-            .collect(),
+        extra_args: values(table.texts("extra_args")),
     }
 }
 
@@ -441,7 +441,9 @@ fn vdev_argument(port: &Port) -> Option<String> {
         Device::Vdev(argument) => argument.clone(),
         // The ring is larger than the driver's default: fewer drops while the poller is away.
         Device::AfPacket { interface } => {
-            format!("{name},iface={interface},blocksz=65536,framesz=2048,framecnt=2048")
+            format!(
+                "{name},iface={interface},blocksz=65536,framesz=2048,framecnt={AF_PACKET_FRAMES}"
+            )
         }
         Device::AfXdp { interface } => format!("{name},iface={interface}"),
         Device::Memif {
@@ -603,15 +605,13 @@ fn port(table: &Table, names: &mut DeviceNames, notes: &mut Notes<'_>) -> Option
         .text("twin")
         .map_or_else(|| format!("rvs-{name}"), str::to_owned);
     if let Some(complaint) = interface_complaint(&twin) {
-        let advice = if table.mentions("twin") {
+        let or = if table.mentions("twin") {
             ""
         } else {
-            "; give the port a twin = \"…\""
+            " or give the port a twin = \"…\""
         };
-        notes.mistake(
-            table.line_of("twin"),
-            format!("twin \"{twin}\" {complaint}{advice}"),
-        );
+        let text = format!("twin \"{twin}\" {complaint}{or}");
+        notes.mistake(table.line_of("twin"), text);
     }
     let device_name = match &device {
         Device::Pci(address) => address.clone(),
@@ -633,7 +633,7 @@ fn port(table: &Table, names: &mut DeviceNames, notes: &mut Notes<'_>) -> Option
         let text = format!("mtu {mtu} is more than {driver} carries; give at most {limit}");
         notes.mistake(table.line_of("mtu"), text);
     } else if mtu < 1280 && table.integer("mtu").is_some() {
-        let text = format!("mtu {mtu} is too small for IPv6, which needs 1280");
+        let text = format!("mtu {mtu} is too small for IPv6; give at least 1280");
         notes.warning(table.line_of("mtu"), text);
     }
     let rx_queues = number(table, "rx_queues");
@@ -879,8 +879,9 @@ fn admin(file: &File, notes: &mut Notes<'_>) -> Admin {
             notes.mistake(line, text);
         }
         Some(mode) if mode & 0o002 != 0 => {
-            let text =
-                format!("mode {written} lets every user of this host rule the load balancer");
+            let text = format!(
+                "mode {written} lets every user of this host rule the load balancer; use 0660 and a group"
+            );
             notes.warning(line, text);
         }
         _ => {}
@@ -909,10 +910,11 @@ fn log(file: &File, notes: &mut Notes<'_>) -> Log {
         );
     }
     let file = table.text("file").map(PathBuf::from);
-    if file.as_ref().is_some_and(|path| !path.is_absolute()) {
+    if let Some(path) = file.as_ref().filter(|path| !path.is_absolute()) {
+        let path = path.display();
         notes.mistake(
             table.line_of("file"),
-            "file must be an absolute path, or left out for stderr",
+            format!("file \"{path}\" is no absolute path; give one, or leave it out for stderr"),
         );
     }
     let format = match table.text("format") {
@@ -988,14 +990,19 @@ fn services(
         lines.insert(key, table.line);
         out.insert(key, service);
     }
-    let workers_line = file.section("workers").line;
-    for (what, count, limit) in [
-        ("services", tables.len(), workers.max_services),
-        ("servers", servers, workers.max_servers),
+    let table = file.section("workers");
+    for (what, count, key, limit) in [
+        (
+            "services",
+            tables.len(),
+            "max_services",
+            workers.max_services,
+        ),
+        ("servers", servers, "max_servers", workers.max_servers),
     ] {
         if limit != 0 && count > limit as usize {
-            let text = format!("the file has {count} {what} and max_{what} is {limit}; raise it");
-            notes.mistake(workers_line, text);
+            let text = format!("the file has {count} {what} and {key} is {limit}; raise it");
+            notes.mistake(table.line_of(key), text);
         }
     }
     out
@@ -1047,7 +1054,9 @@ fn address(table: &Table, notes: &mut Notes<'_>) -> Option<IpAddr> {
     } else if addr.is_loopback() {
         notes.warning(
             line,
-            format!("address {addr} is a loopback address, which no port carries"),
+            format!(
+                "address {addr} is a loopback address, which no port carries; use one of a twin"
+            ),
         );
     }
     Some(addr)
@@ -1119,11 +1128,10 @@ fn server(table: &Table, service: Option<ServiceKey>, notes: &mut Notes<'_>) -> 
         notes.warning(
             table.line_of("port"),
             format!(
-                "port {port} with method {name}: packets keep the service's port, {} is used",
+                "port {port} with method {name}: packets keep the service's port {}; remove the key or use nat",
                 service.port
             ),
         );
-        port = service.port;
     }
     let state = match table.text("state") {
         Some("drain") => OperatorState::Drain,
