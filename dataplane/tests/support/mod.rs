@@ -4,4 +4,5 @@
 #![allow(dead_code)] // Each test program uses its part.
 
 pub mod notation;
+pub mod rig;
 pub mod vectors;

@@ -16,7 +16,7 @@
 //! | `tcp SPORT > DPORT` | `fin syn rst psh ack urg ece cwr`, `seq N` (1), `ack N`, `win N` (65535), `options HEX`, `csum bad`, `csum 0xNNNN` |
 //! | `udp SPORT > DPORT` | `len N`, `csum none`, `csum bad`, `csum 0xNNNN` |
 //! | `icmp TYPE CODE`, `icmp6 TYPE CODE` | `word N`, `quote N` (bytes kept of what follows), `csum bad` |
-//! | `data HEX`, `bytes N` | counting up from 0 |
+//! | `data HEX`; `bytes N` | counting up from 0, or `from M` |
 //! | `cut N` | only the first N bytes of the frame are left |
 //! | `pad N` | the frame is filled up with zeros to N bytes |
 //!
@@ -170,14 +170,22 @@ fn layer(layers: &[&str], above: Option<Above>, actual: &[u8]) -> Vec<u8> {
         "udp" => udp(&mut words, rest, above.expect("udp is above ip"), actual),
         "icmp" | "icmp6" => icmp(kind, &mut words, rest, above, actual),
         "data" => [hex(words.next().unwrap_or("")), layer(rest, above, &[])].concat(),
-        "bytes" => (0..number(words.next().unwrap()))
-            .map(|i| i as u8)
-            .collect(),
+        "bytes" => counting(&mut words),
         other => panic!("unknown layer {other:?}"),
     }
 }
 
-fn below<'a>(actual: &'a [u8], n: usize) -> &'a [u8] {
+fn counting(words: &mut Words<'_>) -> Vec<u8> {
+    let n = value(words);
+    let from = match words.next() {
+        Some("from") => value(words),
+        None => 0,
+        Some(other) => panic!("bytes: unknown word {other:?}"),
+    };
+    (from..from + n).map(|i| i as u8).collect()
+}
+
+fn below(actual: &[u8], n: usize) -> &[u8] {
     actual.get(n..).unwrap_or(&[])
 }
 
@@ -386,7 +394,7 @@ fn tcp(words: &mut Words<'_>, rest: &[&str], above: Above, actual: &[u8]) -> Vec
         }
     }
     assert!(h.len() % 4 == 0, "tcp: options fill whole words");
-    h[12] = (h.len() / 4 << 4) as u8;
+    h[12] = ((h.len() / 4) << 4) as u8;
     let n = h.len();
     h.extend(layer(rest, None, below(actual, n)));
     set_csum(&mut h, 16, &above, 6, &sum);
@@ -484,8 +492,15 @@ fn print_type(ethertype: u16, bytes: &[u8], out: &mut Vec<String>) {
 }
 
 fn print_data(bytes: &[u8], out: &mut Vec<String>) {
-    if bytes.len() > 16 && bytes.iter().enumerate().all(|(i, b)| *b == i as u8) {
-        out.push(format!("bytes {}", bytes.len()));
+    let from = bytes.first().copied().unwrap_or(0);
+    let counts = bytes.windows(2).all(|w| w[0].wrapping_add(1) == w[1]);
+    if bytes.len() > 4 && counts {
+        let from = if from == 0 {
+            String::new()
+        } else {
+            format!(" from {from}")
+        };
+        out.push(format!("bytes {}{from}", bytes.len()));
     } else if !bytes.is_empty() {
         out.push(format!("data {}", to_hex(bytes)));
     }

@@ -1,4 +1,4 @@
-//! Files of test vectors: blocks of `key value` lines, parted by empty lines. `#` begins a
+//! Files of test vectors: `key value` lines. Each vector begins with its `name`; `#` begins a
 //! comment, an indented line goes on with the value of the line before.
 
 use std::path::PathBuf;
@@ -72,28 +72,26 @@ pub fn load(folder: &str) -> Vec<Vector> {
 
 fn parse(file: &str, text: &str) -> Vec<Vector> {
     let mut out: Vec<Vector> = Vec::new();
-    let mut open = false;
     for (i, line) in text.lines().enumerate() {
-        let shown = line.split('#').next().unwrap_or("").trim_end();
-        if shown.is_empty() {
-            // A comment alone does not end a block.
-            open &= !line.trim().is_empty();
+        let line = line.split('#').next().unwrap_or("").trim_end();
+        if line.is_empty() {
             continue;
         }
-        if !open {
+        let (key, value) = line.split_once(' ').unwrap_or((line, ""));
+        if key == "name" {
             out.push(Vector {
                 place: format!("{file}:{}", i + 1),
                 lines: Vec::new(),
             });
-            open = true;
         }
-        let lines = &mut out.last_mut().unwrap().lines;
-        if shown.starts_with(' ') {
-            let last = lines.last_mut().expect("a line to go on with");
-            last.1 = format!("{} {}", last.1, shown.trim());
+        let vector = out
+            .last_mut()
+            .unwrap_or_else(|| panic!("{file}: begins without a name"));
+        if key.is_empty() {
+            let last = vector.lines.last_mut().expect("a line to go on with");
+            last.1 = format!("{} {}", last.1, value.trim());
         } else {
-            let (key, value) = shown.split_once(' ').unwrap_or((shown, ""));
-            lines.push((key.to_owned(), value.trim().to_owned()));
+            vector.lines.push((key.to_owned(), value.trim().to_owned()));
         }
     }
     out

@@ -1,0 +1,330 @@
+//! A worker in a small network, into which frames are put one at a time.
+//!
+//! Port 0 is the clients' side (192.168.40.1/24, fd40::1/64, everything else behind a gateway),
+//! port 1 the servers' (192.168.50.1/24, fd50::1/64). The MAC of a neighbour follows from its
+//! address: [`mac_of`].
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use dataplane::addr::{Addr, Endpoint, Family, Mac};
+use dataplane::command::{Command, ConnectionBatch, ConnectionView, Outcome};
+use dataplane::conn::region::create;
+use dataplane::conn::{HashKey, Layout};
+use dataplane::counters::WorkerCounters;
+use dataplane::packet::{DropReason, Packet, PortId, Verdict};
+use dataplane::roles::{REAL, RoleEntry, RoleTable, VIRTUAL};
+use dataplane::route::{FibBuilder, Link, LinkId, Neighbour, NeighbourId, NextHop, Prefix, Target};
+use dataplane::schedule;
+use dataplane::service::{
+    DestId, Destination, ForwardingMethod, Protocol, ServiceId, ServiceKey, VirtualService,
+};
+use dataplane::settings::Settings;
+use dataplane::time::Instant;
+use dataplane::worker::{Limits, Worker};
+
+/// MAC of each port.
+pub const PORT_MACS: [Mac; 2] = [Mac([0x52, 0x54, 0, 0, 0, 1]), Mac([0x52, 0x54, 0, 0, 0, 2])];
+/// Bytes before and behind a frame in its buffer.
+const ROOM: usize = 128;
+
+/// A worker, its configuration and its clock.
+pub struct Rig {
+    pub worker: Worker,
+    pub counters: Arc<WorkerCounters>,
+    pub now: Instant,
+    settings: Settings,
+    services: Vec<VirtualService>,
+    /// Every destination there ever was; the index is its id.
+    known: Vec<(ServiceId, Endpoint)>,
+    roles: Vec<RoleEntry>,
+    mtu: [u16; 2],
+    neighbours: u32,
+    /// VLAN of the servers' side, 0 for none.
+    vlan: u16,
+}
+
+/// `02:04` and the four bytes of an IPv4 address, `02:10` and the last four of an IPv6 one.
+pub fn mac_of(addr: &Addr) -> Mac {
+    let [a, b, c, d] = addr.octets_v4();
+    let kind = if addr.family() == Family::V4 { 4 } else { 0x10 };
+    Mac([2, kind, a, b, c, d])
+}
+
+pub fn addr(text: &str) -> Addr {
+    text.parse::<std::net::IpAddr>()
+        .unwrap_or_else(|e| panic!("{text}: {e}"))
+        .into()
+}
+
+pub fn endpoint(text: &str) -> Endpoint {
+    let addr: SocketAddr = text.parse().unwrap_or_else(|e| panic!("{text}: {e}"));
+    Endpoint::new(addr.ip().into(), addr.port())
+}
+
+impl Default for Rig {
+    fn default() -> Rig {
+        Rig::new()
+    }
+}
+
+impl Rig {
+    pub fn new() -> Rig {
+        let layout = Layout::for_connections(1024);
+        let bytes = vec![0u8; layout.bytes() + 64].leak();
+        let skip = bytes.as_ptr().align_offset(64);
+        let memory = &mut bytes[skip..skip + layout.bytes()];
+        let key = HashKey([1, 2, 3, 4]);
+        let now = Instant::from_secs(100);
+        let shards = create(memory, layout, key, [7; 16], now.ticks()).unwrap();
+        let counters = Arc::new(WorkerCounters::new(64));
+        let limits = Limits {
+            services: 16,
+            dests: 64,
+            neighbours: 256,
+            ports: 2,
+        };
+        let settings = Settings::default();
+        let worker = Worker::new(shards, key, limits, Arc::clone(&counters), settings);
+        let mut rig = Rig {
+            worker,
+            counters,
+            now,
+            settings,
+            services: Vec::new(),
+            known: Vec::new(),
+            roles: Vec::new(),
+            mtu: [1500; 2],
+            neighbours: 0,
+            vlan: 0,
+        };
+        for (port, mac) in (0..).map(PortId).zip(PORT_MACS) {
+            rig.apply(Command::PutMacs(port, Box::new([mac])));
+        }
+        rig.put_network();
+        // The gateway is one machine with one MAC.
+        for gateway in ["192.168.40.254", "fd40::fe"] {
+            rig.neighbour(0, gateway, mac_of(&addr("192.168.40.254")));
+        }
+        rig
+    }
+
+    pub fn apply(&mut self, command: Command) {
+        if let Outcome::Refused(why, _) = self.worker.apply(self.now, command) {
+            panic!("refused: {why}");
+        }
+    }
+
+    fn put_network(&mut self) {
+        for (port, mac) in (0..).zip(PORT_MACS) {
+            let vlan = if port == 1 { self.vlan } else { 0 };
+            let mtu = self.mtu[usize::from(port)];
+            let link = Link {
+                port: PortId(port),
+                vlan,
+                mac,
+                mtu,
+                up: true,
+            };
+            self.apply(Command::PutLink(LinkId(port), link));
+        }
+        let mut fib = FibBuilder::new();
+        let own = ["192.168.40.1", "fd40::1", "192.168.50.1", "fd50::1"];
+        let mut local: Vec<Addr> = own.into_iter().map(addr).collect();
+        local.extend(self.services.iter().map(|s| s.key.endpoint.addr));
+        for a in local {
+            let len = if a.family() == Family::V4 { 32 } else { 128 };
+            fib.add(Prefix::new(a, len).unwrap(), Target::Local);
+        }
+        let ways = [
+            ("0.0.0.0/0", 0, Some("192.168.40.254"), "192.168.40.1"),
+            ("::/0", 0, Some("fd40::fe"), "fd40::1"),
+            ("192.168.40.0/24", 0, None, "192.168.40.1"),
+            ("fd40::/64", 0, None, "fd40::1"),
+            ("192.168.50.0/24", 1, None, "192.168.50.1"),
+            ("fd50::/64", 1, None, "fd50::1"),
+        ];
+        for (prefix, link, gateway, source) in ways {
+            let hop = NextHop {
+                link: LinkId(link),
+                gateway: gateway.map(addr),
+                mtu: self.mtu[usize::from(link)],
+                source: addr(source),
+            };
+            fib.add(prefix.parse().unwrap(), Target::Via(hop));
+        }
+        for (prefix, target) in [
+            ("203.0.113.0/24", Target::Blackhole),
+            ("198.51.100.0/24", Target::Foreign),
+        ] {
+            fib.add(prefix.parse().unwrap(), target);
+        }
+        self.apply(Command::PutFib(Arc::new(fib.build())));
+    }
+
+    /// Sets the MTU of a port.
+    pub fn set_mtu(&mut self, port: usize, mtu: u16) {
+        self.mtu[port] = mtu;
+        self.put_network();
+    }
+
+    /// Puts the servers' side into a VLAN.
+    pub fn set_vlan(&mut self, vlan: u16) {
+        self.vlan = vlan;
+        self.put_network();
+    }
+
+    pub fn change_settings(&mut self, change: impl FnOnce(&mut Settings)) {
+        change(&mut self.settings);
+        self.apply(Command::PutSettings(self.settings));
+    }
+
+    /// Makes a neighbour known.
+    pub fn neighbour(&mut self, link: u16, text: &str, mac: Mac) {
+        let id = NeighbourId(self.neighbours);
+        self.neighbours += 1;
+        let neighbour = Neighbour {
+            link: LinkId(link),
+            addr: addr(text),
+            mac,
+        };
+        self.apply(Command::PutNeighbour(id, neighbour));
+    }
+
+    /// One `ipvsadm` call; real servers become known neighbours.
+    pub fn ipvsadm(&mut self, args: &str) {
+        let words: Vec<&str> = args.split_whitespace().collect();
+        let value = |option: &str| {
+            let i = words.iter().position(|w| *w == option)?;
+            words.get(i + 1).copied()
+        };
+        let (protocol, vip) = match (value("-t"), value("-u")) {
+            (Some(vip), _) => (Protocol::Tcp, vip),
+            (_, Some(vip)) => (Protocol::Udp, vip),
+            _ => panic!("{args}: no service"),
+        };
+        let key = ServiceKey {
+            protocol,
+            endpoint: endpoint(vip),
+        };
+        let at = self.services.iter().position(|s| s.key == key);
+        let at = at.unwrap_or_else(|| {
+            assert_eq!(words[0], "-A", "{args}: no such service");
+            let id = ServiceId(self.services.len() as u32);
+            self.services.push(VirtualService {
+                id,
+                key,
+                scheduler: "",
+                one_packet: words.contains(&"-o"),
+                destinations: Vec::new(),
+            });
+            self.role(protocol, key.endpoint, VIRTUAL);
+            self.put_network();
+            self.services.len() - 1
+        });
+        if let Some(name) = value("-s") {
+            self.services[at].scheduler = schedule::find(name).unwrap();
+        }
+        if let Some(real) = value("-r") {
+            let real = endpoint(real);
+            let dests = &mut self.services[at].destinations;
+            match words[0] {
+                "-d" => dests.retain(|d| d.endpoint != real),
+                "-a" | "-e" => {
+                    let dest = self.destination(at, real, &words, value);
+                    let dests = &mut self.services[at].destinations;
+                    match dests.iter_mut().find(|d| d.id == dest.id) {
+                        Some(place) => *place = dest,
+                        None => dests.insert(0, dest),
+                    }
+                }
+                other => panic!("{other}: not known here"),
+            }
+        }
+        let service = self.services[at].clone();
+        let scheduler = schedule::new(service.scheduler).unwrap();
+        self.apply(Command::PutService {
+            service: Arc::new(service),
+            scheduler,
+        });
+    }
+
+    fn destination<'a>(
+        &mut self,
+        service: usize,
+        real: Endpoint,
+        words: &[&str],
+        value: impl Fn(&str) -> Option<&'a str>,
+    ) -> Destination {
+        let of = (self.services[service].id, real);
+        let known = self.known.iter().position(|k| *k == of);
+        let id = known.unwrap_or_else(|| {
+            self.known.push(of);
+            let text = real.addr.to_string();
+            if text.starts_with("192.168.50.") || text.starts_with("fd50::") {
+                self.neighbour(1, &text, mac_of(&real.addr));
+            }
+            self.known.len() - 1
+        });
+        let method = match () {
+            () if words.contains(&"-m") => ForwardingMethod::Masquerade,
+            () if words.contains(&"-i") => ForwardingMethod::Tunnel,
+            () => ForwardingMethod::DirectRoute,
+        };
+        if method == ForwardingMethod::Masquerade {
+            let protocol = self.services[service].key.protocol;
+            self.role(protocol, real, REAL);
+        }
+        let number =
+            |option: &str, otherwise| value(option).map_or(otherwise, |n| n.parse().unwrap());
+        Destination {
+            id: DestId(id as u32),
+            endpoint: real,
+            method,
+            weight: number("-w", 1),
+            upper: number("-x", 0),
+            lower: number("-y", 0),
+        }
+    }
+
+    fn role(&mut self, protocol: Protocol, endpoint: Endpoint, roles: u8) {
+        self.roles.push(RoleEntry {
+            protocol: protocol.number(),
+            endpoint,
+            roles,
+        });
+        self.apply(Command::PutRoles(Arc::new(RoleTable::build(&self.roles))));
+    }
+
+    /// Puts a frame in; what becomes of it, and the frame as it then is.
+    pub fn inject(&mut self, port: u16, frame: &[u8]) -> (Verdict, Vec<u8>) {
+        self.inject_tagged(port, frame, 0)
+    }
+
+    /// As [`Rig::inject`], with a VLAN tag that the driver took out.
+    pub fn inject_tagged(&mut self, port: u16, frame: &[u8], tci: u16) -> (Verdict, Vec<u8>) {
+        let mut room = vec![0xa5; ROOM + frame.len() + ROOM];
+        room[ROOM..ROOM + frame.len()].copy_from_slice(frame);
+        let mut packet = Packet::new(&mut room, ROOM as u16, frame.len() as u16, PortId(port));
+        packet.vlan_tci = tci;
+        let mut out = [Verdict::Drop(DropReason::NotOurMac)];
+        self.worker
+            .process(self.now, std::slice::from_mut(&mut packet), &mut out);
+        (out[0], packet.frame().to_vec())
+    }
+
+    /// All connections.
+    pub fn connections(&mut self) -> Vec<ConnectionView> {
+        let batch = Box::new(ConnectionBatch {
+            rows: Vec::with_capacity(1000),
+            ..Default::default()
+        });
+        match self.worker.apply(self.now, Command::DumpConnections(batch)) {
+            Outcome::Connections(batch) => {
+                assert!(batch.cursor.done);
+                batch.rows
+            }
+            _ => panic!("no connections in the answer"),
+        }
+    }
+}
