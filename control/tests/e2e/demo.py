@@ -11,7 +11,7 @@ from pathlib import Path
 
 sys.dont_write_bytecode = True
 from lab import BIN, CLIENT, FRONT, METHOD, REPO, VIPS, Died, Failure, Lab, at, check, end_on_signals, need_build, \
-    payload_sums, remove_leftovers, wait_for  # noqa: E402
+    payload_sum, remove_leftovers, wait_for  # noqa: E402
 
 CONFIG = REPO / "configs" / "demo.toml"
 COLOUR = sys.stdout.isatty()
@@ -111,8 +111,8 @@ class Demo:
         check(lab.conns(vip, server=leaving) == before, "a new connection reached the quiesced server")
         say(f"Conns of {real} stayed at {before}: no new connection reached it. Now the downloads finish:")
         for download in downloads:
-            check(download.wait(120) == 0 and payload_sums()["100m"] in download.output(), f"a download failed: {download.output()}")
-        show(f"6 x 100 MB, all with checksum {payload_sums()['100m'][:16]}…")
+            check(download.wait(120) == 0 and payload_sum("100m") in download.output(), f"a download failed: {download.output()}")
+        show(f"6 x 100 MB, all with checksum {payload_sum()['100m'][:16]}…")
         self.adm(f"-d -t {at(vip, 80)} -r {real}")
         check("server 1" not in self.get(vip, 2), "the deleted server answered")
 

@@ -13,6 +13,7 @@ The balancer's namespace has ip_forward=0, so no packet crosses it but through r
 rvsd's; its kernel twins there are tf0 and tb0, and those carry the addresses.
 """
 import ctypes
+import hashlib
 import json
 import os
 import random
@@ -67,6 +68,26 @@ def at(addr, port):
 
 def family_of(addr):
     return 6 if ":" in addr else 4
+
+
+def full_length(addr):
+    """Prefix length of a single address."""
+    return 128 if ":" in addr else 32
+
+
+def nodad(addr):
+    """The word that makes an IPv6 address usable at once."""
+    return " nodad" if ":" in addr else ""
+
+
+def address_commands(front, back):
+    """`ip` commands that give the twins the balancer's own addresses and the VIPs."""
+    commands = []
+    for device, addresses in ((front, FRONT), (back, BACK)):
+        commands += [f"address add {addresses[0]}/24 dev {device}", f"address add {addresses[1]}/64 dev {device} nodad"]
+    for vip in (vip for vips in VIPS.values() for vip in vips):
+        commands.append(f"address add {vip}/{full_length(vip)} dev {front}{nodad(vip)}")
+    return commands
 
 
 def check(condition, message):
@@ -158,6 +179,10 @@ class Namespace:
     def ip(self, arguments, fail=True):
         return run(["ip", "-n", self.name] + shlex.split(arguments), fail=fail).stdout
 
+    def batch(self, *commands, options=()):
+        """Several `ip` commands in one process (starting one costs much in the emulated host)."""
+        run(["ip", *options, "-n", self.name, "-batch", "-"], stdin="\n".join(commands) + "\n")
+
     def spawn(self, command, name=None, env=None):
         return self.lab.spawn(self.argv(command), name or self.short, env)
 
@@ -235,24 +260,18 @@ class Lab:
         """A veth from `space` to a port of `bridge`. `plain`: frames carry complete checksums, as on a wire.
         A veth otherwise leaves TCP and UDP checksums undone, and an af_packet port has no way to see that."""
         port = f"{space.short}.{device}"
-        self.switch.ip(f"link add {port} type veth peer name {device} netns {space.name}")
-        self.switch.ip(f"link set {port} master {bridge} up")
+        self.switch.batch(f"link add {port} type veth peer name {device} netns {space.name}", f"link set {port} master {bridge} up")
         if plain:
             space.run(f"ethtool -K {device} tx off")
-        space.ip(f"link set {device} up")
-        for address in addresses:
-            nodad = " nodad" if ":" in address else ""
-            space.ip(f"address add {address} dev {device}{nodad}")
+        space.batch(f"link set {device} up", *[f"address add {address} dev {device}{nodad(address)}" for address in addresses])
 
     def build(self):
         self.switch = self.space("switch")
         for bridge in ("front", "back"):
-            self.switch.ip(f"link add {bridge} type bridge mcast_snooping 0 forward_delay 0")
-            self.switch.ip(f"link set {bridge} up")
+            self.switch.batch(f"link add {bridge} type bridge mcast_snooping 0 forward_delay 0", f"link set {bridge} up")
         self.client = self.space("client")
         self.cable(self.client, "c0", "front", f"{CLIENT[0]}/24", f"{CLIENT[1]}/64")
-        self.client.ip(f"route add 10.2.0.0/24 via {FRONT[0]}")
-        self.client.ip(f"-6 route add fd02::/64 via {FRONT[1]}")
+        self.client.batch(f"route add 10.2.0.0/24 via {FRONT[0]}", f"route add fd02::/64 via {FRONT[1]}")
         self.lb = self.space("lb")
         self.lb.sh("sysctl -qw net.ipv4.ip_forward=0 net.ipv6.conf.all.forwarding=0")
         self.cable(self.lb, "f0", "front")
@@ -268,17 +287,14 @@ class Lab:
         space.number = number
         space.addr, space.addr6 = server_addr(number), server_addr(number, 6)
         self.cable(space, "s0", "back", f"{space.addr}/24", f"{space.addr6}/64")
-        space.ip(f"route add default via {BACK[0]}")
-        space.ip(f"-6 route add default via {BACK[1]}")
         space.sh("sysctl -qw net.ipv4.conf.all.arp_ignore=1 net.ipv4.conf.all.arp_announce=2")
         self.cable(space, "d0", "front", f"10.1.0.{10 + number}/32", f"fd01::{10 + number}/128")
-        space.ip(f"route add 10.1.0.0/24 dev d0 table {DIRECT_TABLE}")
-        space.ip(f"-6 route add fd01::/64 dev d0 table {DIRECT_TABLE}")
-        for mode in ("dr", "tun"):
-            for vip in VIPS[mode]:
-                length = 128 if ":" in vip else 32
-                space.ip(f"address add {vip}/{length} dev lo")
-                space.ip(f"-{family_of(vip)} rule add from {vip} lookup {DIRECT_TABLE}")
+        commands = [f"route add default via {BACK[0]}", f"route add default via {BACK[1]}",
+                    f"route add 10.1.0.0/24 dev d0 table {DIRECT_TABLE}", f"route add fd01::/64 dev d0 table {DIRECT_TABLE}"]
+        direct = VIPS["dr"] + VIPS["tun"]
+        space.batch(*commands, *[f"address add {vip}/{full_length(vip)} dev lo" for vip in direct])
+        for family in (4, 6):
+            space.batch(*[f"rule add from {vip} lookup {DIRECT_TABLE}" for vip in direct if family_of(vip) == family], options=[f"-{family}"])
         self.nginx(space, f"server {number}")
         self.servers.append(space)
         return space
@@ -349,12 +365,7 @@ class Lab:
         for device in (front, back):
             wait_for(f"twin {device}", lambda: space.run(f"ip link show {device}", fail=False).returncode == 0)
             space.ip(f"link set {device} up")
-        for device, addresses in ((front, FRONT), (back, BACK)):
-            space.ip(f"address add {addresses[0]}/24 dev {device}")
-            space.ip(f"address add {addresses[1]}/64 dev {device} nodad")
-        for vips in VIPS.values():
-            space.ip(f"address add {vips[0]}/32 dev {front}")
-            space.ip(f"address add {vips[1]}/128 dev {front} nodad")
+        space.batch(*address_commands(front, back))
 
     def adm_argv(self, arguments):
         words = shlex.split(arguments) if isinstance(arguments, str) else arguments
@@ -437,7 +448,7 @@ class Lab:
     def download(self, vip, name, seconds=60):
         """Downloads a file of known content through the balancer and compares its checksum."""
         result = self.client.run(["sh", "-c", f"curl -gsSf -m {int(seconds * PATIENCE)} 'http://{at(vip, 80)}/files/{name}' | sha256sum"], seconds + 5)
-        check(result.stdout.split()[0] == payload_sums()[name], f"{name} from {vip} arrived damaged: {result.stdout}{result.stderr}")
+        check(result.stdout.split()[0] == payload_sum(name), f"{name} from {vip} arrived damaged: {result.stdout}{result.stderr}")
 
     def load(self, *urls, threads=4):
         """Requests on new connections, one after another in each thread, until `finish`."""
@@ -530,32 +541,30 @@ def remove_leftovers():
 # ---- files to download -------------------------------------------------------------------------
 
 SIZES = {"64k": 64 << 10, "1m": 1 << 20, "10m": 10 << 20, "100m": 100 << 20}
-_sums = {}
 
 
 def payloads():
-    """A directory with files of pseudo-random content, made once and kept under target/."""
+    """A directory with files of pseudo-random content and their checksums, made once and kept under target/."""
     directory = TARGET / "e2e" / "files"
     directory.mkdir(parents=True, exist_ok=True)
     for name, size in SIZES.items():
-        path = directory / name
-        if not path.exists() or path.stat().st_size != size:
-            part = path.with_suffix(f".{os.getpid()}")
-            source = random.Random(name)
-            with open(part, "wb") as out:
-                for _ in range(0, size, 64 << 10):
-                    out.write(source.randbytes(64 << 10))
-            part.rename(path)
+        path, total = directory / name, directory / f"{name}.sha256"
+        if total.exists() and path.exists() and path.stat().st_size == size:
+            continue
+        part = path.with_suffix(f".{os.getpid()}")
+        source, digest = random.Random(name), hashlib.sha256()
+        with open(part, "wb") as out:
+            for _ in range(0, size, 64 << 10):
+                piece = source.randbytes(64 << 10)
+                digest.update(piece)
+                out.write(piece)
+        part.rename(path)
+        total.write_text(digest.hexdigest())
     return directory
 
 
-def payload_sums():
-    if not _sums:
-        import hashlib
-        for name in SIZES:
-            with open(payloads() / name, "rb") as file:
-                _sums[name] = hashlib.file_digest(file, "sha256").hexdigest()
-    return _sums
+def payload_sum(name):
+    return (payloads() / f"{name}.sha256").read_text()
 
 
 # ---- configuration -------------------------------------------------------------------------------

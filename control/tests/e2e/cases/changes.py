@@ -2,7 +2,7 @@
 import signal
 import time
 
-from lab import VIPS, at, check, network, payload_sums, service_text, wait_for
+from lab import VIPS, at, check, network, payload_sum, service_text, wait_for
 
 
 @network(servers=3)
@@ -53,7 +53,7 @@ def test_quiesced_server_gets_nothing_new(lab):
         check(lab.answers(vip, 5) == ["server 2"], "a quiesced server answered a new connection")
         check(lab.conns(vip, server=one) == before, "a new connection was counted for the quiesced server")
         for download in (slow, other):
-            check(download.wait(30) == 0 and payload_sums()["10m"] in download.output(), f"download: {download.output()}")
+            check(download.wait(30) == 0 and payload_sum("10m") in download.output(), f"download: {download.output()}")
 
 
 def test_deleted_server_ends_nothing_else(lab):

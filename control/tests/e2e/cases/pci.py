@@ -5,7 +5,7 @@ machine's own file tree, so `rvsd` and `rvsadm` there are the ones just built.""
 import json
 import sys
 
-from lab import BIN, HERE, REPO, VIPS, at, check, config_text, lasts, need_programs, network, port, wait_for, FRONT, BACK, METHOD
+from lab import BIN, HERE, METHOD, REPO, VIPS, address_commands, at, check, config_text, lasts, need_programs, network, port, wait_for
 
 sys.path.insert(0, str(HERE / "guest"))
 MODELS = ("virtio-net-pci", "e1000", "vmxnet3")
@@ -27,12 +27,8 @@ class GuestBalancer:
         self.guest.sh(f"cat > /run/rvsd.toml <<'END'\n{text}\nEND\n"
                       f"{BIN}/rvsd /run/rvsd.toml > /run/rvsd.log 2>&1 & echo $! > /run/rvsd.pid")
         wait_for("rvsd in the guest", self.ready, 90)
-        script = "ip link set tf0 up; ip link set tb0 up\n"
-        for device, addresses in (("tf0", FRONT), ("tb0", BACK)):
-            script += f"ip address add {addresses[0]}/24 dev {device}; ip address add {addresses[1]}/64 dev {device} nodad\n"
-        for vips in VIPS.values():
-            script += f"ip address add {vips[0]}/32 dev tf0; ip address add {vips[1]}/128 dev tf0 nodad\n"
-        self.guest.sh(script)
+        commands = ["link set tf0 up", "link set tb0 up", *address_commands("tf0", "tb0")]
+        self.guest.sh("ip -batch - <<'END'\n" + "\n".join(commands) + "\nEND")
 
     def ready(self):
         status, output = self.guest.run(f"kill -0 $(cat /run/rvsd.pid) && {BIN}/rvsadm --socket /run/rvsd.sock status", 30)

@@ -2,7 +2,7 @@
 import json
 import signal
 
-from lab import BACK, CLIENT, FRONT, VIPS, at, check, family_of, needs_guest_kernel, network, payload_sums, payloads, wait_for
+from lab import BACK, CLIENT, FRONT, VIPS, at, check, family_of, needs_guest_kernel, network, payload_sum, payloads, wait_for
 
 
 def pings(space, address, count=5, options=()):
@@ -33,10 +33,10 @@ def test_tcp_to_the_balancer_itself(lab):
     lab.peer(lab.lb, "digest.py", 2222, "balancer")
     for address in FRONT:
         answer = lab.client.run(["/usr/bin/python3", lab.peers / "upload.py", address, 2222, payloads() / "1m"], 40).stdout.split()
-        check(answer == ["balancer", str(1 << 20), payload_sums()["1m"]], f"{address}: {answer}")
+        check(answer == ["balancer", str(1 << 20), payload_sum("1m")], f"{address}: {answer}")
     lab.peer(lab.client, "digest.py", 2222, "client")
     answer = lab.lb.run(["/usr/bin/python3", lab.peers / "upload.py", CLIENT[0], 2222, payloads() / "1m"], 40).stdout.split()
-    check(answer == ["client", str(1 << 20), payload_sums()["1m"]], f"from the balancer: {answer}")
+    check(answer == ["client", str(1 << 20), payload_sum("1m")], f"from the balancer: {answer}")
 
 
 @network(servers=1)
