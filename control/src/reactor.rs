@@ -241,6 +241,7 @@ impl Reactor {
         }
         self.hurry |= step.more;
         self.hurry |= self.admin.advance(now, &mut self.state, &mut self.server);
+        self.hurry |= self.server.take_hurry();
     }
 
     fn do_timers(&mut self, now: Instant) {

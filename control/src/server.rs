@@ -97,8 +97,11 @@ struct Client {
     busy: bool,
     /// Nothing more will come from it.
     ended: bool,
-    /// Close once the output is written.
+    /// The answer to come is the last: what else comes in is thrown away, so that the other side
+    /// can finish sending and then read why, and the connection ends when it has.
     closing: bool,
+    /// Our direction is closed.
+    said_all: bool,
     /// When bytes last moved, or an answer became complete.
     moved: Instant,
 }
@@ -148,9 +151,11 @@ impl Client {
                     self.readable = false;
                 }
                 Ok(n) => {
-                    self.decoder.push(&buffer[..n]);
-                    self.moved = now;
                     left = left.saturating_sub(n);
+                    if !self.closing {
+                        self.decoder.push(&buffer[..n]);
+                        self.moved = now;
+                    }
                 }
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => self.readable = false,
@@ -158,6 +163,19 @@ impl Client {
             }
         }
         Ok(())
+    }
+
+    /// One step of the end of a connection; true when it is over.
+    fn finish(&mut self, now: Instant) -> io::Result<bool> {
+        if self.unwritten() > 0 {
+            return Ok(false);
+        }
+        if !self.said_all {
+            self.said_all = true;
+            self.stream.shutdown(std::net::Shutdown::Write)?;
+        }
+        self.fill(now)?;
+        Ok(self.ended)
     }
 
     /// The next request, if one is complete and none is under way.
@@ -227,6 +245,8 @@ pub struct Server {
     next: usize,
     clients: BTreeMap<ClientId, Client>,
     gone: Vec<ClientId>,
+    /// A client became free for its next request, which may be here already.
+    hurry: bool,
     limits: Limits,
 }
 
@@ -271,6 +291,7 @@ impl Server {
             next: 0,
             clients: BTreeMap::new(),
             gone: Vec::new(),
+            hurry: false,
             limits,
         })
     }
@@ -316,16 +337,21 @@ impl Server {
         let mut gone = Vec::new();
         for (id, client) in &mut self.clients {
             let requests = &mut step.requests;
-            let alive = client.flush(now).and_then(|()| {
+            let over = client.flush(now).and_then(|()| {
                 if let Some(request) = client.next_request(now)? {
                     requests.push((*id, request));
                 }
-                client.flush(now)
+                client.flush(now)?;
+                if client.closing {
+                    client.finish(now)
+                } else {
+                    Ok(false)
+                }
             });
-            if alive.is_err() || (client.closing && !client.busy && client.unwritten() == 0) {
+            if over.unwrap_or(true) {
                 gone.push(*id);
             } else {
-                step.more |= client.readable && !client.busy && !client.closing;
+                step.more |= client.readable && !client.busy;
             }
         }
         for id in gone {
@@ -386,6 +412,7 @@ impl Server {
                     busy: false,
                     ended: false,
                     closing: false,
+                    said_all: false,
                     moved: now,
                 },
             );
@@ -414,6 +441,7 @@ impl Server {
         if is_last {
             client.busy = false;
             client.moved = now;
+            self.hurry |= client.readable || client.ended || client.decoder.is_partial();
         }
         if client.flush(now).is_err() {
             self.clients.remove(&id);
@@ -426,6 +454,11 @@ impl Server {
         self.clients
             .get(&id)
             .is_some_and(|c| c.unwritten() < self.limits.output)
+    }
+
+    /// Whether another step is due at once since answers were completed.
+    pub fn take_hurry(&mut self) -> bool {
+        std::mem::take(&mut self.hurry)
     }
 
     /// Number of connections.
@@ -444,7 +477,7 @@ impl Server {
         let mut gone = Vec::new();
         for (id, client) in &mut self.clients {
             let quiet = now.since(client.moved);
-            if client.unwritten() > 0 {
+            if client.unwritten() > 0 || client.closing {
                 if quiet >= self.limits.stall {
                     gone.push(*id);
                 }

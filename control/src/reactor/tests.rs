@@ -454,6 +454,13 @@ fn bad_requests_are_told_and_harm_nobody() {
     assert_eq!(refused(oversized.answer()).0, ErrorKind::Malformed);
     assert_eq!(oversized.next(), None);
 
+    // All of it can be sent, and then the reason read.
+    let mut flood = rig.client();
+    flood.stream.write_all(&(2u32 << 20).to_be_bytes()).unwrap();
+    flood.stream.write_all(&vec![b'x'; 2 << 20]).unwrap();
+    assert_eq!(refused(flood.answer()).0, ErrorKind::Malformed);
+    assert_eq!(flood.next(), None);
+
     let mut half = rig.client();
     half.stream
         .write_all(&api::encode_request(add(99))[..20])

@@ -1,0 +1,94 @@
+//! `rvsd`, the daemon: wires the control loop to the data plane.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::Parser;
+use control::config::Config;
+use control::daemon::{self, Args, Dataplane};
+use control::logging;
+use control::netlink::{self, Driver, Twin};
+use dataplane::conn::Layout;
+use dataplane::packet::PortId;
+
+mod edge;
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    match act(&args) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("rvsd: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn act(args: &Args) -> Result<ExitCode> {
+    if args.version {
+        println!("rvsd {} ({})", env!("CARGO_PKG_VERSION"), env!("RVS_COMMIT"));
+        return Ok(ExitCode::SUCCESS);
+    }
+    let config = daemon::load_config(args.config())?;
+    if args.check_config {
+        println!("{}: no mistakes", args.config().display());
+        return Ok(ExitCode::SUCCESS);
+    }
+    if args.print_layout {
+        print!("{}", Layout::for_connections(config.workers.connections).describe());
+        return Ok(ExitCode::SUCCESS);
+    }
+    if args.check_host {
+        return Ok(check_host(&config));
+    }
+    serve(config)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn check_host(config: &Config) -> ExitCode {
+    use dpdk::host::{self, Host, Level, Needs};
+    let eal = edge::eal_config(config);
+    let hugepages = config.dpdk.memory == control::config::MemoryMode::Hugepages;
+    let needs = Needs {
+        hugepage_mib: hugepages.then(|| u64::from(config.dpdk.memory_mb)),
+        hugepage_mount: false,
+        pci: eal.pci,
+        worker_cores: eal.worker_cores,
+    };
+    let findings = host::check(&Host::this(), &needs);
+    for finding in &findings {
+        println!("{finding}");
+    }
+    let fails = findings.iter().any(|finding| finding.level == Level::Fail);
+    if fails { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
+fn serve(config: Config) -> Result<()> {
+    let logging = logging::start(&config.log)?;
+    let server = daemon::open_socket(&config)?;
+    // Before the ports: nothing that can fail stands between their start and the loop.
+    let host = Box::new(Driver::open(mirrored(&config), config.kernel.netlink_buffer_kib)?);
+    let mut edge = edge::start(&config, |_twin| Ok(()))?;
+    let dataplane = Dataplane {
+        workers: std::mem::take(&mut edge.workers),
+        ports: std::mem::take(&mut edge.ports),
+        capacity: Layout::for_connections(config.workers.connections).capacity(),
+        dpdk: String::new(),
+    };
+    let ended = daemon::run(config, server, dataplane, host, env!("RVS_COMMIT"), &logging);
+    // The ports are given back whatever ended the loop.
+    edge.stop().and(ended)
+}
+
+fn mirrored(config: &Config) -> netlink::Config {
+    let twins = config.ports.iter().zip(0..).map(|(port, number)| Twin {
+        port: PortId(number),
+        device: port.twin.clone(),
+    });
+    netlink::Config {
+        twins: twins.collect(),
+        table: config.kernel.table.clone(),
+        max_neighbours: config.workers.max_neighbours,
+        refresh: config.kernel.neighbour_refresh,
+    }
+}

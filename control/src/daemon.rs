@@ -1,0 +1,148 @@
+//! What `rvsd` does apart from the data plane: arguments, start, end.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use clap::Parser;
+use dataplane::command::ControlEnd;
+
+use crate::clock;
+use crate::config::{self, Config};
+use crate::host::Host;
+use crate::logging::Logging;
+use crate::reactor::Reactor;
+use crate::server::{Limits, Server};
+use crate::state::{Parts, State, Version};
+use crate::status::PortHandle;
+use crate::workers::Workers;
+
+/// Where the configuration is looked for.
+pub const DEFAULT_CONFIG: &str = "/etc/rvs/rvsd.toml";
+
+/// RVS: a layer-4 load balancer that behaves like Linux IPVS and runs on DPDK.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "rvsd", disable_version_flag = true)]
+pub struct Args {
+    /// Configuration file.
+    #[arg(value_name = "CONFIG", default_value = DEFAULT_CONFIG)]
+    config: PathBuf,
+    /// Configuration file, for those who like to name it.
+    #[arg(long = "config", value_name = "FILE", conflicts_with = "config")]
+    named_config: Option<PathBuf>,
+    /// Name all mistakes in the configuration, with their lines, and end.
+    #[arg(long)]
+    pub check_config: bool,
+    /// Tell what this host lacks for the configuration, and how to fix it, and end.
+    #[arg(long)]
+    pub check_host: bool,
+    /// Print sizes of the connection table for the configuration, and end.
+    #[arg(long)]
+    pub print_layout: bool,
+    /// Print the version, and end.
+    #[arg(long, short = 'V')]
+    pub version: bool,
+}
+
+impl Args {
+    /// The configuration file.
+    pub fn config(&self) -> &Path {
+        self.named_config.as_deref().unwrap_or(&self.config)
+    }
+}
+
+/// Reads the configuration. All mistakes are in the error, a line each; warnings go to stderr.
+///
+/// # Errors
+/// The file has mistakes.
+pub fn load_config(path: &Path) -> Result<Config> {
+    match config::load(path) {
+        Ok(config) => {
+            for warning in &config.warnings {
+                eprintln!("warning: {warning}");
+            }
+            Ok(config)
+        }
+        Err(mistakes) => {
+            let lines: Vec<String> = mistakes.iter().map(|m| m.to_string()).collect();
+            bail!("{}", lines.join("\n"))
+        }
+    }
+}
+
+/// Opens the admin socket. Done first: a second daemon is refused before it touches any port.
+///
+/// # Errors
+/// Somebody listens there, or the socket cannot be made.
+pub fn open_socket(config: &Config) -> Result<Server> {
+    let admin = &config.admin;
+    Ok(Server::bind(
+        &admin.socket,
+        admin.mode,
+        admin.group.as_deref(),
+        Limits::default(),
+    )?)
+}
+
+/// What runs below control.
+pub struct Dataplane {
+    /// Rings of the workers.
+    pub workers: Vec<ControlEnd>,
+    /// Data ports in the order of the configuration.
+    pub ports: Vec<PortHandle>,
+    /// Entries of the connection table.
+    pub capacity: u32,
+    /// Version of DPDK.
+    pub dpdk: String,
+}
+
+/// Runs the control loop until a signal ends it.
+///
+/// # Errors
+/// The rules of the file do not fit, or epoll fails.
+pub fn run(
+    config: Config,
+    server: Server,
+    dataplane: Dataplane,
+    host: Box<dyn Host>,
+    commit: &str,
+    logging: &Logging,
+) -> Result<()> {
+    let now = clock::now();
+    let version = Version {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        commit: commit.to_owned(),
+        dpdk: dataplane.dpdk,
+    };
+    let parts = Parts {
+        workers: Workers::new(dataplane.workers),
+        cores: config.workers.cores.clone(),
+        ports: dataplane.ports,
+        host,
+        version,
+        table_size: u64::from(dataplane.capacity),
+        log_dropped: logging.dropped(),
+    };
+    let state = State::new(now, config, parts).context("services of the configuration")?;
+    let mut reactor = Reactor::new(now, server, state).context("control loop")?;
+    reactor.take_signals().context("signal handlers")?;
+    reactor.run().context("control loop")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn args(words: &[&str]) -> Args {
+        Args::try_parse_from(std::iter::once(&"rvsd").chain(words)).unwrap()
+    }
+
+    #[test]
+    fn the_file_may_stand_alone_or_be_named() {
+        assert_eq!(args(&[]).config(), Path::new(DEFAULT_CONFIG));
+        assert_eq!(args(&["a.toml"]).config(), Path::new("a.toml"));
+        assert_eq!(args(&["--config", "b.toml"]).config(), Path::new("b.toml"));
+        let check = args(&["--check-config", "c.toml"]);
+        assert!(check.check_config && check.config() == Path::new("c.toml"));
+        assert!(Args::try_parse_from(["rvsd", "--bogus"]).is_err());
+    }
+}
