@@ -1132,6 +1132,7 @@ fn server(table: &Table, service: Option<ServiceKey>, notes: &mut Notes<'_>) -> 
                 service.port
             ),
         );
+        port = service.port;
     }
     let state = match table.text("state") {
         Some("drain") => OperatorState::Drain,
