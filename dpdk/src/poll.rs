@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dataplane::command::{Envelope, Reply, WorkerEnd};
-use dataplane::packet::{DropReason, PortId, PuntClass, Verdict};
+use dataplane::packet::{DropReason, Packet, PortId, PuntClass, Verdict};
 use dataplane::time::Instant;
 use dataplane::wire::fragment::Fragments;
 use dataplane::worker::Worker;
@@ -84,6 +84,22 @@ impl Idle {
     }
 }
 
+/// Stands around the walk of each received burst in [`Loop::turn_with`].
+///
+/// The bench writes the headers of the frames that a null port brings, and looks at samples of
+/// what leaves. A worker in service has `()`, which does nothing and compiles to nothing.
+pub trait Probe {
+    /// The frames as they were received, before the worker sees them.
+    #[inline(always)]
+    fn received(&mut self, _packets: &mut [Packet<'_>]) {}
+
+    /// The same frames after the walk, with what becomes of each.
+    #[inline(always)]
+    fn decided(&mut self, _packets: &[Packet<'_>], _verdicts: &[Verdict]) {}
+}
+
+impl Probe for () {}
+
 /// A worker with everything around it; [`Loop::run`] is its life.
 pub struct Loop {
     /// The core.
@@ -132,10 +148,17 @@ impl Loop {
     }
 
     /// One turn; whether it found anything to do.
+    #[inline]
     pub fn turn(&mut self, now: Instant) -> bool {
+        self.turn_with(now, &mut ())
+    }
+
+    /// One turn with `probe` around the walk.
+    #[inline(always)]
+    pub fn turn_with(&mut self, now: Instant, probe: &mut impl Probe) -> bool {
         let mut busy = false;
         for at in 0..self.lanes.len() {
-            busy |= self.receive(at, now);
+            busy |= self.receive(at, now, probe);
             busy |= self.receive_from_kernel(at, now);
         }
         self.flush_all();
@@ -149,7 +172,7 @@ impl Loop {
     }
 
     #[inline]
-    fn receive(&mut self, at: usize, now: Instant) -> bool {
+    fn receive(&mut self, at: usize, now: Instant, probe: &mut impl Probe) -> bool {
         let Some(lane) = self.lanes.get_mut(at) else { return false };
         let mut burst = Burst::new();
         let n = lane.rx.receive(&mut burst);
@@ -159,8 +182,10 @@ impl Loop {
         let mut verdicts = [Verdict::Drop(DropReason::NoMbuf); BURST];
         let worker = &mut self.worker;
         let bytes = burst.with_packets(lane.port, |packets| {
+            probe.received(packets);
             let bytes = packets.iter().map(|p| u64::from(p.wire_len)).sum();
             worker.process(now, packets, &mut verdicts);
+            probe.decided(packets, &verdicts);
             bytes
         });
         let counters = &self.end.counters;

@@ -1,0 +1,206 @@
+//! `make bench`: what a packet costs a worker, next to DPDK's own testpmd.
+//!
+//! The worker's own loop ([`dpdk::poll::Loop::turn_with`]) runs between null ports. A probe writes
+//! the headers of what the source hands out and checks samples of what leaves; everything else is
+//! what `rvsd` runs: receive, parse, look up, state machine, timers, counters, rewrite, send, kernel
+//! queues, commands, expiry. `docs/benchmark.md` explains rows and method.
+
+mod audit;
+mod chart;
+mod hugepages;
+mod machine;
+mod report;
+mod rig;
+mod rows;
+mod testpmd;
+mod traffic;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use clap::Parser;
+
+use crate::hugepages::Reserved;
+use crate::report::Report;
+use crate::rig::Rig;
+use crate::rows::{Bench, Options};
+use crate::testpmd::Testpmd;
+
+/// Nanoseconds per packet of one worker, against dpdk-testpmd.
+#[derive(Clone, Debug, Parser)]
+struct Args {
+    /// About a minute: fewer and shorter rounds.
+    #[arg(long)]
+    quick: bool,
+    /// Exit 1 if a row is over its floor.
+    #[arg(long)]
+    enforce: bool,
+    /// Copy the picture to docs/bench.png.
+    #[arg(long)]
+    publish: bool,
+    /// Only rows whose name contains this; nothing is written then.
+    #[arg(long)]
+    only: Option<String>,
+    /// Only rows with this many connections; nothing is written then.
+    #[arg(long)]
+    flows: Option<u32>,
+    /// Rounds of each row.
+    #[arg(long)]
+    rounds: Option<usize>,
+    /// CPU seconds of the worker in each round.
+    #[arg(long)]
+    seconds: Option<f64>,
+    /// Core of the worker and of testpmd; the last one if not given.
+    #[arg(long)]
+    core: Option<usize>,
+    /// Directory of the results.
+    #[arg(long, default_value = "target/bench")]
+    out: PathBuf,
+}
+
+fn main() -> ExitCode {
+    match run(&Args::parse()) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(e) => {
+            eprintln!("bench: {e:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Runs the bench; false if floors are enforced and one was missed.
+fn run(args: &Args) -> Result<bool> {
+    let cores = dpdk::lcore::affinity().context("cores of this process")?;
+    let core = match args.core {
+        Some(core) if !cores.contains(&core) => bail!("core {core} is not one of {cores:?}"),
+        Some(core) => core,
+        None => *cores.last().context("no core")?,
+    };
+    let main_core = cores.iter().copied().find(|&c| c != core).unwrap_or(core);
+    let (rounds, seconds) = if args.quick { (3, 0.08) } else { (5, 0.4) };
+    let options = Options {
+        rounds: args.rounds.unwrap_or(rounds).max(1),
+        cpu: Duration::from_secs_f64(args.seconds.unwrap_or(seconds)),
+        reference: Duration::from_millis(if args.quick { 100 } else { 250 }),
+        only: args.only.clone(),
+        flows: args.flows,
+    };
+
+    let mib = u64::from(rig::EAL_MB + testpmd::MB) + (rig::table_bytes() as u64).div_ceil(1 << 20);
+    let reserved = Reserved::new(mib + 16)?;
+    let prefixes = ["bench", "testpmd"].map(|p| format!("rvs-{p}-{}", std::process::id()));
+    clean_up_on_signal(reserved.added(), prefixes.clone())?;
+    let result = measure(core, main_core, options, prefixes.clone());
+    remove_runtime_files(&prefixes);
+    drop(reserved);
+    let report = result?;
+
+    let failed: Vec<_> = report
+        .rows
+        .iter()
+        .filter(|r| report.passes(r) == Some(false))
+        .collect();
+    if args.only.is_none() && args.flows.is_none() {
+        write(&report, &args.out, args.publish)?;
+    }
+    for row in &failed {
+        println!("over its floor: {} {}", row.name, row.flows);
+    }
+    Ok(failed.is_empty() || !args.enforce)
+}
+
+fn measure(
+    core: usize,
+    main_core: usize,
+    options: Options,
+    prefixes: [String; 2],
+) -> Result<Report> {
+    let mut report = Report {
+        machine: machine::name(core),
+        kernel: machine::kernel(),
+        dpdk: machine::dpdk(),
+        commit: machine::commit(),
+        date: machine::date(),
+        rows: Vec::new(),
+    };
+    println!(
+        "{}, Linux {}, DPDK {}, {}",
+        report.machine, report.kernel, report.dpdk, report.commit
+    );
+    let testpmd = Testpmd::start(core, main_core, &prefixes[1])?;
+    let eal = rig::start_eal(core, &prefixes[0])?;
+    println!("{}", Report::head());
+
+    let (give, take) = mpsc::channel();
+    let (finish, finished) = mpsc::channel();
+    let (rig, ports) = Rig::new(&eal)?;
+    eal.launch(
+        0,
+        Box::new(move || {
+            let mut bench = Bench {
+                rig,
+                ports,
+                testpmd,
+                options,
+            };
+            let result = bench.run(|row| drop(give.send(row)));
+            drop(give);
+            let _ = finish.send(result);
+        }),
+    )?;
+    for row in take {
+        report.rows.push(row);
+        if let Some(row) = report.rows.last() {
+            println!("{}", report.line(row));
+        }
+    }
+    let result = finished.recv().context("the worker ended early")?;
+    eal.wait(0)?;
+    if let Err(e) = eal.cleanup() {
+        eprintln!("bench: {e}");
+    }
+    result.map(|()| report)
+}
+
+fn write(report: &Report, out: &Path, publish: bool) -> Result<()> {
+    fs::create_dir_all(out).with_context(|| out.display().to_string())?;
+    let json = out.join("latest.json");
+    fs::write(&json, serde_json::to_string_pretty(report)? + "\n")
+        .with_context(|| json.display().to_string())?;
+    let png = out.join("latest.png");
+    match chart::draw(report, &png) {
+        Ok(()) => println!("{} {}", json.display(), png.display()),
+        Err(e) => println!("{}; no picture: {e:#}", json.display()),
+    }
+    if publish {
+        fs::copy(&png, "docs/bench.png").context("docs/bench.png")?;
+    }
+    Ok(())
+}
+
+/// Testpmd ends by itself when its input does.
+fn clean_up_on_signal(added: u64, prefixes: [String; 2]) -> Result<()> {
+    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+    let mut signals = signal_hook::iterator::Signals::new([SIGHUP, SIGINT, SIGTERM])?;
+    thread::spawn(move || {
+        if let Some(signal) = signals.forever().next() {
+            hugepages::give_back(added);
+            remove_runtime_files(&prefixes);
+            std::process::exit(128 + signal);
+        }
+    });
+    Ok(())
+}
+
+/// EAL leaves the directory of its prefix behind.
+fn remove_runtime_files(prefixes: &[String]) {
+    for prefix in prefixes {
+        let _ = fs::remove_dir_all(Path::new("/var/run/dpdk").join(prefix));
+    }
+}

@@ -1,0 +1,171 @@
+//! The result: rows, floors, table, JSON.
+
+use serde::Serialize;
+
+/// One row of `latest.json`.
+#[derive(Clone, Debug, Serialize)]
+pub struct Row {
+    /// What was measured.
+    pub name: String,
+    /// Connections in the table, 0 where that is no parameter.
+    pub flows: u32,
+    /// CPU time of the worker, all included (driver and generator too); median of the rounds.
+    pub ns_per_packet: f64,
+    /// The same of testpmd's macswap in the same rounds.
+    pub testpmd_ns_per_packet: f64,
+    /// Ours by theirs.
+    pub ratio: f64,
+    /// Largest less smallest round by the median.
+    pub spread: f64,
+    /// Median turn with a full burst, nanoseconds per packet.
+    #[serde(skip)]
+    pub burst: f64,
+}
+
+fn median(values: &[f64]) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_unstable_by(f64::total_cmp);
+    sorted.get(sorted.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+fn round(value: f64, digits: i32) -> f64 {
+    let unit = 10f64.powi(digits);
+    (value * unit).round() / unit
+}
+
+impl Row {
+    /// Medians of rounds.
+    pub fn new(name: &str, flows: u32, cpu: &[f64], bursts: &[f64], testpmd: &[f64]) -> Row {
+        let (ns, reference) = (median(cpu), median(testpmd));
+        let most = cpu.iter().copied().fold(f64::MIN, f64::max);
+        let least = cpu.iter().copied().fold(f64::MAX, f64::min);
+        Row {
+            name: name.to_owned(),
+            flows,
+            ns_per_packet: round(ns, 2),
+            testpmd_ns_per_packet: round(reference, 2),
+            ratio: round(ns / reference, 2),
+            spread: round((most - least) / ns, 3),
+            burst: median(bursts),
+        }
+    }
+}
+
+/// The content of `latest.json`.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    /// Processor, cores, core of the worker.
+    pub machine: String,
+    /// Release of the kernel.
+    pub kernel: String,
+    /// Release of DPDK.
+    pub dpdk: String,
+    /// Commit, with `-dirty` when the tree was changed.
+    pub commit: String,
+    /// UTC.
+    pub date: String,
+    /// The rows.
+    pub rows: Vec<Row>,
+}
+
+/// What a row must not exceed.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Floor {
+    /// A ratio to testpmd.
+    Ratio(f64),
+    /// As many nanoseconds as another row.
+    Nanoseconds(f64),
+}
+
+impl Report {
+    /// The floor of a row, if it has one.
+    pub fn floor(&self, row: &Row) -> Option<Floor> {
+        Some(match (row.name.as_str(), row.flows) {
+            ("nat-established", 1_000) => Floor::Ratio(4.5),
+            ("nat-established", 100_000) => Floor::Ratio(6.0),
+            ("nat-established", 1_000_000) => Floor::Ratio(8.0),
+            ("new-connection", _) => Floor::Ratio(60.0),
+            ("dr-established", flows) => {
+                let nat = |r: &&Row| r.name == "nat-established" && r.flows == flows;
+                Floor::Nanoseconds(self.rows.iter().find(nat)?.ns_per_packet)
+            }
+            _ => return None,
+        })
+    }
+
+    /// Whether a row keeps its floor; `None` if it has none.
+    pub fn passes(&self, row: &Row) -> Option<bool> {
+        Some(match self.floor(row)? {
+            Floor::Ratio(most) => row.ratio <= most,
+            Floor::Nanoseconds(most) => row.ns_per_packet <= most,
+        })
+    }
+
+    /// One line of the table.
+    pub fn line(&self, row: &Row) -> String {
+        let floor = match self.floor(row) {
+            Some(Floor::Ratio(most)) => format!("{most:.1}x"),
+            Some(Floor::Nanoseconds(most)) => format!("nat {most:.1}"),
+            None => String::new(),
+        };
+        let verdict = match self.passes(row) {
+            Some(true) => "pass",
+            Some(false) => "FAIL",
+            None => "",
+        };
+        let flows = if row.flows == 0 {
+            String::new()
+        } else {
+            row.flows.to_string()
+        };
+        format!(
+            "{:<22} {flows:>8} {:>9.1} {:>9.1} {:>9.1} {:>7.2} {:>6.1}% {floor:>9} {verdict}",
+            row.name,
+            row.ns_per_packet,
+            row.burst,
+            row.testpmd_ns_per_packet,
+            row.ratio,
+            row.spread * 100.0,
+        )
+    }
+
+    /// Head of the table.
+    pub fn head() -> String {
+        format!(
+            "{:<22} {:>8} {:>9} {:>9} {:>9} {:>7} {:>7} {:>9}",
+            "row", "flows", "ns/packet", "burst med", "testpmd", "ratio", "spread", "floor"
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_are_medians() {
+        let row = Row::new("x", 1, &[30.0, 20.0, 40.0], &[1.0], &[10.0, 11.0, 9.0]);
+        assert_eq!((row.ns_per_packet, row.testpmd_ns_per_packet), (30.0, 10.0));
+        assert_eq!((row.ratio, row.spread), (3.0, 0.667));
+    }
+
+    #[test]
+    fn floors() {
+        let row = |name: &str, flows, ns: f64| Row::new(name, flows, &[ns], &[ns], &[10.0]);
+        let report = Report {
+            machine: String::new(),
+            kernel: String::new(),
+            dpdk: String::new(),
+            commit: String::new(),
+            date: String::new(),
+            rows: vec![
+                row("nat-established", 1_000, 45.0),
+                row("nat-established", 100_000, 61.0),
+                row("dr-established", 1_000, 45.1),
+                row("tun-established", 1_000, 500.0),
+            ],
+        };
+        let verdicts: Vec<_> = report.rows.iter().map(|r| report.passes(r)).collect();
+        assert_eq!(verdicts, [Some(true), Some(false), Some(false), None]);
+    }
+}
