@@ -200,6 +200,16 @@ impl Host {
         fs::read_to_string(file).ok()?.trim().parse().ok()
     }
 
+    /// NUMA node of a core, if the machine has nodes.
+    pub fn core_node(&self, core: usize) -> Option<u32> {
+        let nodes = self.path("/sys/devices/system/node");
+        self.names(&nodes).into_iter().find_map(|name| {
+            let node = name.strip_prefix("node")?.parse().ok()?;
+            let cores = fs::read_to_string(nodes.join(&name).join("cpulist")).ok()?;
+            lcore::parse_list(&cores).contains(&core).then_some(node)
+        })
+    }
+
     /// Limit of locked memory in bytes; `None` if there is none.
     pub fn memlock_limit(&self) -> Option<u64> {
         let limits = self.read("/proc/self/limits")?;
@@ -446,6 +456,7 @@ fn check_cores(host: &Host, needs: &Needs, findings: &mut Findings) {
             );
         }
     }
+    check_nodes(host, needs, findings);
     if host.has_invariant_tsc() {
         findings.ok("the TSC is invariant");
     } else {
@@ -453,6 +464,25 @@ fn check_cores(host: &Host, needs: &Needs, findings: &mut Findings) {
             "the TSC is not invariant: the clock is read by system call, 1 ns a packet slower",
             "in a guest, let the hypervisor pass `invtsc` through",
         );
+    }
+}
+
+fn check_nodes(host: &Host, needs: &Needs, findings: &mut Findings) {
+    for bdf in &needs.pci {
+        let Some(home) = host.pci_node(bdf) else {
+            continue;
+        };
+        for &core in &needs.worker_cores {
+            match host.core_node(core) {
+                Some(node) if node != home => findings.warn(
+                    format!(
+                        "worker core {core} is on node {node}, PCI device {bdf} on node {home}"
+                    ),
+                    "choose worker cores of the device's node",
+                ),
+                _ => {}
+            }
+        }
     }
 }
 
@@ -608,6 +638,8 @@ mod tests {
             ("sys/bus/pci/devices/0000:02:00.0/numa_node", "-1\n"),
             ("sys/bus/pci/drivers/vfio-pci/new_id", ""),
             ("sys/kernel/iommu_groups/0/type", "DMA"),
+            ("sys/devices/system/node/node0/cpulist", "0-1\n"),
+            ("sys/devices/system/node/node1/cpulist", "2-3\n"),
         ]);
         symlink(
             "../../drivers/vfio-pci",
@@ -627,13 +659,19 @@ mod tests {
                 "0000:02:00.0".into(),
                 "0000:03:00.0".into(),
             ],
+            worker_cores: vec![0, 2],
             ..Needs::default()
         };
         let findings = check(&host, &needs);
         assert_eq!(
-            levels(&findings, "PCI device"),
+            levels(&findings, ":00.0 is"),
             [Level::Ok, Level::Fail, Level::Fail]
         );
+        assert_eq!(
+            levels(&findings, "worker core 0 is on node 0, PCI"),
+            [Level::Warn]
+        );
+        assert_eq!(levels(&findings, "worker core 2 is on node"), []);
         assert_eq!(levels(&findings, "vfio-pci driver"), [Level::Ok]);
         assert_eq!(levels(&findings, "IOMMU"), [Level::Ok]);
     }

@@ -105,9 +105,14 @@ impl EalConfig {
             format!("--file-prefix={}", self.file_prefix),
         ];
         match self.memory {
-            Memory::NoHuge { mb } => args.extend(["--no-huge".to_owned(), format!("-m{mb}")]),
+            Memory::NoHuge { mb } => {
+                args.extend(["--no-huge".to_owned(), "-m".to_owned(), mb.to_string()])
+            }
             Memory::Hugepages { mb, files } => {
-                args.extend(mb.map(|mb| format!("-m{mb}")));
+                args.extend(
+                    mb.into_iter()
+                        .flat_map(|mb| ["-m".to_owned(), mb.to_string()]),
+                );
                 match files {
                     HugepageFiles::None => args.push("--in-memory".to_owned()),
                     HugepageFiles::Unlinked => args.push("--huge-unlink".to_owned()),
@@ -124,7 +129,7 @@ impl EalConfig {
         if self.pci.is_empty() {
             args.push("--no-pci".to_owned());
         }
-        // Two words each: EAL's parser takes the value of -a only from the next word or glued on.
+        // Two words each: older and newer parsers agree on that for short options.
         for device in &self.pci {
             args.extend(["-a".to_owned(), device.clone()]);
         }
@@ -168,7 +173,8 @@ mod tests {
                 "--main-lcore=0",
                 "--file-prefix=rvs",
                 "--no-huge",
-                "-m128",
+                "-m",
+                "128",
                 "--iova-mode=va",
                 "--no-pci",
                 "--vdev=net_null0,size=64",
@@ -195,7 +201,8 @@ mod tests {
         assert_eq!(
             config.args()[3..],
             [
-                "-m512",
+                "-m",
+                "512",
                 "--huge-unlink",
                 "-a",
                 "0000:01:00.0,x=1",

@@ -33,8 +33,7 @@ pub enum PortError {
     },
     /// Fewer TX queues than asked for.
     #[error(
-        "port {port} has {have} TX queues but {want} are needed (one for each worker and one for \
-         the kernel twin); lower workers to fit"
+        "port {port} has {have} TX queues but {want} workers are configured; lower workers to {have}"
     )]
     TooFewTxQueues {
         /// Name of the port.
