@@ -258,6 +258,12 @@ impl Table {
         self.trie_mut(prefix).remove(key(prefix.addr).0, prefix.len);
     }
 
+    fn get(&self, prefix: Prefix) -> Option<TargetId> {
+        self.trie(prefix.addr.family())
+            .get(key(prefix.addr).0, prefix.len)
+            .map(TargetId)
+    }
+
     fn trie_mut(&mut self, prefix: Prefix) -> &mut Trie {
         match prefix.addr.family() {
             Family::V4 => &mut self.v4,
@@ -367,12 +373,14 @@ impl Fib {
             .get(id.0 as usize % PIECE)
     }
 
-    /// The target of exactly this prefix, `local` table not asked.
+    /// The target of exactly this prefix, set with [`Change::Put`].
     pub fn get(&self, prefix: Prefix) -> Option<TargetId> {
-        self.main
-            .trie(prefix.addr.family())
-            .get(key(prefix.addr).0, prefix.len)
-            .map(TargetId)
+        self.main.get(prefix)
+    }
+
+    /// The target of exactly this prefix, set with [`Change::PutLocal`].
+    pub fn get_local(&self, prefix: Prefix) -> Option<TargetId> {
+        self.local.get(prefix)
     }
 
     fn set_target(&mut self, id: TargetId, target: Target) {
