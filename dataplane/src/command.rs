@@ -8,6 +8,7 @@ use std::sync::Arc;
 use crossbeam::queue::ArrayQueue;
 
 use crate::addr::{Addr, Endpoint, Mac};
+use crate::capture::Capture;
 use crate::counters::WorkerCounters;
 use crate::packet::PortId;
 use crate::route::{Fib, Link, LinkId, Neighbour, NeighbourId};
@@ -52,6 +53,10 @@ pub enum Command {
     PutSettings(Settings),
     /// Copies connections out, from `batch.cursor` on, until the batch is full.
     DumpConnections(Box<ConnectionBatch>),
+    /// Copies frames from now on; replaces a running capture.
+    StartCapture(Box<Capture>),
+    /// Ends a capture.
+    StopCapture,
     /// Does nothing: a barrier.
     Nop,
 }
@@ -88,6 +93,8 @@ pub struct Retired {
     pub roles: Option<Arc<RoleTable>>,
     /// The old MAC list.
     pub macs: Option<Box<[Mac]>>,
+    /// A capture that ended.
+    pub capture: Option<Box<Capture>>,
 }
 
 /// What a worker tells control unasked. Lossy: a full queue drops the event.

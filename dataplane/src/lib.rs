@@ -4,6 +4,7 @@
 #![deny(unsafe_code)]
 
 pub mod addr;
+pub mod capture;
 pub mod command;
 pub mod conn;
 pub mod counters;

@@ -17,6 +17,7 @@ use arrayvec::ArrayVec;
 
 use crate::addr::Mac;
 use crate::addr::{Addr, Endpoint};
+use crate::capture::Capture;
 use crate::command::Event;
 use crate::conn::entry::flag;
 use crate::conn::index::REPLY;
@@ -69,6 +70,7 @@ pub struct Worker {
     core: Core,
     /// Next shard to look for expired connections in.
     expiry_at: usize,
+    capture: Option<Box<Capture>>,
 }
 
 /// A worker without its shards, so that an entry and the rest can be borrowed side by side.
@@ -175,12 +177,43 @@ impl Worker {
             ip_id: 1,
         };
         core.use_settings(settings);
-        Worker { shards: shards.into_boxed_slice(), core, expiry_at: 0 }
+        Worker { shards: shards.into_boxed_slice(), core, expiry_at: 0, capture: None }
     }
 
     /// Takes a burst of frames through the walk. `out[i]` is what becomes of `packets[i]`; at
     /// most [`BURST`] packets, the rest is left alone.
     pub fn process(&mut self, now: Instant, packets: &mut [Packet<'_>], out: &mut [Verdict]) {
+        if self.capture.is_some() {
+            return self.process_captured(now, packets, out);
+        }
+        self.walk(now, packets, out);
+    }
+
+    /// As [`Worker::process`], with copies of what came in and of what goes out.
+    #[cold]
+    fn process_captured(
+        &mut self,
+        now: Instant,
+        packets: &mut [Packet<'_>],
+        out: &mut [Verdict],
+    ) {
+        if let Some(capture) = &mut self.capture {
+            for (slot, packet) in packets.iter().take(BURST).enumerate() {
+                capture.received(now, slot, packet);
+            }
+        }
+        self.walk(now, packets, out);
+        let Some(capture) = &mut self.capture else { return };
+        for (slot, (packet, verdict)) in packets.iter().zip(out).take(BURST).enumerate() {
+            capture.decided(slot, *verdict);
+            if let Verdict::Transmit(port) | Verdict::Fragment(port, _) = *verdict {
+                capture.sent(now, port, packet);
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn walk(&mut self, now: Instant, packets: &mut [Packet<'_>], out: &mut [Verdict]) {
         let mut located: ArrayVec<Located, BURST> = ArrayVec::new();
         for packet in packets.iter().take(BURST) {
             let at = self.core.classify(packet);
@@ -209,6 +242,13 @@ impl Worker {
     /// Frames that the kernel sends by a twin pass here on their way out: the answers of a
     /// local real server are given the virtual address back. All are transmitted.
     pub fn process_from_kernel(&mut self, now: Instant, packet: &mut Packet<'_>) {
+        self.answer_of_kernel(now, packet);
+        if let Some(capture) = &mut self.capture {
+            capture.sent(now, packet.port, packet);
+        }
+    }
+
+    fn answer_of_kernel(&mut self, now: Instant, packet: &mut Packet<'_>) {
         let Parsed::Ip(flow) = Flow::parse(packet.frame(), packet.vlan_tci, packet.wire_len) else {
             return;
         };

@@ -54,6 +54,14 @@ impl Worker {
                 self.dump(now.ticks(), &mut batch);
                 return Outcome::Connections(batch);
             }
+            Command::StartCapture(capture) => {
+                retired.capture = self.capture.replace(capture);
+                Ok(())
+            }
+            Command::StopCapture => {
+                retired.capture = self.capture.take();
+                Ok(())
+            }
             Command::Nop => Ok(()),
         };
         match done {
