@@ -104,34 +104,46 @@ pub struct EmbeddedFlow {
 impl Flow {
     /// Parses a frame. `vlan_tci` is the tag that the driver took out of it (0: none),
     /// `wire_len` its whole length on the wire.
-    #[inline]
+    ///
+    /// Always inlined, with rare shapes kept out of line: the flow is then built in registers
+    /// and written once, where the caller wants it.
+    #[inline(always)]
     pub fn parse(frame: &[u8], vlan_tci: u16, wire_len: u32) -> Parsed {
         let Some(eth) = frame.first_chunk::<{ ethernet::HEADER_LEN }>() else {
             return Parsed::Bad(DropReason::Truncated);
         };
-        let mut ethertype = u16::from_be_bytes([eth[12], eth[13]]);
-        let mut l3 = ethernet::HEADER_LEN;
-        let mut tci = vlan_tci;
-        if ethertype == ethernet::TYPE_VLAN && vlan_tci == 0 {
-            let Some(tagged) = frame.first_chunk::<{ ethernet::HEADER_LEN + ethernet::TAG_LEN }>()
-            else {
-                return Parsed::Bad(DropReason::Truncated);
-            };
-            tci = u16::from_be_bytes([tagged[14], tagged[15]]);
-            ethertype = u16::from_be_bytes([tagged[16], tagged[17]]);
-            l3 += ethernet::TAG_LEN;
-        }
-        let vlan = tci & ethernet::VLAN_MASK;
+        let ethertype = u16::from_be_bytes([eth[12], eth[13]]);
         // Frames in several buffers cannot be edited in place; they count as cut.
-        if wire_len as usize > frame.len() {
-            return match ethertype {
-                ethernet::TYPE_IPV4 | ethernet::TYPE_IPV6 => Parsed::Bad(DropReason::Truncated),
-                _ => Parsed::NotIp { ethertype },
-            };
-        }
+        let cut = wire_len as usize > frame.len();
+        let vlan = vlan_tci & ethernet::VLAN_MASK;
         match ethertype {
-            ethernet::TYPE_IPV4 => Flow::parse_ipv4(frame, l3, vlan),
-            ethernet::TYPE_IPV6 => Flow::parse_ipv6(frame, l3, vlan),
+            ethernet::TYPE_IPV4 if !cut => Flow::parse_ipv4(frame, ethernet::HEADER_LEN, vlan),
+            ethernet::TYPE_IPV6 if !cut => Flow::parse_ipv6(frame, ethernet::HEADER_LEN, vlan),
+            ethernet::TYPE_VLAN if vlan_tci == 0 => Flow::parse_tagged(frame, cut),
+            _ => Flow::not_ip(ethertype, cut),
+        }
+    }
+
+    /// A frame with one tag of its own.
+    #[inline(never)]
+    fn parse_tagged(frame: &[u8], cut: bool) -> Parsed {
+        const L3: usize = ethernet::HEADER_LEN + ethernet::TAG_LEN;
+        let Some(head) = frame.first_chunk::<L3>() else {
+            return Parsed::Bad(DropReason::Truncated);
+        };
+        let vlan = u16::from_be_bytes([head[14], head[15]]) & ethernet::VLAN_MASK;
+        match u16::from_be_bytes([head[16], head[17]]) {
+            ethernet::TYPE_IPV4 if !cut => Flow::parse_ipv4(frame, L3, vlan),
+            ethernet::TYPE_IPV6 if !cut => Flow::parse_ipv6(frame, L3, vlan),
+            ethertype => Flow::not_ip(ethertype, cut),
+        }
+    }
+
+    /// Not IP, or IP of which the buffer holds only the beginning.
+    #[cold]
+    fn not_ip(ethertype: u16, cut: bool) -> Parsed {
+        match ethertype {
+            ethernet::TYPE_IPV4 | ethernet::TYPE_IPV6 if cut => Parsed::Bad(DropReason::Truncated),
             _ => Parsed::NotIp { ethertype },
         }
     }
@@ -141,26 +153,29 @@ impl Flow {
         let Some((h, rest)) = frame.get(l3..).and_then(<[u8]>::split_first_chunk::<20>) else {
             return Parsed::Bad(DropReason::Truncated);
         };
-        let total = u16::from_be_bytes([h[2], h[3]]);
-        let header_len = u16::from(h[0] & 15) * 4;
-        let options_len = header_len.wrapping_sub(20) as usize;
-        if h[0] >> 4 != 4 || header_len < 20 || total < header_len {
+        // Three loads; every field is a shift of them, and so is the checksum.
+        let [a, b, c] = ipv4::words(h);
+        let total = (a >> 32) as u16;
+        let header_len = (a >> 56) as u16 % 16 * 4;
+        if a >> 60 != 4 || header_len < 20 || total < header_len {
             return Parsed::Bad(DropReason::BadHeader);
         }
         // Covers the options too: total >= header_len.
-        if l3 + total as usize > frame.len() {
+        let Some(payload) = rest.get(..total as usize - 20) else {
             return Parsed::Bad(DropReason::Truncated);
-        }
-        let mut sum = checksum::sum_ipv4_header(h);
+        };
+        let options_len = header_len as usize - 20;
+        let mut sum = (a >> 32) + (a & LOW) + (b >> 32) + (b & LOW) + c;
+        let mut l4 = payload;
         if options_len != 0 {
-            sum = checksum::add(sum, rest.get(..options_len).unwrap_or(&[]));
+            (sum, l4) = add_options(sum, payload, options_len);
         }
         if checksum::fold(sum) != 0xffff {
             return Parsed::Bad(DropReason::BadChecksum);
         }
         let mut flow = Flow {
-            src: Addr::v4([h[12], h[13], h[14], h[15]]),
-            dst: Addr::v4([h[16], h[17], h[18], h[19]]),
+            src: mapped(b),
+            dst: mapped(c),
             src_port: 0,
             dst_port: 0,
             l3: l3 as u16,
@@ -168,31 +183,35 @@ impl Flow {
             l3_len: total,
             l4_len: total - header_len,
             vlan,
-            protocol: h[9],
+            protocol: (b >> 48) as u8,
             tcp_flags: 0,
-            ttl: h[8],
-            tos: h[1],
+            ttl: (b >> 56) as u8,
+            tos: (a >> 48) as u8,
             is_v4: true,
-            dont_fragment: h[6] & 0x40 != 0,
+            dont_fragment: a as u16 & ipv4::DONT_FRAGMENT != 0,
             has_options: options_len != 0,
         };
-        let frag = u16::from_be_bytes([h[6], h[7]]);
-        let l4 = rest.get(options_len..total as usize - 20).unwrap_or(&[]);
-        if frag & (ipv4::MORE_FRAGMENTS | ipv4::OFFSET_MASK) == 0 {
-            flow.read_transport(l4);
-            return Parsed::Ip(flow);
+        let field = a as u16;
+        if field & (ipv4::MORE_FRAGMENTS | ipv4::OFFSET_MASK) != 0 {
+            return flow.ipv4_fragment(field, (a >> 16) as u16, l4);
         }
-        let offset = (frag & ipv4::OFFSET_MASK) * 8;
+        flow.read_transport(l4);
+        Parsed::Ip(flow)
+    }
+
+    #[cold]
+    fn ipv4_fragment(mut self, field: u16, id: u16, l4: &[u8]) -> Parsed {
+        let offset = (field & ipv4::OFFSET_MASK) * 8;
         if offset == 0 {
-            flow.read_transport(l4);
+            self.read_transport(l4);
         }
-        let id = u32::from(u16::from_be_bytes([h[4], h[5]]));
+        let more = field & ipv4::MORE_FRAGMENTS != 0;
         Parsed::Fragment(
-            flow,
+            self,
             Fragment {
-                id,
+                id: u32::from(id),
                 offset,
-                more: frag & ipv4::MORE_FRAGMENTS != 0,
+                more,
             },
         )
     }
@@ -232,18 +251,23 @@ impl Flow {
             dont_fragment: true,
             has_options: false,
         };
-        if !ipv6::is_extension(h[6]) {
-            flow.read_transport(rest);
-            return Parsed::Ip(flow);
+        if ipv6::is_extension(h[6]) {
+            return flow.ipv6_chain(rest);
         }
-        let chain = ipv6::walk(h[6], rest);
-        // `chain.offset` is at most `payload`.
-        flow.l4 += chain.offset;
-        flow.l4_len -= chain.offset;
-        flow.protocol = chain.protocol;
-        flow.has_options = true;
+        flow.read_transport(rest);
+        Parsed::Ip(flow)
+    }
+
+    #[inline(never)]
+    fn ipv6_chain(mut self, rest: &[u8]) -> Parsed {
+        let chain = ipv6::walk(self.protocol, rest);
+        // `chain.offset` is at most the length of `rest`.
+        self.l4 += chain.offset;
+        self.l4_len -= chain.offset;
+        self.protocol = chain.protocol;
+        self.has_options = true;
         if chain.fragment.is_none_or(|f| f.offset == 0) {
-            flow.read_transport(rest.get(chain.offset as usize..).unwrap_or(&[]));
+            self.read_transport(rest.get(chain.offset as usize..).unwrap_or(&[]));
         }
         match chain.fragment {
             // RFC 6946: a fragment header on a whole packet changes nothing.
@@ -252,23 +276,25 @@ impl Flow {
                 offset: 0,
                 more: false,
                 ..
-            }) => Parsed::Ip(flow),
-            Some(fragment) => Parsed::Fragment(flow, fragment),
+            }) => Parsed::Ip(self),
+            Some(fragment) => Parsed::Fragment(self, fragment),
         }
     }
 
     /// Ports and flags from the bytes of the transport.
     #[inline(always)]
     fn read_transport(&mut self, l4: &[u8]) {
-        if self.protocol != TCP && self.protocol != UDP {
-            return;
-        }
-        if let Some(ports) = l4.first_chunk::<4>() {
-            self.src_port = u16::from_be_bytes([ports[0], ports[1]]);
-            self.dst_port = u16::from_be_bytes([ports[2], ports[3]]);
-        }
-        if self.protocol == TCP {
-            self.tcp_flags = l4.get(13).copied().unwrap_or(0);
+        match (self.protocol, l4) {
+            (TCP, [a, b, c, d, _, _, _, _, _, _, _, _, _, flags, ..]) => {
+                self.src_port = u16::from_be_bytes([*a, *b]);
+                self.dst_port = u16::from_be_bytes([*c, *d]);
+                self.tcp_flags = *flags;
+            }
+            (TCP | UDP, [a, b, c, d, ..]) => {
+                self.src_port = u16::from_be_bytes([*a, *b]);
+                self.dst_port = u16::from_be_bytes([*c, *d]);
+            }
+            _ => {}
         }
     }
 
@@ -385,3 +411,20 @@ impl EmbeddedFlow {
 
 const TCP: u8 = 6;
 const UDP: u8 = 17;
+const LOW: u64 = 0xffff_ffff;
+
+/// The IPv4 address in the low half of a word of the header.
+#[inline(always)]
+fn mapped(word: u64) -> Addr {
+    Addr::v6((0xffff << 32 | u128::from(word & LOW)).to_be_bytes())
+}
+
+/// The header's sum with its options, and what follows them. The sum is big-endian here.
+#[cold]
+fn add_options(sum: u64, payload: &[u8], options_len: usize) -> (u64, &[u8]) {
+    let (options, l4) = payload
+        .split_at_checked(options_len)
+        .unwrap_or((payload, &[]));
+    let folded = u16::from_be(checksum::fold(checksum::add(0, options)));
+    (sum + u64::from(folded), l4)
+}

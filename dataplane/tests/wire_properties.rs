@@ -56,7 +56,7 @@ fn described() -> impl Strategy<Value = String> {
                 text += " offset 64";
             }
             if options > 0 {
-                text += &format!(" options {}", "01".repeat(options * 4));
+                text += &format!(" options {}", "94040102".repeat(options));
             }
             text
         });

@@ -55,6 +55,16 @@ impl Header {
     }
 }
 
+/// The header as three big-endian words: bytes 0 to 7, 8 to 15 and 16 to 19.
+#[inline(always)]
+pub const fn words(h: &[u8; HEADER_LEN]) -> [u64; 3] {
+    let [a, b, c, d, e, f, g, i, rest @ ..] = h;
+    let first = u64::from_be_bytes([*a, *b, *c, *d, *e, *f, *g, *i]);
+    let [a, b, c, d, e, f, g, i, rest @ ..] = rest;
+    let second = u64::from_be_bytes([*a, *b, *c, *d, *e, *f, *g, *i]);
+    [first, second, u32::from_be_bytes(*rest) as u64]
+}
+
 /// Header length that the first byte of `ip` tells, if it is possible and all there.
 #[inline]
 pub fn header_len(ip: &[u8]) -> Option<usize> {
