@@ -6,7 +6,7 @@
 //!
 //! DPDK itself may share the bytes of an mbuf (reference count above one, indirect or external
 //! buffers; bonding in broadcast mode makes such). Nobody may write into those, so they show
-//! themselves as empty frames: every borrow of a data room goes through [`Raw::room`], which checks.
+//! themselves as empty frames: every borrow of a data room goes through `Raw::room`, which checks.
 
 use core::mem::ManuallyDrop;
 use core::ptr::NonNull;
@@ -472,5 +472,93 @@ fn free_bulk(mbufs: &mut [*mut ffi::rte_mbuf]) {
     if !mbufs.is_empty() {
         // SAFETY: both callers have first taken these live mbufs out of a burst's `len`.
         unsafe { ffi::rte_pktmbuf_free_bulk(mbufs.as_mut_ptr(), mbufs.len() as u32) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An mbuf made of plain memory: fields where the release has them, and a room behind it.
+    #[repr(C, align(64))]
+    struct Fake {
+        header: [u8; 128],
+        room: [u8; 256],
+    }
+
+    impl Fake {
+        /// A frame of 60 bytes at 128, one segment, one owner.
+        fn new() -> Box<Fake> {
+            let mut fake = Box::new(Fake {
+                header: [0; 128],
+                room: [7; 256],
+            });
+            let room = fake.room.as_mut_ptr();
+            let raw = fake.raw();
+            raw.set(ffi::RVS_MBUF_BUF_ADDR, room);
+            raw.set(ffi::RVS_MBUF_BUF_LEN, 256u16);
+            raw.set(ffi::RVS_MBUF_DATA_OFF, 128u16);
+            raw.set(ffi::RVS_MBUF_DATA_LEN, 60u16);
+            raw.set(ffi::RVS_MBUF_PKT_LEN, 60u32);
+            raw.set(ffi::RVS_MBUF_NB_SEGS, 1u16);
+            raw.set(ffi::RVS_MBUF_REFCNT, 1u16);
+            fake
+        }
+
+        fn raw(&mut self) -> Raw {
+            // SAFETY: 128 bytes in which every field lies; the test is the only owner.
+            unsafe { Raw::new(NonNull::from(self).cast()) }
+        }
+    }
+
+    /// Length of the packet the mbuf shows.
+    fn shown(raw: Raw) -> u16 {
+        // SAFETY: the only borrow at this time.
+        unsafe { raw.packet(PortId(0)) }.len()
+    }
+
+    #[test]
+    fn shared_bytes_are_not_lent() {
+        let mut fake = Fake::new();
+        let raw = fake.raw();
+        assert_eq!(shown(raw), 60);
+        raw.set(ffi::RVS_MBUF_REFCNT, 2u16);
+        assert_eq!(shown(raw), 0);
+        raw.set_frame(0, 10);
+        raw.set(ffi::RVS_MBUF_REFCNT, 1u16);
+        assert_eq!((raw.start(), raw.len()), (128, 60), "left alone");
+        for bit in [61, 62] {
+            raw.set(ffi::RVS_MBUF_OL_FLAGS, 1u64 << bit);
+            assert_eq!(shown(raw), 0, "indirect or external, bit {bit}");
+        }
+    }
+
+    #[test]
+    fn tags_count_only_if_they_were_taken_out() {
+        let mut fake = Fake::new();
+        let raw = fake.raw();
+        raw.set(ffi::RVS_MBUF_VLAN_TCI, 100u16);
+        // SAFETY: the only borrow at this time.
+        assert_eq!(unsafe { raw.packet(PortId(0)) }.vlan_tci, 0);
+        raw.set(ffi::RVS_MBUF_OL_FLAGS, ffi::RVS_F_RX_VLAN_STRIPPED);
+        // SAFETY: the only borrow at this time.
+        assert_eq!(unsafe { raw.packet(PortId(0)) }.vlan_tci, 100);
+    }
+
+    #[test]
+    fn frames_stay_in_the_room_and_lengths_agree() {
+        let mut fake = Fake::new();
+        let raw = fake.raw();
+        raw.set_frame(200, 100);
+        assert_eq!((raw.start(), raw.len(), raw.wire_len()), (200, 56, 56));
+        raw.set_frame(300, 1);
+        assert_eq!((raw.start(), raw.len(), raw.wire_len()), (256, 0, 0));
+        // Two segments of 60 and 1000: the first grows by 20.
+        let mut fake = Fake::new();
+        let raw = fake.raw();
+        raw.set(ffi::RVS_MBUF_NB_SEGS, 2u16);
+        raw.set(ffi::RVS_MBUF_PKT_LEN, 1060u32);
+        raw.set_frame(108, 80);
+        assert_eq!((raw.start(), raw.len(), raw.wire_len()), (108, 80, 1080));
     }
 }

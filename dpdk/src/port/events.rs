@@ -14,7 +14,7 @@ pub struct PortEvents {
 
 impl PortEvents {
     /// How often the driver told of a change of the link. Drivers without that never do; ask
-    /// [`RunningPort::link`] from time to time.
+    /// [`RunningPort::link`](super::RunningPort::link) from time to time.
     pub fn link_changes(&self) -> u32 {
         self.link_changes.load(Ordering::Acquire)
     }
