@@ -429,7 +429,7 @@ class Lab:
         return result.stdout
 
     def status(self):
-        return json.loads(self.adm_quiet("status --json"))
+        return json.loads(self.adm_quiet("--json status"))
 
     def drops(self, reason):
         return sum(drop[1] for drop in self.status()["drops"] if drop[0] == reason)

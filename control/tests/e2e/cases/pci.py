@@ -98,7 +98,7 @@ def in_the_guest(lab, guest, balancer, nics):
         for nic in pair:
             guest.bind(nic)
         balancer.start(pair)
-        view = json.loads(balancer.adm("status --json"))
+        view = json.loads(balancer.adm("--json status"))
         check([entry["link"] for entry in view["ports"]] == [True, True], f"{model}: ports {view['ports']}")
         nat_through(lab, balancer)
         balancer.stop()
