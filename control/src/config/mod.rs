@@ -10,7 +10,6 @@
 //! All of it is pure except [`load`], [`Host::probe`] and [`save::save`], which touch files.
 
 use std::fmt;
-use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -373,25 +372,5 @@ pub fn parse(path: &Path, text: &str, host: &Host) -> Result<Config, Vec<Mistake
         Ok(config)
     } else {
         Err(mistakes)
-    }
-}
-
-/// Whether a unicast address may be used for a service or a server, in the words of a mistake.
-fn unicast_complaint(addr: IpAddr) -> Option<&'static str> {
-    match addr {
-        _ if addr.is_unspecified() => Some("is the unspecified address"),
-        _ if addr.is_multicast() => Some("is a multicast address"),
-        IpAddr::V4(a) if a.is_broadcast() => Some("is the broadcast address"),
-        IpAddr::V4(a) if a.octets()[0] >= 240 => Some("is a reserved address"),
-        IpAddr::V4(a) if a.octets()[0] == 0 => {
-            Some("is an address of \"this network\" (0.0.0.0/8)")
-        }
-        IpAddr::V6(a) if a.segments()[0] & 0xffc0 == 0xfe80 => {
-            Some("is link-local and means nothing without an interface")
-        }
-        IpAddr::V6(a) if a.to_ipv4_mapped().is_some() => {
-            Some("is an IPv4-mapped address; write it as an IPv4 address")
-        }
-        _ => None,
     }
 }

@@ -1,0 +1,494 @@
+//! Ports and their devices: from the keys of a `[[port]]` to the arguments that DPDK wants.
+
+use std::collections::{BTreeSet, HashMap};
+
+use super::{Notes, number};
+use crate::config::file::{At, File, Table};
+use crate::config::{AF_PACKET_FRAMES, Device, Port};
+
+/// Extra devices first (a bond wants its members before it), then those of ports.
+pub(super) fn vdevs(table: &Table, ports: &[Port], notes: &mut Notes<'_>) -> Vec<String> {
+    let mut out: Vec<String> = Vec::new();
+    for At { value, line } in table.texts("vdevs") {
+        let name = vdev_name(value);
+        if let Some(complaint) = vdev_complaint(value) {
+            notes.mistake(*line, format!("vdevs holds \"{value}\", {complaint}"));
+        } else if out.iter().any(|other| vdev_name(other) == name)
+            || ports.iter().any(|port| port.device_name == name)
+        {
+            notes.mistake(
+                *line,
+                format!("vdevs makes {name} a second time; use another number"),
+            );
+        }
+        out.push(value.clone());
+    }
+    out.extend(ports.iter().filter_map(vdev_argument));
+    out
+}
+
+pub(super) fn pci_devices(table: &Table, ports: &[Port], notes: &mut Notes<'_>) -> Vec<String> {
+    let mut out: Vec<String> = ports
+        .iter()
+        .filter(|p| p.is_pci())
+        .map(|p| p.device_name.clone())
+        .collect();
+    for At { value, line } in table.texts("pci") {
+        match pci_address(value) {
+            None => notes.mistake(*line, pci_complaint("pci", value)),
+            Some(address) if out.contains(&address) => {
+                notes.mistake(
+                    *line,
+                    format!("pci names {address} twice; ports are in it already"),
+                );
+            }
+            Some(address) => out.push(address),
+        }
+    }
+    out
+}
+
+/// `dddd:bb:dd.f`, from that or from the short form `bb:dd.f`; lower case.
+fn pci_address(text: &str) -> Option<String> {
+    let (rest, function) = text.split_once('.')?;
+    let parts: Vec<&str> = rest.split(':').collect();
+    let (domain, bus, device) = match parts[..] {
+        [domain, bus, device] => (domain, bus, device),
+        [bus, device] => ("0000", bus, device),
+        _ => return None,
+    };
+    let hex = |text: &str, len: usize| {
+        let digits = text.len() == len && text.bytes().all(|b| b.is_ascii_hexdigit());
+        digits.then(|| u32::from_str_radix(text, 16).ok()).flatten()
+    };
+    let device = hex(device, 2).filter(|d| *d < 32)?;
+    let function = hex(function, 1).filter(|f| *f < 8)?;
+    let (domain, bus) = (hex(domain, 4)?, hex(bus, 2)?);
+    Some(format!("{domain:04x}:{bus:02x}:{device:02x}.{function:x}"))
+}
+
+fn pci_complaint(key: &str, text: &str) -> String {
+    format!("{key} \"{text}\" is no PCI address; write it as lspci -D does, like 0000:03:00.0")
+}
+
+fn vdev_name(argument: &str) -> &str {
+    argument.split(',').next().unwrap_or_default()
+}
+
+fn vdev_complaint(argument: &str) -> Option<&'static str> {
+    let name = vdev_name(argument);
+    let known = ["net_", "eth_", "crypto_", "virtio_user"];
+    if argument.contains(char::is_whitespace) {
+        Some("which has a blank in it; DPDK wants none")
+    } else if !known.iter().any(|prefix| name.starts_with(prefix)) {
+        Some("whose name does not begin with a driver's; write it like net_tap0,iface=x0")
+    } else if !name.ends_with(|c: char| c.is_ascii_digit()) {
+        Some("whose name lacks its number; write it like net_tap0,iface=x0")
+    } else {
+        None
+    }
+}
+
+/// The full vdev argument of a port, as tried with DPDK 22.11.
+fn vdev_argument(port: &Port) -> Option<String> {
+    let name = &port.device_name;
+    let option = |key: &str, value: &Option<String>| {
+        value
+            .as_ref()
+            .map(|v| format!(",{key}={v}"))
+            .unwrap_or_default()
+    };
+    Some(match &port.device {
+        Device::Pci(_) => return None,
+        Device::Vdev(argument) => argument.clone(),
+        // The ring is larger than the driver's default: fewer drops while the poller is away.
+        Device::AfPacket { interface } => {
+            format!(
+                "{name},iface={interface},blocksz=65536,framesz=2048,framecnt={AF_PACKET_FRAMES}"
+            )
+        }
+        Device::AfXdp { interface } => format!("{name},iface={interface}"),
+        Device::Memif {
+            socket,
+            id,
+            server,
+            mac,
+        } => {
+            let role = if *server { "server" } else { "client" };
+            let mac = option("mac", mac);
+            format!("{name},id={id},role={role},socket={socket},socket-abstract=no{mac}")
+        }
+        Device::VhostUser { path, mac } => format!("{name},path={path}{}", option("mac", mac)),
+        Device::Pcap {
+            rx,
+            tx,
+            interface,
+            infinite,
+        } => {
+            let infinite = if *infinite { ",infinite_rx=1" } else { "" };
+            let (rx, tx) = (option("rx_pcap", rx), option("tx_pcap", tx));
+            format!("{name}{}{rx}{tx}{infinite}", option("iface", interface))
+        }
+        Device::Null { size, receive } => {
+            let none = if *receive { "" } else { ",no-rx=1" };
+            format!("{name},size={size}{none}")
+        }
+    })
+}
+
+const DEVICE_KEYS: [&str; 8] = [
+    "pci",
+    "af_packet",
+    "af_xdp",
+    "memif",
+    "vhost_user",
+    "pcap",
+    "null",
+    "vdev",
+];
+
+pub(super) fn ports(file: &File, notes: &mut Notes<'_>) -> Vec<Port> {
+    let tables = file.root.tables("port");
+    if tables.is_empty() && file.root.mentions("port") {
+        notes.mistake(
+            file.root.line_of("port"),
+            "port is an empty list; add a [[port]]",
+        );
+    }
+    let mut names = DeviceNames::default();
+    // Names that are written out are taken before any is made up.
+    names.taken.extend(
+        tables
+            .iter()
+            .filter_map(|t| t.text("vdev"))
+            .map(|v| vdev_name(v).to_owned()),
+    );
+    for At { value, .. } in file.section("dpdk").texts("vdevs") {
+        names.taken.insert(vdev_name(value).to_owned());
+    }
+    let mut seen = Seen::default();
+    let mut out = Vec::new();
+    for table in tables {
+        if let Some(port) = port(table, &mut names, notes) {
+            seen.check(&port, table, notes);
+            out.push(port);
+        }
+    }
+    out
+}
+
+/// Unique vdev names: `net_af_packet0`, `net_af_packet1`, …
+#[derive(Default)]
+struct DeviceNames {
+    taken: BTreeSet<String>,
+}
+
+impl DeviceNames {
+    fn next(&mut self, driver: &str) -> String {
+        let free = (0..)
+            .map(|n| format!("{driver}{n}"))
+            .find(|name| !self.taken.contains(name));
+        let name = free.unwrap_or_default();
+        self.taken.insert(name.clone());
+        name
+    }
+}
+
+/// What must not occur twice among ports, with the line where it was first.
+#[derive(Default)]
+struct Seen {
+    lines: HashMap<(&'static str, String), usize>,
+}
+
+impl Seen {
+    fn check(&mut self, port: &Port, table: &Table, notes: &mut Notes<'_>) {
+        let device = match &port.device {
+            Device::Pci(address) => Some(format!("device {address}")),
+            Device::Vdev(argument) => Some(format!("device {}", vdev_name(argument))),
+            Device::AfPacket { interface } | Device::AfXdp { interface } => {
+                Some(format!("interface {interface}"))
+            }
+            Device::VhostUser { path, .. } => Some(format!("socket {path}")),
+            Device::Memif { socket, id, .. } => Some(format!("socket {socket} id {id}")),
+            Device::Pcap { interface, .. } => interface.as_ref().map(|i| format!("interface {i}")),
+            Device::Null { .. } => None,
+        };
+        let twin_line = table.line_of("twin");
+        let device_line = DEVICE_KEYS
+            .iter()
+            .find(|k| table.mentions(k))
+            .map(|k| table.line_of(k));
+        let mut once = |kind: &'static str, value: &str, line: usize, advice: &str| {
+            let first = *self.lines.entry((kind, value.to_owned())).or_insert(line);
+            if first != line {
+                notes.mistake(
+                    line,
+                    format!("{value} is also used in line {first}; {advice}"),
+                );
+            }
+        };
+        once(
+            "name",
+            &format!("name \"{}\"", port.name),
+            table.line_of("name"),
+            "choose another",
+        );
+        once(
+            "twin",
+            &format!("twin \"{}\"", port.twin),
+            twin_line,
+            "give the port its own twin",
+        );
+        if let (Some(device), Some(line)) = (device, device_line) {
+            once("device", &device, line, "a device can be one port only");
+        }
+        if let Some(interface) = port.kernel_interface().filter(|i| *i == port.twin) {
+            let text =
+                format!("twin \"{interface}\" is the port's own interface; name it otherwise");
+            notes.mistake(twin_line, text);
+        }
+    }
+}
+
+fn port(table: &Table, names: &mut DeviceNames, notes: &mut Notes<'_>) -> Option<Port> {
+    let name = table.text("name").map(str::to_owned);
+    if let Some(name) = &name {
+        let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+        if name.is_empty() || name.len() > 32 || !name.chars().all(plain) {
+            notes.mistake(
+                table.line_of("name"),
+                format!("name \"{name}\" will not do; use up to 32 letters, digits, - _ and ."),
+            );
+        }
+    }
+    let device = device(table, notes);
+    let (name, device) = (name?, device?);
+    let twin = table
+        .text("twin")
+        .map_or_else(|| format!("rvs-{name}"), str::to_owned);
+    if let Some(complaint) = interface_complaint(&twin) {
+        let or = if table.mentions("twin") {
+            ""
+        } else {
+            " or give the port a twin = \"…\""
+        };
+        let text = format!("twin \"{twin}\" {complaint}{or}");
+        notes.mistake(table.line_of("twin"), text);
+    }
+    let device_name = match &device {
+        Device::Pci(address) => address.clone(),
+        Device::Vdev(argument) => vdev_name(argument).to_owned(),
+        Device::AfPacket { .. } => names.next("net_af_packet"),
+        Device::AfXdp { .. } => names.next("net_af_xdp"),
+        Device::Memif { .. } => names.next("net_memif"),
+        Device::VhostUser { .. } => names.next("net_virtio_user"),
+        Device::Pcap { .. } => names.next("net_pcap"),
+        Device::Null { .. } => names.next("net_null"),
+    };
+    let mtu = number(table, "mtu");
+    let limit = match device {
+        Device::AfPacket { .. } => Some(("af_packet", 1500)),
+        Device::AfXdp { .. } => Some(("af_xdp", 3542)),
+        _ => None,
+    };
+    if let Some((driver, limit)) = limit.filter(|(_, limit)| mtu > *limit) {
+        let text = format!("mtu {mtu} is more than {driver} carries; give at most {limit}");
+        notes.mistake(table.line_of("mtu"), text);
+    } else if mtu < 1280 && table.integer("mtu").is_some() {
+        let text = format!("mtu {mtu} is too small for IPv6; give at least 1280");
+        notes.warning(table.line_of("mtu"), text);
+    }
+    let rx_queues = number(table, "rx_queues");
+    if rx_queues > 1 {
+        notes.mistake(
+            table.line_of("rx_queues"),
+            format!("rx_queues {rx_queues} are more than the one worker polls; give 1"),
+        );
+    }
+    let fixup = matches!(device, Device::AfPacket { .. } | Device::AfXdp { .. });
+    Some(Port {
+        name,
+        device_name,
+        twin,
+        mtu,
+        rx_queues,
+        rx_descriptors: number(table, "rx_descriptors"),
+        tx_descriptors: number(table, "tx_descriptors"),
+        promiscuous: table.boolean("promiscuous").unwrap_or_default(),
+        rx_csum_fixup: table.boolean("rx_csum_fixup").unwrap_or(fixup),
+        twin_sysctls: table.boolean("twin_sysctls").unwrap_or_default(),
+        device,
+    })
+}
+
+pub(super) fn interface_complaint(name: &str) -> Option<String> {
+    let bad = |c: char| c.is_whitespace() || c == '/' || c == ':' || c == '%';
+    match name.len() {
+        0 => Some("is empty; name an interface".into()),
+        n if n > 15 => Some(format!(
+            "has {n} characters and the kernel allows 15; shorten it"
+        )),
+        _ if name.contains(bad) || name == "." || name == ".." => {
+            Some("is no interface name; leave out blanks, / : and %".into())
+        }
+        _ => None,
+    }
+}
+
+/// Text that becomes part of a vdev argument must not end that part early.
+fn argument_complaint(text: &str) -> Option<&'static str> {
+    if text.is_empty() {
+        Some("is empty; give it a value")
+    } else if text.contains(|c: char| c == ',' || c.is_whitespace()) {
+        Some("has a comma or a blank in it, which DPDK cannot take; choose another")
+    } else {
+        None
+    }
+}
+
+fn device(table: &Table, notes: &mut Notes<'_>) -> Option<Device> {
+    let given: Vec<&str> = DEVICE_KEYS
+        .into_iter()
+        .filter(|key| table.mentions(key))
+        .collect();
+    let key = match given[..] {
+        [key] => key,
+        [] => {
+            let what = table
+                .text("name")
+                .map_or_else(String::new, |n| format!(" \"{n}\""));
+            let text = format!(
+                "port{what} has no device; add one of {}",
+                DEVICE_KEYS.join(", ")
+            );
+            notes.mistake(table.line, text);
+            return None;
+        }
+        _ => {
+            let text = format!(
+                "a port has one device and this has {}; keep one",
+                given.join(", ")
+            );
+            notes.mistake(table.line_of(given[1]), text);
+            return None;
+        }
+    };
+    let line = table.line_of(key);
+    let mac = mac(table, key, notes);
+    match key {
+        "memif" => memif(table.table(key)?, mac, notes),
+        "pcap" => pcap(table.table(key)?, line, notes),
+        "null" => {
+            let null = table.table(key)?;
+            let receive = null.boolean("receive").unwrap_or_default();
+            Some(Device::Null {
+                size: number(null, "size"),
+                receive,
+            })
+        }
+        _ => {
+            let text = table.text(key)?.to_owned();
+            let complaint = match key {
+                "pci" => match pci_address(&text) {
+                    Some(address) => return Some(Device::Pci(address)),
+                    None => {
+                        notes.mistake(line, pci_complaint("pci", &text));
+                        return None;
+                    }
+                },
+                "vdev" => vdev_complaint(&text).map(|c| format!(", {c}")),
+                "vhost_user" => argument_complaint(&text).map(|c| format!(" {c}")),
+                _ => interface_complaint(&text).map(|c| format!(" {c}")),
+            };
+            if let Some(complaint) = complaint {
+                notes.mistake(line, format!("{key} \"{text}\"{complaint}"));
+            }
+            Some(match key {
+                "af_packet" => Device::AfPacket { interface: text },
+                "af_xdp" => Device::AfXdp { interface: text },
+                "vhost_user" => Device::VhostUser { path: text, mac },
+                _ => Device::Vdev(text),
+            })
+        }
+    }
+}
+
+fn mac(table: &Table, device: &str, notes: &mut Notes<'_>) -> Option<String> {
+    let mac = table.text("mac")?;
+    let line = table.line_of("mac");
+    let octets: Vec<Option<u8>> = mac
+        .split(':')
+        .map(|part| {
+            (part.len() == 2)
+                .then(|| u8::from_str_radix(part, 16).ok())
+                .flatten()
+        })
+        .collect();
+    match octets[..] {
+        [Some(first), Some(_), Some(_), Some(_), Some(_), Some(_)] if first & 1 == 0 => {}
+        _ => notes.mistake(
+            line,
+            format!("mac \"{mac}\" is no address of a port; write one like 02:00:00:00:00:01"),
+        ),
+    }
+    if !["memif", "vhost_user"].contains(&device) {
+        notes.mistake(
+            line,
+            format!("mac is for memif and vhost_user, {device} has its own; remove it"),
+        );
+    }
+    Some(mac.to_lowercase())
+}
+
+fn memif(table: &Table, mac: Option<String>, notes: &mut Notes<'_>) -> Option<Device> {
+    let socket = table.text("socket")?.to_owned();
+    if let Some(complaint) = argument_complaint(&socket) {
+        notes.mistake(
+            table.line_of("socket"),
+            format!("socket \"{socket}\" {complaint}"),
+        );
+    }
+    let server = table.text("role") == Some("server");
+    Some(Device::Memif {
+        socket,
+        id: number(table, "id"),
+        server,
+        mac,
+    })
+}
+
+fn pcap(table: &Table, line: usize, notes: &mut Notes<'_>) -> Option<Device> {
+    let text = |key: &str| table.text(key).map(str::to_owned);
+    let (rx, tx, interface) = (text("rx"), text("tx"), text("interface"));
+    for key in ["rx", "tx", "interface"] {
+        if let Some((value, complaint)) =
+            text(key).and_then(|v| argument_complaint(&v).map(|c| (v, c)))
+        {
+            notes.mistake(table.line_of(key), format!("{key} \"{value}\" {complaint}"));
+        }
+    }
+    let infinite = table.boolean("infinite").unwrap_or_default();
+    match (rx.is_some() || tx.is_some(), interface.is_some()) {
+        (true, true) => notes.mistake(
+            line,
+            "pcap has files and an interface; keep one or the other",
+        ),
+        (false, false) => notes.mistake(
+            line,
+            "pcap has neither file nor interface; give rx, tx or interface",
+        ),
+        _ if infinite && rx.is_none() => {
+            notes.mistake(
+                table.line_of("infinite"),
+                "infinite needs a file to read; give rx",
+            );
+        }
+        _ => {}
+    }
+    Some(Device::Pcap {
+        rx,
+        tx,
+        interface,
+        infinite,
+    })
+}

@@ -1,0 +1,219 @@
+//! Virtual services and their real servers.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
+
+use super::{Notes, number};
+use crate::api::{Method, Protocol, ServerKey, ServerSpec, ServiceKey, ServiceSpec};
+use crate::config::file::{File, Table};
+use crate::config::rules::{describe_server, describe_service, method_name};
+use crate::config::{OperatorState, Server, Service, Workers};
+
+pub(super) fn services(
+    file: &File,
+    workers: &Workers,
+    notes: &mut Notes<'_>,
+) -> BTreeMap<ServiceKey, Service> {
+    let mut out = BTreeMap::new();
+    let mut lines: HashMap<ServiceKey, usize> = HashMap::new();
+    let tables = file.root.tables("service");
+    let mut servers = 0;
+    for table in tables {
+        servers += table.tables("server").len();
+        // Servers are checked even if the service is wrong, as far as that goes.
+        let key = service_key(table, notes);
+        let service = service(table, key, notes);
+        let Some(key) = key else { continue };
+        if let Some(first) = lines.get(&key) {
+            let what = describe_service(&key);
+            let text = format!("service {what} is also in line {first}; join the two");
+            notes.mistake(table.line, text);
+            continue;
+        }
+        lines.insert(key, table.line);
+        out.insert(key, service);
+    }
+    let table = file.section("workers");
+    for (what, count, key, limit) in [
+        (
+            "services",
+            tables.len(),
+            "max_services",
+            workers.max_services,
+        ),
+        ("servers", servers, "max_servers", workers.max_servers),
+    ] {
+        if limit != 0 && count > limit as usize {
+            let text = format!("the file has {count} {what} and {key} is {limit}; raise it");
+            notes.mistake(table.line_of(key), text);
+        }
+    }
+    out
+}
+
+fn service_key(table: &Table, notes: &mut Notes<'_>) -> Option<ServiceKey> {
+    let protocol = match table.text("protocol") {
+        Some("tcp") => Some(Protocol::Tcp),
+        Some("udp") => Some(Protocol::Udp),
+        _ => None,
+    };
+    let addr = address(table, notes);
+    let port = table.integer("port").map(|n| n as u16);
+    if port == Some(0) {
+        notes.mistake(
+            table.line_of("port"),
+            "port 0 (any port) needs a persistent service, which this version has not; give 1 to 65535",
+        );
+    }
+    Some(ServiceKey {
+        protocol: protocol?,
+        addr: addr?,
+        port: port?,
+    })
+}
+
+fn address(table: &Table, notes: &mut Notes<'_>) -> Option<IpAddr> {
+    let text = table.text("address")?;
+    let line = table.line_of("address");
+    let Ok(addr) = text.parse::<IpAddr>() else {
+        let advice = if text.parse::<std::net::SocketAddr>().is_ok() {
+            "the port has its own key"
+        } else if text.contains('/') {
+            "leave out the prefix length"
+        } else {
+            "write it like 192.0.2.1 or 2001:db8::1"
+        };
+        notes.mistake(
+            line,
+            format!("address \"{text}\" is no IP address; {advice}"),
+        );
+        return None;
+    };
+    if let Some(complaint) = unicast_complaint(addr) {
+        notes.mistake(
+            line,
+            format!("address {addr} {complaint}; give a unicast address"),
+        );
+    } else if addr.is_loopback() {
+        notes.warning(
+            line,
+            format!(
+                "address {addr} is a loopback address, which no port carries; use one of a twin"
+            ),
+        );
+    }
+    Some(addr)
+}
+
+fn service(table: &Table, key: Option<ServiceKey>, notes: &mut Notes<'_>) -> Service {
+    let one_packet = table.boolean("one_packet").unwrap_or_default();
+    if one_packet && key.is_some_and(|k| k.protocol == Protocol::Tcp) {
+        let text = "one_packet is for udp; remove it from this tcp service";
+        notes.mistake(table.line_of("one_packet"), text);
+    }
+    let scheduler = table.text("scheduler").unwrap_or_default().to_owned();
+    let mut servers: Vec<Server> = Vec::new();
+    let mut lines: HashMap<ServerKey, usize> = HashMap::new();
+    for table in table.tables("server") {
+        let Some(server) = server(table, key, notes) else {
+            continue;
+        };
+        if let Some(first) = lines.get(&server.key) {
+            let what = describe_server(&server.key);
+            let text = format!("server {what} is also in line {first} of this service; keep one");
+            notes.mistake(table.line, text);
+            continue;
+        }
+        lines.insert(server.key, table.line);
+        servers.push(server);
+    }
+    Service {
+        spec: ServiceSpec {
+            scheduler,
+            one_packet,
+        },
+        servers,
+    }
+}
+
+fn server(table: &Table, service: Option<ServiceKey>, notes: &mut Notes<'_>) -> Option<Server> {
+    let addr = address(table, notes);
+    let method = match table.text("method") {
+        Some("nat") => Method::Masq,
+        Some("tun") => Method::Tunnel,
+        _ => Method::Route,
+    };
+    if table.integer("port") == Some(0) {
+        notes.mistake(
+            table.line_of("port"),
+            "port 0 is no port of a server; give 1 to 65535",
+        );
+    }
+    let (upper, lower) = (number(table, "upper"), number(table, "lower"));
+    if lower > upper {
+        notes.mistake(
+            table.line_of("lower"),
+            format!("lower {lower} is above upper {upper}; give at most upper"),
+        );
+    }
+    let (addr, service) = (addr?, service?);
+    if addr.is_ipv4() != service.addr.is_ipv4() && method != Method::Tunnel {
+        let (server, service) = (family(addr), family(service.addr));
+        let name = method_name(method);
+        let text = format!(
+            "{server} server of an {service} service with method {name}; only tun crosses families"
+        );
+        notes.mistake(table.line_of("address"), text);
+    }
+    let mut port = table.integer("port").map_or(service.port, |n| n as u16);
+    if method != Method::Masq && port != service.port {
+        let name = method_name(method);
+        notes.warning(
+            table.line_of("port"),
+            format!(
+                "port {port} with method {name}: packets keep the service's port {}; remove the key or use nat",
+                service.port
+            ),
+        );
+        port = service.port;
+    }
+    let state = match table.text("state") {
+        Some("drain") => OperatorState::Drain,
+        _ => OperatorState::Up,
+    };
+    let spec = ServerSpec {
+        method,
+        weight: number(table, "weight"),
+        upper,
+        lower,
+    };
+    Some(Server {
+        key: ServerKey { addr, port },
+        spec,
+        state,
+    })
+}
+
+fn family(addr: IpAddr) -> &'static str {
+    if addr.is_ipv4() { "IPv4" } else { "IPv6" }
+}
+
+/// Whether a unicast address may be used for a service or a server, in the words of a mistake.
+fn unicast_complaint(addr: IpAddr) -> Option<&'static str> {
+    match addr {
+        _ if addr.is_unspecified() => Some("is the unspecified address"),
+        _ if addr.is_multicast() => Some("is a multicast address"),
+        IpAddr::V4(a) if a.is_broadcast() => Some("is the broadcast address"),
+        IpAddr::V4(a) if a.octets()[0] >= 240 => Some("is a reserved address"),
+        IpAddr::V4(a) if a.octets()[0] == 0 => {
+            Some("is an address of \"this network\" (0.0.0.0/8)")
+        }
+        IpAddr::V6(a) if a.segments()[0] & 0xffc0 == 0xfe80 => {
+            Some("is link-local and means nothing without an interface")
+        }
+        IpAddr::V6(a) if a.to_ipv4_mapped().is_some() => {
+            Some("is an IPv4-mapped address; write it as an IPv4 address")
+        }
+        _ => None,
+    }
+}
