@@ -42,7 +42,7 @@ pub fn host_port(
 /// Whether asking a name server makes sense: a mistyped address is none of its business.
 fn looks_like_name(host: &str) -> bool {
     host.starts_with(|c: char| c.is_ascii_alphanumeric())
-        && host.ends_with(|c: char| c.is_ascii_alphabetic())
+        && host.contains(|c: char| c.is_ascii_alphabetic())
         && host
             .chars()
             .all(|c| c.is_ascii_alphanumeric() || "-._".contains(c))
