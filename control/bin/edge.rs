@@ -320,11 +320,14 @@ fn start_port(
     }
     let counters = Arc::new(PortCounters::default());
     if let Ok(link) = port.link() {
+        counters.link.set(u32::from(link.up));
         counters.speed.set(link.mbps.unwrap_or(0));
     }
     let tap = Tap::open(&wanted.twin)?;
     tap.set_persistent(true)?;
-    tap.set_carrier(false)?;
+    // Before the device is up: a later change of carrier reaches its routes up to a second late.
+    let carrier = port.link().is_ok_and(|link| link.up);
+    tap.set_carrier(carrier)?;
     tap.set_mac(info.mac)?;
     tap.set_mtu(wanted.mtu)?;
     prepare_twin(wanted)?;

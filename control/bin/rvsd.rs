@@ -4,10 +4,11 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::Parser;
-use control::config::Config;
+use control::config::{self, Config};
 use control::daemon::{self, Args, Dataplane};
 use control::logging;
 use control::netlink::{self, Driver, Twin};
+use control::twin::{self, Guard};
 use dataplane::conn::Layout;
 use dataplane::packet::PortId;
 
@@ -68,7 +69,9 @@ fn serve(config: Config) -> Result<()> {
     let server = daemon::open_socket(&config)?;
     // Before the ports: nothing that can fail stands between their start and the loop.
     let host = Box::new(Driver::open(mirrored(&config), config.kernel.netlink_buffer_kib)?);
-    let mut edge = edge::start(&config, |_twin| Ok(()))?;
+    // Taken away again when the daemon ends.
+    let mut guards = Vec::new();
+    let mut edge = edge::start(&config, |port| prepare_twin(port, &mut guards))?;
     let dataplane = Dataplane {
         workers: std::mem::take(&mut edge.workers),
         ports: std::mem::take(&mut edge.ports),
@@ -78,6 +81,23 @@ fn serve(config: Config) -> Result<()> {
     let ended = daemon::run(config, server, dataplane, host, env!("RVS_COMMIT"), &logging);
     // The ports are given back whatever ended the loop.
     edge.stop().and(ended)
+}
+
+/// Gives a twin its load-balancer settings, takes addresses of a dead process off it, and keeps
+/// the kernel from answering on the device behind an af_packet port.
+fn prepare_twin(port: &config::Port, guards: &mut Vec<Guard>) -> Result<()> {
+    if port.twin_sysctls {
+        for failure in twin::sysctls::apply(&port.twin) {
+            tracing::warn!(port = %port.name, "{failure}");
+        }
+    }
+    for addr in twin::owned::remove_all(&port.twin)? {
+        tracing::info!(port = %port.name, %addr, "removed an address that a dead process left");
+    }
+    if let Some(device) = port.kernel_interface() {
+        guards.push(Guard::install(&port.name, device)?);
+    }
+    Ok(())
 }
 
 fn mirrored(config: &Config) -> netlink::Config {

@@ -509,6 +509,9 @@ impl Core {
         let is_udp = flow.protocol != 6;
         let state = if is_udp {
             proto::udp::NORMAL
+        } else if !flow.has_l4_header() {
+            // Cut before the flags: the kernel forwards it and leaves the state alone.
+            entry.state
         } else {
             tcp::advance(tcp::State::from_number(entry.state), direction, flow.tcp_flags) as u8
         };

@@ -36,7 +36,9 @@ impl Core {
             self.counters.count_drop(DropReason::NoReply);
             return refused;
         }
-        if !self.answers.allow(&flow.src, now) {
+        // Path MTU discovery is never held back (`icmpv4_mask_allow`, `icmpv6_mask_allow`).
+        let limited = !matches!(answer, Answer::TooBig { .. });
+        if limited && !self.answers.allow(&flow.src, now) {
             self.counters.count_drop(DropReason::IcmpRateLimited);
             return refused;
         }

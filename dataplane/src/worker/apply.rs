@@ -106,7 +106,7 @@ impl Worker {
                 retired.service = Some(old.service);
             }
             old => {
-                scheduler.refresh(None, &service);
+                scheduler.refresh(old.as_ref().map(|o| &*o.service), &service);
                 if let Some(old) = old {
                     retired.scheduler = Some(old.scheduler);
                     retired.service = Some(old.service);

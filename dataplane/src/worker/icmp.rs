@@ -144,6 +144,10 @@ impl Core {
         if flow.ttl <= 1 {
             return self.answer(now, packet, flow, Answer::TimeExceeded, source);
         }
+        if !flow.is_v4 && flow.l3_len > next.mtu {
+            // An error about an error is never sent.
+            return self.dropped(DropReason::TooBig);
+        }
         link::lower_ttl(packet.frame_mut(), flow);
         self.send(packet, flow.l3, link::ethertype(flow), next, flow.l3_len)
     }

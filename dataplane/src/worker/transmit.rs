@@ -16,7 +16,7 @@ use crate::wire::tunnel;
 /// Where a packet goes next and how large it may be.
 pub(super) struct NextHop {
     hop: ResolvedHop,
-    mtu: u16,
+    pub(super) mtu: u16,
     source: Addr,
     dest: Addr,
 }
