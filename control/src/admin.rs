@@ -12,6 +12,7 @@ use dataplane::service::Protocol;
 use dataplane::time::Instant;
 
 use crate::api::{self, ConnectionRow, ErrorKind, Request, Response};
+use crate::capture::{Captures, Notice, Wanted};
 use crate::config::{self, Config, Mistake, OperatorState, Running, save::SaveError};
 use crate::files::Files;
 use crate::model::{self, Author, Change, Refusal};
@@ -39,6 +40,8 @@ enum Pending {
     Dump(Dump),
     /// Its turn on the file thread, or the result from there.
     Files,
+    /// The next notice about a capture.
+    Capture,
 }
 
 struct Dump {
@@ -88,6 +91,7 @@ pub struct SignalReload(pub Result<String, String>);
 pub struct Admin {
     pending: BTreeMap<ClientId, Pending>,
     files: Files<FileResult>,
+    captures: Captures,
     wishes: VecDeque<(Asker, Wish)>,
     /// Whose job is on the file thread.
     asker: Option<Asker>,
@@ -96,10 +100,11 @@ pub struct Admin {
 
 impl Admin {
     /// Nothing is under way.
-    pub fn new(files: Files<FileResult>) -> Admin {
+    pub fn new(files: Files<FileResult>, captures: Captures) -> Admin {
         Admin {
             pending: BTreeMap::new(),
             files,
+            captures,
             wishes: VecDeque::new(),
             asker: None,
             signalled: Vec::new(),
@@ -129,7 +134,13 @@ impl Admin {
             self.start_file_job(state);
             return;
         }
-        match begin(now, state, request) {
+        let begun = match request {
+            Request::Capture { .. } | Request::StopCapture => {
+                self.begin_capture(now, state, client, request)
+            }
+            other => begin(now, state, other),
+        };
+        match begun {
             Begun::Answer(response) => server.answer(now, client, &response),
             Begun::Wait(pending) => {
                 self.pending.insert(client, pending);
@@ -137,8 +148,62 @@ impl Admin {
         }
     }
 
+    fn begin_capture(
+        &mut self,
+        now: Instant,
+        state: &mut State,
+        client: ClientId,
+        request: Request,
+    ) -> Begun {
+        let begun = match request {
+            Request::Capture {
+                port,
+                file,
+                filter,
+                packets,
+                seconds,
+            } => {
+                let ports: Vec<String> = state.ports.iter().map(|p| p.name.clone()).collect();
+                let wanted = Wanted {
+                    port,
+                    file,
+                    filter,
+                    packets,
+                    seconds,
+                };
+                self.captures.start(client, &wanted, &ports)
+            }
+            _ => self.captures.stop(now, client, &mut state.workers),
+        };
+        match begun {
+            Ok(()) => Begun::Wait(Pending::Capture),
+            Err(refusal) => Begun::Answer(error(refusal)),
+        }
+    }
+
+    /// Tells clients what became of the capture.
+    fn advance_capture(&mut self, now: Instant, state: &mut State, server: &mut Server) {
+        for (client, notice) in self.captures.advance(now, &mut state.workers) {
+            let response = match notice {
+                Notice::Started => Response::Started {
+                    warnings: Vec::new(),
+                },
+                Notice::Failed(message) => Response::Error {
+                    error: ErrorKind::Failed,
+                    message,
+                },
+                Notice::Ended(text) => Response::Text { text },
+            };
+            if response.is_last() {
+                self.pending.remove(&client);
+            }
+            server.answer(now, client, &response);
+        }
+    }
+
     /// A connection is gone.
-    pub fn forget(&mut self, client: ClientId) {
+    pub fn forget(&mut self, now: Instant, state: &mut State, client: ClientId) {
+        self.captures.forget(now, client, &mut state.workers);
         self.pending.remove(&client);
         self.wishes
             .retain(|(asker, _)| *asker != Asker::Client(client));
@@ -291,10 +356,11 @@ impl Admin {
 
     /// Goes on with every answer that can; true if some can go on at once.
     pub fn advance(&mut self, now: Instant, state: &mut State, server: &mut Server) -> bool {
+        self.advance_capture(now, state, server);
         let applied = state.workers.applied();
         let mut more = false;
         self.pending.retain(|client, pending| match pending {
-            Pending::Files => true,
+            Pending::Files | Pending::Capture => true,
             Pending::Applied {
                 generation, answer, ..
             } if applied >= *generation => {
@@ -433,16 +499,13 @@ fn begin(now: Instant, state: &mut State, request: Request) -> Begun {
                 dpdk: v.dpdk.clone(),
             });
         }
-        Request::Capture { .. } | Request::StopCapture => {
-            let message = "capture is not possible yet".to_owned();
-            return Begun::Answer(Response::Error {
-                error: ErrorKind::Failed,
-                message,
-            });
-        }
-        // Taken out before, because they need the file thread.
-        Request::Reload { .. } | Request::Diff | Request::Save => {
-            let message = "file work goes to the file thread".to_owned();
+        // Taken out before, because they need a helper thread.
+        Request::Reload { .. }
+        | Request::Diff
+        | Request::Save
+        | Request::Capture { .. }
+        | Request::StopCapture => {
+            let message = "this is not answered here".to_owned();
             return Begun::Answer(Response::Error {
                 error: ErrorKind::Failed,
                 message,

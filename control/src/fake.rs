@@ -4,12 +4,15 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use dataplane::addr::{Addr, Endpoint};
+use dataplane::capture::Capture;
 use dataplane::command::{
     Command, ConnectionBatch, ConnectionView, ControlEnd, Outcome, Reply, Retired, WorkerEnd,
     channel,
 };
+use dataplane::packet::{Packet, PortId, PuntClass, Verdict};
 use dataplane::service::{ForwardingMethod, Protocol, ServiceId, VirtualService};
 use dataplane::settings::Settings;
+use dataplane::time::Instant;
 
 /// See the module.
 pub struct FakeWorker {
@@ -23,6 +26,8 @@ pub struct FakeWorker {
     pub applied: usize,
     /// Connections it pretends to hold.
     pub connections: u32,
+    /// Given a frame in each turn while it is there.
+    pub capture: Option<Box<Capture>>,
     /// Refuses everything with this reason.
     pub refuse: Option<&'static str>,
 }
@@ -37,6 +42,7 @@ impl FakeWorker {
             settings: Settings::default(),
             applied: 0,
             connections: 0,
+            capture: None,
             refuse: None,
         };
         (control, fake)
@@ -45,6 +51,12 @@ impl FakeWorker {
     /// One turn of its loop: the heartbeat and all commands that can be replied to.
     pub fn run(&mut self) {
         self.end.counters.heartbeat.add(1);
+        if let Some(capture) = &mut self.capture {
+            let mut room = [0; 60];
+            let packet = Packet::new(&mut room, 0, 60, PortId(0));
+            capture.received(Instant(0), 0, &packet);
+            capture.decided(0, Verdict::Kernel(PuntClass::Host));
+        }
         while !self.end.replies.is_full()
             && let Some(envelope) = self.end.commands.pop()
         {
@@ -75,6 +87,8 @@ impl FakeWorker {
                 retired.scheduler = Some(scheduler);
             }
             Command::DeleteService(id) => retired.service = self.services.remove(&id),
+            Command::StartCapture(capture) => retired.capture = self.capture.replace(capture),
+            Command::StopCapture => retired.capture = self.capture.take(),
             Command::PutSettings(settings) => self.settings = settings,
             Command::DumpConnections(batch) => return Outcome::Connections(self.dump(batch)),
             _ => {}

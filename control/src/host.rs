@@ -40,6 +40,9 @@ pub trait Host {
     /// Real servers, whose next hops are to be kept warm.
     fn set_servers(&mut self, now: Instant, servers: &BTreeSet<IpAddr>);
 
+    /// Whether everything the kernel has was read once, so that traffic can be served.
+    fn is_synced(&self) -> bool;
+
     /// Numbers of mirrored routes and of neighbours with a known MAC.
     fn counts(&self) -> (u64, u64);
 
@@ -81,6 +84,9 @@ impl Host for FixedHost {
     }
     fn resolve(&mut self, _now: Instant, _link: LinkId, _addr: Addr) {}
     fn set_servers(&mut self, _now: Instant, _servers: &BTreeSet<IpAddr>) {}
+    fn is_synced(&self) -> bool {
+        true
+    }
     fn counts(&self) -> (u64, u64) {
         (0, 0)
     }

@@ -14,6 +14,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook_mio::v1_0::Signals;
 
 use crate::admin::{Admin, SignalReload};
+use crate::capture::Captures;
 use crate::clock;
 use crate::files::Files;
 use crate::server::Server;
@@ -31,6 +32,17 @@ const FIRST_CLIENT: Token = Token(16);
 const REPLY_POLL: Duration = Duration::from_millis(1);
 /// Events taken from one worker at a time.
 const EVENT_SHARE: usize = 256;
+
+/// How far the start has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Start {
+    /// The kernel's state is read for the first time.
+    Mirroring,
+    /// Workers take over the configuration and that state, up to this generation.
+    Applying(u64),
+    /// The service manager was told.
+    Done,
+}
 
 /// Ends or wakes a reactor from another thread.
 #[derive(Clone)]
@@ -59,8 +71,7 @@ pub struct Reactor {
     state: State,
     timers: Timers,
     manager: ServiceManager,
-    /// The generation at which the configuration of the start is applied; `None` once it was.
-    starting: Option<u64>,
+    starting: Start,
     /// There is work that waits for nothing.
     hurry: bool,
     host_readable: bool,
@@ -76,9 +87,10 @@ impl Reactor {
         let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
         server.register(poll.registry(), LISTENER, FIRST_CLIENT)?;
         state.host.register(poll.registry(), HOST)?;
-        let admin = Admin::new(Files::start(Arc::clone(&waker))?);
+        let captures = Captures::new(Arc::clone(&waker));
+        let admin = Admin::new(Files::start(Arc::clone(&waker))?, captures);
         state.follow_host(now);
-        let generation = state.commit(now);
+        state.commit(now);
         Ok(Reactor {
             poll,
             events: Events::with_capacity(256),
@@ -92,7 +104,7 @@ impl Reactor {
             state,
             timers: Timers::new(now),
             manager: ServiceManager::from_environment(),
-            starting: Some(generation),
+            starting: Start::Mirroring,
             hurry: true,
             host_readable: true,
         })
@@ -233,7 +245,7 @@ impl Reactor {
         }
         let step = self.server.step(now, self.poll.registry());
         for client in step.gone {
-            self.admin.forget(client);
+            self.admin.forget(now, &mut self.state, client);
         }
         for (client, request) in step.requests {
             self.admin
@@ -295,13 +307,18 @@ impl Reactor {
 
     /// Tells the service manager once every worker runs with the configuration of the start.
     fn finish_start(&mut self, now: Instant) {
-        let Some(generation) = self.starting else {
-            return;
+        let generation = match self.starting {
+            Start::Done => return,
+            // What the mirror has sent up to here is all the kernel had.
+            Start::Mirroring if self.state.host.is_synced() => self.state.workers.generation(),
+            Start::Mirroring => return,
+            Start::Applying(generation) => generation,
         };
+        self.starting = Start::Applying(generation);
         let state = &mut self.state;
         state.heartbeats.check(now, state.workers.counters());
         if state.workers.applied() >= generation && state.heartbeats.all_started() {
-            self.starting = None;
+            self.starting = Start::Done;
             self.manager.ready(&self.summary());
             tracing::info!(event = "ready", generation, "{}", self.summary());
         }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use dataplane::addr::Mac;
+use dataplane::capture::{Capture, CaptureRing, Filter};
 use dataplane::command::Command;
 use dataplane::packet::PortId;
 use dataplane::roles::RoleTable;
@@ -32,6 +33,17 @@ pub enum Update {
     PutMacs(PortId, Arc<[Mac]>),
     /// Replaces the live settings.
     PutSettings(Settings),
+    /// Copies frames to a queue.
+    StartCapture {
+        /// Of this port, or of all.
+        port: Option<PortId>,
+        /// That pass this.
+        filter: Box<Filter>,
+        /// To here.
+        ring: Arc<CaptureRing>,
+    },
+    /// Ends that.
+    StopCapture,
     /// Does nothing: a barrier.
     Nop,
 }
@@ -53,6 +65,8 @@ pub enum Subject {
     Macs(PortId),
     /// The live settings.
     Settings,
+    /// The capture.
+    Capture,
     /// Nothing.
     Nothing,
 }
@@ -69,6 +83,7 @@ impl Update {
             Update::PutNeighbour(id, _) | Update::DeleteNeighbour(id) => Subject::Neighbour(*id),
             Update::PutMacs(port, _) => Subject::Macs(*port),
             Update::PutSettings(_) => Subject::Settings,
+            Update::StartCapture { .. } | Update::StopCapture => Subject::Capture,
             Update::Nop => Subject::Nothing,
         }
     }
@@ -100,6 +115,10 @@ impl Update {
             Update::DeleteNeighbour(id) => Command::DeleteNeighbour(*id),
             Update::PutMacs(port, macs) => Command::PutMacs(*port, macs.iter().copied().collect()),
             Update::PutSettings(settings) => Command::PutSettings(*settings),
+            Update::StartCapture { port, filter, ring } => {
+                Command::StartCapture(Box::new(Capture::new(*port, **filter, Arc::clone(ring))))
+            }
+            Update::StopCapture => Command::StopCapture,
             Update::Nop => Command::Nop,
         }
     }

@@ -298,6 +298,10 @@ impl Host for Driver {
         self.advance(now);
     }
 
+    fn is_synced(&self) -> bool {
+        self.mirror.is_synced()
+    }
+
     fn counts(&self) -> (u64, u64) {
         let (routes, neighbours) = self.mirror.counts();
         (routes as u64, neighbours as u64)

@@ -18,6 +18,7 @@ use crate::fake::FakeWorker;
 use crate::host::FixedHost;
 use crate::server::{BindError, Limits};
 use crate::state::{Parts, Version};
+use crate::status::PortHandle;
 use crate::workers::Workers;
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -173,7 +174,15 @@ fn reactor(dir: &Path, ends: Vec<dataplane::command::ControlEnd>, limits: Limits
     let parts = Parts {
         workers: Workers::new(ends),
         cores: vec![0, 1],
-        ports: Vec::new(),
+        ports: vec![PortHandle {
+            name: "p0".into(),
+            device: "net_null0".into(),
+            driver: "net_null".into(),
+            twin: "rvs-p0".into(),
+            mac: "02:00:00:00:00:01".into(),
+            mtu: 1500,
+            counters: Default::default(),
+        }],
         host: Box::new(FixedHost::new([ip("10.0.0.1")])),
         version: Version {
             version: "0.1.0".into(),
@@ -688,6 +697,113 @@ fn a_hangup_reloads() {
     // The file thread takes one job after another: this one comes after the hangup's.
     rig.ask(Request::Diff);
     assert_eq!(rig.services()[0].servers[0].spec.weight, 6);
+}
+
+fn capture(rig: &Rig, packets: u64) -> Request {
+    Request::Capture {
+        port: "p0".into(),
+        file: rig
+            .dir
+            .path()
+            .join("frames.pcapng")
+            .to_str()
+            .unwrap()
+            .into(),
+        filter: String::new(),
+        packets,
+        seconds: 0,
+    }
+}
+
+fn text(response: Response) -> String {
+    match response {
+        Response::Text { text } => text,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_capture_ends_at_its_limit_by_request_or_with_its_connection() {
+    let rig = Rig::start();
+    let mut client = rig.client();
+    assert!(matches!(
+        client.ask(capture(&rig, 3)),
+        Response::Started { .. }
+    ));
+    let summary = text(client.answer());
+    assert!(
+        summary.starts_with("3 packets captured (3 received"),
+        "{summary}"
+    );
+    assert!(summary.contains("packet limit"), "{summary}");
+    assert!(
+        std::fs::metadata(rig.dir.path().join("frames.pcapng"))
+            .unwrap()
+            .len()
+            > 200
+    );
+
+    assert!(matches!(
+        client.ask(capture(&rig, 0)),
+        Response::Started { .. }
+    ));
+    assert_eq!(refused(rig.ask(capture(&rig, 0))).0, ErrorKind::Busy);
+    let told = text(rig.ask(Request::StopCapture));
+    assert!(told.contains("ended: stopped"), "{told}");
+    assert_eq!(text(client.answer()), told, "both are told");
+    assert_eq!(refused(rig.ask(Request::StopCapture)).0, ErrorKind::Failed);
+
+    assert!(matches!(
+        client.ask(capture(&rig, 0)),
+        Response::Started { .. }
+    ));
+    drop(client);
+    rig.until("the capture without a client has ended", || {
+        matches!(rig.client().ask(capture(&rig, 1)), Response::Started { .. })
+    });
+}
+
+#[test]
+fn a_capture_that_cannot_begin_is_refused() {
+    let rig = Rig::start();
+    let with = |change: &dyn Fn(&mut String, &mut String, &mut String)| {
+        let Request::Capture {
+            mut port,
+            mut file,
+            mut filter,
+            packets,
+            seconds,
+        } = capture(&rig, 1)
+        else {
+            panic!()
+        };
+        change(&mut port, &mut file, &mut filter);
+        refused(rig.ask(Request::Capture {
+            port,
+            file,
+            filter,
+            packets,
+            seconds,
+        }))
+    };
+    assert!(
+        with(&|port, _, _| *port = "p9".into())
+            .1
+            .contains("p0, any")
+    );
+    assert!(
+        with(&|_, file, _| *file = "here".into())
+            .1
+            .contains("absolute")
+    );
+    assert!(
+        with(&|_, _, filter| *filter = "tcp or udp".into())
+            .1
+            .contains("`or`")
+    );
+    let (kind, message) = with(&|_, file, _| file.push_str("/no/such"));
+    assert_eq!(kind, ErrorKind::Failed);
+    assert!(message.contains("no/such"), "{message}");
 }
 
 #[test]
