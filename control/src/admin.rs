@@ -13,7 +13,10 @@ use dataplane::time::Instant;
 
 use crate::api::{self, ConnectionRow, ErrorKind, Request, Response};
 use crate::capture::{Captures, Notice, Wanted};
-use crate::config::{self, Config, Mistake, OperatorState, Running, save::SaveError};
+use crate::config::{
+    self, Config, Mistake, OperatorState, Running, describe_server, describe_service,
+    save::SaveError,
+};
 use crate::files::Files;
 use crate::model::{self, Author, Change, Refusal};
 use crate::server::{ClientId, Server};
@@ -254,6 +257,11 @@ impl Admin {
                     self.signalled.push(SignalReload(told));
                 }
                 Some(Asker::Client(client)) => match outcome {
+                    Err(refusal) => {
+                        tracing::warn!(event = "file", reason = refusal.message, "rvsadm");
+                        self.pending.remove(&client);
+                        server.answer(now, client, &error(refusal));
+                    }
                     Ok((text, generation)) if self.pending.contains_key(&client) => {
                         let answer = Response::Text { text };
                         let deadline = now + DEADLINE;
@@ -267,10 +275,6 @@ impl Admin {
                         );
                     }
                     Ok(_) => {}
-                    Err(refusal) => {
-                        self.pending.remove(&client);
-                        server.answer(now, client, &error(refusal));
-                    }
                 },
             }
             self.start_file_job(state);
@@ -522,8 +526,39 @@ fn begin(now: Instant, state: &mut State, request: Request) -> Begun {
         }
         _ => Vec::new(),
     };
-    tracing::info!(event = "change", ?change, "admin");
+    log_change(&change);
     commit(now, state, warnings)
+}
+
+/// One line for a change by an operator.
+fn log_change(change: &Change) {
+    let service_event = match change {
+        Change::AddService(key, _) => Some(("add-service", key)),
+        Change::EditService(key, _) => Some(("edit-service", key)),
+        Change::DeleteService(key) => Some(("delete-service", key)),
+        _ => None,
+    };
+    let server_event = match change {
+        Change::AddServer(service, key, spec, _) => Some(("add-server", service, key, Some(spec))),
+        Change::EditServer(service, key, spec, _) => {
+            Some(("edit-server", service, key, Some(spec)))
+        }
+        Change::DeleteServer(service, key) => Some(("delete-server", service, key, None)),
+        _ => None,
+    };
+    if let Some((event, key)) = service_event {
+        tracing::info!(event, service = describe_service(key), "rvsadm");
+    } else if let Some((event, service, key, spec)) = server_event {
+        tracing::info!(
+            event,
+            service = describe_service(service),
+            dest = describe_server(key),
+            weight = spec.map(|s| s.weight),
+            "rvsadm"
+        );
+    } else {
+        tracing::info!(event = "clear", "rvsadm");
+    }
 }
 
 fn commit(now: Instant, state: &mut State, warnings: Vec<String>) -> Begun {
