@@ -63,7 +63,7 @@ fn one_port_is_enough_and_the_rest_has_defaults() {
     );
     assert_eq!(
         (workers.idle_spin_polls, workers.idle_sleep),
-        (64, Duration::from_micros(50))
+        (64, Duration::from_micros(250))
     );
     assert_eq!(
         (workers.connections, workers.max_servers),

@@ -11,6 +11,7 @@ mod apply;
 mod icmp;
 mod transmit;
 
+use core::time::Duration;
 use std::sync::Arc;
 
 use arrayvec::ArrayVec;
@@ -38,6 +39,9 @@ use crate::time::{Instant, Ticks};
 
 /// Most packets of one call.
 pub const BURST: usize = 32;
+
+/// Pause between two looks for expired connections; 128 of them take 16 ms.
+const SHARD_PAUSE: Duration = Duration::from_micros(125);
 
 /// Capacities fixed at start, after which a worker never allocates.
 #[derive(Clone, Copy, Debug)]
@@ -70,6 +74,8 @@ pub struct Worker {
     core: Core,
     /// Next shard to look for expired connections in.
     expiry_at: usize,
+    /// When.
+    expiry_due: Instant,
     capture: Option<Box<Capture>>,
 }
 
@@ -177,7 +183,13 @@ impl Worker {
             ip_id: 1,
         };
         core.use_settings(settings);
-        Worker { shards: shards.into_boxed_slice(), core, expiry_at: 0, capture: None }
+        Worker {
+            shards: shards.into_boxed_slice(),
+            core,
+            expiry_at: 0,
+            expiry_due: Instant(0),
+            capture: None,
+        }
     }
 
     /// Takes a burst of frames through the walk. `out[i]` is what becomes of `packets[i]`; at
@@ -369,10 +381,23 @@ impl Worker {
         }
     }
 
-    /// Expires connections that are due, with at most `budget` list steps.
-    pub fn expire(&mut self, now: Instant, mut budget: u32) {
+    /// Expires connections that are due, with at most `budget` list steps. A shard is looked at
+    /// every [`SHARD_PAUSE`], so that all of them are within the width of a timer slot, and at
+    /// once again while it has more that is due.
+    #[inline]
+    pub fn expire(&mut self, now: Instant, budget: u32) {
+        if now < self.expiry_due {
+            return;
+        }
+        self.expire_shards(now, budget);
+    }
+
+    fn expire_shards(&mut self, now: Instant, mut budget: u32) {
         let ticks = now.ticks();
-        for _ in 0..SHARDS / 16 {
+        // After a long sleep one round of all shards is owed, not every pause that was missed.
+        let round = SHARD_PAUSE.as_nanos() as u64 * SHARDS as u64;
+        self.expiry_due = self.expiry_due.max(Instant(now.0.saturating_sub(round)));
+        for _ in 0..8 {
             let Some(shard) = self.shards.get_mut(self.expiry_at) else { return };
             while let Some(i) = shard.next_due(ticks, &mut budget) {
                 self.core.counters.expired.add(1);
@@ -382,6 +407,10 @@ impl Worker {
                 return;
             }
             self.expiry_at = (self.expiry_at + 1) % SHARDS;
+            self.expiry_due = self.expiry_due + SHARD_PAUSE;
+            if now < self.expiry_due {
+                return;
+            }
         }
     }
 
