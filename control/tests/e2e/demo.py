@@ -94,34 +94,36 @@ class Demo:
         leaving = lab.servers[0]
         real = at(leaving.addr, 80)
         url = f"http://{at(vip, 80)}/files/100m"
-        command(f"curl -s --limit-rate 40M {url} | sha256sum        # six of them in the background")
+        command(f"curl -s --limit-rate 15M {url} | sha256sum        # six of them in the background")
+        wait_for("the requests so far in the counters", lambda: lab.conns(vip) == self.asked[vip])
         started = lab.conns(vip, server=leaving)
-        downloads = [lab.client.spawn(["sh", "-c", f"curl -gsSf --limit-rate 40M '{url}' | sha256sum"], "download") for _ in range(6)]
+        downloads = [lab.client.spawn(["sh", "-c", f"curl -gsSf --limit-rate 15M '{url}' | sha256sum"], "download") for _ in range(6)]
         self.asked[vip] += len(downloads)
         wait_for("a download on every server", lambda: lab.conns(vip) == self.asked[vip])
         inside = lab.conns(vip, server=leaving) - started
         check(inside > 0, "no download runs through the leaving server")
         say(f"{inside} of them run through {real}. Weight 0: it gets nothing new and keeps what it has.")
         self.adm(f"-e -t {at(vip, 80)} -r {real} -m -w 0")
-        before = lab.conns(vip, server=leaving)
         check(all(download.running() for download in downloads), "the downloads were over before the server was taken away")
         names = self.get(vip, 6)
         check("server 1" not in names, "the quiesced server answered a new request")
-        self.adm("-Ln --stats --exact")
-        check(lab.conns(vip, server=leaving) == before, "a new connection reached the quiesced server")
-        say(f"Conns of {real} stayed at {before}: no new connection reached it. Now the downloads finish:")
+        wait_for("the last requests in the counters", lambda: lab.conns(vip) == self.asked[vip])
+        self.adm(f"-Ln --stats --exact -t {at(vip, 80)}")
+        check(lab.conns(vip, server=leaving) == started + inside, "a new connection reached the quiesced server")
+        say(f"Conns of {real} stayed at {started + inside}: no new connection reached it. Now the downloads finish:")
         for download in downloads:
             check(download.wait(120) == 0 and payload_sum("100m") in download.output(), f"a download failed: {download.output()}")
-        show(f"6 x 100 MB, all with checksum {payload_sum()['100m'][:16]}…")
+        show(f"6 x 100 MB, all with checksum {payload_sum('100m')[:16]}…")
         self.adm(f"-d -t {at(vip, 80)} -r {real}")
         check("server 1" not in self.get(vip, 2), "the deleted server answered")
 
     def account(self):
         title("Every request is accounted for")
-        output = self.adm("-Ln --stats --exact")
         for vip, requests in self.asked.items():
+            wait_for(f"{requests} connections of {vip}, one for each request", lambda: self.lab.conns(vip) >= requests, 3)
             counted = self.lab.conns(vip)
-            check(counted == requests, f"{vip}: {requests} requests, but rvsd counted {counted} connections\n{output}")
+            check(counted == requests, f"{vip}: {requests} requests, but rvsd counted {counted} connections")
+        self.adm("-Ln --stats --exact")
         for setting in ("net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"):
             value = self.lab.lb.run(["cat", f"/proc/sys/{setting}"]).stdout.strip()
             check(value == "0", f"{setting} is {value}: the kernel may have forwarded")

@@ -267,6 +267,8 @@ class Lab:
 
     def build(self):
         self.switch = self.space("switch")
+        # A switch looks at no IP header; Linux bridges may, and drop what is malformed.
+        self.switch.sh("for f in /proc/sys/net/bridge/bridge-nf-call-*; do [ ! -e $f ] || echo 0 > $f; done")
         for bridge in ("front", "back"):
             self.switch.batch(f"link add {bridge} type bridge mcast_snooping 0 forward_delay 0", f"link set {bridge} up")
         self.client = self.space("client")
@@ -422,6 +424,11 @@ class Lab:
             key += (at(server.addr if family_of(vip) == 4 else server.addr6, port),)
         return self.stats().get(key, [0])[0]
 
+    def expect_conns(self, count, vip, port=80, server=None, protocol="TCP"):
+        """Waits until so many connections are counted: listings may lag behind the packets a little."""
+        wait_for(f"{count} connections of {server.short if server else vip}, port {port}",
+                 lambda: self.conns(vip, port, server, protocol) == count, 5)
+
     def adm_quiet(self, arguments):
         result = self.adm_result(arguments)
         if result.returncode:
@@ -432,7 +439,7 @@ class Lab:
         return json.loads(self.adm_quiet("--json status"))
 
     def drops(self, reason):
-        return sum(drop[1] for drop in self.status()["drops"] if drop[0] == reason)
+        return sum(drop["count"] for drop in self.status()["drops"] if drop["reason"] == reason)
 
     # ---- what a test asks of the network ---------------------------------------------------
 

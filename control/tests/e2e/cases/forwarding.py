@@ -6,9 +6,9 @@ def answers_from_all(lab, mode):
     lab.start()
     for vip in lab.service(mode):
         lab.expect_all_servers(vip, requests=6)
-        check(lab.conns(vip) == 6, f"{vip}: {lab.conns(vip)} connections counted for 6 requests")
+        lab.expect_conns(6, vip)
         for server in lab.servers:
-            check(lab.conns(vip, server=server) == 3, f"{vip}: rr gave {lab.conns(vip, server=server)} of 6 to {server.short}")
+            lab.expect_conns(3, vip, server=server)
 
 
 def test_nat(lab):
@@ -60,7 +60,7 @@ def udp(lab, mode):
         for size in (16, 1400):
             got = lab.client.run(["/usr/bin/python3", lab.peers / "udp_ask.py", vip, 7007, 4, size], 30).stdout.splitlines()
             check(sorted(set(got)) == ["server 1", "server 2"], f"{vip}, {size} bytes: {got}")
-        check(lab.conns(vip, 7007, protocol="UDP") == 8, f"{vip}: {lab.conns(vip, 7007, protocol='UDP')} flows counted of 8")
+        lab.expect_conns(8, vip, 7007, protocol="UDP")
 
 
 def test_udp_nat(lab):
