@@ -293,7 +293,7 @@ impl Rig {
                 .ok()
                 .context("punt rings")?;
             let (_, from_kernel) = ring::single_producer(eal, 64)?;
-            lanes.push(Lane::new(PortId(i as u16), rx, tx, punt, from_kernel));
+            lanes.push(Lane::new(PortId(i as u16), rx, tx, punt, from_kernel, false));
         }
         let mut clock = Clock::new(eal.tsc_hz());
         let time = clock.now();

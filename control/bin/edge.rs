@@ -47,6 +47,8 @@ pub struct Edge {
     pub workers: Vec<ControlEnd>,
     /// In the order of the configuration.
     pub ports: Vec<PortHandle>,
+    /// Version of DPDK.
+    pub dpdk: String,
     eal: Eal,
     stop: Arc<AtomicBool>,
     bell: Bell,
@@ -153,6 +155,7 @@ pub fn start(
     Ok(Edge {
         workers: vec![control],
         ports,
+        dpdk: eal.version(),
         eal,
         stop,
         bell,
@@ -363,7 +366,7 @@ fn start_port(
         twin = %handle.twin,
         "port started"
     );
-    let lane = Lane::new(number, rx, tx, senders, from_kernel);
+    let lane = Lane::new(number, rx, tx, senders, from_kernel, wanted.rx_csum_fixup);
     let twin = Twin {
         port,
         tap,

@@ -27,7 +27,11 @@ fn main() -> ExitCode {
 
 fn act(args: &Args) -> Result<ExitCode> {
     if args.version {
-        println!("rvsd {} ({})", env!("CARGO_PKG_VERSION"), env!("RVS_COMMIT"));
+        println!(
+            "rvsd {} ({})",
+            env!("CARGO_PKG_VERSION"),
+            env!("RVS_COMMIT")
+        );
         return Ok(ExitCode::SUCCESS);
     }
     let config = daemon::load_config(args.config())?;
@@ -36,7 +40,10 @@ fn act(args: &Args) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     if args.print_layout {
-        print!("{}", Layout::for_connections(config.workers.connections).describe());
+        print!(
+            "{}",
+            Layout::for_connections(config.workers.connections).describe()
+        );
         return Ok(ExitCode::SUCCESS);
     }
     if args.check_host {
@@ -61,14 +68,21 @@ fn check_host(config: &Config) -> ExitCode {
         println!("{finding}");
     }
     let fails = findings.iter().any(|finding| finding.level == Level::Fail);
-    if fails { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+    if fails {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    }
 }
 
 fn serve(config: Config) -> Result<()> {
     let logging = logging::start(&config.log)?;
     let server = daemon::open_socket(&config)?;
     // Before the ports: nothing that can fail stands between their start and the loop.
-    let host = Box::new(Driver::open(mirrored(&config), config.kernel.netlink_buffer_kib)?);
+    let host = Box::new(Driver::open(
+        mirrored(&config),
+        config.kernel.netlink_buffer_kib,
+    )?);
     // Taken away again when the daemon ends.
     let mut guards = Vec::new();
     let mut edge = edge::start(&config, |port| prepare_twin(port, &mut guards))?;
@@ -76,9 +90,16 @@ fn serve(config: Config) -> Result<()> {
         workers: std::mem::take(&mut edge.workers),
         ports: std::mem::take(&mut edge.ports),
         capacity: Layout::for_connections(config.workers.connections).capacity(),
-        dpdk: String::new(),
+        dpdk: edge.dpdk.clone(),
     };
-    let ended = daemon::run(config, server, dataplane, host, env!("RVS_COMMIT"), &logging);
+    let ended = daemon::run(
+        config,
+        server,
+        dataplane,
+        host,
+        env!("RVS_COMMIT"),
+        &logging,
+    );
     // The ports are given back whatever ended the loop.
     edge.stop().and(ended)
 }

@@ -13,6 +13,7 @@ pub mod flow;
 pub mod forward;
 pub mod limit;
 pub mod packet;
+pub mod partial;
 pub mod proto;
 pub mod punt;
 pub mod roles;

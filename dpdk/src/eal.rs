@@ -127,6 +127,13 @@ impl Eal {
         &self.worker_cores
     }
 
+    /// Version of DPDK that runs, `DPDK 22.11.11`.
+    pub fn version(&self) -> String {
+        // SAFETY: DPDK returns a constant C string.
+        let text = unsafe { core::ffi::CStr::from_ptr(ffi::rvs_version()) };
+        text.to_string_lossy().into_owned()
+    }
+
     /// Ticks of the time stamp counter a second, as EAL measured them.
     pub fn tsc_hz(&self) -> u64 {
         // SAFETY: EAL runs.

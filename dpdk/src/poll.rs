@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use dataplane::command::{Envelope, Reply, WorkerEnd};
 use dataplane::packet::{DropReason, Packet, PortId, PuntClass, Verdict};
+use dataplane::partial;
 use dataplane::time::Instant;
 use dataplane::wire::fragment::Fragments;
 use dataplane::worker::Worker;
@@ -41,6 +42,8 @@ pub struct Lane {
     pub punt: [Sender; PuntClass::COUNT],
     /// Frames of the kernel twin for the wire.
     pub from_kernel: Receiver,
+    /// Complete transport checksums that a peer on this host left to the hardware.
+    pub completes_checksums: bool,
     /// Waiting to be sent.
     out: Burst,
 }
@@ -53,8 +56,17 @@ impl Lane {
         tx: TxQueue,
         punt: [Sender; PuntClass::COUNT],
         from_kernel: Receiver,
+        completes_checksums: bool,
     ) -> Lane {
-        Lane { port, rx, tx, punt, from_kernel, out: Burst::new() }
+        Lane {
+            port,
+            rx,
+            tx,
+            punt,
+            from_kernel,
+            completes_checksums,
+            out: Burst::new(),
+        }
     }
 }
 
@@ -133,7 +145,10 @@ impl Loop {
             self.end.counters.heartbeat.add(1);
             if now.since(cpu_at) > Duration::from_millis(100) {
                 cpu_at = now;
-                self.end.counters.cpu_ns.set(lcore::thread_cpu_time().as_nanos() as u64);
+                self.end
+                    .counters
+                    .cpu_ns
+                    .set(lcore::thread_cpu_time().as_nanos() as u64);
             }
             if busy {
                 empty_turns = 0;
@@ -173,16 +188,23 @@ impl Loop {
 
     #[inline]
     fn receive(&mut self, at: usize, now: Instant, probe: &mut impl Probe) -> bool {
-        let Some(lane) = self.lanes.get_mut(at) else { return false };
+        let Some(lane) = self.lanes.get_mut(at) else {
+            return false;
+        };
         let mut burst = Burst::new();
         let n = lane.rx.receive(&mut burst);
         if n == 0 {
             return false;
         }
         let mut verdicts = [Verdict::Drop(DropReason::NoMbuf); BURST];
-        let worker = &mut self.worker;
+        let (worker, completes) = (&mut self.worker, lane.completes_checksums);
         let bytes = burst.with_packets(lane.port, |packets| {
             probe.received(packets);
+            if completes {
+                packets.iter_mut().for_each(|packet| {
+                    partial::complete(packet);
+                });
+            }
             let bytes = packets.iter().map(|p| u64::from(p.wire_len)).sum();
             worker.process(now, packets, &mut verdicts);
             probe.decided(packets, &verdicts);
@@ -214,7 +236,9 @@ impl Loop {
     }
 
     fn receive_from_kernel(&mut self, at: usize, now: Instant) -> bool {
-        let Some(lane) = self.lanes.get_mut(at) else { return false };
+        let Some(lane) = self.lanes.get_mut(at) else {
+            return false;
+        };
         let mut burst = Burst::new();
         if lane.from_kernel.receive(&mut burst) == 0 {
             return false;
@@ -244,9 +268,18 @@ impl Loop {
             if self.end.replies.is_full() {
                 break;
             }
-            let Some(Envelope { generation, command }) = self.end.commands.pop() else { break };
+            let Some(Envelope {
+                generation,
+                command,
+            }) = self.end.commands.pop()
+            else {
+                break;
+            };
             let outcome = self.worker.apply(now, command);
-            let sent = self.end.replies.push(Reply { generation, outcome });
+            let sent = self.end.replies.push(Reply {
+                generation,
+                outcome,
+            });
             debug_assert!(sent.is_ok(), "this loop is the only producer and saw room");
             self.end.counters.generation.set(generation);
             applied = true;
@@ -255,7 +288,12 @@ impl Loop {
     }
 
     fn nap(&mut self, empty_turns: u32) {
-        let Idle::Adaptive { spins, nap, longest } = self.idle else {
+        let Idle::Adaptive {
+            spins,
+            nap,
+            longest,
+        } = self.idle
+        else {
             core::hint::spin_loop();
             return;
         };
@@ -264,7 +302,11 @@ impl Loop {
             return;
         }
         // A hundred short naps, then longer ones.
-        let nap = if empty_turns < spins.saturating_add(100) { nap.min(longest) } else { longest };
+        let nap = if empty_turns < spins.saturating_add(100) {
+            nap.min(longest)
+        } else {
+            longest
+        };
         std::thread::sleep(nap);
     }
 }
@@ -318,7 +360,9 @@ fn punt(
     mbuf: Mbuf,
 ) {
     let mut one = Burst::new();
-    let (Some(lane), Ok(())) = (lanes.get_mut(at), one.push(mbuf)) else { return };
+    let (Some(lane), Ok(())) = (lanes.get_mut(at), one.push(mbuf)) else {
+        return;
+    };
     if lane.punt[class as usize].send(&mut one) == 0 {
         counters.count_drop(DropReason::PuntQueueFull);
     }
@@ -336,7 +380,11 @@ fn cut(
 ) {
     let frame = mbuf.frame();
     // The core has just written the Ethernet header: 14 bytes, 18 with a tag.
-    let l3 = if frame.get(12..14) == Some(&[0x81, 0]) { 18 } else { 14 };
+    let l3 = if frame.get(12..14) == Some(&[0x81, 0]) {
+        18
+    } else {
+        14
+    };
     let mut piece = [0u8; 2048];
     let Some(mut pieces) = Fragments::new(frame, l3, mtu) else {
         counters.count_drop(DropReason::FragmentFailed);

@@ -47,7 +47,10 @@ impl Bell {
     /// The system's, when no descriptor is left.
     pub fn new() -> io::Result<Bell> {
         let event = eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?;
-        Ok(Bell { asleep: Arc::new(AtomicBool::new(false)), event: Arc::new(event) })
+        Ok(Bell {
+            asleep: Arc::new(AtomicBool::new(false)),
+            event: Arc::new(event),
+        })
     }
 
     /// Wakes the pump. Call after the ring was filled.
@@ -112,7 +115,10 @@ impl Pump {
                 self.twins.iter_mut().for_each(Twin::keep_house);
                 next_housekeeping = Instant::now() + HOUSEKEEPING;
             }
-            let wrote = self.twins.iter_mut().fold(false, |any, twin| twin.write_some() | any);
+            let wrote = self
+                .twins
+                .iter_mut()
+                .fold(false, |any, twin| twin.write_some() | any);
             let read = self.twins.iter_mut().fold(false, |any, twin| {
                 twin.read_some(&self.pool, &mut frame) | any
             });
@@ -139,7 +145,11 @@ impl Pump {
                 tv_nsec: timeout.subsec_nanos().max(1_000_000).into(),
             };
             events.clear();
-            match epoll::wait(poller, rustix::buffer::spare_capacity(events), Some(&timeout)) {
+            match epoll::wait(
+                poller,
+                rustix::buffer::spare_capacity(events),
+                Some(&timeout),
+            ) {
                 Ok(_) | Err(rustix::io::Errno::INTR) => {}
                 Err(cause) => return Err(cause.into()),
             }
@@ -169,7 +179,9 @@ impl Twin {
             };
             wrote = true;
             for _ in 0..PUNT_BATCH {
-                let Some(mbuf) = self.punt[queue.0][queue.1].receive_one() else { break };
+                let Some(mbuf) = self.punt[queue.0][queue.1].receive_one() else {
+                    break;
+                };
                 match self.tap.write(mbuf.frame()) {
                     Ok(_) => self.counters.twin_tx.add(1),
                     Err(_) => self.counters.twin_failed.add(1),
@@ -188,7 +200,9 @@ impl Twin {
                 _ => break,
             };
             self.counters.twin_rx.add(1);
-            let copy = pool.alloc().and_then(|mut mbuf| mbuf.write(&frame[..len]).then_some(mbuf));
+            let copy = pool
+                .alloc()
+                .and_then(|mut mbuf| mbuf.write(&frame[..len]).then_some(mbuf));
             match copy {
                 // READ_BATCH fits into a burst.
                 Some(mbuf) => drop(burst.push(mbuf)),
@@ -208,7 +222,9 @@ impl Twin {
         let link = if removed { None } else { self.port.link().ok() };
         let up = link.is_some_and(|link| link.up);
         self.counters.link.set(u32::from(up));
-        self.counters.speed.set(link.and_then(|link| link.mbps).unwrap_or(0));
+        self.counters
+            .speed
+            .set(link.and_then(|link| link.mbps).unwrap_or(0));
         self.counters.failed.set(u32::from(removed));
         if up != self.carrier && self.tap.set_carrier(up).is_ok() {
             self.carrier = up;

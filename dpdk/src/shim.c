@@ -12,6 +12,11 @@ int rvs_errno(void)
 	return rte_errno;
 }
 
+const char *rvs_version(void)
+{
+	return rte_version();
+}
+
 unsigned int rvs_lcore_id(void)
 {
 	return rte_lcore_id();

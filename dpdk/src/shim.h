@@ -55,6 +55,9 @@ static const uint64_t RVS_F_ATTACHED = RTE_MBUF_F_INDIRECT | RTE_MBUF_F_EXTERNAL
 int rvs_errno(void);
 unsigned int rvs_lcore_id(void);
 
+/* "DPDK 22.11.11", a constant string. */
+const char *rvs_version(void);
+
 /* Log to stderr only; EAL's own default also writes to syslog. */
 void rvs_log_to_stderr(void);
 
