@@ -168,10 +168,15 @@ impl Driver {
     }
 
     fn dump_end(&mut self, now: Instant, frame: &Frame<'_>, complete: bool) {
-        let Some((_, dump)) = self.running.take() else {
+        let Some((_, dump)) = self.running else {
             return;
         };
         let error = wire::read_u32(frame.body, 0).map_or(0, |e| -(e as i32));
+        if error == libc::ENOBUFS {
+            // The queue was full when the dump began; it goes on as soon as we have read.
+            return;
+        }
+        self.running = None;
         let complete = match error {
             0 => complete,
             libc::EAGAIN | libc::EBUSY | libc::EINTR => false,

@@ -194,11 +194,13 @@ impl Mirror {
             self.run(list, out);
         }
         self.unpublished |= self.routes.take_fib_changed();
-        let due = self.published_at.is_none_or(|at| at + PUBLISH_PAUSE <= now);
+        let local_changed = self.synced && self.routes.take_local_changed();
+        // An address and what its packets do change together.
+        let due = local_changed || self.published_at.is_none_or(|at| at + PUBLISH_PAUSE <= now);
         if self.synced && self.unpublished && due {
             self.publish(now, out);
         }
-        if self.synced && self.routes.take_local_changed() {
+        if local_changed {
             self.review_local(out);
             out.push(Action::LocalAddressesChanged);
         }
@@ -293,13 +295,12 @@ impl Mirror {
             Message::LinkGone(index) => {
                 if self.links.remove(index).is_some() {
                     self.renumber(now, out);
+                    self.check_table(out);
                     self.resync(now);
                 }
             }
             Message::Address(address) => {
-                if dumped {
-                    self.seen_addresses.insert(address_id(&address));
-                }
+                self.seen_addresses.insert(address_id(&address));
                 self.retarget |= self.addresses.put(address);
             }
             Message::AddressGone(address) => self.address_gone(now, &address),
@@ -348,13 +349,18 @@ impl Mirror {
         let (up, master) = (device.admin_up, device.master);
         let table = self.table_number();
         let old = self.links.put(device);
+        // Also by a notice: a device made while the list was under way may not be in it.
+        self.seen_devices.insert(index);
         if dumped {
-            self.seen_devices.insert(index);
             return;
         }
         let silent_loss = old.is_some_and(|old| (old.admin_up && !up) || old.master != master);
         self.renumber(now, out);
-        if silent_loss || table != self.table_number() {
+        if table != self.table_number() {
+            self.check_table(out);
+            self.resync(now);
+        }
+        if silent_loss {
             self.resync(now);
         }
     }

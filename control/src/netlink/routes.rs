@@ -383,19 +383,20 @@ impl Routes {
                         .any(|g| (g.index, g.gateway) == (h.index, h.gateway))
                 };
                 let rest: Vec<Hop> = list.iter().filter(|h| !is_gone(h)).copied().collect();
-                let (family, source, mtu) = (Family::V6, *source, *mtu);
-                let is_part = !rest.is_empty() && rest.len() < list.len();
-                is_part.then(|| {
-                    (
-                        at,
-                        Spec::Unicast {
-                            family,
-                            source,
-                            mtu,
-                            hops: Hops::List(rest),
-                        },
-                    )
-                })
+                let (source, mtu) = (*source, *mtu);
+                if rest.is_empty() || rest.len() == list.len() {
+                    return None;
+                }
+                let (family, hops) = (Family::V6, Hops::List(rest));
+                Some((
+                    at,
+                    Spec::Unicast {
+                        family,
+                        source,
+                        mtu,
+                        hops,
+                    },
+                ))
             })
     }
 

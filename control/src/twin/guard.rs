@@ -21,6 +21,12 @@ pub enum GuardError {
         /// The device behind the port.
         device: String,
     },
+    /// The device is not there (nft would wait for it).
+    #[error("device {device} does not exist")]
+    NoDevice {
+        /// The device behind the port.
+        device: String,
+    },
     /// `nft` could not be run.
     #[error("device {device}: running nft: {source}")]
     Run {
@@ -53,8 +59,13 @@ impl Guard {
     /// this port is replaced in the same transaction.
     ///
     /// # Errors
-    /// `nft` is missing or refuses.
+    /// There is no such device, or `nft` is missing or refuses.
     pub fn install(port: &str, device: &str) -> Result<Guard, GuardError> {
+        if !super::exists(device) {
+            return Err(GuardError::NoDevice {
+                device: device.into(),
+            });
+        }
         let table = table_name(port);
         nft(device, &script(&table, device))?;
         let mut guard = Guard {

@@ -52,7 +52,7 @@ pub fn add(device: &str, addr: Addr, prefix_len: u8) -> Result<(), OwnedError> {
         device: device.into(),
         source,
     };
-    let index = index(device).map_err(fail)?;
+    let index = super::index(device).map_err(fail)?;
     let label = format!("{device}{LABEL}");
     let mut request = change(
         RTM_NEWADDR,
@@ -84,7 +84,7 @@ pub fn remove_all(device: &str) -> Result<Vec<IpAddr>, OwnedError> {
         }
     };
     let listing = || fail("listing addresses".into());
-    let index = index(device).map_err(listing())?;
+    let index = super::index(device).map_err(listing())?;
     let socket = Socket::new(NETLINK_ROUTE).map_err(listing())?;
     let list = Request::new(RTM_GETADDR, NLM_F_DUMP, SEQUENCE, &[0; 8]);
     let mut ours = Vec::new();
@@ -155,9 +155,4 @@ fn ask(socket: &Socket, request: Request) -> io::Result<Vec<Vec<u8>>> {
             }
         }
     }
-}
-
-fn index(device: &str) -> io::Result<IfIndex> {
-    let socket = Socket::new(NETLINK_ROUTE)?;
-    Ok(rustix::net::netdevice::name_to_index(&socket, device)?)
 }
