@@ -65,6 +65,22 @@ pub enum Parsed {
     Bad(DropReason),
 }
 
+/// What [`Flow::read`] found: [`Parsed`] without the flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shape {
+    /// A whole IP packet.
+    Ip,
+    /// A piece of an IP packet.
+    Fragment(Fragment),
+    /// Not IP, or IP below more than one VLAN tag.
+    NotIp {
+        /// Type field of the frame.
+        ethertype: u16,
+    },
+    /// To be dropped.
+    Bad(DropReason),
+}
+
 /// Which piece of a packet a fragment is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fragment {
@@ -102,67 +118,99 @@ pub struct EmbeddedFlow {
 }
 
 impl Flow {
+    /// A flow of nothing, to be read into.
+    pub const EMPTY: Flow = Flow {
+        src: Addr::UNSPECIFIED,
+        dst: Addr::UNSPECIFIED,
+        src_port: 0,
+        dst_port: 0,
+        l3: 0,
+        l4: 0,
+        l3_len: 0,
+        l4_len: 0,
+        vlan: 0,
+        protocol: 0,
+        tcp_flags: 0,
+        ttl: 0,
+        tos: 0,
+        is_v4: true,
+        dont_fragment: false,
+        has_options: false,
+    };
+
     /// Parses a frame. `vlan_tci` is the tag that the driver took out of it (0: none),
     /// `wire_len` its whole length on the wire.
-    ///
-    /// Always inlined, with rare shapes kept out of line: the flow is then built in registers
-    /// and written once, where the caller wants it.
-    #[inline(always)]
+    #[inline]
     pub fn parse(frame: &[u8], vlan_tci: u16, wire_len: u32) -> Parsed {
+        let mut flow = Flow::EMPTY;
+        match flow.read(frame, vlan_tci, wire_len) {
+            Shape::Ip => Parsed::Ip(flow),
+            Shape::Fragment(fragment) => Parsed::Fragment(flow, fragment),
+            Shape::NotIp { ethertype } => Parsed::NotIp { ethertype },
+            Shape::Bad(reason) => Parsed::Bad(reason),
+        }
+    }
+
+    /// As [`Flow::parse`], into `self`, which means something for a packet or a piece of one only.
+    ///
+    /// Always inlined, with rare shapes kept out of line: each field is written once, where the
+    /// caller wants it. Returned by value, a flow would be copied twice a packet.
+    #[inline(always)]
+    pub fn read(&mut self, frame: &[u8], vlan_tci: u16, wire_len: u32) -> Shape {
         let Some(eth) = frame.first_chunk::<{ ethernet::HEADER_LEN }>() else {
-            return Parsed::Bad(DropReason::Truncated);
+            return Shape::Bad(DropReason::Truncated);
         };
         let ethertype = u16::from_be_bytes([eth[12], eth[13]]);
         // Frames in several buffers cannot be edited in place; they count as cut.
         let cut = wire_len as usize > frame.len();
         let vlan = vlan_tci & ethernet::VLAN_MASK;
         match ethertype {
-            ethernet::TYPE_IPV4 if !cut => Flow::parse_ipv4(frame, ethernet::HEADER_LEN, vlan),
-            ethernet::TYPE_IPV6 if !cut => Flow::parse_ipv6(frame, ethernet::HEADER_LEN, vlan),
-            ethernet::TYPE_VLAN if vlan_tci == 0 => Flow::parse_tagged(frame, cut),
+            ethernet::TYPE_IPV4 if !cut => self.read_ipv4(frame, ethernet::HEADER_LEN, vlan),
+            ethernet::TYPE_IPV6 if !cut => self.read_ipv6(frame, ethernet::HEADER_LEN, vlan),
+            ethernet::TYPE_VLAN if vlan_tci == 0 => self.read_tagged(frame, cut),
             _ => Flow::not_ip(ethertype, cut),
         }
     }
 
     /// A frame with one tag of its own.
     #[inline(never)]
-    fn parse_tagged(frame: &[u8], cut: bool) -> Parsed {
+    fn read_tagged(&mut self, frame: &[u8], cut: bool) -> Shape {
         const L3: usize = ethernet::HEADER_LEN + ethernet::TAG_LEN;
         let Some(head) = frame.first_chunk::<L3>() else {
-            return Parsed::Bad(DropReason::Truncated);
+            return Shape::Bad(DropReason::Truncated);
         };
         let vlan = u16::from_be_bytes([head[14], head[15]]) & ethernet::VLAN_MASK;
         match u16::from_be_bytes([head[16], head[17]]) {
-            ethernet::TYPE_IPV4 if !cut => Flow::parse_ipv4(frame, L3, vlan),
-            ethernet::TYPE_IPV6 if !cut => Flow::parse_ipv6(frame, L3, vlan),
+            ethernet::TYPE_IPV4 if !cut => self.read_ipv4(frame, L3, vlan),
+            ethernet::TYPE_IPV6 if !cut => self.read_ipv6(frame, L3, vlan),
             ethertype => Flow::not_ip(ethertype, cut),
         }
     }
 
     /// Not IP, or IP of which the buffer holds only the beginning.
     #[cold]
-    fn not_ip(ethertype: u16, cut: bool) -> Parsed {
+    fn not_ip(ethertype: u16, cut: bool) -> Shape {
         match ethertype {
-            ethernet::TYPE_IPV4 | ethernet::TYPE_IPV6 if cut => Parsed::Bad(DropReason::Truncated),
-            _ => Parsed::NotIp { ethertype },
+            ethernet::TYPE_IPV4 | ethernet::TYPE_IPV6 if cut => Shape::Bad(DropReason::Truncated),
+            _ => Shape::NotIp { ethertype },
         }
     }
 
     #[inline(always)]
-    fn parse_ipv4(frame: &[u8], l3: usize, vlan: u16) -> Parsed {
+    fn read_ipv4(&mut self, frame: &[u8], l3: usize, vlan: u16) -> Shape {
         let Some((h, rest)) = frame.get(l3..).and_then(<[u8]>::split_first_chunk::<20>) else {
-            return Parsed::Bad(DropReason::Truncated);
+            return Shape::Bad(DropReason::Truncated);
         };
         // Three loads; every field is a shift of them, and so is the checksum.
         let [a, b, c] = ipv4::words(h);
         let total = (a >> 32) as u16;
         let header_len = (a >> 56) as u16 % 16 * 4;
         if a >> 60 != 4 || header_len < 20 || total < header_len {
-            return Parsed::Bad(DropReason::BadHeader);
+            return Shape::Bad(DropReason::BadHeader);
         }
         // Covers the options too: total >= header_len.
         let Some(payload) = rest.get(..total as usize - 20) else {
-            return Parsed::Bad(DropReason::Truncated);
+            return Shape::Bad(DropReason::Truncated);
         };
         let options_len = header_len as usize - 20;
         let mut sum = (a >> 32) + (a & LOW) + (b >> 32) + (b & LOW) + c;
@@ -171,9 +219,9 @@ impl Flow {
             (sum, l4) = add_options(sum, payload, options_len);
         }
         if checksum::fold(sum) != 0xffff {
-            return Parsed::Bad(DropReason::BadChecksum);
+            return Shape::Bad(DropReason::BadChecksum);
         }
-        let mut flow = Flow {
+        *self = Flow {
             src: mapped(b),
             dst: mapped(c),
             src_port: 0,
@@ -193,47 +241,44 @@ impl Flow {
         };
         let field = a as u16;
         if field & (ipv4::MORE_FRAGMENTS | ipv4::OFFSET_MASK) != 0 {
-            return flow.ipv4_fragment(field, (a >> 16) as u16, l4);
+            return self.ipv4_fragment(field, (a >> 16) as u16, l4);
         }
-        flow.read_transport(l4);
-        Parsed::Ip(flow)
+        self.read_transport(l4);
+        Shape::Ip
     }
 
     #[cold]
-    fn ipv4_fragment(mut self, field: u16, id: u16, l4: &[u8]) -> Parsed {
+    fn ipv4_fragment(&mut self, field: u16, id: u16, l4: &[u8]) -> Shape {
         let offset = (field & ipv4::OFFSET_MASK) * 8;
         if offset == 0 {
             self.read_transport(l4);
         }
         let more = field & ipv4::MORE_FRAGMENTS != 0;
-        Parsed::Fragment(
-            self,
-            Fragment {
-                id: u32::from(id),
-                offset,
-                more,
-            },
-        )
+        Shape::Fragment(Fragment {
+            id: u32::from(id),
+            offset,
+            more,
+        })
     }
 
     #[inline(always)]
-    fn parse_ipv6(frame: &[u8], l3: usize, vlan: u16) -> Parsed {
+    fn read_ipv6(&mut self, frame: &[u8], l3: usize, vlan: u16) -> Shape {
         let Some((h, rest)) = frame.get(l3..).and_then(<[u8]>::split_first_chunk::<40>) else {
-            return Parsed::Bad(DropReason::Truncated);
+            return Shape::Bad(DropReason::Truncated);
         };
         let payload = u16::from_be_bytes([h[4], h[5]]);
         // Offsets are 16 bits wide, so the packet has to end below 64 KiB of the frame.
         if h[0] >> 4 != 6 || payload as usize > u16::MAX as usize - 40 - l3 {
-            return Parsed::Bad(DropReason::BadHeader);
+            return Shape::Bad(DropReason::BadHeader);
         }
         let Some(rest) = rest.get(..payload as usize) else {
-            return Parsed::Bad(DropReason::Truncated);
+            return Shape::Bad(DropReason::Truncated);
         };
         let mut src = [0; 16];
         let mut dst = [0; 16];
         src.copy_from_slice(&h[8..24]);
         dst.copy_from_slice(&h[24..40]);
-        let mut flow = Flow {
+        *self = Flow {
             src: Addr::v6(src),
             dst: Addr::v6(dst),
             src_port: 0,
@@ -252,14 +297,14 @@ impl Flow {
             has_options: false,
         };
         if ipv6::is_extension(h[6]) {
-            return flow.ipv6_chain(rest);
+            return self.ipv6_chain(rest);
         }
-        flow.read_transport(rest);
-        Parsed::Ip(flow)
+        self.read_transport(rest);
+        Shape::Ip
     }
 
     #[inline(never)]
-    fn ipv6_chain(mut self, rest: &[u8]) -> Parsed {
+    fn ipv6_chain(&mut self, rest: &[u8]) -> Shape {
         let chain = ipv6::walk(self.protocol, rest);
         // `chain.offset` is at most the length of `rest`.
         self.l4 += chain.offset;
@@ -276,8 +321,8 @@ impl Flow {
                 offset: 0,
                 more: false,
                 ..
-            }) => Parsed::Ip(self),
-            Some(fragment) => Parsed::Fragment(self, fragment),
+            }) => Shape::Ip,
+            Some(fragment) => Shape::Fragment(fragment),
         }
     }
 

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use arrayvec::ArrayVec;
 
 use crate::addr::Mac;
-use crate::addr::{Addr, Endpoint};
+use crate::addr::Endpoint;
 use crate::capture::Capture;
 use crate::command::Event;
 use crate::conn::entry::flag;
@@ -25,7 +25,7 @@ use crate::conn::index::REPLY;
 use crate::conn::{Entry, HashKey, KeyHash, NIL, SHARDS, Shard, Side};
 use crate::counters::WorkerCounters;
 use crate::dests::{self, DestState};
-use crate::flow::{Flow, Parsed};
+use crate::flow::{Flow, Parsed, Shape};
 use crate::limit::{AnswerLimit, Bucket};
 use crate::packet::{DropReason, Packet, PuntClass, Verdict};
 use crate::proto::{self, Direction, tcp};
@@ -33,7 +33,7 @@ use crate::punt;
 use crate::roles::{REAL, RoleTable, VIRTUAL};
 use crate::route::{Lookup, Router};
 use crate::schedule::Scheduler;
-use crate::service::{ForwardingMethod, Protocol, ServiceKey, VirtualService};
+use crate::service::{DestId, ForwardingMethod, Protocol, ServiceKey, VirtualService};
 use crate::settings::Settings;
 use crate::time::{Instant, Ticks};
 
@@ -77,6 +77,8 @@ pub struct Worker {
     /// When.
     expiry_due: Instant,
     capture: Option<Box<Capture>>,
+    /// What the first passes found out, [`BURST`] of it. Kept, so that a burst need not clear it.
+    located: Box<[Located]>,
 }
 
 /// A worker without its shards, so that an entry and the rest can be borrowed side by side.
@@ -119,29 +121,13 @@ struct Located {
     flow: Flow,
 }
 
-const NO_FLOW: Flow = Flow {
-    src: Addr::UNSPECIFIED,
-    dst: Addr::UNSPECIFIED,
-    src_port: 0,
-    dst_port: 0,
-    l3: 0,
-    l4: 0,
-    l3_len: 0,
-    l4_len: 0,
-    vlan: 0,
-    protocol: 0,
-    tcp_flags: 0,
-    ttl: 0,
-    tos: 0,
-    is_v4: true,
-    dont_fragment: false,
-    has_options: false,
-};
-
 impl Located {
-    fn verdict(kind: Kind) -> Located {
-        Located { kind, hash: KeyHash { shard: 0, bits: 0 }, slot: NIL, flow: NO_FLOW }
-    }
+    const EMPTY: Located = Located {
+        kind: Kind::Drop(DropReason::Truncated),
+        hash: KeyHash { shard: 0, bits: 0 },
+        slot: NIL,
+        flow: Flow::EMPTY,
+    };
 }
 
 /// Client and other endpoint of a flow seen from one side.
@@ -189,6 +175,7 @@ impl Worker {
             expiry_at: 0,
             expiry_due: Instant(0),
             capture: None,
+            located: (0..BURST).map(|_| Located::EMPTY).collect(),
         }
     }
 
@@ -226,22 +213,23 @@ impl Worker {
 
     #[inline(always)]
     fn walk(&mut self, now: Instant, packets: &mut [Packet<'_>], out: &mut [Verdict]) {
-        let mut located: ArrayVec<Located, BURST> = ArrayVec::new();
-        for packet in packets.iter().take(BURST) {
-            let at = self.core.classify(packet);
+        let mut located = core::mem::take(&mut self.located);
+        let burst = packets.len().min(BURST);
+        let places = located.get_mut(..burst).unwrap_or(&mut []);
+        for (packet, at) in packets.iter().zip(&mut *places) {
+            self.core.classify(packet, at);
             if let (Kind::Balance { .. }, Some(shard)) = (at.kind, self.shard(at.hash)) {
                 shard.prefetch_bucket(at.hash);
             }
-            located.push(at);
         }
-        for at in &mut located {
+        for at in &mut *places {
             if matches!(at.kind, Kind::Balance { .. })
                 && let Some(shard) = self.shards.get(at.hash.shard as usize)
             {
                 at.slot = shard.prefetch_entry(at.hash);
             }
         }
-        for ((packet, at), out) in packets.iter_mut().zip(&located).zip(out) {
+        for ((packet, at), out) in packets.iter_mut().zip(&*places).zip(out) {
             *out = match at.kind {
                 Kind::Balance { side, both } => self.balance(now, packet, at, side, both),
                 Kind::IcmpError => self.icmp_error(now, packet, &at.flow),
@@ -249,6 +237,7 @@ impl Worker {
                 Kind::Drop(reason) => self.core.dropped(reason),
             };
         }
+        self.located = located;
     }
 
     /// Frames that the kernel sends by a twin pass here on their way out: the answers of a
@@ -294,14 +283,14 @@ impl Worker {
         both: bool,
     ) -> Verdict {
         let flow = &at.flow;
-        let (client, other) = ends(flow, side);
         if let Some(shard) = self.shards.get_mut(at.hash.shard as usize) {
-            let i = if shard.is_match(at.slot, side, flow.protocol, &client, &other) {
+            let found = if flow.is_v4 && shard.is_match_v4(at.slot, side, flow) {
                 Some(at.slot & !REPLY)
             } else {
+                let (client, other) = ends(flow, side);
                 shard.lookup(at.hash, side, flow.protocol, &client, &other)
             };
-            if let Some(i) = i {
+            if let Some(i) = found {
                 return match side {
                     Side::Request => self.request(now, packet, flow, at.hash, i),
                     Side::Reply => self.core.reply(now, shard, i, packet, flow),
@@ -353,29 +342,27 @@ impl Worker {
         let Some(entry) = shard.entry_mut(i) else {
             return core.dropped(DropReason::TableFull);
         };
-        let dest = core.dests.get(entry.dest_id().0 as usize).copied().unwrap_or_default();
+        let id = entry.dest_id();
         let is_syn = flow.protocol == 6 && flow.tcp_flags & tcp::SYN != 0;
-        if is_syn && core.reschedules(entry, &dest) {
-            core.end(shard, i);
-            return self.admit(now, packet, flow, hash);
-        }
-        if !dest.available {
-            if !core.settings.expire_nodest_conn {
-                return core.dropped(DropReason::DestinationGone);
+        if is_syn || !core.dests.get(id.0 as usize).is_some_and(|dest| dest.available) {
+            match core.starts_anew(entry, id, is_syn) {
+                Ok(false) => {}
+                Ok(true) => {
+                    core.end(shard, i);
+                    return self.admit(now, packet, flow, hash);
+                }
+                Err(reason) => return core.dropped(reason),
             }
-            core.end(shard, i);
-            return self.admit(now, packet, flow, hash);
         }
-        if let Some(c) = core.counters.dest(entry.dest_id()) {
+        if let Some(c) = core.counters.dest(id) {
             c.in_pkts.add(1);
             c.in_bytes.add(u64::from(flow.l3_len));
         }
-        let rearm = core.advance(entry, Side::Request, flow, now.ticks());
         entry.in_pkts = entry.in_pkts.wrapping_add(1);
-        if let Some(half_open) = rearm {
+        if let Some(half_open) = core.advance(entry, Side::Request, flow, now.ticks()) {
             shard.rearm(i, half_open);
         }
-        match shard.entry_mut(i) {
+        match shard.entry(i) {
             Some(entry) => core.forward_request(now, packet, flow, entry),
             None => core.dropped(DropReason::TableFull),
         }
@@ -443,21 +430,25 @@ impl Worker {
 impl Core {
     /// First pass: parse, and decide who is asked next.
     #[inline(always)]
-    fn classify(&self, packet: &Packet<'_>) -> Located {
+    fn classify(&self, packet: &Packet<'_>, at: &mut Located) {
         let frame = packet.frame();
         let Some(dst) = frame.first_chunk::<6>() else {
-            return Located::verdict(Kind::Drop(DropReason::Truncated));
+            at.kind = Kind::Drop(DropReason::Truncated);
+            return;
         };
         let macs = self.macs.get(packet.port.0 as usize).map_or(&[][..], |m| m);
         let is_group = dst[0] & 1 == 1;
         // Dropped first and on every path: a promiscuous port must never forward twice.
         if !is_group && !macs.iter().any(|mac| mac.0 == *dst) {
-            return Located::verdict(Kind::Drop(DropReason::NotOurMac));
+            at.kind = Kind::Drop(DropReason::NotOurMac);
+            return;
         }
-        let flow = match Flow::parse(frame, packet.vlan_tci, packet.wire_len) {
-            Parsed::Ip(flow) => flow,
-            other => return self.classify_rest(packet, &other),
-        };
+        let flow = &mut at.flow;
+        let shape = flow.read(frame, packet.vlan_tci, packet.wire_len);
+        if shape != Shape::Ip {
+            at.kind = self.classify_rest(packet, flow, shape);
+            return;
+        }
         if flow.has_ports() && !is_group {
             let src = self.roles.of(flow.is_v4, flow.protocol, &flow.src, flow.src_port);
             let dst = self.roles.of(flow.is_v4, flow.protocol, &flow.dst, flow.dst_port);
@@ -465,25 +456,41 @@ impl Core {
                 // Replies first, as the kernel's OUT hook runs before IN.
                 let side = if src != 0 { Side::Reply } else { Side::Request };
                 let both = src != 0 && dst & VIRTUAL != 0;
-                let (c, o) = ends(&flow, side);
-                let hash = self.key.hash(flow.protocol, &c.addr, c.port, &o.addr, o.port);
-                return Located { kind: Kind::Balance { side, both }, hash, slot: NIL, flow };
+                at.hash = self.hash(flow, side);
+                at.kind = Kind::Balance { side, both };
+                return;
             }
         }
-        if flow.is_icmp() && !is_group {
-            return Located { flow, ..Located::verdict(Kind::IcmpError) };
+        at.kind = if flow.is_icmp() && !is_group {
+            Kind::IcmpError
+        } else {
+            Kind::Kernel(self.class_of(flow, frame, is_group))
+        };
+    }
+
+    /// Hash of a flow, seen from one side.
+    #[inline(always)]
+    fn hash(&self, flow: &Flow, side: Side) -> KeyHash {
+        if flow.is_v4 {
+            let src = (flow.src.bits_v4(), flow.src_port);
+            let dst = (flow.dst.bits_v4(), flow.dst_port);
+            return match side {
+                Side::Request => self.key.hash_v4(flow.protocol, src, dst),
+                Side::Reply => self.key.hash_v4(flow.protocol, dst, src),
+            };
         }
-        Located { flow, ..Located::verdict(Kind::Kernel(self.class_of(&flow, frame, is_group))) }
+        let (c, o) = ends(flow, side);
+        self.key.hash(flow.protocol, &c.addr, c.port, &o.addr, o.port)
     }
 
     /// The first pass for what is not a whole IP packet.
     #[cold]
-    fn classify_rest(&self, packet: &Packet<'_>, parsed: &Parsed) -> Located {
-        Located::verdict(match parsed {
-            Parsed::NotIp { ethertype } => Kind::Kernel(punt::class_of_ethertype(*ethertype)),
-            Parsed::Bad(reason) => Kind::Drop(*reason),
-            Parsed::Ip(flow) => Kind::Kernel(self.class_of(flow, packet.frame(), false)),
-            Parsed::Fragment(flow, _) => {
+    fn classify_rest(&self, packet: &Packet<'_>, flow: &Flow, shape: Shape) -> Kind {
+        match shape {
+            Shape::NotIp { ethertype } => Kind::Kernel(punt::class_of_ethertype(ethertype)),
+            Shape::Bad(reason) => Kind::Drop(reason),
+            Shape::Ip => Kind::Kernel(self.class_of(flow, packet.frame(), false)),
+            Shape::Fragment(_) => {
                 // The kernel would reassemble and then answer for us: a fragment that belongs
                 // to a virtual service must not reach it.
                 let first = flow.has_ports() && (flow.src_port | flow.dst_port) != 0;
@@ -497,7 +504,7 @@ impl Core {
                     Kind::Kernel(self.class_of(flow, packet.frame(), false))
                 }
             }
-        })
+        }
     }
 
     fn class_of(&self, flow: &Flow, frame: &[u8], is_group: bool) -> PuntClass {
@@ -586,6 +593,20 @@ impl Core {
         dests::unbind(&self.dests, &self.counters, entry.dest_id(), active);
         shard.remove(i);
         self.counters.connections.set(self.counters.connections.get().saturating_sub(1));
+    }
+
+    /// Whether a packet of a connection gets a new one: it opens one, or the real server is gone.
+    #[cold]
+    fn starts_anew(&self, entry: &Entry, id: DestId, is_syn: bool) -> Result<bool, DropReason> {
+        let dest = self.dests.get(id.0 as usize).copied().unwrap_or_default();
+        if is_syn && self.reschedules(entry, &dest) {
+            return Ok(true);
+        }
+        match (dest.available, self.settings.expire_nodest_conn) {
+            (true, _) => Ok(false),
+            (false, true) => Ok(true),
+            (false, false) => Err(DropReason::DestinationGone),
+        }
     }
 
     /// Whether an opening packet gets a new connection (`is_new_conn_expected` and

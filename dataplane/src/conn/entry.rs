@@ -238,6 +238,39 @@ impl Entry {
             && self.daddr6 == other.octets()
     }
 
+    /// [`Entry::is_request_of`] for addresses known to be IPv4, without a branch a field.
+    #[inline(always)]
+    pub fn is_request_of_v4(
+        &self,
+        protocol: u8,
+        (client, client_port): (&Addr, u16),
+        (other, other_port): (&Addr, u16),
+    ) -> bool {
+        let addrs = (self.caddr ^ word(client)) | (self.vaddr ^ word(other));
+        let ports = (self.cport ^ client_port) | (self.vport ^ other_port);
+        addrs | u32::from(ports) | self.differs_v4(protocol) == 0
+    }
+
+    /// [`Entry::is_reply_of`], likewise.
+    #[inline(always)]
+    pub fn is_reply_of_v4(
+        &self,
+        protocol: u8,
+        (client, client_port): (&Addr, u16),
+        (other, other_port): (&Addr, u16),
+    ) -> bool {
+        let addrs = (self.caddr ^ word(client)) | (self.daddr ^ word(other));
+        let ports = (self.cport ^ client_port) | (self.dport ^ other_port);
+        addrs | u32::from(ports) | self.differs_v4(protocol) == 0
+    }
+
+    /// Zero for a live entry of an IPv4 client and this protocol.
+    #[inline(always)]
+    fn differs_v4(&self, protocol: u8) -> u32 {
+        let valid = self.valid.load(Ordering::Relaxed) ^ VALID;
+        valid | u32::from(self.protocol ^ protocol) | u32::from(self.flags & flag::CLIENT_V6)
+    }
+
     /// Client endpoint.
     pub fn client(&self) -> Endpoint {
         Endpoint::new(self.address(flag::CLIENT_V6, self.caddr, &self.caddr6), self.cport)

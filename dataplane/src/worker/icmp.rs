@@ -87,7 +87,7 @@ impl Core {
         }
         let source = virtual_.addr;
         match next {
-            Ok(next) => self.pass_on(now, packet, flow, &next, source),
+            Ok(next) => self.pass_on(now, packet, flow, next, source),
             Err(Unresolved::Local) => self.punt(now, PuntClass::Host),
             Err(why) => self.unreachable(now, packet, flow, why, source),
         }
@@ -125,9 +125,9 @@ impl Core {
                 if flow.ttl <= 1 {
                     return self.answer(now, packet, flow, Answer::TimeExceeded, flow.dst);
                 }
-                self.encapsulate(now, packet, flow, &next)
+                self.encapsulate(now, packet, flow, dest_id, next)
             }
-            Ok(next) => self.pass_on(now, packet, flow, &next, flow.dst),
+            Ok(next) => self.pass_on(now, packet, flow, next, flow.dst),
             Err(Unresolved::Local) => self.punt(now, PuntClass::Host),
             Err(why) => self.unreachable(now, packet, flow, why, flow.dst),
         }
@@ -138,7 +138,7 @@ impl Core {
         now: Instant,
         packet: &mut Packet<'_>,
         flow: &Flow,
-        next: &super::transmit::NextHop,
+        next: super::transmit::NextHop,
         source: Addr,
     ) -> Verdict {
         if flow.ttl <= 1 {

@@ -7,18 +7,17 @@ use crate::conn::{Entry, Shard, Side};
 use crate::flow::Flow;
 use crate::forward::{link, nat};
 use crate::packet::{DropReason, Packet, PuntClass, Verdict};
-use crate::route::{NeighbourId, ResolvedHop, Unresolved};
+use crate::route::{NeighbourId, Unresolved};
 use crate::service::{DestId, ForwardingMethod};
 use crate::time::Instant;
 use crate::wire::icmp::Answer;
 use crate::wire::tunnel;
 
 /// Where a packet goes next and how large it may be.
+#[derive(Clone, Copy)]
 pub(super) struct NextHop {
-    hop: ResolvedHop,
+    hop: NeighbourId,
     pub(super) mtu: u16,
-    source: Addr,
-    dest: Addr,
 }
 
 impl Core {
@@ -44,7 +43,7 @@ impl Core {
             return self.answer(now, packet, flow, Answer::TimeExceeded, flow.dst);
         }
         match method {
-            ForwardingMethod::Tunnel => self.encapsulate(now, packet, flow, &next),
+            ForwardingMethod::Tunnel => self.encapsulate(now, packet, flow, entry.dest_id(), next),
             _ => {
                 if flow.l3_len > next.mtu && flow.dont_fragment {
                     return self.too_big(now, packet, flow, next.mtu, flow.dst);
@@ -56,7 +55,7 @@ impl Core {
                 {
                     return self.dropped(DropReason::ShortTransport);
                 }
-                self.send(packet, flow.l3, link::ethertype(flow), &next, flow.l3_len)
+                self.send(packet, flow.l3, link::ethertype(flow), next, flow.l3_len)
             }
         }
     }
@@ -111,7 +110,7 @@ impl Core {
         match next {
             Some(next) => {
                 link::lower_ttl(packet.frame_mut(), flow);
-                self.send(packet, flow.l3, link::ethertype(flow), &next, flow.l3_len)
+                self.send(packet, flow.l3, link::ethertype(flow), next, flow.l3_len)
             }
             None => self.punt(now, PuntClass::Host),
         }
@@ -171,10 +170,13 @@ impl Core {
         packet: &mut Packet<'_>,
         l3: u16,
         ethertype: u16,
-        next: &NextHop,
+        next: NextHop,
         l3_len: u16,
     ) -> Verdict {
-        match link::send(packet, l3, ethertype, &next.hop) {
+        let Some(hop) = self.router.next_hop(next.hop) else {
+            return self.dropped(DropReason::PortDown);
+        };
+        match link::send(packet, l3, ethertype, hop) {
             Verdict::Transmit(port) if l3_len > next.mtu => Verdict::Fragment(port, next.mtu),
             Verdict::Drop(reason) => self.dropped(reason),
             verdict => verdict,
@@ -189,9 +191,13 @@ impl Core {
         now: Instant,
         packet: &mut Packet<'_>,
         flow: &Flow,
-        next: &NextHop,
+        id: DestId,
+        next: NextHop,
     ) -> Verdict {
-        let outer = tunnel::Outer { src: next.source, dst: next.dest };
+        let Some(dest) = self.dests.get(id.0 as usize) else {
+            return self.dropped(DropReason::DestinationGone);
+        };
+        let outer = tunnel::Outer { src: dest.source, dst: dest.addr };
         let overhead = outer.overhead();
         let mtu = next.mtu.saturating_sub(overhead);
         if mtu < outer.least_mtu() {
@@ -293,8 +299,9 @@ impl Core {
             self.resolve_dest(id)?;
         }
         let Some(dest) = self.dests.get(id.0 as usize) else { return Err(Unresolved::NoRoute) };
-        match self.router.next_hop(NeighbourId(dest.hop)) {
-            Some(hop) => Ok(NextHop { hop: *hop, mtu: dest.mtu.min(hop.mtu), source: dest.source, dest: dest.addr }),
+        let id = NeighbourId(dest.hop);
+        match self.router.next_hop(id) {
+            Some(hop) => Ok(NextHop { hop: id, mtu: dest.mtu.min(hop.mtu) }),
             None => Err(Unresolved::PortDown),
         }
     }
@@ -318,13 +325,9 @@ impl Core {
         if entry.route_generation != self.router.generation() {
             self.resolve_client(entry, client)?;
         }
-        match self.router.next_hop(NeighbourId(entry.reply_hop)) {
-            Some(hop) => Ok(NextHop {
-                hop: *hop,
-                mtu: entry.reply_mtu.min(hop.mtu),
-                source: Addr::UNSPECIFIED,
-                dest: client,
-            }),
+        let id = NeighbourId(entry.reply_hop);
+        match self.router.next_hop(id) {
+            Some(hop) => Ok(NextHop { hop: id, mtu: entry.reply_mtu.min(hop.mtu) }),
             None => Err(Unresolved::PortDown),
         }
     }
