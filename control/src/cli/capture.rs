@@ -23,26 +23,23 @@ pub fn run(session: &mut Session<'_>, request: Request) -> Result<(), Failure> {
         }
         end => return session.text(end),
     }
-    if wait(&mut client, &interrupt)? == End::Interrupted {
-        let summary = session.connect()?.ask(Request::StopCapture)?;
-        // It may have ended by itself a moment ago: then its own answer is on its way.
-        if let Response::Text { .. } = summary {
-            return session.text(summary);
-        }
-    }
-    let end = client.receive()?;
+    let end = match wait(&mut client, &interrupt)? {
+        Some(end) => end,
+        None => match session.connect()?.ask(Request::StopCapture)? {
+            summary @ Response::Text { .. } => summary,
+            // It ended by itself a moment ago: its own answer is on its way.
+            _ => client.receive()?,
+        },
+    };
     session.text(end)
 }
 
-#[derive(PartialEq)]
-enum End {
-    Answered,
-    Interrupted,
-}
-
-/// Waits as long as it takes.
-fn wait(client: &mut Client, interrupt: &UnixStream) -> Result<End, Failure> {
+/// The end of the capture, as long as it takes, or `None` on Ctrl-C.
+fn wait(client: &mut Client, interrupt: &UnixStream) -> Result<Option<Response>, Failure> {
     loop {
+        if let Some(end) = client.take()? {
+            return Ok(Some(end));
+        }
         let mut fds = [
             PollFd::new(interrupt, PollFlags::IN),
             PollFd::new(client.stream(), PollFlags::IN),
@@ -52,10 +49,10 @@ fn wait(client: &mut Client, interrupt: &UnixStream) -> Result<End, Failure> {
             Err(err) => return Err(Failure::Unreachable(format!("cannot wait for rvsd: {err}"))),
         }
         if !fds[0].revents().is_empty() {
-            return Ok(End::Interrupted);
+            return Ok(None);
         }
         if !fds[1].revents().is_empty() {
-            return Ok(End::Answered);
+            client.fill()?;
         }
     }
 }

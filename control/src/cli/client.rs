@@ -6,6 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, sockopt};
 
 use super::failure::Failure;
@@ -82,7 +83,7 @@ impl Client {
         };
         if n == 0 {
             return Err(Failure::Unreachable(format!(
-                "rvsd at {} closed the connection without an answer; see its log",
+                "rvsd at {} closed the connection before the end of its answer; see its log",
                 self.path
             )));
         }
@@ -102,6 +103,16 @@ impl Client {
         self.stream
             .set_read_timeout(Some(patience))
             .map_err(|err| self.lost(&err))
+    }
+
+    /// Whether the daemon has hung up since the last answer: it does so to an idle connection.
+    pub fn is_closed(&self) -> bool {
+        let mut fds = [PollFd::new(&self.stream, PollFlags::IN)];
+        let now = Timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        };
+        poll(&mut fds, Some(&now)).is_ok_and(|ready| ready > 0)
     }
 
     /// To wait for, together with something else.

@@ -166,8 +166,9 @@ impl Session<'_> {
             Action::Status => self.status(line.json)?,
             Action::Text(request) => {
                 let patience = self.environment.patience.max(FILE_PATIENCE);
-                self.client()?.set_patience(patience)?;
-                let answer = self.client()?.ask(request)?;
+                let client = self.client()?;
+                client.set_patience(patience)?;
+                let answer = client.ask(request)?;
                 self.text(answer)?;
             }
             Action::Capture(request) => capture::run(self, request)?,
@@ -179,7 +180,9 @@ impl Session<'_> {
         Client::connect(&self.socket, self.environment.patience)
     }
 
+    /// The connection, for a new request.
     fn client(&mut self) -> Result<&mut Client, Failure> {
+        self.client = self.client.take().filter(|client| !client.is_closed());
         if self.client.is_none() {
             self.client = Some(self.connect()?);
         }
@@ -280,21 +283,23 @@ impl Session<'_> {
     /// Prints rows as they arrive: there may be millions.
     fn list_connections(&mut self, numeric: bool, engine: bool, json: bool) -> Result<(), Failure> {
         self.client()?.send(Request::ListConnections)?;
+        // Back in its place only after the last frame: what follows half an answer is no answer.
+        let mut client = self.client.take().expect("used for the request above");
+        let out = &mut *self.streams.out;
         let endpoints = Endpoints::new(self.environment.names, numeric);
         let mut document = None;
-        let mut titled = false;
+        let mut first = true;
         loop {
-            let (rows, more) = match self.client()?.receive()? {
+            let (rows, more) = match client.receive()? {
                 Response::Connections { rows, more } => (rows, more),
                 other => return Err(unexpected(other, true)),
             };
-            let out = &mut *self.streams.out;
-            if json && document.is_none() {
+            if first && json {
                 document = Some(json::Connections::begin(out)?);
-            } else if !json && !titled {
+            } else if first {
                 connections::title(out, engine)?;
-                titled = true;
             }
+            first = false;
             for row in &rows {
                 match &mut document {
                     Some(document) => document.row(out, row)?,
@@ -306,10 +311,11 @@ impl Session<'_> {
             }
             out.flush()?;
         }
-        if let Some(document) = document {
-            document.end(self.streams.out)?;
+        self.client = Some(client);
+        match document {
+            Some(document) => Ok(document.end(out)?),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     fn list_timeouts(&mut self, json: bool) -> Result<(), Failure> {

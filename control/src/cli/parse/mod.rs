@@ -345,3 +345,6 @@ fn absolute(file: &str) -> Result<String, Failure> {
         ))),
     }
 }
+
+#[cfg(test)]
+mod tests;
