@@ -2,16 +2,21 @@
 from lab import AF_PACKET_PORTS, at, check, need_programs, network, port, wait_for
 
 
-def testpmd(lab, vdevs, expect):
-    """testpmd that passes frames between its two ports, with a console that stays open until the lab ends."""
+def testpmd(lab, vdev):
+    """testpmd in a namespace of its own, passing frames between `vdev` and the front network, in f0's place."""
     need_programs("dpdk-testpmd")
-    pipe = lab.dir / "testpmd.in"
-    words = ["dpdk-testpmd", "--lcores=0@0,1@0", "--no-huge", "-m", "256", "--no-pci", f"--file-prefix={lab.switch.name}peer", "--no-telemetry"]
-    words += [f"--vdev={vdev}" for vdev in vdevs]
-    words += ["--", "--total-num-mbufs=8192", "--forward-mode=io", "--auto-start", "--no-lsc-interrupt", "-i"]
+    if not hasattr(lab, "far"):
+        lab.lb.ip("link set f0 down")
+        lab.far = lab.space("far")
+        lab.far.sh("sysctl -qw net.ipv6.conf.default.disable_ipv6=1")
+        lab.cable(lab.far, "p0", "front")
+    pipe = lab.dir / f"testpmd.{len(lab.programs)}"
+    words = ["dpdk-testpmd", "--lcores=0@0,1@0", "--no-huge", "-m", "256", "--no-pci", f"--file-prefix={lab.far.name}", "--no-telemetry",
+             f"--vdev={vdev}", "--vdev=net_af_packet0,iface=p0",
+             "--", "--total-num-mbufs=8192", "--forward-mode=io", "--auto-start", "--no-lsc-interrupt", "-i"]
     # A console that never ends: testpmd leaves when its input does.
-    program = lab.lb.spawn(["sh", "-c", f"mkfifo {pipe}; exec 3<>{pipe}; exec \"$@\" <&3", "sh", *words], "testpmd")
-    wait_for("testpmd", lambda: expect in program.output() or lab._died(program), 30)
+    program = lab.far.spawn(["sh", "-c", f"mkfifo {pipe}; exec 3<>{pipe}; exec \"$@\" <&3", "sh", *words], "testpmd")
+    wait_for("testpmd", lambda: "testpmd>" in program.output() or lab._died(program), 30)
     return program
 
 
@@ -36,7 +41,7 @@ def test_memif(lab):
     lab.write_config(ports=port("f0", f'memif = {{ socket = "{socket}", id = 0, role = "server" }}\nmac = "{mac}"') +
                      port("b0", 'af_packet = "b0"'))
     lab.start(addresses=False)
-    testpmd(lab, [f"net_memif0,id=0,role=client,socket={socket},socket-abstract=no", "net_af_packet0,iface=f0"], "testpmd>")
+    testpmd(lab, f"net_memif0,id=0,role=client,socket={socket},socket-abstract=no")
     lab.put_addresses()
     answers_by(lab, lab.service("nat"))
 
@@ -44,7 +49,7 @@ def test_memif(lab):
 def test_vhost_user(lab):
     """The front port is a virtio-user on a vhost-user socket that testpmd listens on."""
     socket = lab.dir / "vhost.sock"
-    testpmd(lab, [f"net_vhost0,iface={socket},queues=1", "net_af_packet0,iface=f0"], "testpmd>")
+    testpmd(lab, f"net_vhost0,iface={socket},queues=1")
     lab.start(ports=port("f0", f'vhost_user = "{socket}"\nmac = "02:00:00:00:0a:02"') + port("b0", 'af_packet = "b0"'))
     answers_by(lab, lab.service("nat"))
 
@@ -57,15 +62,14 @@ def test_peer_of_memif_goes_away(lab):
     lab.start(addresses=False)
     link = lambda: next(view["link"] for view in lab.status()["ports"] if view["name"] == "f0")  # noqa: E731
     check(not link(), "the link is up although nobody is connected")
-    vdevs = [f"net_memif0,id=0,role=client,socket={socket},socket-abstract=no", "net_af_packet0,iface=f0"]
-    peer = testpmd(lab, vdevs, "testpmd>")
+    vdev = f"net_memif0,id=0,role=client,socket={socket},socket-abstract=no"
+    peer = testpmd(lab, vdev)
     wait_for("the link to come up", link)
     lab.put_addresses()
     peer.stop()
-    (lab.dir / "testpmd.in").unlink()
     wait_for("the link to go down", lambda: not link())
     wait_for("the twin's carrier to go down", lambda: "NO-CARRIER" in lab.lb.ip("link show tf0"))
-    testpmd(lab, vdevs, "testpmd>")
+    testpmd(lab, vdev)
     answers_by(lab, lab.service("nat", families=(4,)))
 
 
