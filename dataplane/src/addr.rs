@@ -27,7 +27,9 @@ impl Addr {
     /// An IPv4 address from its four bytes in network order.
     #[inline(always)]
     pub const fn v4(b: [u8; 4]) -> Addr {
-        Addr([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, b[0], b[1], b[2], b[3]])
+        Addr([
+            0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, b[0], b[1], b[2], b[3],
+        ])
     }
 
     /// An IPv6 address from its sixteen bytes in network order.
@@ -39,7 +41,11 @@ impl Addr {
     /// The family; an IPv4-mapped address is IPv4.
     #[inline(always)]
     pub fn family(&self) -> Family {
-        if self.0[..12] == MAPPED { Family::V4 } else { Family::V6 }
+        if self.0[..12] == MAPPED {
+            Family::V4
+        } else {
+            Family::V6
+        }
     }
 
     /// The sixteen bytes, network order.
@@ -66,10 +72,9 @@ impl Addr {
     pub fn fold(&self) -> u32 {
         match self.family() {
             Family::V4 => self.bits_v4(),
-            Family::V6 => self
-                .0
-                .chunks_exact(4)
-                .fold(0, |acc, w| acc ^ u32::from_be_bytes([w[0], w[1], w[2], w[3]])),
+            Family::V6 => self.0.chunks_exact(4).fold(0, |acc, w| {
+                acc ^ u32::from_be_bytes([w[0], w[1], w[2], w[3]])
+            }),
         }
     }
 

@@ -50,7 +50,11 @@ impl DestState {
         self.available = true;
         self.weight = dest.weight;
         self.upper = dest.upper;
-        self.lower = if dest.lower == 0 { dest.upper - dest.upper / 4 } else { dest.lower };
+        self.lower = if dest.lower == 0 {
+            dest.upper - dest.upper / 4
+        } else {
+            dest.lower
+        };
         let total = counters.total.get();
         if self.upper == 0 || total < self.lower {
             counters.overloaded.set(0);

@@ -19,7 +19,12 @@ const TOKEN: u64 = 1_000_000_000;
 impl Bucket {
     /// A full bucket.
     pub fn new(rate: u32, burst: u32) -> Bucket {
-        Bucket { rate, burst, level: u64::from(burst) * TOKEN, last: Instant(0) }
+        Bucket {
+            rate,
+            burst,
+            level: u64::from(burst) * TOKEN,
+            last: Instant(0),
+        }
     }
 
     /// Takes a token if there is one.
@@ -31,7 +36,10 @@ impl Bucket {
         let passed = now.0.saturating_sub(self.last.0);
         self.last = now;
         let full = u64::from(self.burst.max(1)) * TOKEN;
-        self.level = self.level.saturating_add(passed.saturating_mul(u64::from(self.rate))).min(full);
+        self.level = self
+            .level
+            .saturating_add(passed.saturating_mul(u64::from(self.rate)))
+            .min(full);
         if self.level < TOKEN {
             return false;
         }

@@ -29,7 +29,14 @@ impl<'a> Packet<'a> {
         let have = room.len().min(u16::MAX as usize) as u16;
         let start = start.min(have);
         let len = len.min(have - start);
-        Packet { room, start, len, port, vlan_tci: 0, wire_len: u32::from(len) }
+        Packet {
+            room,
+            start,
+            len,
+            port,
+            vlan_tci: 0,
+            wire_len: u32::from(len),
+        }
     }
 
     /// Offset of the frame in the room.
@@ -54,7 +61,9 @@ impl<'a> Packet<'a> {
     #[inline(always)]
     pub fn frame(&self) -> &[u8] {
         // `new`, `push`, `pull` and `set_len` keep start + len within the room.
-        self.room.get(self.start as usize..self.start as usize + self.len as usize).unwrap_or(&[])
+        self.room
+            .get(self.start as usize..self.start as usize + self.len as usize)
+            .unwrap_or(&[])
     }
 
     /// The frame, to be changed in place.
@@ -121,8 +130,12 @@ impl PuntClass {
     /// Number of classes.
     pub const COUNT: usize = 4;
     /// All classes, first served first.
-    pub const ALL: [PuntClass; 4] =
-        [PuntClass::Control, PuntClass::Routing, PuntClass::Host, PuntClass::Transit];
+    pub const ALL: [PuntClass; 4] = [
+        PuntClass::Control,
+        PuntClass::Routing,
+        PuntClass::Host,
+        PuntClass::Transit,
+    ];
 
     /// Name in listings.
     pub const fn name(self) -> &'static str {

@@ -15,7 +15,9 @@ pub fn complete(packet: &mut Packet<'_>) -> bool {
         return false;
     }
     let end = flow.l4 as usize + flow.l4_len as usize;
-    let Some(l4) = packet.frame_mut().get_mut(flow.l4 as usize..end) else { return false };
+    let Some(l4) = packet.frame_mut().get_mut(flow.l4 as usize..end) else {
+        return false;
+    };
     checksum::is_partial(&flow.src, &flow.dst, flow.protocol, l4)
         && checksum::fill_transport(&flow.src, &flow.dst, flow.protocol, l4)
 }
@@ -30,7 +32,9 @@ mod tests {
     fn frame(sum: [u8; 2]) -> Vec<u8> {
         let mut f = vec![0u8; 12];
         f.extend([8, 0]);
-        let mut ip = vec![0x45, 0, 0, 30, 0, 0, 0, 0, 64, 17, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2];
+        let mut ip = vec![
+            0x45, 0, 0, 30, 0, 0, 0, 0, 64, 17, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2,
+        ];
         let header = checksum::of(&ip).to_be_bytes();
         ip[10..12].copy_from_slice(&header);
         f.extend(ip);

@@ -59,14 +59,19 @@ fn spread6(protocol: u8, addr: &Addr, port: u16) -> usize {
     let b = addr.octets();
     let high = u64::from_be_bytes([b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7]]);
     let low = u64::from_be_bytes([b[8], b[9], b[10], b[11], b[12], b[13], b[14], b[15]]);
-    spread(high.wrapping_mul(MIX).rotate_left(23) ^ low ^ u64::from(port) << 8 ^ u64::from(protocol))
+    spread(
+        high.wrapping_mul(MIX).rotate_left(23) ^ low ^ u64::from(port) << 8 ^ u64::from(protocol),
+    )
 }
 
 impl RoleTable {
     /// Builds a table; roles of equal endpoints are joined.
     pub fn build(entries: &[RoleEntry]) -> RoleTable {
         let of = |family| {
-            let n = entries.iter().filter(|e| e.endpoint.addr.family() == family).count();
+            let n = entries
+                .iter()
+                .filter(|e| e.endpoint.addr.family() == family)
+                .count();
             // At most a quarter full: a miss, the common answer, ends at the first slot.
             (n * 4).next_power_of_two().max(8)
         };
@@ -107,7 +112,9 @@ impl RoleTable {
             let word = word4(protocol, addr, port);
             let mut at = spread(word);
             loop {
-                let Some(&slot) = self.v4.get(at & (self.v4.len() - 1)) else { return 0 };
+                let Some(&slot) = self.v4.get(at & (self.v4.len() - 1)) else {
+                    return 0;
+                };
                 if slot & !0xff == word {
                     return slot as u8;
                 }
@@ -120,7 +127,9 @@ impl RoleTable {
         let octets = addr.octets();
         let mut at = spread6(protocol, addr, port);
         loop {
-            let Some(slot) = self.v6.get(at & (self.v6.len() - 1)) else { return 0 };
+            let Some(slot) = self.v6.get(at & (self.v6.len() - 1)) else {
+                return 0;
+            };
             if slot.roles == 0 {
                 return 0;
             }
@@ -162,7 +171,10 @@ mod tests {
                 .filter(|o| o.endpoint == e.endpoint && o.protocol == e.protocol)
                 .fold(0, |acc, o| acc | o.roles);
             let v4 = e.endpoint.addr.family() == Family::V4;
-            assert_eq!(table.of(v4, e.protocol, &e.endpoint.addr, e.endpoint.port), want);
+            assert_eq!(
+                table.of(v4, e.protocol, &e.endpoint.addr, e.endpoint.port),
+                want
+            );
             assert_eq!(table.of(v4, e.protocol, &e.endpoint.addr, 9999), 0);
         }
     }

@@ -63,9 +63,15 @@ impl Index {
     /// First slot in the home bucket with the hash's tag, or [`NIL`]: what to prefetch.
     #[inline(always)]
     pub fn candidate(&self, hash: KeyHash) -> u32 {
-        let Some(bucket) = self.bucket(hash) else { return NIL };
+        let Some(bucket) = self.bucket(hash) else {
+            return NIL;
+        };
         let mask = bucket.matches(hash.tag());
-        bucket.slots.get(mask.trailing_zeros() as usize).copied().unwrap_or(NIL)
+        bucket
+            .slots
+            .get(mask.trailing_zeros() as usize)
+            .copied()
+            .unwrap_or(NIL)
     }
 
     /// First slot with this hash's tag that `accept` takes.
@@ -92,7 +98,11 @@ impl Index {
 
     #[inline(always)]
     fn after(&self, at: usize) -> usize {
-        if at + 1 == self.buckets.len() { 0 } else { at + 1 }
+        if at + 1 == self.buckets.len() {
+            0
+        } else {
+            at + 1
+        }
     }
 
     /// Adds a slot; false if every bucket is full.
@@ -101,7 +111,9 @@ impl Index {
         let mut at = self.home(hash);
         let home = at;
         for _ in 0..self.buckets.len() {
-            let Some(bucket) = self.buckets.get_mut(at) else { return false };
+            let Some(bucket) = self.buckets.get_mut(at) else {
+                return false;
+            };
             let free = bucket.matches(0).trailing_zeros() as usize;
             if free < SLOTS {
                 bucket.tags[free] = hash.tag();
@@ -126,7 +138,9 @@ impl Index {
         let mut at = home;
         for distance in 0..self.buckets.len() {
             let after = self.after(at);
-            let Some(bucket) = self.buckets.get_mut(at) else { return false };
+            let Some(bucket) = self.buckets.get_mut(at) else {
+                return false;
+            };
             let mut mask = bucket.matches(hash.tag());
             while mask != 0 {
                 let i = mask.trailing_zeros() as usize;
@@ -160,7 +174,13 @@ impl Index {
         let mut all: Vec<u32> = self
             .buckets
             .iter()
-            .flat_map(|b| b.tags.iter().zip(&b.slots).filter(|(t, _)| **t != 0).map(|(_, s)| *s))
+            .flat_map(|b| {
+                b.tags
+                    .iter()
+                    .zip(&b.slots)
+                    .filter(|(t, _)| **t != 0)
+                    .map(|(_, s)| *s)
+            })
             .collect();
         all.sort_unstable();
         all

@@ -51,7 +51,10 @@ impl Layout {
     /// bucket of ten for 4.2 entries keeps the index at most 84 % full.
     pub fn for_connections(connections: u32) -> Layout {
         let entries_per_shard = connections.div_ceil(SHARDS as u32).max(4);
-        Layout { entries_per_shard, buckets_per_shard: (entries_per_shard * 5).div_ceil(21) }
+        Layout {
+            entries_per_shard,
+            buckets_per_shard: (entries_per_shard * 5).div_ceil(21),
+        }
     }
 
     const fn heads_bytes() -> usize {
@@ -122,11 +125,17 @@ impl core::fmt::Display for RegionError {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         match self {
             RegionError::Size { need, have } => {
-                write!(f, "connection region has {have} bytes but its layout needs {need}")
+                write!(
+                    f,
+                    "connection region has {have} bytes but its layout needs {need}"
+                )
             }
             RegionError::Alignment => write!(f, "connection region is not aligned to 64 bytes"),
             RegionError::Foreign => {
-                write!(f, "connection region was made by another version or for other sizes")
+                write!(
+                    f,
+                    "connection region was made by another version or for other sizes"
+                )
             }
             RegionError::OtherBoot => write!(f, "connection region is of an earlier boot"),
         }
@@ -159,10 +168,15 @@ pub fn create(
     };
     let have = memory.len();
     if have < layout.bytes() {
-        return Err(RegionError::Size { need: layout.bytes(), have });
+        return Err(RegionError::Size {
+            need: layout.bytes(),
+            have,
+        });
     }
     let (head, rest) = memory.split_at_mut(HEADER_BYTES);
-    header.write_to_prefix(head).map_err(|_| RegionError::Alignment)?;
+    header
+        .write_to_prefix(head)
+        .map_err(|_| RegionError::Alignment)?;
     carve(rest, layout, key, now)
 }
 
@@ -177,8 +191,10 @@ pub fn attach(
     now: Ticks,
 ) -> Result<(Layout, Vec<Shard>), RegionError> {
     let have = memory.len();
-    let (header, _) = Header::read_from_prefix(memory)
-        .map_err(|_| RegionError::Size { need: HEADER_BYTES, have })?;
+    let (header, _) = Header::read_from_prefix(memory).map_err(|_| RegionError::Size {
+        need: HEADER_BYTES,
+        have,
+    })?;
     let layout = Layout {
         entries_per_shard: header.entries_per_shard,
         buckets_per_shard: header.buckets_per_shard,
@@ -197,7 +213,10 @@ pub fn attach(
         return Err(RegionError::OtherBoot);
     }
     if have < layout.bytes() {
-        return Err(RegionError::Size { need: layout.bytes(), have });
+        return Err(RegionError::Size {
+            need: layout.bytes(),
+            have,
+        });
     }
     let (_, rest) = memory.split_at_mut(HEADER_BYTES);
     let mut shards = carve(rest, layout, HashKey(header.key), now)?;

@@ -41,12 +41,18 @@ impl Wheel {
     /// An empty wheel that starts at `now`. `heads` has [`HEADS`] words.
     pub fn new(heads: &'static mut [u32], now: Ticks) -> Wheel {
         heads.fill(NIL);
-        Wheel { heads, position: Ticks(now.0 / SLOT_TICKS * SLOT_TICKS), half_open_tail: NIL }
+        Wheel {
+            heads,
+            position: Ticks(now.0 / SLOT_TICKS * SLOT_TICKS),
+            half_open_tail: NIL,
+        }
     }
 
     /// Links an entry by its deadline.
     pub fn link(&mut self, entries: &mut [Entry], index: u32) {
-        let Some(entry) = entries.get_mut(index as usize) else { return };
+        let Some(entry) = entries.get_mut(index as usize) else {
+            return;
+        };
         entry.flags &= !flag::HALF_OPEN;
         let ahead = Ticks(entry.deadline).since(self.position).max(0) as u32 / SLOT_TICKS;
         let ahead = ahead.min(REACH2);
@@ -85,7 +91,9 @@ impl Wheel {
     }
 
     fn push_front(&mut self, entries: &mut [Entry], index: u32, head: u32) {
-        let Some(slot) = self.heads.get_mut(head as usize) else { return };
+        let Some(slot) = self.heads.get_mut(head as usize) else {
+            return;
+        };
         let first = core::mem::replace(slot, index);
         if let Some(entry) = entries.get_mut(index as usize) {
             entry.next = first;
@@ -98,7 +106,9 @@ impl Wheel {
 
     /// Takes an entry out of whatever list it is in.
     pub fn unlink(&mut self, entries: &mut [Entry], index: u32) {
-        let Some(entry) = entries.get_mut(index as usize) else { return };
+        let Some(entry) = entries.get_mut(index as usize) else {
+            return;
+        };
         let (next, prev) = (entry.next, entry.prev);
         if prev == NIL {
             return;
@@ -124,19 +134,19 @@ impl Wheel {
 
     /// The oldest half-open entry.
     pub fn oldest_half_open(&self) -> Option<u32> {
-        self.heads.get(HALF_OPEN as usize).copied().filter(|&i| i != NIL)
+        self.heads
+            .get(HALF_OPEN as usize)
+            .copied()
+            .filter(|&i| i != NIL)
     }
 
     /// Next entry that is due at `now`, unlinked; `None` when there is none or the budget (list
     /// steps) is used up.
-    pub fn next_due(
-        &mut self,
-        entries: &mut [Entry],
-        now: Ticks,
-        budget: &mut u32,
-    ) -> Option<u32> {
+    pub fn next_due(&mut self, entries: &mut [Entry], now: Ticks, budget: &mut u32) -> Option<u32> {
         while *budget > 0 {
-            let Some(index) = self.oldest_half_open() else { break };
+            let Some(index) = self.oldest_half_open() else {
+                break;
+            };
             let entry = entries.get(index as usize)?;
             if !now.reached(Ticks(entry.armed)) {
                 break;

@@ -46,14 +46,20 @@ pub fn send(packet: &mut Packet<'_>, l3: u16, ethertype: u16, hop: &ResolvedHop)
 /// EtherType of a flow.
 #[inline(always)]
 pub fn ethertype(flow: &Flow) -> u16 {
-    if flow.is_v4 { ethernet::TYPE_IPV4 } else { ethernet::TYPE_IPV6 }
+    if flow.is_v4 {
+        ethernet::TYPE_IPV4
+    } else {
+        ethernet::TYPE_IPV6
+    }
 }
 
 /// Lowers TTL or hop limit by one and keeps the IPv4 header checksum right (RFC 1624). The
 /// caller has seen that it is above 1.
 #[inline]
 pub fn lower_ttl(frame: &mut [u8], flow: &Flow) {
-    let Some(ip) = frame.get_mut(flow.l3 as usize..) else { return };
+    let Some(ip) = frame.get_mut(flow.l3 as usize..) else {
+        return;
+    };
     if flow.is_v4 {
         if let Some(h) = ip.first_chunk_mut::<20>() {
             h[8] = h[8].wrapping_sub(1);
