@@ -198,7 +198,7 @@ impl<S: Shape<LEN>, const LEN: usize> Generator<S, LEN> {
     /// A generator that goes round `clients` for ever.
     pub fn new(templates: Templates<LEN>, clients: &[Client], expect: Expect) -> Self {
         let whole = (1..=BURST)
-            .find(|n| clients.len() * n % BURST == 0)
+            .find(|n| (clients.len() * n).is_multiple_of(BURST))
             .unwrap_or(BURST);
         let all = clients.iter().cycle().take(clients.len() * whole).copied();
         Generator {
@@ -260,7 +260,7 @@ impl<S: Shape<LEN>, const LEN: usize> Probe for Generator<S, LEN> {
     #[inline(always)]
     fn decided(&mut self, packets: &[Packet<'_>], verdicts: &[Verdict]) {
         self.bursts = self.bursts.wrapping_add(1);
-        if self.bursts % SAMPLE == 0 {
+        if self.bursts.is_multiple_of(SAMPLE) {
             self.check(packets, verdicts);
         }
     }

@@ -78,7 +78,7 @@ fn a_socket_left_behind_is_told_from_a_missing_one() {
 fn a_closed_door_names_the_group() {
     let daemon = Daemon::start();
     let socket = daemon.socket();
-    std::fs::set_permissions(&socket, PermissionsExt::from_mode(0)).expect("permissions");
+    std::fs::set_permissions(&socket, PermissionsExt::from_mode(0o0)).expect("permissions");
     let output = daemon.run(&["-Ln"], "");
     // Root passes every door.
     if output.status != 0 {

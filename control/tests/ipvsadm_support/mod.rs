@@ -299,7 +299,7 @@ pub struct Daemon {
 impl Daemon {
     /// Starts with nothing configured.
     pub fn start() -> Self {
-        Daemon::with(|stream, state| serve(stream, state))
+        Daemon::with(serve)
     }
 
     /// Starts one that treats each connection its own way.

@@ -75,10 +75,10 @@ impl Worker {
             (entry.delta_l3, entry.delta_l4) = nat::deltas(&new.virtual_, &new.dest);
         }
         entry.in_pkts = 1;
-        let half_open = core.advance(entry, Side::Request, flow, now.ticks()).unwrap_or_else(|| {
+        let half_open = core
+            .advance(entry, Side::Request, flow, now.ticks())
             // A fresh entry is in no list yet, whatever its deadline.
-            flow.protocol == 6 && entry.state == tcp::State::SynRecv as u8
-        });
+            .unwrap_or(flow.protocol == 6 && entry.state == tcp::State::SynRecv as u8);
         let verdict = core.forward_request(now, packet, flow, entry);
         if one_packet {
             core.end(shard, i);

@@ -36,7 +36,7 @@ impl Core {
         }
         let next = match self.dest_hop(entry.dest_id()) {
             Ok(next) => next,
-            Err(Unresolved::Local) => return self.to_local(now, packet, flow, entry),
+            Err(Unresolved::Local) => return self.deliver_locally(now, packet, flow, entry),
             Err(why) => return self.unreachable(now, packet, flow, why, flow.dst),
         };
         if flow.ttl <= 1 {
@@ -220,7 +220,7 @@ impl Core {
 
     /// The real server is this host: NAT still rewrites, the kernel delivers. TTL is untouched.
     #[cold]
-    fn to_local(
+    fn deliver_locally(
         &mut self,
         now: Instant,
         packet: &mut Packet<'_>,

@@ -95,8 +95,8 @@ pub struct Draft {
 impl Draft {
     /// A line of `command` without options.
     pub fn new(command: &'static CommandSpec, value: Option<&str>) -> Result<Self, Failure> {
-        if let Some(role) = value {
-            if !["master", "backup"].contains(&role) {
+        if let Some(role) = value
+            && !["master", "backup"].contains(&role) {
                 // The second spelling is ipvsadm's.
                 let what = match command.command {
                     Command::StartDaemon => "start-daemon parameter",
@@ -104,7 +104,6 @@ impl Draft {
                 };
                 return usage(format!("illegal {what} specified"));
             }
-        }
         Ok(Draft {
             command,
             given: Vec::new(),

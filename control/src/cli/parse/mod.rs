@@ -304,11 +304,10 @@ fn word_command(spec: &WordSpec, words: &[String]) -> Result<Line, Failure> {
             other => unreachable!("--{other} is in the table of {} but not here", spec.name),
         }
     }
-    if spec.word != Word::Capture {
-        if let Some(extra) = plain.first() {
+    if spec.word != Word::Capture
+        && let Some(extra) = plain.first() {
             return Err(Failure::Usage(format!("unexpected argument {extra}")));
         }
-    }
     line.action = match spec.word {
         Word::Status => Action::Status,
         Word::Diff => Action::Text(Request::Diff),

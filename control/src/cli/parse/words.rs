@@ -79,11 +79,10 @@ impl<'a> Words<'a> {
     /// The next option, `None` at the end of the line.
     pub fn next_item(&mut self) -> Result<Option<Item<'a>>, Failure> {
         loop {
-            if let Some((word, letters)) = self.cluster.take() {
-                if !letters.is_empty() {
+            if let Some((word, letters)) = self.cluster.take()
+                && !letters.is_empty() {
                     return self.letter(word, letters).map(Some);
                 }
-            }
             let Some(word) = self.rest.next() else {
                 return Ok(None);
             };

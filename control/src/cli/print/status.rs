@@ -179,7 +179,7 @@ fn table(out: &mut dyn Write, rows: &[Vec<String>]) -> io::Result<()> {
 }
 
 fn mbits(speed: u32) -> String {
-    if speed >= 1000 && speed % 100 == 0 {
+    if speed >= 1000 && speed.is_multiple_of(100) {
         format!("{}G", f64::from(speed) / 1000.0)
     } else {
         format!("{speed}M")
