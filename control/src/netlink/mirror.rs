@@ -114,6 +114,10 @@ pub struct Mirror {
     neighbours: Neighbours,
     rules: Rules,
     ports: Vec<PortId>,
+    /// The number of the mirrored table; `None` while its VRF does not exist.
+    number: Option<u32>,
+    /// Devices whose addresses serve as source where a device has none.
+    lenders: Vec<IfIndex>,
     servers: BTreeSet<Addr>,
     /// Dumps to come; the first one runs.
     dumps: VecDeque<Dump>,
@@ -145,6 +149,8 @@ impl Mirror {
             routes: Routes::default(),
             neighbours: Neighbours::new(config.max_neighbours, config.refresh),
             rules: Rules::default(),
+            number: None,
+            lenders: Vec::new(),
             servers: BTreeSet::new(),
             dumps: VecDeque::new(),
             restart: false,
@@ -183,9 +189,8 @@ impl Mirror {
     /// Does a piece of what is due; call again when [`Mirror::next_timeout`] says so.
     pub fn settle(&mut self, now: Instant, out: &mut Vec<Action>) {
         if std::mem::take(&mut self.retarget) {
-            let lenders = self.lenders();
             self.routes
-                .retarget(&world(&self.links, &self.addresses, &lenders));
+                .retarget(&world(&self.links, &self.addresses, &self.lenders));
         }
         self.routes.step(ROUTE_BUDGET);
         if self.dumps.is_empty() && self.resync_at.is_some_and(|at| at <= now) {
@@ -305,13 +310,11 @@ impl Mirror {
             }
             Message::AddressGone(address) => self.address_gone(now, &address),
             Message::Route(route, placement) if self.mirrors(route.table) => {
-                let lenders = self.lenders();
-                let world = world(&self.links, &self.addresses, &lenders);
+                let world = world(&self.links, &self.addresses, &self.lenders);
                 self.routes.put(&route, placement, dumped, &world);
             }
             Message::RouteGone(route) if self.mirrors(route.table) => {
-                let lenders = self.lenders();
-                let world = world(&self.links, &self.addresses, &lenders);
+                let world = world(&self.links, &self.addresses, &self.lenders);
                 self.routes.remove(&route, &world);
             }
             Message::Route(..) | Message::RouteGone(_) => {}
@@ -338,7 +341,7 @@ impl Mirror {
             }
             Message::Rule(rule) => self.put_rule(&rule, out),
             Message::RuleGone(rule) => {
-                let gone = self.rules.remove(&rule, self.table_number());
+                let gone = self.rules.remove(&rule, self.number);
                 out.extend(gone.map(Action::WarningGone));
             }
         }
@@ -347,7 +350,7 @@ impl Mirror {
     fn put_device(&mut self, now: Instant, device: Device, dumped: bool, out: &mut Vec<Action>) {
         let index = device.index;
         let (up, master) = (device.admin_up, device.master);
-        let table = self.table_number();
+        let table = self.number;
         let old = self.links.put(device);
         // Also by a notice: a device made while the list was under way may not be in it.
         self.seen_devices.insert(index);
@@ -356,7 +359,7 @@ impl Mirror {
         }
         let silent_loss = old.is_some_and(|old| (old.admin_up && !up) || old.master != master);
         self.renumber(now, out);
-        if table != self.table_number() {
+        if table != self.number {
             self.check_table(out);
             self.resync(now);
         }
@@ -371,7 +374,7 @@ impl Mirror {
     }
 
     fn put_rule(&mut self, rule: &Rule, out: &mut Vec<Action>) {
-        let warning = self.rules.put(rule, self.table_number());
+        let warning = self.rules.put(rule, self.number);
         out.extend(warning.map(Action::Warning));
     }
 
@@ -389,6 +392,8 @@ impl Mirror {
     /// Finds out what the devices' links are now, and tells.
     fn renumber(&mut self, now: Instant, out: &mut Vec<Action>) {
         let (changed, warnings) = self.links.renumber();
+        self.number = self.find_table();
+        self.lenders = self.find_lenders();
         for (id, link) in changed {
             out.push(Action::Update(Update::PutLink(id, link)));
             if link.up {
@@ -576,7 +581,7 @@ impl Mirror {
     fn route_dumps(&self) -> Vec<Dump> {
         let is_vrf = matches!(self.table, KernelTable::Vrf(_));
         let local = Some(TABLE_LOCAL).filter(|_| !is_vrf);
-        let tables = local.into_iter().chain(self.table_number());
+        let tables = local.into_iter().chain(self.number);
         let routes =
             tables.flat_map(|t| [Dump::Routes(Family::V4, t), Dump::Routes(Family::V6, t)]);
         [Dump::NextHops].into_iter().chain(routes).collect()
@@ -588,12 +593,11 @@ impl Mirror {
                 "VRF device {name} does not exist: no route is mirrored until \
                  `ip link add {name} type vrf table N`"
             );
-            self.warn(&line, self.table_number().is_none(), out);
+            self.warn(&line, self.number.is_none(), out);
         }
     }
 
-    /// The number of the mirrored table; `None` while its VRF does not exist.
-    fn table_number(&self) -> Option<u32> {
+    fn find_table(&self) -> Option<u32> {
         match &self.table {
             KernelTable::Main => Some(TABLE_MAIN),
             KernelTable::Number(number) => Some(*number),
@@ -607,12 +611,12 @@ impl Mirror {
     fn mirrors(&self, table: u32) -> bool {
         // In a VRF, the addresses of its devices are in its own table.
         let with_local = !matches!(self.table, KernelTable::Vrf(_));
-        Some(table) == self.table_number() || (with_local && table == TABLE_LOCAL)
+        Some(table) == self.number || (with_local && table == TABLE_LOCAL)
     }
 
     /// Devices whose addresses serve as source where a device has none: the loopback (or VRF)
     /// device and the twins.
-    fn lenders(&self) -> Vec<IfIndex> {
+    fn find_lenders(&self) -> Vec<IfIndex> {
         let first = match &self.table {
             KernelTable::Vrf(name) => self.links.by_name(name),
             _ => self.links.by_name("lo"),
