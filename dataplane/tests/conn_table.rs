@@ -37,7 +37,7 @@ fn connection(n: u32, v6: bool, method: ForwardingMethod) -> NewConnection {
         }
     };
     NewConnection {
-        protocol: if n % 3 == 0 {
+        protocol: if n.is_multiple_of(3) {
             Protocol::Udp
         } else {
             Protocol::Tcp

@@ -68,7 +68,7 @@ pub fn number(word: &str) -> u64 {
 }
 
 pub fn hex(text: &str) -> Vec<u8> {
-    assert!(text.len() % 2 == 0, "odd number of digits: {text}");
+    assert!(text.len().is_multiple_of(2), "odd number of digits: {text}");
     let byte = |i| u8::from_str_radix(&text[i..i + 2], 16).expect("hexadecimal digits");
     (0..text.len()).step_by(2).map(byte).collect()
 }
@@ -258,7 +258,7 @@ fn ip(words: &mut Words<'_>, rest: &[&str], actual: &[u8]) -> Vec<u8> {
         }
     }
     let n = h.len();
-    assert!(n % 4 == 0 && n <= 60, "ip: options fill whole words");
+    assert!(n.is_multiple_of(4) && n <= 60, "ip: options fill whole words");
     let above = Above {
         src: src.into(),
         dst: dst.into(),
@@ -393,7 +393,7 @@ fn tcp(words: &mut Words<'_>, rest: &[&str], above: Above, actual: &[u8]) -> Vec
             }
         }
     }
-    assert!(h.len() % 4 == 0, "tcp: options fill whole words");
+    assert!(h.len().is_multiple_of(4), "tcp: options fill whole words");
     h[12] = ((h.len() / 4) << 4) as u8;
     let n = h.len();
     h.extend(layer(rest, None, below(actual, n)));
