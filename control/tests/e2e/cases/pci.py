@@ -5,7 +5,7 @@ machine's own file tree, so `rvsd` and `rvsadm` there are the ones just built.""
 import json
 import sys
 
-from lab import BIN, HERE, METHOD, REPO, VIPS, address_commands, at, check, config_text, lasts, need_programs, network, port, wait_for
+from lab import BIN, Died, HERE, METHOD, REPO, VIPS, address_commands, at, check, config_text, lasts, need_programs, network, port, wait_for
 
 sys.path.insert(0, str(HERE / "guest"))
 MODELS = ("virtio-net-pci", "e1000", "vmxnet3")
@@ -25,24 +25,29 @@ class GuestBalancer:
         text = config_text("/run/rvsd.sock", "rvs", ports, extra="", worker='idle = "adaptive"', memory="hugepages", **config)
         text = text.replace('memory = "hugepages"', 'memory = "hugepages"\nmemory_mb = 256')
         self.guest.sh(f"cat > /run/rvsd.toml <<'END'\n{text}\nEND\n"
-                      f"{BIN}/rvsd /run/rvsd.toml > /run/rvsd.log 2>&1 & echo $! > /run/rvsd.pid")
+                      f"rm -f /run/rvsd.exit\n({BIN}/rvsd /run/rvsd.toml > /run/rvsd.log 2>&1 & echo $! > /run/rvsd.pid; "
+                      "wait $!; echo $? > /run/rvsd.exit) &")
         wait_for("rvsd in the guest", self.ready, 90)
         commands = ["link set tf0 up", "link set tb0 up", *address_commands("tf0", "tb0")]
         self.guest.sh("ip -batch - <<'END'\n" + "\n".join(commands) + "\nEND")
 
     def ready(self):
-        status, output = self.guest.run(f"kill -0 $(cat /run/rvsd.pid) && {BIN}/rvsadm --socket /run/rvsd.sock status", 30)
-        if status and self.guest.run("kill -0 $(cat /run/rvsd.pid)")[0]:
-            raise RuntimeError("rvsd in the guest ended: " + self.log())
+        status, output = self.guest.run(f"if [ -e /run/rvsd.exit ]; then exit 99; fi; {BIN}/rvsadm --socket /run/rvsd.sock status", 30)
+        if status == 99:
+            raise Died("rvsd in the guest ended: " + self.log())
         return status == 0
+
+    def ports(self):
+        return json.loads(self.adm("--json status"))["ports"]
 
     def log(self):
         return self.guest.run("tail -40 /run/rvsd.log")[1]
 
     def stop(self):
         """SIGTERM, and back to a host without twins."""
-        self.guest.sh("kill $(cat /run/rvsd.pid); for i in $(seq 200); do kill -0 $(cat /run/rvsd.pid) 2>/dev/null || break; sleep 0.1; done; "
-                      "! kill -0 $(cat /run/rvsd.pid) 2>/dev/null; for t in tf0 tb0; do ip tuntap del $t mode tap 2>/dev/null || ip link delete $t; done", 40)
+        self.guest.sh("kill $(cat /run/rvsd.pid)")
+        wait_for("rvsd in the guest to end with status 0", lambda: self.guest.run("cat /run/rvsd.exit")[1].strip() == "0", 30)
+        self.guest.sh("for twin in tf0 tb0; do ip link delete $twin; done")
 
 
 def nat_through(lab, balancer):
@@ -82,28 +87,30 @@ def test_pci_ports(lab):
 
 
 def in_the_guest(lab, guest, balancer, nics):
-    guest.sh("sysctl -qw net.ipv4.ip_forward=0 net.ipv6.conf.all.forwarding=0 net.ipv6.conf.all.accept_dad=0 net.ipv6.conf.default.accept_dad=0")
+    guest.sh("modprobe tun; sysctl -qw net.ipv4.ip_forward=0 net.ipv6.conf.all.forwarding=0 net.ipv6.conf.all.accept_dad=0 net.ipv6.conf.default.accept_dad=0")
     # Before anything is prepared: what is missing has to be said.
     first = nics["virtio-net-pci"][0]
-    status, told = guest.run(f"{BIN}/rvsd --check-host", 60)
-    check("hugepages" in told.lower(), f"--check-host on a bare host: {told}")
-    text = config_text("/run/rvsd.sock", "rvs", port("f0", f'pci = "{first.pci}"'), memory="hugepages")
+    text = config_text("/run/rvsd.sock", "rvs", port("f0", f'pci = "{first.pci}"'), memory="hugepages").replace(
+        'memory = "hugepages"', 'memory = "hugepages"\nmemory_mb = 256')
     guest.sh(f"cat > /run/bare.toml <<'END'\n{text}\nEND")
+    status, told = guest.run(f"{BIN}/rvsd --check-host --config /run/bare.toml", 60)
+    check(status != 0 and "vm.nr_hugepages" in told and first.pci in told, f"--check-host on a bare host: exit {status}: {told}")
+    status, told = guest.run(f"{BIN}/rvsd /run/bare.toml", 60)
+    check(status not in (0, 101) and "vfio-pci" in told and first.pci in told, f"NIC not bound: exit {status}: {told}")
+    guest.bind(first)
     status, told = guest.run(f"{BIN}/rvsd /run/bare.toml", 60)
     check(status not in (0, 101) and "nr_hugepages" in told, f"without hugepages: exit {status}: {told}")
     guest.hugepages(200)
-    status, told = guest.run(f"{BIN}/rvsd /run/bare.toml", 60)
-    check(status not in (0, 101) and "vfio-pci" in told, f"NIC not bound: exit {status}: {told}")
     for model, pair in nics.items():
         for nic in pair:
             guest.bind(nic)
         balancer.start(pair)
-        view = json.loads(balancer.adm("--json status"))
-        check([entry["link"] for entry in view["ports"]] == [True, True], f"{model}: ports {view['ports']}")
+        wait_for(f"the link of both {model} ports", lambda: all(view["link"] for view in balancer.ports()), 30)
         nat_through(lab, balancer)
+        drivers = ", ".join(view["driver"] for view in balancer.ports())
         balancer.stop()
         lab.client.ip("neighbour flush all")
-        print(f"         {model}: {', '.join(entry['driver'] for entry in view['ports'])}")
+        print(f"         {model}: {drivers}")
     # This kernel has what the outer one may lack: the tests marked @needs_guest_kernel run here.
     output = guest.run(f"cd {REPO} && RVS_BIN={BIN} RVS_PATIENCE=8 /usr/bin/python3 {HERE}/run.py --inside", 300)
     check(output[0] == 0 and " 0 failed, 0 skipped" in output[1], output[1])
