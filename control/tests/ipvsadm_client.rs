@@ -396,6 +396,19 @@ fn connections_are_printed_as_they_arrive() {
 }
 
 #[test]
+fn a_service_in_several_frames_is_printed_once() {
+    let daemon = Daemon::start();
+    let mut lines = "-A -t 10.0.0.1:80\n".to_string();
+    for n in 0..3000 {
+        lines += &format!("-a -t 10.0.0.1:80 -r 10.1.{}.{} -m\n", n / 250, n % 250 + 1);
+    }
+    assert_eq!(daemon.run(&["-R"], &lines).status, 0);
+    let output = daemon.run(&["-Ln"], "");
+    let count = |start| output.out.lines().filter(|l| l.starts_with(start)).count();
+    assert_eq!((count("TCP "), count("  -> 10.1.")), (1, 3000));
+}
+
+#[test]
 fn a_reader_that_has_seen_enough_is_no_failure() {
     let daemon = Daemon::start();
     daemon.state().connections = (0..500).map(row).collect();

@@ -96,14 +96,15 @@ impl Draft {
     /// A line of `command` without options.
     pub fn new(command: &'static CommandSpec, value: Option<&str>) -> Result<Self, Failure> {
         if let Some(role) = value
-            && !["master", "backup"].contains(&role) {
-                // The second spelling is ipvsadm's.
-                let what = match command.command {
-                    Command::StartDaemon => "start-daemon parameter",
-                    _ => "start_daemon",
-                };
-                return usage(format!("illegal {what} specified"));
-            }
+            && !["master", "backup"].contains(&role)
+        {
+            // The second spelling is ipvsadm's.
+            let what = match command.command {
+                Command::StartDaemon => "start-daemon parameter",
+                _ => "start_daemon",
+            };
+            return usage(format!("illegal {what} specified"));
+        }
         Ok(Draft {
             command,
             given: Vec::new(),

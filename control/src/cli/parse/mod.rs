@@ -305,9 +305,10 @@ fn word_command(spec: &WordSpec, words: &[String]) -> Result<Line, Failure> {
         }
     }
     if spec.word != Word::Capture
-        && let Some(extra) = plain.first() {
-            return Err(Failure::Usage(format!("unexpected argument {extra}")));
-        }
+        && let Some(extra) = plain.first()
+    {
+        return Err(Failure::Usage(format!("unexpected argument {extra}")));
+    }
     line.action = match spec.word {
         Word::Status => Action::Status,
         Word::Diff => Action::Text(Request::Diff),

@@ -80,9 +80,10 @@ impl<'a> Words<'a> {
     pub fn next_item(&mut self) -> Result<Option<Item<'a>>, Failure> {
         loop {
             if let Some((word, letters)) = self.cluster.take()
-                && !letters.is_empty() {
-                    return self.letter(word, letters).map(Some);
-                }
+                && !letters.is_empty()
+            {
+                return self.letter(word, letters).map(Some);
+            }
             let Some(word) = self.rest.next() else {
                 return Ok(None);
             };
