@@ -25,7 +25,7 @@ use dpdk::eal::{Eal, EalConfig, HugepageFiles, Memory};
 use dpdk::lcore;
 use dpdk::mbuf::Burst;
 use dpdk::mempool::{DATA_ROOM, Mempool};
-use dpdk::poll::{Idle, Lane, Loop, Probe};
+use dpdk::poll::{Idle, Lane, Loop, Parking, Probe};
 use dpdk::port::{Port, PortConfig, RunningPort, RxQueue, TxQueue};
 use dpdk::pump::Bell;
 use dpdk::region::{Backing, Pages, Region};
@@ -293,7 +293,14 @@ impl Rig {
                 .ok()
                 .context("punt rings")?;
             let (_, from_kernel) = ring::single_producer(eal, 64)?;
-            lanes.push(Lane::new(PortId(i as u16), rx, tx, punt, from_kernel, false));
+            lanes.push(Lane::new(
+                PortId(i as u16),
+                rx,
+                tx,
+                punt,
+                from_kernel,
+                false,
+            ));
         }
         let mut clock = Clock::new(eal.tsc_hz());
         let time = clock.now();
@@ -320,6 +327,7 @@ impl Rig {
             stop: Arc::new(AtomicBool::new(false)),
             bell: Bell::new()?,
             clock,
+            parking: Parking::default(),
         };
         let rig = Rig {
             worker,

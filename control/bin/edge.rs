@@ -20,8 +20,9 @@ use dataplane::packet::{PortId, PuntClass};
 use dataplane::worker::{Limits, Worker};
 use dpdk::clock::Clock;
 use dpdk::eal::{Eal, EalConfig, HugepageFiles, Iova, Memory};
+use dpdk::host::{Capability, Host};
 use dpdk::mempool::{self, Demand, Mempool};
-use dpdk::poll::{Idle, Lane, Loop};
+use dpdk::poll::{Idle, Lane, Loop, Parking};
 use dpdk::port::{Port, PortConfig, RunningPort};
 use dpdk::pump::{Bell, Pump, Twin};
 use dpdk::region::{Backing, Region};
@@ -93,6 +94,7 @@ pub fn start(
     config: &Config,
     mut prepare_twin: impl FnMut(&config::Port) -> Result<()>,
 ) -> Result<Edge> {
+    check_capabilities(config)?;
     let eal = Eal::init(&eal_config(config))?;
     let opened = config
         .ports
@@ -130,6 +132,7 @@ pub fn start(
         stop: Arc::clone(&stop),
         bell: bell.clone(),
         clock: Clock::new(eal.tsc_hz()),
+        parking: Parking::default(),
     };
     let (done, loops) = mpsc::channel();
     eal.launch(
@@ -193,6 +196,38 @@ impl Edge {
         self.eal.cleanup()?;
         Ok(())
     }
+}
+
+/// Refuses to start without what the twins and ports need, before EAL says it in its own words.
+fn check_capabilities(config: &Config) -> Result<()> {
+    let host = Host::this();
+    let packet_sockets = config
+        .ports
+        .iter()
+        .any(|port| port.kernel_interface().is_some());
+    let needs = [
+        (Capability::NetAdmin, true, "to make the kernel twins"),
+        (
+            Capability::NetRaw,
+            packet_sockets,
+            "for ports on kernel interfaces",
+        ),
+        (
+            Capability::IpcLock,
+            !config.dpdk.pci.is_empty(),
+            "to pin memory for NICs",
+        ),
+    ];
+    for (capability, needed, why) in needs {
+        if needed && !host.has_capability(capability) {
+            bail!(
+                "no permission: {} is missing, which rvsd needs {why}; start it as root, or as \
+                 the unit in configs/rvsd.service does (AmbientCapabilities)",
+                capability.name()
+            );
+        }
+    }
+    Ok(())
 }
 
 fn make_pool(eal: &Eal, config: &Config) -> Result<Mempool> {

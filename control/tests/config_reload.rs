@@ -325,8 +325,8 @@ fn the_rest_needs_a_restart_and_says_so() {
     assert_eq!(needs_restart(&old, &old), [""; 0]);
     let expected = [
         "dpdk.vdevs (with those of ports) runs as \
-         [\"net_af_packet0,iface=f0,blocksz=65536,framesz=2048,framecnt=4096\"], the file has \
-         [\"net_af_packet0,iface=f0,blocksz=65536,framesz=2048,framecnt=4096\", \
+         [\"net_af_packet0,iface=f0,blocksz=65536,framesz=2048,framecnt=8192\"], the file has \
+         [\"net_af_packet0,iface=f0,blocksz=65536,framesz=2048,framecnt=8192\", \
          \"net_null0,size=64,no-rx=1\"]",
         "workers.connections runs as 1000000, the file has 5000",
         "port b is new in the file",

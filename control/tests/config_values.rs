@@ -47,7 +47,7 @@ fn one_port_is_enough_and_the_rest_has_defaults() {
             file_prefix: "rvs".into(),
             main_cores: vec![0, 1, 2],
             worker_cores: vec![3],
-            vdevs: vec!["net_af_packet0,iface=f0,blocksz=65536,framesz=2048,framecnt=4096".into()],
+            vdevs: vec!["net_af_packet0,iface=f0,blocksz=65536,framesz=2048,framecnt=8192".into()],
             pci: vec![],
             iova: Iova::Auto,
             log_level: vec!["error".into()],
@@ -63,7 +63,7 @@ fn one_port_is_enough_and_the_rest_has_defaults() {
     );
     assert_eq!(
         (workers.idle_spin_polls, workers.idle_sleep),
-        (64, Duration::from_micros(250))
+        (64, Duration::from_micros(400))
     );
     assert_eq!(
         (workers.connections, workers.max_servers),
@@ -139,8 +139,8 @@ fn devices_become_vdevs_with_names_of_their_own() {
     let config = parse(text);
     let expected = [
         "net_af_packet0,iface=member",
-        "net_af_packet1,iface=a0,blocksz=65536,framesz=2048,framecnt=4096",
-        "net_af_packet2,iface=b0,blocksz=65536,framesz=2048,framecnt=4096",
+        "net_af_packet1,iface=a0,blocksz=65536,framesz=2048,framecnt=8192",
+        "net_af_packet2,iface=b0,blocksz=65536,framesz=2048,framecnt=8192",
         "net_af_xdp0,iface=c0",
         "net_memif0,id=7,role=server,socket=/run/m.sock,socket-abstract=no,mac=02:00:00:00:00:0a",
         "net_virtio_user0,path=/run/v.sock",

@@ -159,6 +159,9 @@ pub enum Verdict {
     Kernel(PuntClass),
     /// Free it; the reason has been counted.
     Drop(DropReason),
+    /// Nothing was changed or counted yet: the MAC of the next hop is being asked for. Keep the
+    /// packet for a moment and process it again, else drop it as [`DropReason::NoNeighbour`].
+    Wait,
 }
 
 macro_rules! drop_reasons {

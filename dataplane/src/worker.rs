@@ -99,6 +99,7 @@ struct Core {
     events: ArrayVec<Event, 64>,
     /// Identification of packets we make.
     ip_id: u16,
+    neighbours_learned: u32,
 }
 
 /// What the first pass found out about a packet.
@@ -167,6 +168,7 @@ impl Worker {
             answers: AnswerLimit::new(settings.icmp_msgs_per_sec, settings.icmp_msgs_burst),
             events: ArrayVec::new(),
             ip_id: 1,
+            neighbours_learned: 0,
         };
         core.use_settings(settings);
         Worker {
@@ -354,6 +356,9 @@ impl Worker {
                 Err(reason) => return core.dropped(reason),
             }
         }
+        if let Some(wait) = core.awaits_hop(id) {
+            return wait;
+        }
         if let Some(c) = core.counters.dest(id) {
             c.in_pkts.add(1);
             c.in_bytes.add(u64::from(flow.l3_len));
@@ -404,6 +409,11 @@ impl Worker {
     /// Events since the last call; the caller passes them on to control.
     pub fn take_events(&mut self) -> ArrayVec<Event, 64> {
         core::mem::take(&mut self.core.events)
+    }
+
+    /// Rises with every neighbour learned: packets that wait may be worth another try.
+    pub fn neighbours_learned(&self) -> u32 {
+        self.core.neighbours_learned
     }
 
     /// The worker's counters.

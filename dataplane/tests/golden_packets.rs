@@ -46,7 +46,7 @@ fn leaving(verdict: Verdict, frame: Vec<u8>) -> Vec<(&'static str, Vec<u8>)> {
             }
             out
         }
-        Verdict::Kernel(_) | Verdict::Drop(_) => Vec::new(),
+        Verdict::Kernel(_) | Verdict::Drop(_) | Verdict::Wait => Vec::new(),
     }
 }
 

@@ -227,7 +227,7 @@ impl<'a> Run<'a> {
         self.left = match verdict {
             Verdict::Transmit(_) => vec![after],
             Verdict::Fragment(_, mtu) => cut(&after, mtu),
-            Verdict::Kernel(_) | Verdict::Drop(_) => Vec::new(),
+            Verdict::Kernel(_) | Verdict::Drop(_) | Verdict::Wait => Vec::new(),
         };
     }
 
@@ -295,6 +295,7 @@ fn describe_verdict(verdict: Verdict) -> String {
         Verdict::Fragment(port, mtu) => format!("fragment port {} mtu {mtu}", port.0),
         Verdict::Kernel(class) => format!("kernel {}", class.name()),
         Verdict::Drop(reason) => format!("drop {}", reason.name()),
+        Verdict::Wait => "wait".to_owned(),
     }
 }
 

@@ -87,6 +87,19 @@ pub enum Capability {
     SysNice = 23,
 }
 
+impl Capability {
+    /// Name as in capabilities(7).
+    pub const fn name(self) -> &'static str {
+        match self {
+            Capability::NetAdmin => "CAP_NET_ADMIN",
+            Capability::NetRaw => "CAP_NET_RAW",
+            Capability::IpcLock => "CAP_IPC_LOCK",
+            Capability::SysAdmin => "CAP_SYS_ADMIN",
+            Capability::SysNice => "CAP_SYS_NICE",
+        }
+    }
+}
+
 impl Host {
     /// The machine we run on.
     pub fn this() -> Host {

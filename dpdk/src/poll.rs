@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dataplane::command::{Envelope, Reply, WorkerEnd};
+use dataplane::counters::WorkerCounters;
 use dataplane::packet::{DropReason, Packet, PortId, PuntClass, Verdict};
 use dataplane::partial;
 use dataplane::time::Instant;
@@ -26,6 +27,12 @@ use crate::ring::{Receiver, Sender};
 
 /// Commands applied in one turn.
 const COMMANDS: usize = 8;
+
+/// Packets that may wait for their next hops.
+const PARKING_SLOTS: usize = 64;
+
+/// How long they may.
+const PARKING_TIME: Duration = Duration::from_secs(1);
 
 /// List steps of the expiry of one turn.
 const EXPIRY_BUDGET: u32 = 64;
@@ -130,6 +137,42 @@ pub struct Loop {
     pub bell: Bell,
     /// The time.
     pub clock: Clock,
+    /// Packets whose next hop is being resolved.
+    pub parking: Parking,
+}
+
+/// Packets that wait for the MAC of their next hop.
+#[derive(Debug)]
+pub struct Parking {
+    waiting: Vec<Waiting>,
+    learned: u32,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    mbuf: Mbuf,
+    lane: usize,
+    since: Instant,
+}
+
+impl Default for Parking {
+    fn default() -> Parking {
+        Parking {
+            waiting: Vec::with_capacity(PARKING_SLOTS),
+            learned: 0,
+        }
+    }
+}
+
+impl Parking {
+    #[cold]
+    fn park(&mut self, counters: &WorkerCounters, lane: usize, since: Instant, mbuf: Mbuf) {
+        if self.waiting.len() < PARKING_SLOTS {
+            self.waiting.push(Waiting { mbuf, lane, since });
+        } else {
+            counters.count_drop(DropReason::NoNeighbour);
+        }
+    }
 }
 
 impl Loop {
@@ -175,6 +218,9 @@ impl Loop {
         for at in 0..self.lanes.len() {
             busy |= self.receive(at, now, probe);
             busy |= self.receive_from_kernel(at, now);
+        }
+        if !self.parking.waiting.is_empty() {
+            self.retry_parked(now);
         }
         self.flush_all();
         for event in self.worker.take_events() {
@@ -226,6 +272,7 @@ impl Loop {
                 Verdict::Fragment(port, mtu) => {
                     cut(&mut self.lanes, counters, &self.pool, port, mtu, &mbuf);
                 }
+                Verdict::Wait => self.parking.park(counters, at, now, mbuf),
             }
         }
         refused.free();
@@ -233,6 +280,61 @@ impl Loop {
             self.bell.ring();
         }
         true
+    }
+
+    /// Processes packets that wait for a next hop again once a neighbour was learned, and gives
+    /// up those that waited too long. As many as the kernel keeps for a neighbour it resolves,
+    /// and for as long: a server that has just been added loses no first packet.
+    #[cold]
+    fn retry_parked(&mut self, now: Instant) {
+        let learned = self.worker.neighbours_learned();
+        let oldest = self
+            .parking
+            .waiting
+            .first()
+            .map_or(now, |waiting| waiting.since);
+        if learned == self.parking.learned && now.since(oldest) < PARKING_TIME {
+            return;
+        }
+        self.parking.learned = learned;
+        let mut again = core::mem::take(&mut self.parking.waiting);
+        for Waiting {
+            mbuf,
+            lane: at,
+            since,
+        } in again.drain(..)
+        {
+            let Some(lane) = self.lanes.get(at) else {
+                continue;
+            };
+            let (port, worker) = (lane.port, &mut self.worker);
+            let mut one = Burst::new();
+            drop(one.push(mbuf));
+            let mut verdict = [Verdict::Wait];
+            one.with_packets(port, |packets| worker.process(now, packets, &mut verdict));
+            let Some(mbuf) = one.pop() else { continue };
+            let counters = &self.end.counters;
+            match verdict[0] {
+                Verdict::Transmit(port) => send_by(&mut self.lanes, counters, port, mbuf),
+                Verdict::Kernel(class) => {
+                    punt(&mut self.lanes, counters, at, class, mbuf);
+                    self.bell.ring();
+                }
+                Verdict::Fragment(port, mtu) => {
+                    cut(&mut self.lanes, counters, &self.pool, port, mtu, &mbuf);
+                }
+                Verdict::Wait if now.since(since) < PARKING_TIME => {
+                    self.parking.park(counters, at, since, mbuf);
+                }
+                Verdict::Wait => counters.count_drop(DropReason::NoNeighbour),
+                Verdict::Drop(_) => {}
+            }
+        }
+        // Only the capacity matters: parking never allocates after set-up.
+        if again.capacity() > self.parking.waiting.capacity() {
+            again.append(&mut self.parking.waiting);
+            self.parking.waiting = again;
+        }
     }
 
     fn receive_from_kernel(&mut self, at: usize, now: Instant) -> bool {
@@ -301,11 +403,12 @@ impl Loop {
             core::hint::spin_loop();
             return;
         }
-        // A hundred short naps, then longer ones.
-        let nap = if empty_turns < spins.saturating_add(100) {
-            nap.min(longest)
-        } else {
-            longest
+        // A hundred short naps, some thousand of middle length, then long ones.
+        let turns = empty_turns - spins;
+        let nap = match turns {
+            0..100 => nap.min(longest),
+            100..5000 => longest / 2,
+            _ => longest,
         };
         std::thread::sleep(nap);
     }
@@ -314,12 +417,7 @@ impl Loop {
 /// Queues an mbuf for a port; a full queue is flushed, and what the port then still does not
 /// take is dropped and counted.
 #[inline(always)]
-fn send_by(
-    lanes: &mut [Lane],
-    counters: &dataplane::counters::WorkerCounters,
-    port: PortId,
-    mbuf: Mbuf,
-) {
+fn send_by(lanes: &mut [Lane], counters: &WorkerCounters, port: PortId, mbuf: Mbuf) {
     let Some(lane) = lanes.get_mut(port.0 as usize) else {
         counters.count_drop(DropReason::PortDown);
         return;
@@ -333,7 +431,7 @@ fn send_by(
 }
 
 #[inline]
-fn flush(lane: &mut Lane, counters: &dataplane::counters::WorkerCounters) {
+fn flush(lane: &mut Lane, counters: &WorkerCounters) {
     if lane.out.is_empty() {
         return;
     }
@@ -352,13 +450,7 @@ fn flush(lane: &mut Lane, counters: &dataplane::counters::WorkerCounters) {
 }
 
 /// Moves an mbuf to the pump's queue of its class.
-fn punt(
-    lanes: &mut [Lane],
-    counters: &dataplane::counters::WorkerCounters,
-    at: usize,
-    class: PuntClass,
-    mbuf: Mbuf,
-) {
+fn punt(lanes: &mut [Lane], counters: &WorkerCounters, at: usize, class: PuntClass, mbuf: Mbuf) {
     let mut one = Burst::new();
     let (Some(lane), Ok(())) = (lanes.get_mut(at), one.push(mbuf)) else {
         return;
@@ -372,7 +464,7 @@ fn punt(
 #[cold]
 fn cut(
     lanes: &mut [Lane],
-    counters: &dataplane::counters::WorkerCounters,
+    counters: &WorkerCounters,
     pool: &Mempool,
     port: PortId,
     mtu: u16,

@@ -133,7 +133,9 @@ int rvs_port_configure(uint16_t port, struct rvs_port_conf *conf, enum rvs_port_
 	*step = RVS_STEP_CONFIGURE;
 	memset(&eth, 0, sizeof(eth));
 	eth.rxmode.mtu = conf->mtu;
-	eth.intr_conf.lsc = (*info.dev_flags & RTE_ETH_DEV_INTR_LSC) != 0;
+	/* The link is polled: with interrupts on, a driver whose interrupt cannot be had
+	 * (82540EM on vfio) reports the state it had at start for ever. */
+	eth.intr_conf.lsc = 0;
 	eth.intr_conf.rmv = (*info.dev_flags & RTE_ETH_DEV_INTR_RMV) != 0;
 	spread = (RTE_ETH_RSS_IP | RTE_ETH_RSS_TCP | RTE_ETH_RSS_UDP | RTE_ETH_RSS_SCTP) &
 		 info.flow_type_rss_offloads;

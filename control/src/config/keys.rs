@@ -225,7 +225,7 @@ static WORKERS: Section = Section {
         key(
             "idle_sleep_us",
             Integer(1, 10_000),
-            Value("250"),
+            Value("400"),
             "longest sleep in microseconds; shortened so that the receive ring cannot overflow",
         ),
         key(

@@ -32,7 +32,7 @@ pub use validate::Host;
 
 /// Frames of the rings that an af_packet port shares with the kernel: how long a worker may nap
 /// follows from it.
-pub const AF_PACKET_FRAMES: u16 = 4096;
+pub const AF_PACKET_FRAMES: u16 = 8192;
 
 /// A validated configuration. Only [`load`] and [`parse`] make one.
 #[derive(Clone, Debug)]

@@ -77,6 +77,6 @@ pub fn lower_ttl(frame: &mut [u8], flow: &Flow) {
 pub fn port_of(verdict: Verdict) -> Option<PortId> {
     match verdict {
         Verdict::Transmit(port) | Verdict::Fragment(port, _) => Some(port),
-        Verdict::Kernel(_) | Verdict::Drop(_) => None,
+        Verdict::Kernel(_) | Verdict::Drop(_) | Verdict::Wait => None,
     }
 }

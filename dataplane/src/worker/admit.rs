@@ -48,6 +48,9 @@ impl Worker {
             }
             Choice::Drop(reason) => return core.dropped(reason),
         };
+        if let Some(wait) = core.awaits_hop(new.dest_id) {
+            return wait;
+        }
         let Some(shard) = self.shards.get_mut(hash.shard as usize) else {
             return core.dropped(DropReason::TableFull);
         };

@@ -31,7 +31,10 @@ impl Worker {
                 Ok(())
             }
             Command::PutLink(id, link) => self.core.router.put_link(id, link),
-            Command::PutNeighbour(id, neighbour) => self.core.router.put_neighbour(id, neighbour),
+            Command::PutNeighbour(id, neighbour) => {
+                self.core.neighbours_learned = self.core.neighbours_learned.wrapping_add(1);
+                self.core.router.put_neighbour(id, neighbour)
+            }
             Command::DeleteNeighbour(id) => {
                 self.core.router.delete_neighbour(id);
                 Ok(())

@@ -7,7 +7,7 @@ use crate::conn::{Entry, Shard, Side};
 use crate::flow::Flow;
 use crate::forward::{link, nat};
 use crate::packet::{DropReason, Packet, PuntClass, Verdict};
-use crate::route::{NeighbourId, Unresolved};
+use crate::route::{LinkId, NeighbourId, Unresolved};
 use crate::service::{DestId, ForwardingMethod};
 use crate::time::Instant;
 use crate::wire::icmp::Answer;
@@ -85,6 +85,7 @@ impl Core {
         let next = match self.client_hop(entry, flow.dst) {
             Ok(next) => Some(next),
             Err(Unresolved::Local) => None,
+            Err(Unresolved::NoNeighbour { link, addr }) => return self.wait_for(link, addr),
             Err(why) => {
                 let source = self.own_source(flow.src);
                 return self.unreachable(now, packet, flow, why, source);
@@ -271,6 +272,26 @@ impl Core {
             Unresolved::NoRoute | Unresolved::Local => {
                 self.answer(now, packet, flow, Answer::HostUnreachable, source)
             }
+        }
+    }
+
+    /// The packet has to wait until the MAC of this next hop is known.
+    #[cold]
+    fn wait_for(&mut self, link: LinkId, addr: Addr) -> Verdict {
+        self.ask(Event::Resolve { link, addr });
+        Verdict::Wait
+    }
+
+    /// `Some` while the next hop of a destination is unknown, before anything was counted.
+    #[inline(always)]
+    pub(super) fn awaits_hop(&mut self, id: DestId) -> Option<Verdict> {
+        let dest = self.dests.get(id.0 as usize)?;
+        if dest.generation == self.router.generation() {
+            return None;
+        }
+        match self.resolve_dest(id) {
+            Err(Unresolved::NoNeighbour { link, addr }) => Some(self.wait_for(link, addr)),
+            _ => None,
         }
     }
 
