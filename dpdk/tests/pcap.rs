@@ -1,38 +1,12 @@
 //! Frames of a capture file come in, and go out into another, unchanged and in order.
 
 mod common;
+#[path = "common/pcap.rs"]
+mod pcap;
 
 use dataplane::packet::PortId;
 use dpdk::mbuf::Burst;
 use dpdk::port::MacFilter;
-
-/// A classic pcap file, Ethernet, microseconds, in this machine's byte order.
-fn pcap(frames: &[Vec<u8>]) -> Vec<u8> {
-    let mut file = Vec::new();
-    for word in [0xa1b2_c3d4_u32, 4 << 16 | 2, 0, 0, 65535, 1] {
-        file.extend(word.to_ne_bytes());
-    }
-    for (i, frame) in frames.iter().enumerate() {
-        let len = frame.len() as u32;
-        for word in [i as u32, 0, len, len] {
-            file.extend(word.to_ne_bytes());
-        }
-        file.extend(frame);
-    }
-    file
-}
-
-/// The frames of such a file.
-fn frames_of(file: &[u8]) -> Vec<Vec<u8>> {
-    let mut frames = Vec::new();
-    let mut at = 24;
-    while at < file.len() {
-        let len = u32::from_ne_bytes(file[at + 8..at + 12].try_into().unwrap()) as usize;
-        frames.push(file[at + 16..at + 16 + len].to_vec());
-        at += 16 + len;
-    }
-    frames
-}
 
 #[test]
 fn a_capture_passes_through() {
@@ -43,7 +17,7 @@ fn a_capture_passes_through() {
         .collect();
     // One that is longer than a buffer: it arrives in segments.
     frames.push(common::frame(100, 4000));
-    std::fs::write(&input, pcap(&frames)).unwrap();
+    std::fs::write(&input, pcap::write(&frames)).unwrap();
 
     let reader = format!("net_pcap0,rx_pcap={}", input.display());
     let writer = format!("net_pcap1,tx_pcap={}", output.display());
@@ -78,7 +52,7 @@ fn a_capture_passes_through() {
     drop((rx, tx));
     // Closing writes what the file still lacks.
     drop((rx_port, tx_port));
-    let out = frames_of(&std::fs::read(&output).unwrap());
+    let out = pcap::read(&std::fs::read(&output).unwrap());
     for frame in &mut frames {
         frame[5] = 0;
     }
