@@ -4,6 +4,7 @@
 //! table: 8 bytes a slot for IPv4. Control builds it anew on every change and workers share it.
 
 use crate::addr::{Addr, Endpoint, Family};
+use crate::conn::hash::digest_v4;
 
 /// Role of an endpoint: it is a virtual service's, and live.
 pub const VIRTUAL: u8 = 1;
@@ -46,7 +47,7 @@ const MIX: u64 = 0x9e37_79b9_7f4a_7c15;
 
 #[inline(always)]
 fn word4(protocol: u8, addr: &Addr, port: u16) -> u64 {
-    u64::from(addr.bits_v4()) << 32 | u64::from(port) << 16 | u64::from(protocol) << 8
+    digest_v4(addr.bits_v4(), port) << 16 | u64::from(protocol) << 8
 }
 
 #[inline(always)]
@@ -105,24 +106,30 @@ impl RoleTable {
         RoleTable { v4, v6 }
     }
 
+    /// Roles of an IPv4 endpoint as [`digest_v4`] makes it, 0 for none.
+    #[inline(always)]
+    pub fn of_v4(&self, protocol: u8, endpoint: u64) -> u8 {
+        let word = endpoint << 16 | u64::from(protocol) << 8;
+        let mut at = spread(word);
+        loop {
+            let Some(&slot) = self.v4.get(at & (self.v4.len() - 1)) else {
+                return 0;
+            };
+            if slot & !0xff == word {
+                return slot as u8;
+            }
+            if slot == 0 {
+                return 0;
+            }
+            at += 1;
+        }
+    }
+
     /// Roles of an endpoint of the given family, 0 for none.
     #[inline(always)]
     pub fn of(&self, is_v4: bool, protocol: u8, addr: &Addr, port: u16) -> u8 {
         if is_v4 {
-            let word = word4(protocol, addr, port);
-            let mut at = spread(word);
-            loop {
-                let Some(&slot) = self.v4.get(at & (self.v4.len() - 1)) else {
-                    return 0;
-                };
-                if slot & !0xff == word {
-                    return slot as u8;
-                }
-                if slot == 0 {
-                    return 0;
-                }
-                at += 1;
-            }
+            return self.of_v4(protocol, digest_v4(addr.bits_v4(), port));
         }
         let octets = addr.octets();
         let mut at = spread6(protocol, addr, port);

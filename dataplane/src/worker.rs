@@ -10,6 +10,7 @@ mod answer;
 mod apply;
 mod icmp;
 mod transmit;
+mod usual;
 
 use core::time::Duration;
 use std::sync::Arc;
@@ -21,6 +22,7 @@ use crate::addr::Endpoint;
 use crate::capture::Capture;
 use crate::command::Event;
 use crate::conn::entry::flag;
+use crate::conn::hash::digest_v4;
 use crate::conn::index::REPLY;
 use crate::conn::{Entry, HashKey, KeyHash, NIL, SHARDS, Shard, Side};
 use crate::counters::WorkerCounters;
@@ -117,6 +119,9 @@ enum Kind {
 
 struct Located {
     kind: Kind,
+    /// A whole TCP segment over IPv4 that is neither tagged nor has options, opens nothing and
+    /// has time to live.
+    is_plain: bool,
     hash: KeyHash,
     slot: u32,
     flow: Flow,
@@ -125,6 +130,7 @@ struct Located {
 impl Located {
     const EMPTY: Located = Located {
         kind: Kind::Drop(DropReason::Truncated),
+        is_plain: false,
         hash: KeyHash { shard: 0, bits: 0 },
         slot: NIL,
         flow: Flow::EMPTY,
@@ -139,6 +145,18 @@ fn ends(flow: &Flow, side: Side) -> (Endpoint, Endpoint) {
     match side {
         Side::Request => (src, dst),
         Side::Reply => (dst, src),
+    }
+}
+
+/// Which end is the client by the roles of both, and whether it may be the other one too.
+/// Replies first, as the kernel's OUT hook runs before IN.
+#[inline(always)]
+fn choose_side(src: u8, dst: u8) -> Option<(Side, bool)> {
+    let is_virtual = dst & VIRTUAL != 0;
+    match (src != 0, is_virtual) {
+        (true, both) => Some((Side::Reply, both)),
+        (false, true) => Some((Side::Request, false)),
+        (false, false) => None,
     }
 }
 
@@ -231,9 +249,13 @@ impl Worker {
                 at.slot = shard.prefetch_entry(at.hash);
             }
         }
+        let ticks = now.ticks();
         for ((packet, at), out) in packets.iter_mut().zip(&*places).zip(out) {
             *out = match at.kind {
-                Kind::Balance { side, both } => self.balance(now, packet, at, side, both),
+                Kind::Balance { side, both } => match self.usual(ticks, packet, at, side) {
+                    Some(verdict) => verdict,
+                    None => self.balance(now, packet, at, side, both),
+                },
                 Kind::IcmpError => self.icmp_error(now, packet, &at.flow),
                 Kind::Kernel(class) => self.core.punt(now, class),
                 Kind::Drop(reason) => self.core.dropped(reason),
@@ -275,7 +297,8 @@ impl Worker {
         self.shards.get(hash.shard as usize)
     }
 
-    #[inline(always)]
+    /// A packet of a connection, or one that may become one.
+    #[inline(never)]
     fn balance(
         &mut self,
         now: Instant,
@@ -442,6 +465,25 @@ impl Core {
     #[inline(always)]
     fn classify(&self, packet: &Packet<'_>, at: &mut Located) {
         let frame = packet.frame();
+        let own = self.macs.get(packet.port.0 as usize).and_then(|macs| macs.first());
+        let flow = &mut at.flow;
+        if own.is_some_and(|own| frame.first_chunk() == Some(&own.0))
+            && flow.read_plain(frame, packet.vlan_tci, packet.wire_len)
+            && let Some((side, both, hash)) = self.find_side_v4(flow)
+        {
+            at.is_plain = flow.tcp_flags & tcp::SYN == 0 && flow.ttl > 1;
+            at.hash = hash;
+            at.kind = Kind::Balance { side, both };
+            return;
+        }
+        self.classify_any(packet, at);
+    }
+
+    /// First pass for all other frames.
+    #[inline(never)]
+    fn classify_any(&self, packet: &Packet<'_>, at: &mut Located) {
+        at.is_plain = false;
+        let frame = packet.frame();
         let Some(dst) = frame.first_chunk::<6>() else {
             at.kind = Kind::Drop(DropReason::Truncated);
             return;
@@ -459,17 +501,13 @@ impl Core {
             at.kind = self.classify_rest(packet, flow, shape);
             return;
         }
-        if flow.has_ports() && !is_group {
-            let src = self.roles.of(flow.is_v4, flow.protocol, &flow.src, flow.src_port);
-            let dst = self.roles.of(flow.is_v4, flow.protocol, &flow.dst, flow.dst_port);
-            if src | dst & VIRTUAL != 0 {
-                // Replies first, as the kernel's OUT hook runs before IN.
-                let side = if src != 0 { Side::Reply } else { Side::Request };
-                let both = src != 0 && dst & VIRTUAL != 0;
-                at.hash = self.hash(flow, side);
-                at.kind = Kind::Balance { side, both };
-                return;
-            }
+        if flow.has_ports()
+            && !is_group
+            && let Some((side, both, hash)) = self.find_side(flow)
+        {
+            at.hash = hash;
+            at.kind = Kind::Balance { side, both };
+            return;
         }
         at.kind = if flow.is_icmp() && !is_group {
             Kind::IcmpError
@@ -478,19 +516,34 @@ impl Core {
         };
     }
 
-    /// Hash of a flow, seen from one side.
+    /// Which end of a flow is the client, whether it may be the other one too, and the hash.
+    /// `None`: neither end is known.
+    fn find_side(&self, flow: &Flow) -> Option<(Side, bool, KeyHash)> {
+        if flow.is_v4 { self.find_side_v4(flow) } else { self.find_side_v6(flow) }
+    }
+
     #[inline(always)]
-    fn hash(&self, flow: &Flow, side: Side) -> KeyHash {
-        if flow.is_v4 {
-            let src = (flow.src.bits_v4(), flow.src_port);
-            let dst = (flow.dst.bits_v4(), flow.dst_port);
-            return match side {
-                Side::Request => self.key.hash_v4(flow.protocol, src, dst),
-                Side::Reply => self.key.hash_v4(flow.protocol, dst, src),
-            };
-        }
+    fn find_side_v4(&self, flow: &Flow) -> Option<(Side, bool, KeyHash)> {
+        let protocol = flow.protocol;
+        let src = digest_v4(flow.src.bits_v4(), flow.src_port);
+        let dst = digest_v4(flow.dst.bits_v4(), flow.dst_port);
+        let (side, both) =
+            choose_side(self.roles.of_v4(protocol, src), self.roles.of_v4(protocol, dst))?;
+        let hash = match side {
+            Side::Request => self.key.hash_v4(protocol, src, dst),
+            Side::Reply => self.key.hash_v4(protocol, dst, src),
+        };
+        Some((side, both, hash))
+    }
+
+    /// The endpoints of IPv6 are no words.
+    fn find_side_v6(&self, flow: &Flow) -> Option<(Side, bool, KeyHash)> {
+        let role = |addr, port| self.roles.of(false, flow.protocol, addr, port);
+        let (side, both) =
+            choose_side(role(&flow.src, flow.src_port), role(&flow.dst, flow.dst_port))?;
         let (c, o) = ends(flow, side);
-        self.key.hash(flow.protocol, &c.addr, c.port, &o.addr, o.port)
+        let hash = self.key.hash(flow.protocol, &c.addr, c.port, &o.addr, o.port);
+        Some((side, both, hash))
     }
 
     /// The first pass for what is not a whole IP packet.

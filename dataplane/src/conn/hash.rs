@@ -40,6 +40,12 @@ fn fold(a: u64, b: u64) -> u64 {
     product as u64 ^ (product >> 64) as u64
 }
 
+/// An IPv4 endpoint in 48 bits; address and port in host order.
+#[inline(always)]
+pub fn digest_v4(addr: u32, port: u16) -> u64 {
+    u64::from(addr) << 16 | u64::from(port)
+}
+
 impl HashKey {
     /// Hashes (client, other, protocol). Ports in host order.
     #[inline(always)]
@@ -54,11 +60,10 @@ impl HashKey {
         self.mix(protocol, self.digest(client, client_port), self.digest(other, other_port))
     }
 
-    /// As [`HashKey::hash`], for IPv4 addresses and ports in host order.
+    /// As [`HashKey::hash`], for IPv4 endpoints as [`digest_v4`] makes them.
     #[inline(always)]
-    pub fn hash_v4(&self, protocol: u8, client: (u32, u16), other: (u32, u16)) -> KeyHash {
-        let digest = |(addr, port): (u32, u16)| u64::from(addr) << 16 | u64::from(port);
-        self.mix(protocol, digest(client), digest(other))
+    pub fn hash_v4(&self, protocol: u8, client: u64, other: u64) -> KeyHash {
+        self.mix(protocol, client, other)
     }
 
     #[inline(always)]
@@ -77,7 +82,7 @@ impl HashKey {
             bytes[8], bytes[9], bytes[10], bytes[11], bytes[12], bytes[13], bytes[14], bytes[15],
         ]);
         if addr.family() == Family::V4 {
-            return (low & 0xffff_ffff) << 16 | u64::from(port);
+            return digest_v4(low as u32, port);
         }
         let high = u64::from_be_bytes([
             bytes[0], bytes[1], bytes[2], bytes[3], bytes[4], bytes[5], bytes[6], bytes[7],
@@ -106,7 +111,8 @@ mod tests {
     #[test]
     fn the_short_way_for_ipv4_is_the_same() {
         let (client, vip) = (Addr::v4([203, 0, 113, 7]), Addr::v4([10, 0, 0, 1]));
-        let short = KEY.hash_v4(6, (client.bits_v4(), 40000), (vip.bits_v4(), 80));
+let (from, to) = (digest_v4(client.bits_v4(), 40000), digest_v4(vip.bits_v4(), 80));
+        let short = KEY.hash_v4(6, from, to);
         assert_eq!(KEY.hash(6, &client, 40000, &vip, 80), short);
     }
 

@@ -53,6 +53,16 @@ pub fn ethertype(flow: &Flow) -> u16 {
     }
 }
 
+/// [`lower_ttl`] of an IPv4 header.
+#[inline(always)]
+pub fn lower_ttl_v4(h: &mut [u8; 20]) {
+    h[8] = h[8].wrapping_sub(1);
+    // The word of TTL and protocol went down by 0x0100, so the checksum goes up by it.
+    let sum = u32::from(u16::from_be_bytes([h[10], h[11]])) + 0x0100;
+    let sum = (sum & 0xffff) + (sum >> 16);
+    h[10..12].copy_from_slice(&(sum as u16).to_be_bytes());
+}
+
 /// Lowers TTL or hop limit by one and keeps the IPv4 header checksum right (RFC 1624). The
 /// caller has seen that it is above 1.
 #[inline]
@@ -62,11 +72,7 @@ pub fn lower_ttl(frame: &mut [u8], flow: &Flow) {
     };
     if flow.is_v4 {
         if let Some(h) = ip.first_chunk_mut::<20>() {
-            h[8] = h[8].wrapping_sub(1);
-            // The word of TTL and protocol went down by 0x0100, so the checksum goes up by it.
-            let sum = u32::from(u16::from_be_bytes([h[10], h[11]])) + 0x0100;
-            let sum = (sum & 0xffff) + (sum >> 16);
-            h[10..12].copy_from_slice(&(sum as u16).to_be_bytes());
+            lower_ttl_v4(h);
         }
     } else if let Some(h) = ip.first_chunk_mut::<40>() {
         h[7] = h[7].wrapping_sub(1);

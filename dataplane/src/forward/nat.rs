@@ -25,16 +25,18 @@ pub fn deltas(virtual_: &Endpoint, dest: &Endpoint) -> (u16, u16) {
 #[must_use]
 pub fn rewrite(frame: &mut [u8], flow: &Flow, entry: &Entry, side: Side) -> bool {
     if flow.is_v4 && flow.protocol == 6 && !flow.has_options && flow.l4_len >= 20 {
-        return rewrite_tcp_v4(frame, flow, entry, side);
+        let headers = frame.get_mut(flow.l3 as usize..).and_then(|ip| ip.first_chunk_mut());
+        return headers.is_some_and(|headers| {
+            rewrite_tcp_v4(headers, entry, side);
+            true
+        });
     }
     rewrite_any(frame, flow, entry, side)
 }
 
-/// By far the most packets: one header of known shape.
+/// [`rewrite`] for TCP over IPv4 without options: both headers, of known shape.
 #[inline(always)]
-fn rewrite_tcp_v4(frame: &mut [u8], flow: &Flow, entry: &Entry, side: Side) -> bool {
-    let headers = frame.get_mut(flow.l3 as usize..).and_then(|ip| ip.first_chunk_mut::<40>());
-    let Some(h) = headers else { return false };
+pub fn rewrite_tcp_v4(h: &mut [u8; 40], entry: &Entry, side: Side) {
     let (delta_l3, delta_l4) = match side {
         Side::Request => {
             h[16..20].copy_from_slice(&entry.dest_v4());
@@ -51,7 +53,6 @@ fn rewrite_tcp_v4(frame: &mut [u8], flow: &Flow, entry: &Entry, side: Side) -> b
     h[10..12].copy_from_slice(&sum.to_be_bytes());
     let sum = checksum::apply(u16::from_be_bytes([h[36], h[37]]), delta_l4);
     h[36..38].copy_from_slice(&sum.to_be_bytes());
-    true
 }
 
 #[inline(never)]

@@ -74,7 +74,12 @@ impl Rig {
         let bytes = vec![0u8; layout.bytes() + 64].leak();
         let skip = bytes.as_ptr().align_offset(64);
         let memory = &mut bytes[skip..skip + layout.bytes()];
-        let key = HashKey([1, 2, 3, 4]);
+        let key = HashKey([
+            0x9e37_79b9_7f4a_7c15,
+            0xd1b5_4a32_d192_ed03,
+            0xaef1_7502_108e_f2d9,
+            7919,
+        ]);
         let now = Instant::from_secs(100);
         let shards = create(memory, layout, key, [7; 16], now.ticks()).unwrap();
         let counters = Arc::new(WorkerCounters::new(64));
