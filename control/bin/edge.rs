@@ -151,8 +151,23 @@ pub fn start(
     let pump = thread::Builder::new()
         .name("rvs-pump".to_owned())
         .spawn(move || {
-            let _registered = dpdk::eal::register_thread().map_err(io::Error::other)?;
-            pump.run()
+            let stop = Arc::clone(&pump.stop);
+            let ended = dpdk::eal::register_thread()
+                .map_err(io::Error::other)
+                .and_then(|_registered| pump.run());
+            if !stop.load(Ordering::Acquire) {
+                // Without the pump there is no ARP, no BGP, no check: better no daemon at all.
+                let why = ended
+                    .as_ref()
+                    .err()
+                    .map_or_else(String::new, ToString::to_string);
+                tracing::error!(event = "pump", "the pump thread ended ({why}); rvsd ends");
+                let _ = rustix::process::kill_process(
+                    rustix::process::getpid(),
+                    rustix::process::Signal::TERM,
+                );
+            }
+            ended
         })
         .context("pump thread")?;
     Ok(Edge {
@@ -408,7 +423,8 @@ fn start_port(
         punt: vec![receivers],
         to_wire,
         counters,
-        carrier: false,
+        carrier,
+        lost: false,
     };
     Ok((handle, info.mac, lane, twin))
 }

@@ -643,21 +643,17 @@ impl Model {
         RoleTable::build(&self.role_entries().collect::<Vec<_>>())
     }
 
-    /// Which endpoints are ours and which are real servers whose replies come back through us,
-    /// deleted ones that may still have connections included. A virtual endpoint counts only
-    /// while this host holds its address. A pair may occur twice.
+    /// Which endpoints are ours and which are real servers, whatever their method is now: their
+    /// connections keep the one they were made with. Deleted ones that may still have
+    /// connections are included. A virtual endpoint counts only while this host holds its
+    /// address. A pair may occur twice.
     fn role_entries(&self) -> impl Iterator<Item = RoleEntry> + '_ {
         let services = self.services.values().flat_map(|service| {
-            let reals = service
-                .servers
-                .iter()
-                .filter(|s| s.spec.method == Method::Masq)
-                .map(|s| real(service.key, s.key));
+            let reals = service.servers.iter().map(|s| real(service.key, s.key));
             self.vip(service.key).into_iter().chain(reals)
         });
-        let trash = self.trash.iter().flat_map(|(service, server, trashed)| {
-            let real = trashed.was_nat.then(|| real(service, server));
-            self.vip(service).into_iter().chain(real)
+        let trash = self.trash.iter().flat_map(|(service, server, _)| {
+            self.vip(service).into_iter().chain([real(service, server)])
         });
         services.chain(trash)
     }
@@ -811,7 +807,6 @@ fn trashed(service: ServiceId, server: Server, counters: Counters<'_>) -> Trashe
         id: server.id,
         service,
         server: server.key,
-        was_nat: server.spec.method == Method::Masq,
         counted: raw - server.base,
         estimator: server.estimator,
     }

@@ -28,8 +28,6 @@ pub struct Trashed {
     pub service: ServiceId,
     /// Its address and port.
     pub server: ServerKey,
-    /// Replies of its connections come back through us.
-    pub was_nat: bool,
     /// What it had counted.
     pub counted: Counts,
     /// Its snapshot and rates.

@@ -4,7 +4,7 @@
 //! checked once per header. Verified: Ethernet type, IP version and lengths, IPv4 header checksum.
 //! Not verified: transport checksums (IPVS passes them on as they came).
 
-use crate::addr::Addr;
+use crate::addr::{Addr, Family};
 use crate::packet::DropReason;
 use crate::wire::{checksum, ethernet, icmp, ipv4, ipv6};
 
@@ -330,9 +330,14 @@ impl Flow {
         let mut dst = [0; 16];
         src.copy_from_slice(&h[8..24]);
         dst.copy_from_slice(&h[24..40]);
+        let (src, dst) = (Addr::v6(src), Addr::v6(dst));
+        // A mapped address on the wire would pass for the IPv4 address in it (`ipv6_rcv`).
+        if src.family() == Family::V4 || dst.family() == Family::V4 {
+            return Shape::Bad(DropReason::BadHeader);
+        }
         *self = Flow {
-            src: Addr::v6(src),
-            dst: Addr::v6(dst),
+            src,
+            dst,
             src_port: 0,
             dst_port: 0,
             l3: l3 as u16,

@@ -33,9 +33,14 @@ struct Slot6 {
 /// The table. Slots with roles 0 are empty.
 #[derive(Debug)]
 pub struct RoleTable {
+    /// Bit `port % 4096` is set if any endpoint has such a port: mostly all that a client's end
+    /// is asked.
+    ports: [u64; PORT_WORDS],
     v4: Box<[u64]>,
     v6: Box<[Slot6]>,
 }
+
+const PORT_WORDS: usize = 64;
 
 impl Default for RoleTable {
     fn default() -> RoleTable {
@@ -78,8 +83,10 @@ impl RoleTable {
         };
         let mut v4 = vec![0u64; of(Family::V4)].into_boxed_slice();
         let mut v6 = vec![Slot6::default(); of(Family::V6)].into_boxed_slice();
+        let mut ports = [0; PORT_WORDS];
         for e in entries.iter().filter(|e| e.roles != 0) {
             let Endpoint { addr, port } = e.endpoint;
+            ports[usize::from(port >> 6) % PORT_WORDS] |= 1 << (port & 63);
             if addr.family() == Family::V4 {
                 let word = word4(e.protocol, &addr, port);
                 let mut at = spread(word) & (v4.len() - 1);
@@ -103,7 +110,7 @@ impl RoleTable {
                 };
             }
         }
-        RoleTable { v4, v6 }
+        RoleTable { ports, v4, v6 }
     }
 
     /// Roles of an IPv4 endpoint as [`digest_v4`] makes it, 0 for none.
@@ -128,6 +135,9 @@ impl RoleTable {
     /// Roles of an endpoint of the given family, 0 for none.
     #[inline(always)]
     pub fn of(&self, is_v4: bool, protocol: u8, addr: &Addr, port: u16) -> u8 {
+        if self.ports[usize::from(port >> 6) % PORT_WORDS] >> (port & 63) & 1 == 0 {
+            return 0;
+        }
         if is_v4 {
             return self.of_v4(protocol, digest_v4(addr.bits_v4(), port));
         }

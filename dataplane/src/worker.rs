@@ -17,8 +17,8 @@ use std::sync::Arc;
 
 use arrayvec::ArrayVec;
 
-use crate::addr::Mac;
 use crate::addr::Endpoint;
+use crate::addr::Mac;
 use crate::capture::Capture;
 use crate::command::Event;
 use crate::conn::entry::flag;
@@ -60,7 +60,12 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Limits {
-        Limits { services: 4096, dests: 65536, neighbours: 65536, ports: 64 }
+        Limits {
+            services: 4096,
+            dests: 65536,
+            neighbours: 65536,
+            ports: 64,
+        }
     }
 }
 
@@ -210,19 +215,16 @@ impl Worker {
 
     /// As [`Worker::process`], with copies of what came in and of what goes out.
     #[cold]
-    fn process_captured(
-        &mut self,
-        now: Instant,
-        packets: &mut [Packet<'_>],
-        out: &mut [Verdict],
-    ) {
+    fn process_captured(&mut self, now: Instant, packets: &mut [Packet<'_>], out: &mut [Verdict]) {
         if let Some(capture) = &mut self.capture {
             for (slot, packet) in packets.iter().take(BURST).enumerate() {
                 capture.received(now, slot, packet);
             }
         }
         self.walk(now, packets, out);
-        let Some(capture) = &mut self.capture else { return };
+        let Some(capture) = &mut self.capture else {
+            return;
+        };
         for (slot, (packet, verdict)) in packets.iter().zip(out).take(BURST).enumerate() {
             capture.decided(slot, *verdict);
             if let Verdict::Transmit(port) | Verdict::Fragment(port, _) = *verdict {
@@ -278,14 +280,26 @@ impl Worker {
             return;
         };
         if !flow.has_ports()
-            || self.core.roles.of(flow.is_v4, flow.protocol, &flow.src, flow.src_port) & REAL == 0
+            || self
+                .core
+                .roles
+                .of(flow.is_v4, flow.protocol, &flow.src, flow.src_port)
+                & REAL
+                == 0
         {
             return;
         }
         let (client, other) = ends(&flow, Side::Reply);
-        let hash =
-            self.core.key.hash(flow.protocol, &client.addr, client.port, &other.addr, other.port);
-        let Some(shard) = self.shards.get_mut(hash.shard as usize) else { return };
+        let hash = self.core.key.hash(
+            flow.protocol,
+            &client.addr,
+            client.port,
+            &other.addr,
+            other.port,
+        );
+        let Some(shard) = self.shards.get_mut(hash.shard as usize) else {
+            return;
+        };
         let Some(i) = shard.lookup(hash, Side::Reply, flow.protocol, &client, &other) else {
             return;
         };
@@ -339,8 +353,13 @@ impl Worker {
             return self.core.unknown_reply(now, packet, flow);
         }
         let (client, other) = ends(flow, Side::Request);
-        let hash =
-            self.core.key.hash(flow.protocol, &client.addr, client.port, &other.addr, other.port);
+        let hash = self.core.key.hash(
+            flow.protocol,
+            &client.addr,
+            client.port,
+            &other.addr,
+            other.port,
+        );
         if both
             && let Some(shard) = self.shards.get(hash.shard as usize)
             && let Some(i) = shard.lookup(hash, Side::Request, flow.protocol, &client, &other)
@@ -369,7 +388,12 @@ impl Worker {
         };
         let id = entry.dest_id();
         let is_syn = flow.protocol == 6 && flow.tcp_flags & tcp::SYN != 0;
-        if is_syn || !core.dests.get(id.0 as usize).is_some_and(|dest| dest.available) {
+        if is_syn
+            || !core
+                .dests
+                .get(id.0 as usize)
+                .is_some_and(|dest| dest.available)
+        {
             match core.starts_anew(entry, id, is_syn) {
                 Ok(false) => {}
                 Ok(true) => {
@@ -413,17 +437,17 @@ impl Worker {
         let round = SHARD_PAUSE.as_nanos() as u64 * SHARDS as u64;
         self.expiry_due = self.expiry_due.max(Instant(now.0.saturating_sub(round)));
         for _ in 0..8 {
-            let Some(shard) = self.shards.get_mut(self.expiry_at) else { return };
+            let Some(shard) = self.shards.get_mut(self.expiry_at) else {
+                return;
+            };
             while let Some(i) = shard.next_due(ticks, &mut budget) {
                 self.core.counters.expired.add(1);
                 self.core.end(shard, i);
             }
-            if budget == 0 {
-                return;
-            }
+            // Also when the budget is used up: no shard may keep the others waiting.
             self.expiry_at = (self.expiry_at + 1) % SHARDS;
             self.expiry_due = self.expiry_due + SHARD_PAUSE;
-            if now < self.expiry_due {
+            if budget == 0 || now < self.expiry_due {
                 return;
             }
         }
@@ -465,7 +489,10 @@ impl Core {
     #[inline(always)]
     fn classify(&self, packet: &Packet<'_>, at: &mut Located) {
         let frame = packet.frame();
-        let own = self.macs.get(packet.port.0 as usize).and_then(|macs| macs.first());
+        let own = self
+            .macs
+            .get(packet.port.0 as usize)
+            .and_then(|macs| macs.first());
         let flow = &mut at.flow;
         if own.is_some_and(|own| frame.first_chunk() == Some(&own.0))
             && flow.read_plain(frame, packet.vlan_tci, packet.wire_len)
@@ -519,7 +546,11 @@ impl Core {
     /// Which end of a flow is the client, whether it may be the other one too, and the hash.
     /// `None`: neither end is known.
     fn find_side(&self, flow: &Flow) -> Option<(Side, bool, KeyHash)> {
-        if flow.is_v4 { self.find_side_v4(flow) } else { self.find_side_v6(flow) }
+        if flow.is_v4 {
+            self.find_side_v4(flow)
+        } else {
+            self.find_side_v6(flow)
+        }
     }
 
     #[inline(always)]
@@ -527,8 +558,10 @@ impl Core {
         let protocol = flow.protocol;
         let src = digest_v4(flow.src.bits_v4(), flow.src_port);
         let dst = digest_v4(flow.dst.bits_v4(), flow.dst_port);
-        let (side, both) =
-            choose_side(self.roles.of_v4(protocol, src), self.roles.of_v4(protocol, dst))?;
+        let (side, both) = choose_side(
+            self.roles.of_v4(protocol, src),
+            self.roles.of_v4(protocol, dst),
+        )?;
         let hash = match side {
             Side::Request => self.key.hash_v4(protocol, src, dst),
             Side::Reply => self.key.hash_v4(protocol, dst, src),
@@ -539,10 +572,14 @@ impl Core {
     /// The endpoints of IPv6 are no words.
     fn find_side_v6(&self, flow: &Flow) -> Option<(Side, bool, KeyHash)> {
         let role = |addr, port| self.roles.of(false, flow.protocol, addr, port);
-        let (side, both) =
-            choose_side(role(&flow.src, flow.src_port), role(&flow.dst, flow.dst_port))?;
+        let (side, both) = choose_side(
+            role(&flow.src, flow.src_port),
+            role(&flow.dst, flow.dst_port),
+        )?;
         let (c, o) = ends(flow, side);
-        let hash = self.key.hash(flow.protocol, &c.addr, c.port, &o.addr, o.port);
+        let hash = self
+            .key
+            .hash(flow.protocol, &c.addr, c.port, &o.addr, o.port);
         Some((side, both, hash))
     }
 
@@ -558,8 +595,12 @@ impl Core {
                 // to a virtual service must not reach it.
                 let first = flow.has_ports() && (flow.src_port | flow.dst_port) != 0;
                 let ours = first
-                    && (self.roles.of(flow.is_v4, flow.protocol, &flow.dst, flow.dst_port)
-                        | self.roles.of(flow.is_v4, flow.protocol, &flow.src, flow.src_port))
+                    && (self
+                        .roles
+                        .of(flow.is_v4, flow.protocol, &flow.dst, flow.dst_port)
+                        | self
+                            .roles
+                            .of(flow.is_v4, flow.protocol, &flow.src, flow.src_port))
                         != 0;
                 if ours {
                     Kind::Drop(DropReason::Fragment)
@@ -571,7 +612,10 @@ impl Core {
     }
 
     fn class_of(&self, flow: &Flow, frame: &[u8], is_group: bool) -> PuntClass {
-        let icmp = flow.is_icmp().then(|| frame.get(flow.l4 as usize).copied()).flatten();
+        let icmp = flow
+            .is_icmp()
+            .then(|| frame.get(flow.l4 as usize).copied())
+            .flatten();
         punt::class_of(flow, icmp, || {
             is_group || matches!(self.router.lookup(flow.dst, 0), Lookup::Local)
         })
@@ -612,7 +656,11 @@ impl Core {
             // Cut before the flags: the kernel forwards it and leaves the state alone.
             entry.state
         } else {
-            tcp::advance(tcp::State::from_number(entry.state), direction, flow.tcp_flags) as u8
+            tcp::advance(
+                tcp::State::from_number(entry.state),
+                direction,
+                flow.tcp_flags,
+            ) as u8
         };
         let timeout = self.timeouts[usize::from(is_udp)][state as usize & 15];
         let deadline = now.plus(timeout);
@@ -626,14 +674,17 @@ impl Core {
         let is_linked_so = half_open == (entry.flags & flag::HALF_OPEN != 0);
         // A later deadline is noticed when the old slot fires; an earlier one cannot wait.
         let moved_closer = !deadline.reached(Ticks(entry.armed));
-        (!is_linked_so || moved_closer).then_some(half_open)
+        // The half-open list is in order of deadlines, so whoever got a new one goes to its end.
+        (half_open || !is_linked_so || moved_closer).then_some(half_open)
     }
 
     /// Enters a state: active and inactive connections are counted on changes only.
     #[inline(never)]
     fn change_state(&self, entry: &mut Entry, state: u8) {
         entry.state = state;
-        let Some(protocol) = Protocol::from_number(entry.protocol()) else { return };
+        let Some(protocol) = Protocol::from_number(entry.protocol()) else {
+            return;
+        };
         let active = proto::is_active(protocol, state);
         let was_active = entry.flags & flag::INACTIVE == 0;
         if active == was_active {
@@ -642,7 +693,8 @@ impl Core {
         entry.flags ^= flag::INACTIVE;
         if let Some(c) = self.counters.dest(entry.dest_id()) {
             let n = c.active.get();
-            c.active.set(if active { n + 1 } else { n.saturating_sub(1) });
+            c.active
+                .set(if active { n + 1 } else { n.saturating_sub(1) });
         }
     }
 
@@ -655,7 +707,9 @@ impl Core {
         let active = entry.flags & flag::INACTIVE == 0;
         dests::unbind(&self.dests, &self.counters, entry.dest_id(), active);
         shard.remove(i);
-        self.counters.connections.set(self.counters.connections.get().saturating_sub(1));
+        self.counters
+            .connections
+            .set(self.counters.connections.get().saturating_sub(1));
     }
 
     /// Whether a packet of a connection gets a new one: it opens one, or the real server is gone.
@@ -698,7 +752,8 @@ impl Core {
             // A tenth of a second's worth may come at once.
             *bucket = Bucket::new(rate, (rate / 10).max(64));
         }
-        self.answers.set(settings.icmp_msgs_per_sec, settings.icmp_msgs_burst);
+        self.answers
+            .set(settings.icmp_msgs_per_sec, settings.icmp_msgs_burst);
     }
 
     fn service_of(&mut self, key: &ServiceKey) -> Option<&mut Running> {

@@ -213,3 +213,29 @@ fn sizes_are_within_their_limits() {
     assert!(each <= 144.0, "{each} bytes a connection");
     assert!(layout.capacity() >= 1_000_000);
 }
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    /// Whatever the timeout (up to the 31 days of `--set`) and wherever the wheel stands, a
+    /// connection expires within a slot of its deadline, and a bounded number of steps finds it.
+    #[test]
+    fn expires_on_time(start in any::<u32>(), timeout in 1u32..2_678_400, late in 0u32..400) {
+        let layout = Layout::for_connections(128);
+        let mut shards = create(memory(layout), layout, KEY, BOOT, Ticks(start)).unwrap();
+        let c = connection(1, false, ForwardingMethod::Masquerade);
+        let shard = &mut shards[shard_of(&c)];
+        let i = shard.insert(&c).unwrap();
+        // The wheel may stand anywhere within a slot or some slots later.
+        let now = Ticks(start).plus(late);
+        prop_assert_eq!(shard.next_due(now, &mut 1000), None);
+        let deadline = now.plus(timeout * 128);
+        shard.entry_mut(i).unwrap().deadline = deadline.0;
+        shard.rearm(i, false);
+        let mut budget = 1_000_000;
+        prop_assert_eq!(shard.next_due(deadline.plus(u32::MAX - 40), &mut budget), None);
+        prop_assert!(budget > 0, "stuck in a list");
+        let mut budget = 1_000_000;
+        prop_assert_eq!(shard.next_due(deadline.plus(65), &mut budget), Some(i));
+    }
+}

@@ -28,6 +28,9 @@ use crate::ring::{Receiver, Sender};
 /// Commands applied in one turn.
 const COMMANDS: usize = 8;
 
+/// Longest fragment: more than any MTU of an Ethernet port with its header.
+const LONGEST_PIECE: usize = 16384;
+
 /// Packets that may wait for their next hops.
 const PARKING_SLOTS: usize = 64;
 
@@ -497,7 +500,7 @@ fn cut(
     } else {
         14
     };
-    let mut piece = [0u8; 2048];
+    let mut piece = [0u8; LONGEST_PIECE];
     let Some(mut pieces) = Fragments::new(frame, l3, mtu) else {
         counters.count_drop(DropReason::FragmentFailed);
         return;

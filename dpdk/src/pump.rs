@@ -79,6 +79,8 @@ pub struct Twin {
     pub counters: Arc<PortCounters>,
     /// Last carrier set.
     pub carrier: bool,
+    /// The device was taken away: nothing is read from it any more.
+    pub lost: bool,
 }
 
 /// The pump thread's state.
@@ -122,6 +124,10 @@ impl Pump {
             let read = self.twins.iter_mut().fold(false, |any, twin| {
                 twin.read_some(&self.pool, &mut frame) | any
             });
+            for twin in self.twins.iter().filter(|twin| twin.lost) {
+                // Its descriptor would report an error for ever. Gone already: done before.
+                let _ = epoll::delete(&poller, twin.tap.as_fd());
+            }
             if !wrote && !read {
                 let left = next_housekeeping.saturating_duration_since(Instant::now());
                 self.wait(&poller, &mut events, left)?;
@@ -194,10 +200,25 @@ impl Twin {
     /// Reads what the kernel sends and queues it for the wire.
     fn read_some(&mut self, pool: &Mempool, frame: &mut [u8]) -> bool {
         let mut burst = Burst::new();
+        if self.lost {
+            return false;
+        }
         for _ in 0..READ_BATCH {
             let len = match self.tap.read(frame) {
                 Ok(len) if len > 0 => len,
-                _ => break,
+                Ok(_) => break,
+                // EIO: the device is down.
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
+                Err(e) if e.raw_os_error() == Some(libc::EIO) => break,
+                Err(cause) => {
+                    self.lost = true;
+                    tracing::error!(
+                        event = "twin",
+                        "kernel twin {} is gone ({cause}); restart rvsd to make it again",
+                        self.tap.name()
+                    );
+                    break;
+                }
             };
             self.counters.twin_rx.add(1);
             let copy = pool

@@ -273,17 +273,26 @@ impl Entry {
 
     /// Client endpoint.
     pub fn client(&self) -> Endpoint {
-        Endpoint::new(self.address(flag::CLIENT_V6, self.caddr, &self.caddr6), self.cport)
+        Endpoint::new(
+            self.address(flag::CLIENT_V6, self.caddr, &self.caddr6),
+            self.cport,
+        )
     }
 
     /// Virtual endpoint.
     pub fn virtual_(&self) -> Endpoint {
-        Endpoint::new(self.address(flag::CLIENT_V6, self.vaddr, &self.vaddr6), self.vport)
+        Endpoint::new(
+            self.address(flag::CLIENT_V6, self.vaddr, &self.vaddr6),
+            self.vport,
+        )
     }
 
     /// Real endpoint.
     pub fn dest(&self) -> Endpoint {
-        Endpoint::new(self.address(flag::DEST_V6, self.daddr, &self.daddr6), self.dport)
+        Endpoint::new(
+            self.address(flag::DEST_V6, self.daddr, &self.daddr6),
+            self.dport,
+        )
     }
 
     /// IPv4 address of the real server as on the wire.
@@ -312,7 +321,11 @@ impl Entry {
 
     #[inline(always)]
     fn address(&self, v6: u16, v4: u32, long: &[u8; 16]) -> Addr {
-        if self.flags & v6 == 0 { Addr::v4(v4.to_ne_bytes()) } else { Addr::v6(*long) }
+        if self.flags & v6 == 0 {
+            Addr::v4(v4.to_ne_bytes())
+        } else {
+            Addr::v6(*long)
+        }
     }
 
     /// IP protocol number.

@@ -57,7 +57,11 @@ impl HashKey {
         other: &Addr,
         other_port: u16,
     ) -> KeyHash {
-        self.mix(protocol, self.digest(client, client_port), self.digest(other, other_port))
+        self.mix(
+            protocol,
+            self.digest(client, client_port),
+            self.digest(other, other_port),
+        )
     }
 
     /// As [`HashKey::hash`], for IPv4 endpoints as [`digest_v4`] makes them.
@@ -71,7 +75,10 @@ impl HashKey {
         let k = &self.0;
         let by_client = fold(client ^ k[0], k[1]);
         let bits = fold(by_client ^ other ^ u64::from(protocol) << 48, k[2]);
-        KeyHash { shard: (by_client >> 57) as u8, bits }
+        KeyHash {
+            shard: (by_client >> 57) as u8,
+            bits,
+        }
     }
 
     /// 64 bits of an endpoint: exact for IPv4, keyed for IPv6.
@@ -95,8 +102,12 @@ impl HashKey {
 mod tests {
     use super::*;
 
-    const KEY: HashKey =
-        HashKey([0x9e37_79b9_7f4a_7c15, 0xd1b5_4a32_d192_ed03, 0xaef1_7502_108e_f2d9, 7919]);
+    const KEY: HashKey = HashKey([
+        0x9e37_79b9_7f4a_7c15,
+        0xd1b5_4a32_d192_ed03,
+        0xaef1_7502_108e_f2d9,
+        7919,
+    ]);
 
     #[test]
     fn the_shard_depends_on_the_client_alone() {
@@ -111,7 +122,10 @@ mod tests {
     #[test]
     fn the_short_way_for_ipv4_is_the_same() {
         let (client, vip) = (Addr::v4([203, 0, 113, 7]), Addr::v4([10, 0, 0, 1]));
-let (from, to) = (digest_v4(client.bits_v4(), 40000), digest_v4(vip.bits_v4(), 80));
+        let (from, to) = (
+            digest_v4(client.bits_v4(), 40000),
+            digest_v4(vip.bits_v4(), 80),
+        );
         let short = KEY.hash_v4(6, from, to);
         assert_eq!(KEY.hash(6, &client, 40000, &vip, 80), short);
     }
@@ -127,7 +141,13 @@ let (from, to) = (digest_v4(client.bits_v4(), 40000), digest_v4(vip.bits_v4(), 8
             shards[h.shard as usize] += 1;
             buckets[h.bucket(64) as usize] += 1;
         }
-        assert!(shards.iter().all(|&n| (380..650).contains(&n)), "{shards:?}");
-        assert!(buckets.iter().all(|&n| (850..1200).contains(&n)), "{buckets:?}");
+        assert!(
+            shards.iter().all(|&n| (380..650).contains(&n)),
+            "{shards:?}"
+        );
+        assert!(
+            buckets.iter().all(|&n| (850..1200).contains(&n)),
+            "{buckets:?}"
+        );
     }
 }

@@ -43,13 +43,22 @@ impl Shard {
         key: HashKey,
         now: Ticks,
     ) -> Shard {
-        Shard { index, entries, wheel: Wheel::new(heads, now), free: NIL, fresh: 0, used: 0, key }
+        Shard {
+            index,
+            entries,
+            wheel: Wheel::new(heads, now),
+            free: NIL,
+            fresh: 0,
+            used: 0,
+            key,
+        }
     }
 
     /// Rebuilds index, timers and free list from the entries alone. Returns how many entries
     /// live; those whose identity makes no sense are given up.
     pub fn rebuild(&mut self) -> u32 {
         self.index.clear();
+        self.wheel.clear();
         self.free = NIL;
         self.used = 0;
         self.fresh = self.entries.len() as u32;
@@ -83,20 +92,42 @@ impl Shard {
 
     fn request_hash(&self, e: &Entry) -> KeyHash {
         let (c, v) = (e.client(), e.virtual_());
-        self.key.hash(e.protocol(), &c.addr, c.port, &v.addr, v.port)
+        self.key
+            .hash(e.protocol(), &c.addr, c.port, &v.addr, v.port)
     }
 
     fn reply_hash(&self, e: &Entry) -> KeyHash {
         let (c, d) = (e.client(), e.dest());
-        self.key.hash(e.protocol(), &c.addr, c.port, &d.addr, d.port)
+        self.key
+            .hash(e.protocol(), &c.addr, c.port, &d.addr, d.port)
+    }
+
+    /// A client endpoint may reach one real server by two virtual ones; its replies then belong
+    /// to the newest connection, as in the kernel's chains.
+    fn hide_older(&mut self, reply: KeyHash, i: u32) {
+        let Some(entry) = self.entries.get(i as usize) else {
+            return;
+        };
+        let (client, dest) = (entry.client(), entry.dest());
+        let protocol = entry.protocol();
+        let older = self.index.find(reply, |slot| {
+            slot != i | REPLY && self.is_match(slot, Side::Reply, protocol, &client, &dest)
+        });
+        if let Some(slot) = older.filter(|slot| slot & REPLY != 0) {
+            self.index.remove(reply, slot);
+        }
     }
 
     fn add_to_index(&mut self, i: u32) -> bool {
         let entry = &self.entries[i as usize];
         let request = self.request_hash(entry);
-        let reply = (entry.method() == ForwardingMethod::Masquerade).then(|| self.reply_hash(entry));
+        let reply =
+            (entry.method() == ForwardingMethod::Masquerade).then(|| self.reply_hash(entry));
         if !self.index.insert(request, i) {
             return false;
+        }
+        if let Some(reply) = reply {
+            self.hide_older(reply, i);
         }
         if let Some(reply) = reply
             && !self.index.insert(reply, i | REPLY)
@@ -133,13 +164,16 @@ impl Shard {
 
     /// Ends a connection.
     pub fn remove(&mut self, i: u32) {
-        let Some(entry) = self.entries.get(i as usize) else { return };
+        let Some(entry) = self.entries.get(i as usize) else {
+            return;
+        };
         if !entry.is_valid() {
             return;
         }
         entry.retire();
         let request = self.request_hash(entry);
-        let reply = (entry.method() == ForwardingMethod::Masquerade).then(|| self.reply_hash(entry));
+        let reply =
+            (entry.method() == ForwardingMethod::Masquerade).then(|| self.reply_hash(entry));
         self.index.remove(request, i);
         if let Some(reply) = reply {
             self.index.remove(reply, i | REPLY);
@@ -202,7 +236,9 @@ impl Shard {
         client: &Endpoint,
         other: &Endpoint,
     ) -> bool {
-        let Some(entry) = self.entries.get((slot & !REPLY) as usize) else { return false };
+        let Some(entry) = self.entries.get((slot & !REPLY) as usize) else {
+            return false;
+        };
         let (c, o) = (client, other);
         match (side, slot & REPLY != 0) {
             (Side::Request, false) => {
@@ -221,7 +257,9 @@ impl Shard {
     /// the other says yes (replies that are not rewritten), never yes where the other says no.
     #[inline(always)]
     pub fn is_match_v4(&self, slot: u32, side: Side, flow: &Flow) -> bool {
-        let Some(entry) = self.entries.get((slot & !REPLY) as usize) else { return false };
+        let Some(entry) = self.entries.get((slot & !REPLY) as usize) else {
+            return false;
+        };
         let (src, dst) = ((&flow.src, flow.src_port), (&flow.dst, flow.dst_port));
         match side {
             Side::Request => slot & REPLY == 0 && entry.is_request_of_v4(flow.protocol, src, dst),
@@ -240,7 +278,9 @@ impl Shard {
         other: &Endpoint,
     ) -> Option<u32> {
         self.index
-            .find(hash, |slot| self.is_match(slot, side, protocol, client, other))
+            .find(hash, |slot| {
+                self.is_match(slot, side, protocol, client, other)
+            })
             .map(|slot| slot & !REPLY)
     }
 

@@ -16,10 +16,12 @@ const SLOT_TICKS: u32 = 32;
 const L0: u32 = 256;
 const L1: u32 = 256;
 const L2: u32 = 64;
-/// Reach of the levels, in first-level slots.
-const REACH0: u32 = L0;
-const REACH1: u32 = L0 * (L1 - 1);
-const REACH2: u32 = L0 * L1 * (L2 - 2);
+/// First-level blocks of `L0` slots in which the ticks wrap.
+const BLOCKS: u32 = (1 << 27) / L0;
+/// Farthest slot that is linked; what is due later is looked at then and linked anew.
+const REACH: u32 = L0 * L1 * (L2 - 2);
+/// Empty slots that cost as much of the budget as one entry.
+const SLOTS_PER_STEP: u32 = 16;
 const HALF_OPEN: u32 = L0 + L1 + L2;
 
 /// Number of list heads of a shard.
@@ -55,14 +57,17 @@ impl Wheel {
         };
         entry.flags &= !flag::HALF_OPEN;
         let ahead = Ticks(entry.deadline).since(self.position).max(0) as u32 / SLOT_TICKS;
-        let ahead = ahead.min(REACH2);
+        let ahead = ahead.min(REACH);
         let slot_at = self.position.plus(ahead * SLOT_TICKS);
         entry.armed = slot_at.0;
         let number = slot_at.0 / SLOT_TICKS;
-        let head = if ahead < REACH0 {
+        // By blocks, not by distance: a list must never be that of the block that is firing.
+        let block = number / L0;
+        let blocks_ahead = block.wrapping_sub(self.position.0 / SLOT_TICKS / L0) % BLOCKS;
+        let head = if ahead < L0 {
             number % L0
-        } else if ahead < REACH1 {
-            L0 + number / L0 % L1
+        } else if blocks_ahead < L1 {
+            L0 + block % L1
         } else {
             L0 + L1 + number / (L0 * L1) % L2
         };
@@ -191,8 +196,18 @@ impl Wheel {
                 }
             }
             self.position = self.position.plus(SLOT_TICKS);
+            // After a long pause of the whole machine there are very many empty slots.
+            if number.is_multiple_of(SLOTS_PER_STEP) {
+                *budget -= 1;
+            }
         }
         None
+    }
+
+    /// Forgets all lists, for a rebuild.
+    pub fn clear(&mut self) {
+        self.heads.fill(NIL);
+        self.half_open_tail = NIL;
     }
 
     /// Links an entry that is not due while its slot fires: never into that slot again.

@@ -15,7 +15,10 @@ use crate::wire::checksum;
 pub fn deltas(virtual_: &Endpoint, dest: &Endpoint) -> (u16, u16) {
     // The mapped prefix of IPv4 is the same on both sides and cancels out.
     let address = checksum::delta(&virtual_.addr.octets(), &dest.addr.octets());
-    (address, checksum::combine(address, checksum::delta_word(virtual_.port, dest.port)))
+    (
+        address,
+        checksum::combine(address, checksum::delta_word(virtual_.port, dest.port)),
+    )
 }
 
 /// Rewrites the packet for the other side: a request goes to the real server, a reply comes
@@ -25,7 +28,9 @@ pub fn deltas(virtual_: &Endpoint, dest: &Endpoint) -> (u16, u16) {
 #[must_use]
 pub fn rewrite(frame: &mut [u8], flow: &Flow, entry: &Entry, side: Side) -> bool {
     if flow.is_v4 && flow.protocol == 6 && !flow.has_options && flow.l4_len >= 20 {
-        let headers = frame.get_mut(flow.l3 as usize..).and_then(|ip| ip.first_chunk_mut());
+        let headers = frame
+            .get_mut(flow.l3 as usize..)
+            .and_then(|ip| ip.first_chunk_mut());
         return headers.is_some_and(|headers| {
             rewrite_tcp_v4(headers, entry, side);
             true
@@ -81,7 +86,9 @@ fn rewrite_any(frame: &mut [u8], flow: &Flow, entry: &Entry, side: Side) -> bool
             Side::Request => entry.dest_v4(),
             Side::Reply => entry.virtual_v4(),
         };
-        let Some(h) = ip.first_chunk_mut::<20>() else { return false };
+        let Some(h) = ip.first_chunk_mut::<20>() else {
+            return false;
+        };
         if let Some(to) = h.get_mut(addr_at..addr_at + 4) {
             to.copy_from_slice(&addr);
         }
@@ -92,7 +99,9 @@ fn rewrite_any(frame: &mut [u8], flow: &Flow, entry: &Entry, side: Side) -> bool
             Side::Request => entry.dest().addr,
             Side::Reply => entry.virtual_().addr,
         };
-        let Some(to) = ip.get_mut(addr_at..addr_at + 16) else { return false };
+        let Some(to) = ip.get_mut(addr_at..addr_at + 16) else {
+            return false;
+        };
         to.copy_from_slice(&addr.octets());
     }
     let port_at = if side == Side::Request { 2 } else { 0 };
@@ -106,7 +115,9 @@ fn rewrite_any(frame: &mut [u8], flow: &Flow, entry: &Entry, side: Side) -> bool
         }
         return true;
     }
-    let Some(old) = l4.get(6..8).map(|s| u16::from_be_bytes([s[0], s[1]])) else { return false };
+    let Some(old) = l4.get(6..8).map(|s| u16::from_be_bytes([s[0], s[1]])) else {
+        return false;
+    };
     if old == 0 {
         let (src, dst) = match side {
             Side::Request => (flow.src, entry.dest().addr),

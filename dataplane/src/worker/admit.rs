@@ -1,5 +1,7 @@
 //! New connections: which service, which real server (`ip_vs_schedule`).
 
+use core::net::IpAddr;
+
 use super::{Core, Worker};
 use crate::addr::Endpoint;
 use crate::conn::entry::flag;
@@ -9,6 +11,7 @@ use crate::flow::Flow;
 use crate::forward::nat;
 use crate::packet::{DropReason, Packet, Verdict};
 use crate::proto::{self, Opening, tcp};
+use crate::route::Lookup;
 use crate::schedule::Loads;
 use crate::service::{ForwardingMethod, Protocol, ServiceKey};
 use crate::time::Instant;
@@ -17,7 +20,10 @@ use crate::wire::icmp::Answer;
 /// What scheduling a packet came to.
 enum Choice {
     /// A new connection to this destination; `one_packet` when it lasts for this packet only.
-    Connect { new: NewConnection, one_packet: bool },
+    Connect {
+        new: NewConnection,
+        one_packet: bool,
+    },
     /// IPVS is not interested: the host answers.
     Accept,
     /// The service has no usable destination.
@@ -62,11 +68,14 @@ impl Worker {
             core.end(shard, oldest);
             at = shard.insert(&new);
         }
-        let Some(i) = at else { return core.dropped(DropReason::TableFull) };
+        let Some(i) = at else {
+            return core.dropped(DropReason::TableFull);
+        };
         core.counters.connections.add(1);
-        if let (Some(state), Some(c)) =
-            (core.dests.get(new.dest_id.0 as usize), core.counters.dest(new.dest_id))
-        {
+        if let (Some(state), Some(c)) = (
+            core.dests.get(new.dest_id.0 as usize),
+            core.counters.dest(new.dest_id),
+        ) {
             dests::bind(state, c, true);
             c.in_pkts.add(1);
             c.in_bytes.add(u64::from(flow.l3_len));
@@ -93,8 +102,21 @@ impl Worker {
 }
 
 impl Core {
+    /// Sources that the kernel's input routing refuses: loopback, groups, nobody, ourselves.
+    fn is_martian(&self, flow: &Flow) -> bool {
+        let src = IpAddr::from(flow.src);
+        let broadcast = matches!(src, IpAddr::V4(v4) if v4.is_broadcast());
+        src.is_loopback()
+            || src.is_multicast()
+            || src.is_unspecified()
+            || broadcast
+            || matches!(self.router.lookup(flow.src, 0), Lookup::Local)
+    }
+
     fn choose(&mut self, flow: &Flow) -> Choice {
-        let Some(protocol) = Protocol::from_number(flow.protocol) else { return Choice::Accept };
+        let Some(protocol) = Protocol::from_number(flow.protocol) else {
+            return Choice::Accept;
+        };
         match proto::may_open(protocol, flow, &self.settings) {
             Opening::Allowed => {}
             Opening::Refused => return Choice::Accept,
@@ -102,7 +124,13 @@ impl Core {
         }
         let virtual_ = Endpoint::new(flow.dst, flow.dst_port);
         let counters = std::sync::Arc::clone(&self.counters);
-        let Some(running) = self.service_of(&ServiceKey { protocol, endpoint: virtual_ }) else {
+        if self.is_martian(flow) {
+            return Choice::Drop(DropReason::MartianSource);
+        }
+        let Some(running) = self.service_of(&ServiceKey {
+            protocol,
+            endpoint: virtual_,
+        }) else {
             return Choice::Accept;
         };
         let service = &running.service;
@@ -114,8 +142,11 @@ impl Core {
             return Choice::NoDestination;
         };
         let one_packet = service.one_packet && protocol == Protocol::Udp;
-        let no_output =
-            if dest.method == ForwardingMethod::Masquerade { 0 } else { flag::NOOUTPUT };
+        let no_output = if dest.method == ForwardingMethod::Masquerade {
+            0
+        } else {
+            flag::NOOUTPUT
+        };
         let once = if one_packet { flag::ONE_PACKET } else { 0 };
         Choice::Connect {
             new: NewConnection {

@@ -48,14 +48,18 @@ impl Core {
             self.counters.count_drop(DropReason::NoReply);
             return refused;
         }
-        self.counters.icmp_sent.add(1);
         // Back by the route to the sender; without one, to the station it came from.
-        match self.router.route(flow.src, 0) {
-            Ok(route) => match self.router.next_hop(route.neighbour) {
-                Some(hop) => link::send(packet, flow.l3, link::ethertype(flow), hop),
-                None => Verdict::Transmit(back_by),
-            },
-            Err(_) => Verdict::Transmit(back_by),
+        let hop = self.router.route(flow.src, 0).ok();
+        let sent = match hop.and_then(|route| self.router.next_hop(route.neighbour)) {
+            Some(hop) => link::send(packet, flow.l3, link::ethertype(flow), hop),
+            None => Verdict::Transmit(back_by),
+        };
+        match sent {
+            Verdict::Drop(reason) => self.dropped(reason),
+            sent => {
+                self.counters.icmp_sent.add(1);
+                sent
+            }
         }
     }
 }

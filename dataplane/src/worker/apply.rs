@@ -10,6 +10,9 @@ use crate::schedule::Scheduler;
 use crate::service::{Protocol, ServiceId, VirtualService};
 use crate::time::{Instant, TICKS_PER_SECOND, Ticks};
 
+/// Entries looked at for one batch of a listing, live or not: packets wait meanwhile.
+const DUMP_VISITS: u32 = 2048;
+
 impl Worker {
     /// Applies one command. What is no longer needed goes back to be freed by control.
     pub fn apply(&mut self, now: Instant, command: Command) -> Outcome {
@@ -82,7 +85,10 @@ impl Worker {
         let core = &mut self.core;
         let id = service.id.0;
         let too_many = core.running.get(id as usize).is_none()
-            || service.destinations.iter().any(|d| core.dests.get(d.id.0 as usize).is_none());
+            || service
+                .destinations
+                .iter()
+                .any(|d| core.dests.get(d.id.0 as usize).is_none());
         if too_many {
             retired.service = Some(service);
             retired.scheduler = Some(scheduler);
@@ -95,9 +101,10 @@ impl Worker {
             }
         }
         for dest in &service.destinations {
-            if let (Some(state), Some(counters)) =
-                (core.dests.get_mut(dest.id.0 as usize), core.counters.dest(dest.id))
-            {
+            if let (Some(state), Some(counters)) = (
+                core.dests.get_mut(dest.id.0 as usize),
+                core.counters.dest(dest.id),
+            ) {
                 state.configure(dest, counters);
             }
         }
@@ -125,7 +132,9 @@ impl Worker {
 
     fn delete_service(&mut self, id: ServiceId, retired: &mut Retired) {
         let core = &mut self.core;
-        let Some(old) = core.running.get_mut(id.0 as usize).and_then(Option::take) else { return };
+        let Some(old) = core.running.get_mut(id.0 as usize).and_then(Option::take) else {
+            return;
+        };
         for gone in &old.service.destinations {
             if let Some(state) = core.dests.get_mut(gone.id.0 as usize) {
                 state.available = false;
@@ -141,11 +150,13 @@ impl Worker {
     /// Copies connections from the cursor on until the batch is full.
     fn dump(&self, now: Ticks, batch: &mut ConnectionBatch) {
         let room = batch.rows.capacity();
+        let mut visits = DUMP_VISITS;
         while let Some(shard) = self.shards.get(batch.cursor.shard as usize) {
             while batch.cursor.entry < shard.touched() {
-                if batch.rows.len() == room {
+                if batch.rows.len() == room || visits == 0 {
                     return;
                 }
+                visits -= 1;
                 if let Some(row) = shard.entry(batch.cursor.entry).and_then(|e| view(e, now)) {
                     batch.rows.push(row);
                 }

@@ -28,12 +28,16 @@ impl Worker {
             // client's side it is the reply as the client saw it.
             for side in [Side::Reply, Side::Request] {
                 if let Some((shard, i)) = self.find_quoted(flow.is_v4, &quoted, side) {
-                    let Some(shard) = self.shards.get_mut(shard) else { break };
+                    let Some(shard) = self.shards.get_mut(shard) else {
+                        break;
+                    };
                     return match side {
-                        Side::Reply => self.core.error_to_client(now, shard, i, packet, flow, &quoted),
-                        Side::Request => {
-                            self.core.error_to_server(now, shard, i, packet, flow, &quoted)
-                        }
+                        Side::Reply => self
+                            .core
+                            .error_to_client(now, shard, i, packet, flow, &quoted),
+                        Side::Request => self
+                            .core
+                            .error_to_server(now, shard, i, packet, flow, &quoted),
                     };
                 }
             }
@@ -43,18 +47,35 @@ impl Worker {
     }
 
     fn find_quoted(&self, is_v4: bool, q: &EmbeddedFlow, side: Side) -> Option<(usize, u32)> {
-        let (src, dst) = (Endpoint::new(q.src, q.src_port), Endpoint::new(q.dst, q.dst_port));
+        let (src, dst) = (
+            Endpoint::new(q.src, q.src_port),
+            Endpoint::new(q.dst, q.dst_port),
+        );
         let (client, other, role) = match side {
             Side::Reply => (src, dst, REAL),
             Side::Request => (dst, src, VIRTUAL),
         };
-        if self.core.roles.of(is_v4, q.protocol, &other.addr, other.port) & role == 0 {
+        if self
+            .core
+            .roles
+            .of(is_v4, q.protocol, &other.addr, other.port)
+            & role
+            == 0
+        {
             return None;
         }
-        let hash =
-            self.core.key.hash(q.protocol, &client.addr, client.port, &other.addr, other.port);
+        let hash = self.core.key.hash(
+            q.protocol,
+            &client.addr,
+            client.port,
+            &other.addr,
+            other.port,
+        );
         let at = hash.shard as usize;
-        let i = self.shards.get(at)?.lookup(hash, side, q.protocol, &client, &other)?;
+        let i = self
+            .shards
+            .get(at)?
+            .lookup(hash, side, q.protocol, &client, &other)?;
         Some((at, i))
     }
 }
@@ -75,13 +96,18 @@ impl Core {
             return self.dropped(DropReason::TableFull);
         };
         let virtual_ = entry.virtual_();
-        let next = self.client_hop(entry, flow.dst);
+        // The message may be for somebody else than the client it tells of.
+        let next = if flow.dst == entry.client().addr {
+            self.client_hop(entry, flow.dst)
+        } else {
+            self.hop_to(flow.dst)
+        };
         let (dest, len) = (entry.dest_id(), flow.l3_len);
         let towards = Towards::Client(virtual_);
         if let Err(reason) = icmp::translate(packet.frame_mut(), flow, quoted, towards) {
             return self.dropped(reason);
         }
-        if let Some(c) = self.counters.dest(dest) {
+        if let (Some(c), true) = (self.counters.dest(dest), self.is_available(dest)) {
             c.out_pkts.add(1);
             c.out_bytes.add(u64::from(len));
         }
@@ -116,7 +142,7 @@ impl Core {
         {
             return self.dropped(reason);
         }
-        if let Some(c) = self.counters.dest(dest_id) {
+        if let (Some(c), true) = (self.counters.dest(dest_id), self.is_available(dest_id)) {
             c.in_pkts.add(1);
             c.in_bytes.add(u64::from(flow.l3_len));
         }

@@ -7,6 +7,7 @@ use crate::conn::{Entry, Shard, Side};
 use crate::flow::Flow;
 use crate::forward::{link, nat};
 use crate::packet::{DropReason, Packet, PuntClass, Verdict};
+use crate::roles::REAL;
 use crate::route::{LinkId, NeighbourId, Unresolved};
 use crate::service::{DestId, ForwardingMethod};
 use crate::time::Instant;
@@ -126,7 +127,9 @@ impl Core {
         packet: &mut Packet<'_>,
         flow: &Flow,
     ) {
-        let Some(entry) = shard.entry_mut(i) else { return };
+        let Some(entry) = shard.entry_mut(i) else {
+            return;
+        };
         if entry.method() != ForwardingMethod::Masquerade
             || !nat::rewrite(packet.frame_mut(), flow, entry, Side::Reply)
         {
@@ -146,7 +149,12 @@ impl Core {
         flow: &Flow,
     ) -> Verdict {
         const RST: u8 = 0x04;
-        if self.settings.nat_icmp_send && flow.tcp_flags & RST == 0 {
+        let of_server = self
+            .roles
+            .of(flow.is_v4, flow.protocol, &flow.src, flow.src_port)
+            & REAL
+            != 0;
+        if self.settings.nat_icmp_send && of_server && flow.tcp_flags & RST == 0 {
             let source = self.own_source(flow.src);
             return self.answer(now, packet, flow, Answer::PortUnreachable, source);
         }
@@ -157,7 +165,10 @@ impl Core {
     #[inline(always)]
     fn count_reply(&self, entry: &Entry, flow: &Flow) {
         if let Some(c) = self.counters.dest(entry.dest_id())
-            && self.dests.get(entry.dest_id().0 as usize).is_some_and(|d| d.available)
+            && self
+                .dests
+                .get(entry.dest_id().0 as usize)
+                .is_some_and(|d| d.available)
         {
             c.out_pkts.add(1);
             c.out_bytes.add(u64::from(flow.l3_len));
@@ -198,7 +209,10 @@ impl Core {
         let Some(dest) = self.dests.get(id.0 as usize) else {
             return self.dropped(DropReason::DestinationGone);
         };
-        let outer = tunnel::Outer { src: dest.source, dst: dest.addr };
+        let outer = tunnel::Outer {
+            src: dest.source,
+            dst: dest.addr,
+        };
         let overhead = outer.overhead();
         let mtu = next.mtu.saturating_sub(overhead);
         if mtu < outer.least_mtu() {
@@ -309,22 +323,47 @@ impl Core {
 
     /// Address of ours that errors towards `peer` come from.
     pub(super) fn own_source(&self, peer: Addr) -> Addr {
-        self.router.route(peer, 0).map_or(Addr::UNSPECIFIED, |route| route.source)
+        self.router
+            .route(peer, 0)
+            .map_or(Addr::UNSPECIFIED, |route| route.source)
     }
 
     /// Next hop of a destination, remembered until routes change.
     #[inline(always)]
     pub(super) fn dest_hop(&mut self, id: DestId) -> Result<NextHop, Unresolved> {
-        let Some(dest) = self.dests.get(id.0 as usize) else { return Err(Unresolved::NoRoute) };
+        let Some(dest) = self.dests.get(id.0 as usize) else {
+            return Err(Unresolved::NoRoute);
+        };
         if dest.generation != self.router.generation() {
             self.resolve_dest(id)?;
         }
-        let Some(dest) = self.dests.get(id.0 as usize) else { return Err(Unresolved::NoRoute) };
+        let Some(dest) = self.dests.get(id.0 as usize) else {
+            return Err(Unresolved::NoRoute);
+        };
         let id = NeighbourId(dest.hop);
         match self.router.next_hop(id) {
-            Some(hop) => Ok(NextHop { hop: id, mtu: dest.mtu.min(hop.mtu) }),
+            Some(hop) => Ok(NextHop {
+                hop: id,
+                mtu: dest.mtu.min(hop.mtu),
+            }),
             None => Err(Unresolved::PortDown),
         }
+    }
+
+    /// Whether a destination is still part of its service.
+    pub(super) fn is_available(&self, id: DestId) -> bool {
+        self.dests
+            .get(id.0 as usize)
+            .is_some_and(|dest| dest.available)
+    }
+
+    /// Next hop towards any address, not remembered.
+    pub(super) fn hop_to(&self, addr: Addr) -> Result<NextHop, Unresolved> {
+        let route = self.router.route(addr, 0)?;
+        Ok(NextHop {
+            hop: route.neighbour,
+            mtu: route.mtu,
+        })
     }
 
     #[cold]
@@ -342,13 +381,20 @@ impl Core {
 
     /// Next hop towards the client, remembered in the connection until routes change.
     #[inline(always)]
-    pub(super) fn client_hop(&self, entry: &mut Entry, client: Addr) -> Result<NextHop, Unresolved> {
+    pub(super) fn client_hop(
+        &self,
+        entry: &mut Entry,
+        client: Addr,
+    ) -> Result<NextHop, Unresolved> {
         if entry.route_generation != self.router.generation() {
             self.resolve_client(entry, client)?;
         }
         let id = NeighbourId(entry.reply_hop);
         match self.router.next_hop(id) {
-            Some(hop) => Ok(NextHop { hop: id, mtu: entry.reply_mtu.min(hop.mtu) }),
+            Some(hop) => Ok(NextHop {
+                hop: id,
+                mtu: entry.reply_mtu.min(hop.mtu),
+            }),
             None => Err(Unresolved::PortDown),
         }
     }

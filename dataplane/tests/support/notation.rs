@@ -258,7 +258,10 @@ fn ip(words: &mut Words<'_>, rest: &[&str], actual: &[u8]) -> Vec<u8> {
         }
     }
     let n = h.len();
-    assert!(n.is_multiple_of(4) && n <= 60, "ip: options fill whole words");
+    assert!(
+        n.is_multiple_of(4) && n <= 60,
+        "ip: options fill whole words"
+    );
     let above = Above {
         src: src.into(),
         dst: dst.into(),
