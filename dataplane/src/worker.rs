@@ -29,7 +29,7 @@ use crate::counters::WorkerCounters;
 use crate::dests::{self, DestState};
 use crate::flow::{Flow, Parsed, Shape};
 use crate::limit::{AnswerLimit, Bucket};
-use crate::packet::{DropReason, Packet, PuntClass, Verdict};
+use crate::packet::{DropReason, Packet, PortId, PuntClass, Verdict};
 use crate::proto::{self, Direction, tcp};
 use crate::punt;
 use crate::roles::{REAL, RoleTable, VIRTUAL};
@@ -101,7 +101,8 @@ struct Core {
     /// Timeout in ticks by protocol (TCP, UDP) and state.
     timeouts: [[u32; 16]; 2],
     macs: Box<[Box<[Mac]>]>,
-    punt_limits: [Bucket; PuntClass::COUNT],
+    /// By port and class: a flood on one port does not cost another its ARP.
+    punt_limits: Box<[[Bucket; PuntClass::COUNT]]>,
     answers: AnswerLimit,
     events: ArrayVec<Event, 64>,
     /// Identification of packets we make.
@@ -187,7 +188,8 @@ impl Worker {
             settings,
             timeouts: [[0; 16]; 2],
             macs: (0..limits.ports).map(|_| Box::default()).collect(),
-            punt_limits: [Bucket::new(0, 0); PuntClass::COUNT],
+            punt_limits: vec![[Bucket::new(0, 0); PuntClass::COUNT]; limits.ports]
+                .into_boxed_slice(),
             answers: AnswerLimit::new(settings.icmp_msgs_per_sec, settings.icmp_msgs_burst),
             events: ArrayVec::new(),
             ip_id: 1,
@@ -259,7 +261,7 @@ impl Worker {
                     None => self.balance(now, packet, at, side, both),
                 },
                 Kind::IcmpError => self.icmp_error(now, packet, &at.flow),
-                Kind::Kernel(class) => self.core.punt(now, class),
+                Kind::Kernel(class) => self.core.punt(now, packet.port, class),
                 Kind::Drop(reason) => self.core.dropped(reason),
             };
         }
@@ -629,8 +631,9 @@ impl Core {
 
     /// Hands a packet to the kernel twin unless its class is over its rate.
     #[cold]
-    fn punt(&mut self, now: Instant, class: PuntClass) -> Verdict {
-        if !self.punt_limits[class as usize].take(now) {
+    fn punt(&mut self, now: Instant, port: PortId, class: PuntClass) -> Verdict {
+        let limits = self.punt_limits.get_mut(usize::from(port.0));
+        if !limits.is_some_and(|limits| limits[class as usize].take(now)) {
             return self.dropped(DropReason::PuntLimited);
         }
         self.counters.punted[class as usize].add(1);
@@ -748,10 +751,11 @@ impl Core {
                 *ticks = proto::timeout_ticks(protocol, state as u8, &settings.timeouts);
             }
         }
-        for (bucket, &rate) in self.punt_limits.iter_mut().zip(&settings.punt_limits) {
-            // A tenth of a second's worth may come at once.
-            *bucket = Bucket::new(rate, (rate / 10).max(64));
-        }
+        // A tenth of a second's worth may come at once.
+        let fresh = settings
+            .punt_limits
+            .map(|rate| Bucket::new(rate, (rate / 10).max(64)));
+        self.punt_limits.fill(fresh);
         self.answers
             .set(settings.icmp_msgs_per_sec, settings.icmp_msgs_burst);
     }

@@ -47,7 +47,7 @@ impl Worker {
             Choice::Connect { new, one_packet } => (new, one_packet),
             Choice::Accept => {
                 let class = core.class_of(flow, packet.frame(), false);
-                return core.punt(now, class);
+                return core.punt(now, packet.port, class);
             }
             Choice::NoDestination => {
                 return core.answer(now, packet, flow, Answer::PortUnreachable, flow.dst);

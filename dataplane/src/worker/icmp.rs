@@ -43,7 +43,7 @@ impl Worker {
             }
         }
         let class = self.core.class_of(flow, packet.frame(), false);
-        self.core.punt(now, class)
+        self.core.punt(now, packet.port, class)
     }
 
     fn find_quoted(&self, is_v4: bool, q: &EmbeddedFlow, side: Side) -> Option<(usize, u32)> {
@@ -114,7 +114,7 @@ impl Core {
         let source = virtual_.addr;
         match next {
             Ok(next) => self.pass_on(now, packet, flow, next, source),
-            Err(Unresolved::Local) => self.punt(now, PuntClass::Host),
+            Err(Unresolved::Local) => self.punt(now, packet.port, PuntClass::Host),
             Err(why) => self.unreachable(now, packet, flow, why, source),
         }
     }
@@ -154,7 +154,7 @@ impl Core {
                 self.encapsulate(now, packet, flow, dest_id, next)
             }
             Ok(next) => self.pass_on(now, packet, flow, next, flow.dst),
-            Err(Unresolved::Local) => self.punt(now, PuntClass::Host),
+            Err(Unresolved::Local) => self.punt(now, packet.port, PuntClass::Host),
             Err(why) => self.unreachable(now, packet, flow, why, flow.dst),
         }
     }

@@ -33,7 +33,7 @@ impl Core {
     ) -> Verdict {
         let method = entry.method();
         if is_local(method) {
-            return self.punt(now, PuntClass::Host);
+            return self.punt(now, packet.port, PuntClass::Host);
         }
         let next = match self.dest_hop(entry.dest_id()) {
             Ok(next) => next,
@@ -80,7 +80,7 @@ impl Core {
             if let Some(half_open) = self.advance(entry, Side::Reply, flow, now.ticks()) {
                 shard.rearm(i, half_open);
             }
-            return self.punt(now, PuntClass::Transit);
+            return self.punt(now, packet.port, PuntClass::Transit);
         }
         // The kernel routes, lowers the TTL and checks the MTU before IPVS sees a reply.
         let next = match self.client_hop(entry, flow.dst) {
@@ -114,7 +114,7 @@ impl Core {
                 link::lower_ttl(packet.frame_mut(), flow);
                 self.send(packet, flow.l3, link::ethertype(flow), next, flow.l3_len)
             }
-            None => self.punt(now, PuntClass::Host),
+            None => self.punt(now, packet.port, PuntClass::Host),
         }
     }
 
@@ -159,7 +159,7 @@ impl Core {
             return self.answer(now, packet, flow, Answer::PortUnreachable, source);
         }
         let class = self.class_of(flow, packet.frame(), false);
-        self.punt(now, class)
+        self.punt(now, packet.port, class)
     }
 
     #[inline(always)]
@@ -247,7 +247,7 @@ impl Core {
         {
             return self.dropped(DropReason::ShortTransport);
         }
-        self.punt(now, PuntClass::Host)
+        self.punt(now, packet.port, PuntClass::Host)
     }
 
     /// Longer than the path takes and not to be cut: says so to the sender.
