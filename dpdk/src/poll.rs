@@ -6,6 +6,7 @@
 //! back to full polling at the first packet.
 
 use core::sync::atomic::{AtomicBool, Ordering};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -147,7 +148,7 @@ pub struct Loop {
 /// Packets that wait for the MAC of their next hop.
 #[derive(Debug)]
 pub struct Parking {
-    waiting: Vec<Waiting>,
+    waiting: VecDeque<Waiting>,
     learned: u32,
 }
 
@@ -161,7 +162,7 @@ struct Waiting {
 impl Default for Parking {
     fn default() -> Parking {
         Parking {
-            waiting: Vec::with_capacity(PARKING_SLOTS),
+            waiting: VecDeque::with_capacity(PARKING_SLOTS),
             learned: 0,
         }
     }
@@ -171,7 +172,7 @@ impl Parking {
     #[cold]
     fn park(&mut self, counters: &WorkerCounters, lane: usize, since: Instant, mbuf: Mbuf) {
         if self.waiting.len() < PARKING_SLOTS {
-            self.waiting.push(Waiting { mbuf, lane, since });
+            self.waiting.push_back(Waiting { mbuf, lane, since });
         } else {
             counters.count_drop(DropReason::NoNeighbour);
         }
@@ -299,19 +300,22 @@ impl Loop {
         let oldest = self
             .parking
             .waiting
-            .first()
+            .front()
             .map_or(now, |waiting| waiting.since);
         if learned == self.parking.learned && now.since(oldest) < PARKING_TIME {
             return;
         }
         self.parking.learned = learned;
-        let mut again = core::mem::take(&mut self.parking.waiting);
-        for Waiting {
-            mbuf,
-            lane: at,
-            since,
-        } in again.drain(..)
-        {
+        // Each once, in order; those that wait on go back to the end.
+        for _ in 0..self.parking.waiting.len() {
+            let Some(Waiting {
+                mbuf,
+                lane: at,
+                since,
+            }) = self.parking.waiting.pop_front()
+            else {
+                break;
+            };
             let Some(lane) = self.lanes.get(at) else {
                 continue;
             };
@@ -337,11 +341,6 @@ impl Loop {
                 Verdict::Wait => counters.count_drop(DropReason::NoNeighbour),
                 Verdict::Drop(_) => {}
             }
-        }
-        // Only the capacity matters: parking never allocates after set-up.
-        if again.capacity() > self.parking.waiting.capacity() {
-            again.append(&mut self.parking.waiting);
-            self.parking.waiting = again;
         }
     }
 

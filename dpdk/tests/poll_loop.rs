@@ -1,10 +1,13 @@
 //! The worker's loop between ports: the packet vectors of the core once more, this time in mbufs
 //! that come out of one DPDK device and go into another, and everything that may befall an mbuf on
-//! the way. The clock is the test's. Whatever happens, the pool is whole afterwards.
+//! the way. The clock is the test's. Whatever happens, the pool is whole afterwards, and no turn
+//! allocates.
 //!
 //! A port of the loop is two devices, one to receive from and one to send to, so that the test
 //! holds the far end of both.
 
+#[path = "common/allocations.rs"]
+mod allocations;
 mod common;
 #[path = "common/pcap.rs"]
 mod pcap;
@@ -171,10 +174,12 @@ impl Net {
         self.inner.end.counters = Arc::clone(self.inner.worker.counters());
     }
 
+    /// One turn, which neither asks for memory nor gives some back.
     fn turn(&mut self, rig: &mut Rig) -> bool {
         self.swap(rig);
-        let busy = self.inner.turn(rig.now);
+        let (calls, busy) = allocations::during(|| self.inner.turn(rig.now));
         self.swap(rig);
+        assert_eq!(calls, 0, "allocations in a turn");
         busy
     }
 
