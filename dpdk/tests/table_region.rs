@@ -74,7 +74,12 @@ fn is_half_open(n: u32) -> bool {
 
 /// Seconds after `START` at which a connection is due.
 fn due(n: u32) -> u32 {
-    if is_half_open(n) { 60 } else { 20 + n % 800 }
+    if is_half_open(n) {
+        // All have the same timeout; here they come 20 a second.
+        60 + n / 20
+    } else {
+        20 + n % 800
+    }
 }
 
 /// Connections that are there in the end.
@@ -211,6 +216,10 @@ fn every_connection_is_found_again() {
         assert_eq!((identity.client, identity.virtual_), (c.client, c.virtual_));
         assert_eq!((identity.dest, identity.dest_id), (c.dest, c.dest_id));
         assert_eq!(identity.method, c.method);
+    }
+
+    for (old, new) in before.iter().zip(&shards) {
+        assert_eq!(old.oldest_half_open(), new.oldest_half_open());
     }
 
     // The free list is whole: as many more fit as did before.

@@ -62,6 +62,7 @@ impl Shard {
         self.free = NIL;
         self.used = 0;
         self.fresh = self.entries.len() as u32;
+        let mut half_open = Vec::new();
         for i in (0..self.entries.len() as u32).rev() {
             let live = self.entries[i as usize].is_valid()
                 && self.entries[i as usize].identity().is_some();
@@ -70,13 +71,18 @@ impl Shard {
                 self.entries[i as usize].next = NIL;
                 self.entries[i as usize].prev = NIL;
                 if self.entries[i as usize].flags & flag::HALF_OPEN != 0 {
-                    self.wheel.link_half_open(self.entries, i);
+                    half_open.push(i);
                 } else {
                     self.wheel.link(self.entries, i);
                 }
             } else {
                 self.give_back(i);
             }
+        }
+        // Their list is one by age.
+        half_open.sort_by_key(|&i| self.wheel.left(&self.entries[i as usize]));
+        for i in half_open {
+            self.wheel.link_half_open(self.entries, i);
         }
         self.used
     }

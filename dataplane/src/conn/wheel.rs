@@ -50,6 +50,11 @@ impl Wheel {
         }
     }
 
+    /// Ticks from the slot that fires next to the deadline of an entry, negative if that is past.
+    pub fn left(&self, entry: &Entry) -> i32 {
+        Ticks(entry.deadline).since(self.position)
+    }
+
     /// Links an entry by its deadline.
     pub fn link(&mut self, entries: &mut [Entry], index: u32) {
         let Some(entry) = entries.get_mut(index as usize) else {
