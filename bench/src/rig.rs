@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use dataplane::addr::{Addr, Endpoint, Mac};
 use dataplane::command::{self, Command, Outcome};
-use dataplane::conn::{HashKey, Layout, region};
+use dataplane::conn::{HashKey, Layout, Shard, region};
 use dataplane::packet::{PortId, PuntClass};
 use dataplane::roles::{REAL, RoleEntry, RoleTable, VIRTUAL};
 use dataplane::route::{
@@ -39,10 +39,8 @@ pub const SERVERS: usize = 4;
 pub const VIRTUAL_PORT: u16 = 80;
 /// Port of the real servers behind NAT.
 pub const REAL_PORT: u16 = 8080;
-/// Connections that the table has room for, in every row: as an operator would configure it,
-/// it does not shrink with the load. A quarter more than the largest row, because clients do
-/// not fall evenly on the shards.
-pub const CAPACITY: u32 = 1_250_000;
+/// Sizes of the rows; each has a worker with a table of its own.
+pub const SIZES: [u32; 3] = [1_000, 100_000, 1_000_000];
 /// MACs of the source and the sink.
 pub const OUR_MACS: [Mac; 2] = [Mac([2, 0, 0, 0, 0, 1]), Mac([2, 0, 0, 0, 0, 2])];
 /// MAC of the router towards the clients.
@@ -221,6 +219,10 @@ pub struct Plan {
 pub struct Rig {
     /// The loop of the real worker.
     pub worker: Loop,
+    /// Connections that the worker in the loop has a table for.
+    size: u32,
+    /// Workers for the other sizes. All share their counters.
+    others: Vec<(u32, Worker)>,
     /// Queues of the IPv6 source, while the IPv4 source is in the loop.
     spare: (RxQueue, TxQueue),
     /// Which source is in the loop.
@@ -260,9 +262,22 @@ pub fn start_eal(core: usize, prefix: &str) -> Result<Eal> {
     })?)
 }
 
-/// Bytes of the connection table.
+/// Room for a quarter more than `flows`, because clients do not fall evenly on the shards; of
+/// few of them the unluckiest shard gets three times its share.
+fn layout(flows: u32) -> Layout {
+    Layout::for_connections(if flows < 10_000 {
+        4 * flows
+    } else {
+        flows / 4 * 5
+    })
+}
+
+/// Bytes of the connection tables, each in its own hugepages.
 pub fn table_bytes() -> usize {
-    Layout::for_connections(CAPACITY).bytes()
+    SIZES
+        .into_iter()
+        .map(|flows| layout(flows).bytes().next_multiple_of(2 << 20))
+        .sum()
 }
 
 impl Rig {
@@ -306,18 +321,19 @@ impl Rig {
         let time = clock.now();
         let limits = Limits::default();
         let (_control, end) = command::channel(limits.dests);
-        let mut worker = Worker::new(
-            new_table(time.ticks())?,
-            KEY,
-            limits,
-            Arc::clone(&end.counters),
-            Settings::default(),
-        );
-        for command in set_up()? {
-            if let Outcome::Refused(why, _) = worker.apply(time, command) {
-                bail!("the worker refuses its configuration: {why}");
+        let mut workers = Vec::new();
+        for flows in SIZES {
+            let shards = new_table(layout(flows), time.ticks())?;
+            let counters = Arc::clone(&end.counters);
+            let mut worker = Worker::new(shards, KEY, limits, counters, Settings::default());
+            for command in set_up()? {
+                if let Outcome::Refused(why, _) = worker.apply(time, command) {
+                    bail!("the worker refuses its configuration: {why}");
+                }
             }
+            workers.push((flows, worker));
         }
+        let (size, worker) = workers.pop().context("no sizes")?;
         let worker = Loop {
             worker,
             end,
@@ -331,12 +347,22 @@ impl Rig {
         };
         let rig = Rig {
             worker,
+            size,
+            others: workers,
             spare,
             source: Family::V4,
             time,
             turns: vec![0; 1 << 16],
         };
         Ok((rig, Ports { ports }))
+    }
+
+    /// Puts the worker with a table for `flows` connections into the loop.
+    pub fn choose_size(&mut self, flows: u32) {
+        if let Some((size, other)) = self.others.iter_mut().find(|(size, _)| *size == flows) {
+            core::mem::swap(&mut self.worker.worker, other);
+            core::mem::swap(&mut self.size, size);
+        }
     }
 
     /// Receives from the source of this family.
@@ -425,12 +451,11 @@ const KEY: HashKey = HashKey([
     0x2545_f491_4f6c_dd1d,
 ]);
 
-fn new_table(now: Ticks) -> Result<Vec<dataplane::conn::Shard>> {
-    let layout = Layout::for_connections(CAPACITY);
+fn new_table(layout: Layout, now: Ticks) -> Result<Vec<Shard>> {
     let region = Region::map(&Backing::Anonymous, layout.bytes(), true)?;
     ensure!(
         matches!(region.pages(), Pages::Huge(_)),
-        "the connection table ({} MiB) got no hugepages; are enough of them free?",
+        "a connection table ({} MiB) got no hugepages; are enough of them free?",
         layout.bytes() >> 20
     );
     Ok(region::create(

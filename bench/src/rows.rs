@@ -10,7 +10,7 @@ use dataplane::time::secs;
 
 use crate::audit::{Expect, Totals};
 use crate::report::Row;
-use crate::rig::{self, Cost, Family, Method, Plan, Ports, Rig, SERVERS, Side};
+use crate::rig::{self, Cost, Family, Method, Plan, Ports, Rig, SERVERS, SIZES, Side};
 use crate::testpmd::Testpmd;
 use crate::traffic::{
     ACK, Client, Generator, LEN4, LEN6, Random, Reply4, Reply6, Request4, Request6, SYN, Shape,
@@ -82,8 +82,6 @@ const NAT6: &[(&str, Side, Order)] = &[
     ("nat6-reply", Side::Reply, Order::Uniform),
 ];
 
-const FLOWS: [u32; 3] = [1_000, 100_000, 1_000_000];
-
 /// One way to run a row once.
 type Measure = Box<dyn FnMut(&mut Rig, &Ports, Plan) -> Result<Cost>>;
 
@@ -119,7 +117,7 @@ impl Bench {
     /// A failed audit.
     pub fn run(&mut self, mut done: impl FnMut(Row)) -> Result<()> {
         self.info_rows(&mut done)?;
-        for flows in FLOWS {
+        for flows in SIZES {
             let (nat, slower) = (
                 if flows == 1_000_000 { NAT_ZIPF } else { NAT },
                 "nat-established",
@@ -127,7 +125,7 @@ impl Bench {
             self.group(Family::V4, Method::Nat, flows, nat, Some(slower), &mut done)?;
         }
         for (method, rows) in [(Method::Direct, DIRECT), (Method::Tunnel, TUNNEL)] {
-            for flows in FLOWS {
+            for flows in SIZES {
                 self.group(Family::V4, method, flows, rows, None, &mut done)?;
             }
         }
@@ -258,6 +256,7 @@ impl Bench {
             ..
         } = *group;
         let Bench { rig, .. } = self;
+        rig.choose_size(flows);
         rig.choose_source(family);
         let clients: Vec<Client> = (0..flows).map(Client::number).collect();
         let expect = Expect {
@@ -326,6 +325,7 @@ impl Bench {
             testpmd,
             options,
         } = self;
+        rig.choose_size(NEW_LIVE);
         rig.choose_source(Family::V4);
         let timeouts = Timeouts {
             tcp: NEW_TIMEOUT,

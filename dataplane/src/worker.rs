@@ -42,6 +42,10 @@ use crate::time::{Instant, Ticks};
 /// Most packets of one call.
 pub const BURST: usize = 32;
 
+/// How many packets before it is needed an entry is asked for. All at once would be more than
+/// the core has in flight, and what is too much is lost.
+const AHEAD: usize = 12;
+
 /// Pause between two looks for expired connections; 128 of them take 16 ms.
 const SHARD_PAUSE: Duration = Duration::from_micros(125);
 
@@ -246,15 +250,15 @@ impl Worker {
                 shard.prefetch_bucket(at.hash);
             }
         }
-        for at in &mut *places {
-            if matches!(at.kind, Kind::Balance { .. })
-                && let Some(shard) = self.shards.get(at.hash.shard as usize)
-            {
-                at.slot = shard.prefetch_entry(at.hash);
-            }
+        for at in places.iter_mut().take(AHEAD) {
+            self.locate(at);
         }
         let ticks = now.ticks();
-        for ((packet, at), out) in packets.iter_mut().zip(&*places).zip(out) {
+        for (i, (packet, out)) in packets.iter_mut().zip(out).enumerate() {
+            if let Some(later) = places.get_mut(i + AHEAD) {
+                self.locate(later);
+            }
+            let Some(at) = places.get(i) else { break };
             *out = match at.kind {
                 Kind::Balance { side, both } => match self.usual(ticks, packet, at, side) {
                     Some(verdict) => verdict,
@@ -266,6 +270,16 @@ impl Worker {
             };
         }
         self.located = located;
+    }
+
+    /// Second pass: reads the bucket, which has come meanwhile, and asks for the entry.
+    #[inline(always)]
+    fn locate(&self, at: &mut Located) {
+        if matches!(at.kind, Kind::Balance { .. })
+            && let Some(shard) = self.shard(at.hash)
+        {
+            at.slot = shard.prefetch_entry(at.hash);
+        }
     }
 
     /// Frames that the kernel sends by a twin pass here on their way out: the answers of a
@@ -453,6 +467,12 @@ impl Worker {
                 return;
             }
         }
+    }
+
+    /// Whether [`Worker::take_events`] has any.
+    #[inline(always)]
+    pub fn has_events(&self) -> bool {
+        !self.core.events.is_empty()
     }
 
     /// Events since the last call; the caller passes them on to control.
