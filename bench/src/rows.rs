@@ -299,6 +299,8 @@ impl Bench {
             if rig.worker.worker.connections() == 0 {
                 break;
             }
+            // A shard is looked at every 125 us.
+            rig.time = rig.time + Duration::from_micros(125);
             rig.worker.worker.expire(rig.time, 1 << 16);
         }
         let after = Totals::of(&counters);
