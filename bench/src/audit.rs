@@ -106,11 +106,8 @@ impl Expect {
                     theirs == (self.family.vip(method), rig::VIRTUAL_PORT),
                     "virtual endpoint",
                 )?;
-                let server = usize::from(client.server);
-                is(
-                    method == Method::Tunnel || self.is_server(client, server, dmac),
-                    "MAC",
-                )
+                let is_servers = (0..rig::SERVERS).any(|s| self.is_server(client, s, dmac));
+                is(method == Method::Tunnel || is_servers, "MAC")
             }
             (Side::Reply, method) => {
                 is(
