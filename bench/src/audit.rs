@@ -106,8 +106,11 @@ impl Expect {
                     theirs == (self.family.vip(method), rig::VIRTUAL_PORT),
                     "virtual endpoint",
                 )?;
-                let is_servers = (0..rig::SERVERS).any(|s| self.is_server(client, s, dmac));
-                is(method == Method::Tunnel || is_servers, "MAC")
+                let server = (0..rig::SERVERS).find(|&s| *dmac == rig::server_mac(s).0);
+                is(
+                    server.is_some_and(|s| self.is_server(client, s, dmac)),
+                    "MAC",
+                )
             }
             (Side::Reply, method) => {
                 is(

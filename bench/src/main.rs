@@ -87,7 +87,7 @@ fn run(args: &Args) -> Result<bool> {
     let options = Options {
         rounds: args.rounds.unwrap_or(rounds).max(1),
         cpu: Duration::from_secs_f64(args.seconds.unwrap_or(seconds)),
-        reference: Duration::from_millis(if args.quick { 100 } else { 250 }),
+        reference: Duration::from_millis(if args.quick { 60 } else { 120 }),
         only: args.only.clone(),
         flows: args.flows,
     };

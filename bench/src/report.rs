@@ -13,7 +13,7 @@ pub struct Row {
     pub ns_per_packet: f64,
     /// The same of testpmd's macswap in the same rounds.
     pub testpmd_ns_per_packet: f64,
-    /// Ours by theirs.
+    /// Ours by theirs: median of the rounds' ratios, each to testpmd just before and after.
     pub ratio: f64,
     /// Largest less smallest round by the median.
     pub spread: f64,
@@ -37,6 +37,7 @@ impl Row {
     /// Medians of rounds.
     pub fn new(name: &str, flows: u32, cpu: &[f64], bursts: &[f64], testpmd: &[f64]) -> Row {
         let (ns, reference) = (median(cpu), median(testpmd));
+        let ratios: Vec<f64> = cpu.iter().zip(testpmd).map(|(o, t)| o / t).collect();
         let most = cpu.iter().copied().fold(f64::MIN, f64::max);
         let least = cpu.iter().copied().fold(f64::MAX, f64::min);
         Row {
@@ -44,7 +45,7 @@ impl Row {
             flows,
             ns_per_packet: round(ns, 2),
             testpmd_ns_per_packet: round(reference, 2),
-            ratio: round(ns / reference, 2),
+            ratio: round(median(&ratios), 2),
             spread: round((most - least) / ns, 3),
             burst: median(bursts),
         }
@@ -143,6 +144,7 @@ mod tests {
     fn rows_are_medians() {
         let row = Row::new("x", 1, &[30.0, 20.0, 40.0], &[1.0], &[10.0, 11.0, 9.0]);
         assert_eq!((row.ns_per_packet, row.testpmd_ns_per_packet), (30.0, 10.0));
+        // 30/10, 20/11, 40/9
         assert_eq!((row.ratio, row.spread), (3.0, 0.667));
     }
 

@@ -103,6 +103,12 @@ impl Series {
         }
     }
 
+    /// Adds a round: what it cost, and testpmd before and after it.
+    fn add(&mut self, cost: Cost, before: f64, after: f64) {
+        self.costs.push(cost);
+        self.references.push((before + after) / 2.0);
+    }
+
     fn row(&self) -> Row {
         let cpu: Vec<f64> = self.costs.iter().map(|c| c.cpu).collect();
         let bursts: Vec<f64> = self.costs.iter().map(|c| c.median).collect();
@@ -176,13 +182,17 @@ impl Bench {
             cpu: self.options.cpu / 2,
             ..self.plan()
         };
+        let mut before = self.testpmd.run(self.options.reference)?;
         for _ in 0..self.options.rounds {
-            let reference = self.testpmd.run(self.options.reference)?;
-            series[0].costs.push(self.rig.run_ports(plan, &mut ()));
-            series[1]
-                .costs
-                .push(self.rig.run_ports(plan, &mut generator));
-            series.iter_mut().for_each(|s| s.references.push(reference));
+            for (generates, series) in series.iter_mut().enumerate() {
+                let cost = match generates {
+                    0 => self.rig.run_ports(plan, &mut ()),
+                    _ => self.rig.run_ports(plan, &mut generator),
+                };
+                let after = self.testpmd.run(self.options.reference)?;
+                series.add(cost, before, after);
+                before = after;
+            }
         }
         series.iter().for_each(|s| done(s.row()));
         Ok(())
@@ -221,14 +231,14 @@ impl Bench {
             measures.push(group.measure(*side, *order, &clients));
         }
         let plan = self.plan();
+        let mut before = self.testpmd.run(self.options.reference)?;
         for _ in 0..self.options.rounds {
-            let reference = self.testpmd.run(self.options.reference)?;
             for (series, measure) in series.iter_mut().zip(&mut measures) {
-                let cost = measure(&mut self.rig, &self.ports, plan);
-                series
-                    .costs
-                    .push(cost.with_context(|| format!("{} {flows}", series.name))?);
-                series.references.push(reference);
+                let cost = measure(&mut self.rig, &self.ports, plan)
+                    .with_context(|| format!("{} {flows}", series.name))?;
+                let after = self.testpmd.run(self.options.reference)?;
+                series.add(cost, before, after);
+                before = after;
             }
         }
         let rows: Vec<Row> = series.iter().map(Series::row).collect();
@@ -236,7 +246,7 @@ impl Bench {
             .iter()
             .zip(&wanted)
             .filter(|(_, (.., o))| *o == Order::Uniform);
-        let slowest = uniform.max_by(|a, b| a.0.ns_per_packet.total_cmp(&b.0.ns_per_packet));
+        let slowest = uniform.max_by(|a, b| a.0.ratio.total_cmp(&b.0.ratio));
         if let (Some(name), Some((row, _))) = (slower, slowest) {
             done(Row {
                 name: name.to_owned(),
@@ -295,12 +305,12 @@ impl Bench {
         let counters = rig.worker.worker.counters().clone();
         let before = Totals::of(&counters);
         rig.time = rig.time + Duration::from_secs(2000);
+        // A worker looks at one shard after the other, each every 16 ms.
         for _ in 0..100_000 {
             if rig.worker.worker.connections() == 0 {
                 break;
             }
-            // A shard is looked at every 125 us.
-            rig.time = rig.time + Duration::from_micros(125);
+            rig.time = rig.time + Duration::from_millis(1);
             rig.worker.worker.expire(rig.time, 1 << 16);
         }
         let after = Totals::of(&counters);
@@ -364,8 +374,8 @@ impl Bench {
         };
         rig.run(fill, &mut generator);
         let mut series = Series::new(name, 0);
+        let mut pmd_before = testpmd.run(options.reference)?;
         for _ in 0..options.rounds {
-            series.references.push(testpmd.run(options.reference)?);
             let (before, first) = (Totals::of(rig.worker.worker.counters()), generator.packets);
             let (live, sent) = (rig.worker.worker.connections(), sent_by(ports)?);
             let plan = Plan {
@@ -373,7 +383,10 @@ impl Bench {
                 packets: 0,
                 step: Some(step),
             };
-            series.costs.push(rig.run(plan, &mut generator));
+            let cost = rig.run(plan, &mut generator);
+            let pmd_after = testpmd.run(options.reference)?;
+            series.add(cost, pmd_before, pmd_after);
+            pmd_before = pmd_after;
 
             let (after, packets) = (
                 Totals::of(rig.worker.worker.counters()),

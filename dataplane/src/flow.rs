@@ -81,6 +81,72 @@ pub enum Shape {
     Bad(DropReason),
 }
 
+/// A whole TCP segment over IPv4 with neither tag nor options: by far the most frames. What tells
+/// its connection, in few words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Plain {
+    /// Source address, its octets as they lie in the frame.
+    pub src: u32,
+    /// Destination address, likewise.
+    pub dst: u32,
+    /// Source port, host order.
+    pub src_port: u16,
+    /// Destination port, host order.
+    pub dst_port: u16,
+    /// Length of the IP packet in bytes.
+    pub len: u16,
+    /// TCP flags byte.
+    pub tcp_flags: u8,
+    /// TTL.
+    pub ttl: u8,
+}
+
+impl Plain {
+    /// Nothing.
+    pub const EMPTY: Plain = Plain {
+        src: 0,
+        dst: 0,
+        src_port: 0,
+        dst_port: 0,
+        len: 0,
+        tcp_flags: 0,
+        ttl: 0,
+    };
+
+    /// Reads a frame. `None`: it is another kind of frame, and [`Flow::read`] finds out which. A
+    /// frame that is read here is a packet ([`Shape::Ip`]) there.
+    #[inline(always)]
+    pub fn read(frame: &[u8], wire_len: u32) -> Option<Plain> {
+        let (ethernet, rest) = frame.split_first_chunk::<{ ethernet::HEADER_LEN }>()?;
+        let (ip, tcp) = rest.split_first_chunk::<{ ipv4::HEADER_LEN }>()?;
+        let tcp = tcp.first_chunk::<20>()?;
+        let word = |at: usize| u32::from_ne_bytes([ip[at], ip[at + 1], ip[at + 2], ip[at + 3]]);
+        let len = u16::from_be_bytes([ip[2], ip[3]]);
+        let fragment = u16::from_be_bytes([ip[6], ip[7]]);
+        if ethernet[12..] != ethernet::TYPE_IPV4.to_be_bytes()
+            || ip[0] != 0x45
+            || fragment & (ipv4::MORE_FRAGMENTS | ipv4::OFFSET_MASK) != 0
+            || ip[9] != TCP
+            || !(40..=rest.len()).contains(&usize::from(len))
+            || wire_len as usize > frame.len()
+        {
+            return None;
+        }
+        let (src, dst) = (word(12), word(16));
+        let sum = [word(0), word(4), word(8), src, dst].map(u64::from);
+        // One's complement zero: a multiple of 0xffff, and never 0 with a version in it.
+        (sum.iter().sum::<u64>() % 0xffff == 0).then_some(Plain {
+            src,
+            dst,
+            src_port: u16::from_be_bytes([tcp[0], tcp[1]]),
+            dst_port: u16::from_be_bytes([tcp[2], tcp[3]]),
+            len,
+            tcp_flags: tcp[13],
+            ttl: ip[8],
+        })
+    }
+}
+
 /// Which piece of a packet a fragment is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fragment {
@@ -170,58 +236,6 @@ impl Flow {
             ethernet::TYPE_VLAN if vlan_tci == 0 => self.read_tagged(frame, cut),
             _ => Flow::not_ip(ethertype, cut),
         }
-    }
-
-    /// Reads TCP over IPv4 that is whole and has neither tag nor options: by far the most frames,
-    /// told by a few words. Any other frame: false, `self` means nothing, and [`Flow::read`]
-    /// finds out what it is.
-    #[inline(always)]
-    pub fn read_plain(&mut self, frame: &[u8], vlan_tci: u16, wire_len: u32) -> bool {
-        const L3: u16 = ethernet::HEADER_LEN as u16;
-        const L4: u16 = L3 + ipv4::HEADER_LEN as u16;
-        let Some((ethernet, rest)) = frame.split_first_chunk::<{ ethernet::HEADER_LEN }>() else {
-            return false;
-        };
-        let Some((ip, tcp)) = rest.split_first_chunk::<{ ipv4::HEADER_LEN }>() else {
-            return false;
-        };
-        let Some(tcp) = tcp.first_chunk::<20>() else {
-            return false;
-        };
-        let [a, b, c] = ipv4::words(ip);
-        let total = (a >> 32) as u16;
-        if ethernet[12..] != ethernet::TYPE_IPV4.to_be_bytes()
-            || a >> 56 != 0x45
-            || a as u16 & (ipv4::MORE_FRAGMENTS | ipv4::OFFSET_MASK) != 0
-            || (b >> 48) as u8 != TCP
-            || !(40..=rest.len()).contains(&usize::from(total))
-            || wire_len as usize > frame.len()
-        {
-            return false;
-        }
-        let sum = (a >> 32) + (a & LOW) + (b >> 32) + (b & LOW) + c;
-        if checksum::fold(sum) != 0xffff {
-            return false;
-        }
-        *self = Flow {
-            src: mapped(b),
-            dst: mapped(c),
-            src_port: u16::from_be_bytes([tcp[0], tcp[1]]),
-            dst_port: u16::from_be_bytes([tcp[2], tcp[3]]),
-            l3: L3,
-            l4: L4,
-            l3_len: total,
-            l4_len: total - 20,
-            vlan: vlan_tci & ethernet::VLAN_MASK,
-            protocol: TCP,
-            tcp_flags: tcp[13],
-            ttl: (b >> 56) as u8,
-            tos: (a >> 48) as u8,
-            is_v4: true,
-            dont_fragment: a as u16 & ipv4::DONT_FRAGMENT != 0,
-            has_options: false,
-        };
-        true
     }
 
     /// A frame with one tag of its own.

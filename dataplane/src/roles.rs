@@ -113,9 +113,18 @@ impl RoleTable {
         RoleTable { ports, v4, v6 }
     }
 
+    /// Whether any endpoint may have this port.
+    #[inline(always)]
+    fn may_have(&self, port: u16) -> bool {
+        self.ports[usize::from(port >> 6) % PORT_WORDS] >> (port & 63) & 1 != 0
+    }
+
     /// Roles of an IPv4 endpoint as [`digest_v4`] makes it, 0 for none.
     #[inline(always)]
     pub fn of_v4(&self, protocol: u8, endpoint: u64) -> u8 {
+        if !self.may_have(endpoint as u16) {
+            return 0;
+        }
         let word = endpoint << 16 | u64::from(protocol) << 8;
         let mut at = spread(word);
         loop {
@@ -135,11 +144,11 @@ impl RoleTable {
     /// Roles of an endpoint of the given family, 0 for none.
     #[inline(always)]
     pub fn of(&self, is_v4: bool, protocol: u8, addr: &Addr, port: u16) -> u8 {
-        if self.ports[usize::from(port >> 6) % PORT_WORDS] >> (port & 63) & 1 == 0 {
-            return 0;
-        }
         if is_v4 {
             return self.of_v4(protocol, digest_v4(addr.bits_v4(), port));
+        }
+        if !self.may_have(port) {
+            return 0;
         }
         let octets = addr.octets();
         let mut at = spread6(protocol, addr, port);

@@ -27,7 +27,7 @@ use crate::conn::index::REPLY;
 use crate::conn::{Entry, HashKey, KeyHash, NIL, SHARDS, Shard, Side};
 use crate::counters::WorkerCounters;
 use crate::dests::{self, DestState};
-use crate::flow::{Flow, Parsed, Shape};
+use crate::flow::{Flow, Parsed, Plain, Shape};
 use crate::limit::{AnswerLimit, Bucket};
 use crate::packet::{DropReason, Packet, PortId, PuntClass, Verdict};
 use crate::proto::{self, Direction, tcp};
@@ -38,6 +38,9 @@ use crate::schedule::Scheduler;
 use crate::service::{DestId, ForwardingMethod, Protocol, ServiceKey, VirtualService};
 use crate::settings::Settings;
 use crate::time::{Instant, Ticks};
+
+/// IP protocol number of TCP.
+const TCP: u8 = 6;
 
 /// Most packets of one call.
 pub const BURST: usize = 32;
@@ -129,9 +132,9 @@ enum Kind {
 
 struct Located {
     kind: Kind,
-    /// A whole TCP segment over IPv4 that is neither tagged nor has options, opens nothing and
-    /// has time to live.
+    /// `plain` was read, and `flow` was not.
     is_plain: bool,
+    plain: Plain,
     hash: KeyHash,
     slot: u32,
     flow: Flow,
@@ -141,6 +144,7 @@ impl Located {
     const EMPTY: Located = Located {
         kind: Kind::Drop(DropReason::Truncated),
         is_plain: false,
+        plain: Plain::EMPTY,
         hash: KeyHash { shard: 0, bits: 0 },
         slot: NIL,
         flow: Flow::EMPTY,
@@ -258,7 +262,7 @@ impl Worker {
             if let Some(later) = places.get_mut(i + AHEAD) {
                 self.locate(later);
             }
-            let Some(at) = places.get(i) else { break };
+            let Some(at) = places.get_mut(i) else { break };
             *out = match at.kind {
                 Kind::Balance { side, both } => match self.usual(ticks, packet, at, side) {
                     Some(verdict) => verdict,
@@ -333,13 +337,20 @@ impl Worker {
         &mut self,
         now: Instant,
         packet: &mut Packet<'_>,
-        at: &Located,
+        at: &mut Located,
         side: Side,
         both: bool,
     ) -> Verdict {
+        if at.is_plain {
+            // It has a flow: what `Plain` reads is a packet.
+            at.flow
+                .read(packet.frame(), packet.vlan_tci, packet.wire_len);
+        }
         let flow = &at.flow;
         if let Some(shard) = self.shards.get_mut(at.hash.shard as usize) {
-            let found = if flow.is_v4 && shard.is_match_v4(at.slot, side, flow) {
+            let src = (u32::from_ne_bytes(flow.src.octets_v4()), flow.src_port);
+            let dst = (u32::from_ne_bytes(flow.dst.octets_v4()), flow.dst_port);
+            let found = if flow.is_v4 && shard.is_match_v4(at.slot, side, flow.protocol, src, dst) {
                 Some(at.slot & !REPLY)
             } else {
                 let (client, other) = ends(flow, side);
@@ -453,6 +464,13 @@ impl Worker {
         let round = SHARD_PAUSE.as_nanos() as u64 * SHARDS as u64;
         self.expiry_due = self.expiry_due.max(Instant(now.0.saturating_sub(round)));
         for _ in 0..8 {
+            // Ends touch much that is far away: the next two shards' is asked for meanwhile.
+            if let Some(next) = self.shards.get((self.expiry_at + 2) % SHARDS) {
+                next.prefetch_due();
+            }
+            if let Some(next) = self.shards.get((self.expiry_at + 1) % SHARDS) {
+                next.prefetch_end();
+            }
             let Some(shard) = self.shards.get_mut(self.expiry_at) else {
                 return;
             };
@@ -515,15 +533,18 @@ impl Core {
             .macs
             .get(packet.port.0 as usize)
             .and_then(|macs| macs.first());
-        let flow = &mut at.flow;
         if own.is_some_and(|own| frame.first_chunk() == Some(&own.0))
-            && flow.read_plain(frame, packet.vlan_tci, packet.wire_len)
-            && let Some((side, both, hash)) = self.find_side_v4(flow)
+            && let Some(plain) = Plain::read(frame, packet.wire_len)
         {
-            at.is_plain = flow.tcp_flags & tcp::SYN == 0 && flow.ttl > 1;
-            at.hash = hash;
-            at.kind = Kind::Balance { side, both };
-            return;
+            let src = digest_v4(u32::from_be(plain.src), plain.src_port);
+            let dst = digest_v4(u32::from_be(plain.dst), plain.dst_port);
+            if let Some((side, both, hash)) = self.find_side_v4(TCP, src, dst) {
+                at.is_plain = true;
+                at.plain = plain;
+                at.hash = hash;
+                at.kind = Kind::Balance { side, both };
+                return;
+            }
         }
         self.classify_any(packet, at);
     }
@@ -569,17 +590,16 @@ impl Core {
     /// `None`: neither end is known.
     fn find_side(&self, flow: &Flow) -> Option<(Side, bool, KeyHash)> {
         if flow.is_v4 {
-            self.find_side_v4(flow)
+            let src = digest_v4(flow.src.bits_v4(), flow.src_port);
+            let dst = digest_v4(flow.dst.bits_v4(), flow.dst_port);
+            self.find_side_v4(flow.protocol, src, dst)
         } else {
             self.find_side_v6(flow)
         }
     }
 
     #[inline(always)]
-    fn find_side_v4(&self, flow: &Flow) -> Option<(Side, bool, KeyHash)> {
-        let protocol = flow.protocol;
-        let src = digest_v4(flow.src.bits_v4(), flow.src_port);
-        let dst = digest_v4(flow.dst.bits_v4(), flow.dst_port);
+    fn find_side_v4(&self, protocol: u8, src: u64, dst: u64) -> Option<(Side, bool, KeyHash)> {
         let (side, both) = choose_side(
             self.roles.of_v4(protocol, src),
             self.roles.of_v4(protocol, dst),

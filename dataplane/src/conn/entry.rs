@@ -238,15 +238,16 @@ impl Entry {
             && self.daddr6 == other.octets()
     }
 
-    /// [`Entry::is_request_of`] for addresses known to be IPv4, without a branch a field.
+    /// [`Entry::is_request_of`] for IPv4 addresses as they lie in the frame, without a branch a
+    /// field.
     #[inline(always)]
     pub fn is_request_of_v4(
         &self,
         protocol: u8,
-        (client, client_port): (&Addr, u16),
-        (other, other_port): (&Addr, u16),
+        (client, client_port): (u32, u16),
+        (other, other_port): (u32, u16),
     ) -> bool {
-        let addrs = (self.caddr ^ word(client)) | (self.vaddr ^ word(other));
+        let addrs = (self.caddr ^ client) | (self.vaddr ^ other);
         let ports = (self.cport ^ client_port) | (self.vport ^ other_port);
         addrs | u32::from(ports) | self.differs_v4(protocol) == 0
     }
@@ -256,10 +257,10 @@ impl Entry {
     pub fn is_reply_of_v4(
         &self,
         protocol: u8,
-        (client, client_port): (&Addr, u16),
-        (other, other_port): (&Addr, u16),
+        (client, client_port): (u32, u16),
+        (other, other_port): (u32, u16),
     ) -> bool {
-        let addrs = (self.caddr ^ word(client)) | (self.daddr ^ word(other));
+        let addrs = (self.caddr ^ client) | (self.daddr ^ other);
         let ports = (self.cport ^ client_port) | (self.dport ^ other_port);
         addrs | u32::from(ports) | self.differs_v4(protocol) == 0
     }

@@ -6,7 +6,6 @@ use super::index::{Index, REPLY};
 use super::prefetch::prefetch;
 use super::wheel::Wheel;
 use crate::addr::Endpoint;
-use crate::flow::Flow;
 use crate::service::ForwardingMethod;
 use crate::time::Ticks;
 
@@ -66,7 +65,7 @@ impl Shard {
         for i in (0..self.entries.len() as u32).rev() {
             let live = self.entries[i as usize].is_valid()
                 && self.entries[i as usize].identity().is_some();
-            if live && self.add_to_index(i) {
+            if live && self.add_to_index(i, self.hashes(&self.entries[i as usize])) {
                 self.used += 1;
                 self.entries[i as usize].next = NIL;
                 self.entries[i as usize].prev = NIL;
@@ -124,11 +123,21 @@ impl Shard {
         }
     }
 
-    fn add_to_index(&mut self, i: u32) -> bool {
-        let entry = &self.entries[i as usize];
-        let request = self.request_hash(entry);
-        let reply =
-            (entry.method() == ForwardingMethod::Masquerade).then(|| self.reply_hash(entry));
+    /// Where an entry is found: by its requests and, with NAT, by its replies.
+    fn hashes(&self, e: &Entry) -> (KeyHash, Option<KeyHash>) {
+        let is_nat = e.method() == ForwardingMethod::Masquerade;
+        (self.request_hash(e), is_nat.then(|| self.reply_hash(e)))
+    }
+
+    /// Prefetches the buckets of both.
+    fn prefetch_buckets(&self, (request, reply): (KeyHash, Option<KeyHash>)) {
+        self.prefetch_bucket(request);
+        if let Some(reply) = reply {
+            self.prefetch_bucket(reply);
+        }
+    }
+
+    fn add_to_index(&mut self, i: u32, (request, reply): (KeyHash, Option<KeyHash>)) -> bool {
         if !self.index.insert(request, i) {
             return false;
         }
@@ -152,7 +161,9 @@ impl Shard {
         let entry = self.entries.get_mut(i as usize)?;
         let next_free = entry.next;
         entry.fill(new);
-        if !self.add_to_index(i) {
+        let hashes = self.hashes(&self.entries[i as usize]);
+        self.prefetch_buckets(hashes);
+        if !self.add_to_index(i, hashes) {
             if from_list {
                 self.entries[i as usize].next = next_free;
             }
@@ -177,9 +188,10 @@ impl Shard {
             return;
         }
         entry.retire();
-        let request = self.request_hash(entry);
-        let reply =
-            (entry.method() == ForwardingMethod::Masquerade).then(|| self.reply_hash(entry));
+        // Both buckets and the neighbour in the list are far away more often than not: all at once.
+        let (request, reply) = self.hashes(entry);
+        self.prefetch_buckets((request, reply));
+        self.prefetch_whole(entry.next);
         self.index.remove(request, i);
         if let Some(reply) = reply {
             self.index.remove(reply, i | REPLY);
@@ -210,6 +222,29 @@ impl Shard {
         self.wheel.oldest_half_open()
     }
 
+    /// Prefetches the entry that [`Shard::next_due`] will look at first.
+    pub fn prefetch_due(&self) {
+        if let Some(i) = self.wheel.first() {
+            self.prefetch_whole(i);
+        }
+    }
+
+    /// After [`Shard::prefetch_due`]: prefetches what the end of that entry will touch.
+    pub fn prefetch_end(&self) {
+        if let Some(entry) = self.wheel.first().and_then(|i| self.entry(i)) {
+            self.prefetch_buckets(self.hashes(entry));
+            self.prefetch_whole(entry.next);
+        }
+    }
+
+    /// Prefetches both lines of an entry.
+    fn prefetch_whole(&self, i: u32) {
+        if let Some(entry) = self.entries.get(i as usize) {
+            prefetch(entry);
+            prefetch(&entry.next);
+        }
+    }
+
     /// Prefetches the bucket of a hash.
     #[inline(always)]
     pub fn prefetch_bucket(&self, hash: KeyHash) {
@@ -225,6 +260,9 @@ impl Shard {
         let slot = self.index.candidate(hash);
         if let Some(entry) = self.entries.get((slot & !REPLY) as usize) {
             prefetch(entry);
+        } else if slot == NIL {
+            // Perhaps a new connection: it will get this one.
+            self.prefetch_whole(self.free);
         }
         slot
     }
@@ -259,17 +297,24 @@ impl Shard {
         }
     }
 
-    /// As [`Shard::is_match`] for an IPv4 packet: one comparison of words. It may say no where
-    /// the other says yes (replies that are not rewritten), never yes where the other says no.
+    /// As [`Shard::is_match`] for an IPv4 packet, with addresses as they lie in the frame: one
+    /// comparison of words. It may say no where the other says yes (replies that are not
+    /// rewritten), never yes where the other says no.
     #[inline(always)]
-    pub fn is_match_v4(&self, slot: u32, side: Side, flow: &Flow) -> bool {
+    pub fn is_match_v4(
+        &self,
+        slot: u32,
+        side: Side,
+        protocol: u8,
+        src: (u32, u16),
+        dst: (u32, u16),
+    ) -> bool {
         let Some(entry) = self.entries.get((slot & !REPLY) as usize) else {
             return false;
         };
-        let (src, dst) = ((&flow.src, flow.src_port), (&flow.dst, flow.dst_port));
         match side {
-            Side::Request => slot & REPLY == 0 && entry.is_request_of_v4(flow.protocol, src, dst),
-            Side::Reply => slot & REPLY != 0 && entry.is_reply_of_v4(flow.protocol, dst, src),
+            Side::Request => slot & REPLY == 0 && entry.is_request_of_v4(protocol, src, dst),
+            Side::Reply => slot & REPLY != 0 && entry.is_reply_of_v4(protocol, dst, src),
         }
     }
 

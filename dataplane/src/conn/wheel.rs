@@ -150,6 +150,13 @@ impl Wheel {
             .filter(|&i| i != NIL)
     }
 
+    /// The entry that is looked at next, as far as that is known without looking.
+    pub fn first(&self) -> Option<u32> {
+        let slot = self.position.0 / SLOT_TICKS % L0;
+        let head = self.heads.get(slot as usize).copied().filter(|&i| i != NIL);
+        self.oldest_half_open().or(head)
+    }
+
     /// Next entry that is due at `now`, unlinked; `None` when there is none or the budget (list
     /// steps) is used up.
     pub fn next_due(&mut self, entries: &mut [Entry], now: Ticks, budget: &mut u32) -> Option<u32> {

@@ -6,7 +6,7 @@
 //! changed, and the packet takes the walk, which would have done the same
 //! (`tests/usual.rs` compares the two).
 
-use super::{Located, Worker};
+use super::{Located, TCP, Worker};
 use crate::conn::Side;
 use crate::conn::entry::flag;
 use crate::conn::index::REPLY;
@@ -30,56 +30,73 @@ impl Worker {
         at: &Located,
         side: Side,
     ) -> Option<Verdict> {
-        let (flow, core) = (&at.flow, &self.core);
+        if !at.is_plain || at.plain.ttl <= 1 || at.plain.tcp_flags & tcp::SYN != 0 {
+            return None;
+        }
+        // Two copies, in each of which the side is known.
+        match side {
+            Side::Request => self.usual_way::<true>(now, packet, at),
+            Side::Reply => self.usual_way::<false>(now, packet, at),
+        }
+    }
+
+    #[inline(always)]
+    fn usual_way<const REQUEST: bool>(
+        &mut self,
+        now: Ticks,
+        packet: &mut Packet<'_>,
+        at: &Located,
+    ) -> Option<Verdict> {
+        let side = if REQUEST { Side::Request } else { Side::Reply };
+        let (plain, core) = (&at.plain, &self.core);
+        let (src, dst) = ((plain.src, plain.src_port), (plain.dst, plain.dst_port));
         let shard = self.shards.get_mut(at.hash.shard as usize)?;
-        if !at.is_plain || !shard.is_match_v4(at.slot, side, flow) {
+        if !shard.is_match_v4(at.slot, side, TCP, src, dst) {
             return None;
         }
         let entry = shard.entry_mut(at.slot & !REPLY)?;
-        let method = entry.method();
-        let dest = core
-            .dests
-            .get(entry.dest_id().0 as usize)
-            .filter(|dest| dest.available)?;
-        let (direction, hop, mtu, generation) = match side {
-            Side::Request if entry.flags & flag::NOOUTPUT != 0 => {
-                (Direction::InputOnly, dest.hop, dest.mtu, dest.generation)
-            }
-            Side::Request => (Direction::Input, dest.hop, dest.mtu, dest.generation),
-            Side::Reply => (
-                Direction::Output,
-                entry.reply_hop,
-                entry.reply_mtu,
-                entry.route_generation,
-            ),
-        };
-        let is_nat = method == ForwardingMethod::Masquerade;
-        let is_direct = method == ForwardingMethod::DirectRoute && side == Side::Request;
-        let settled = match side {
+        let is_nat = entry.method() == ForwardingMethod::Masquerade;
+        let is_direct = REQUEST && entry.method() == ForwardingMethod::DirectRoute;
+        let unsettled = match side {
             Side::Request => flag::HALF_OPEN,
             Side::Reply => flag::HALF_OPEN | flag::NOOUTPUT,
         };
-        if !(is_nat || is_direct) || entry.flags & settled != 0 {
+        if !(is_nat || is_direct) || entry.flags & unsettled != 0 {
             return None;
         }
 
-        let state = tcp::advance(
-            tcp::State::from_number(entry.state),
-            direction,
-            flow.tcp_flags,
-        );
-        let timeout = core.timeouts[0][state as usize & 15];
+        let direction = match side {
+            Side::Request if entry.flags & flag::NOOUTPUT != 0 => Direction::InputOnly,
+            Side::Request => Direction::Input,
+            Side::Reply => Direction::Output,
+        };
+        let state = tcp::State::from_number(entry.state);
+        let timeout = core.timeouts[0][entry.state as usize & 15];
         let deadline = now.plus(timeout);
-        let stays = state as u8 == entry.state && state != tcp::State::SynRecv;
-        if !stays || !deadline.reached(Ticks(entry.armed)) {
+        if tcp::advance(state, direction, plain.tcp_flags) as u8 != entry.state
+            || state == tcp::State::SynRecv
+            || !deadline.reached(Ticks(entry.armed))
+        {
             return None;
         }
+
+        let id = entry.dest_id();
+        let dest = core.dests.get(id.0 as usize)?;
+        let (hop, mtu, generation) = match side {
+            Side::Request => (dest.hop, dest.mtu, dest.generation),
+            Side::Reply => (entry.reply_hop, entry.reply_mtu, entry.route_generation),
+        };
         let hop = core.router.next_hop(NeighbourId(hop))?;
-        let fits = flow.l3_len <= mtu.min(hop.mtu);
-        if generation != core.router.generation() || !hop.up || hop.vlan != 0 || !fits {
+        if !dest.available
+            || generation != core.router.generation()
+            || !hop.up
+            || hop.vlan != 0
+            || plain.len > mtu
+            || plain.len > hop.mtu
+        {
             return None;
         }
-        let counters = core.counters.dest(entry.dest_id())?;
+        let counters = core.counters.dest(id)?;
         let headers = packet.frame_mut().first_chunk_mut::<HEADERS>()?;
         let (ethernet, ip) = headers.split_first_chunk_mut::<14>()?;
         let ip = ip.first_chunk_mut::<40>()?;
@@ -87,17 +104,14 @@ impl Worker {
         // From here on it is a usual packet.
         entry.timeout = timeout;
         entry.deadline = deadline.0;
-        let bytes = u64::from(flow.l3_len);
-        match side {
-            Side::Request => {
-                entry.in_pkts = entry.in_pkts.wrapping_add(1);
-                counters.in_pkts.add(1);
-                counters.in_bytes.add(bytes);
-            }
-            Side::Reply => {
-                counters.out_pkts.add(1);
-                counters.out_bytes.add(bytes);
-            }
+        let bytes = u64::from(plain.len);
+        if REQUEST {
+            entry.in_pkts = entry.in_pkts.wrapping_add(1);
+            counters.in_pkts.add(1);
+            counters.in_bytes.add(bytes);
+        } else {
+            counters.out_pkts.add(1);
+            counters.out_bytes.add(bytes);
         }
         if is_nat {
             nat::rewrite_tcp_v4(ip, entry, side);
