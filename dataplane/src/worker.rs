@@ -47,7 +47,7 @@ pub const BURST: usize = 32;
 
 /// How many packets before it is needed an entry is asked for. All at once would be more than
 /// the core has in flight, and what is too much is lost.
-const AHEAD: usize = 12;
+const AHEAD: usize = 16;
 
 /// Pause between two looks for expired connections; 128 of them take 16 ms.
 const SHARD_PAUSE: Duration = Duration::from_micros(125);
