@@ -15,7 +15,8 @@ use dataplane::route::{
 };
 use dataplane::schedule;
 use dataplane::service::{
-    DestId, Destination, ForwardingMethod, Protocol, ServiceId, ServiceKey, VirtualService,
+    DestId, Destination, ForwardingMethod, Protocol, ServiceId, ServiceKey, ServiceOptions, Tunnel,
+    VirtualService,
 };
 use dataplane::settings::Settings;
 use dataplane::time::{Instant, Ticks};
@@ -541,6 +542,7 @@ fn set_up() -> Result<Vec<Command>> {
             weight: 1,
             upper: 0,
             lower: 0,
+            tunnel: Tunnel::default(),
         };
         let destinations: Vec<Destination> = (0..SERVERS).map(dest).collect();
         if method == ForwardingMethod::Masquerade {
@@ -557,7 +559,7 @@ fn set_up() -> Result<Vec<Command>> {
                 endpoint,
             },
             scheduler: "rr",
-            one_packet: false,
+            options: ServiceOptions::default(),
             destinations,
         };
         let scheduler = schedule::new("rr").context("the scheduler rr")?;

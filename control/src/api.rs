@@ -172,7 +172,7 @@ pub struct ServiceKey {
 }
 
 /// Attributes of a virtual service.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ServiceSpec {
     /// Scheduler name.
@@ -193,12 +193,13 @@ pub struct ServerKey {
 }
 
 /// How a real server is reached.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Method {
     /// `-m`, NAT.
     Masq,
     /// `-g`, direct routing.
+    #[default]
     Route,
     /// `-i`, IP-in-IP.
     Tunnel,
@@ -207,7 +208,7 @@ pub enum Method {
 }
 
 /// Attributes of a real server.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ServerSpec {
     /// Forwarding method.

@@ -14,7 +14,7 @@ use dataplane::counters::WorkerCounters;
 use dataplane::roles::{self, RoleEntry, RoleTable};
 use dataplane::service::{
     DestId, Destination, ForwardingMethod, Protocol, ServiceId, ServiceKey as CoreKey,
-    VirtualService,
+    ServiceOptions, Tunnel, VirtualService,
 };
 use dataplane::settings::Settings;
 use dataplane::time::Instant;
@@ -611,7 +611,10 @@ impl Model {
             id: service.id,
             key: core_key(service.key),
             scheduler: service.scheduler,
-            one_packet: service.spec.one_packet,
+            options: ServiceOptions {
+                one_packet: service.spec.one_packet,
+                ..ServiceOptions::default()
+            },
             destinations: service
                 .servers
                 .iter()
@@ -622,6 +625,7 @@ impl Model {
                     weight: s.weights.effective(),
                     upper: s.spec.upper,
                     lower: s.spec.lower,
+                    tunnel: Tunnel::default(),
                 })
                 .collect(),
         }

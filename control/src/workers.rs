@@ -281,6 +281,7 @@ mod tests {
     use super::*;
     use crate::fake::FakeWorker;
     use dataplane::addr::{Addr, Endpoint};
+    use dataplane::service::ServiceOptions;
     use dataplane::service::{Protocol, ServiceId, ServiceKey, VirtualService};
     use dataplane::settings::Settings;
 
@@ -292,7 +293,10 @@ mod tests {
                 endpoint: Endpoint::new(Addr::v4([10, 0, 0, 1]), port),
             },
             scheduler: "rr",
-            one_packet,
+            options: ServiceOptions {
+                one_packet,
+                ..ServiceOptions::default()
+            },
             destinations: Vec::new(),
         }))
     }
@@ -344,7 +348,7 @@ mod tests {
         workers.poll();
         assert_eq!(workers.applied(), last);
         let applied = &fakes[1].services[&ServiceId(1)];
-        assert!(!applied.one_packet, "the last snapshot won");
+        assert!(!applied.options.one_packet, "the last snapshot won");
         assert_eq!(fakes[1].applied, capacity + 2);
     }
 

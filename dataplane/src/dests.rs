@@ -106,6 +106,7 @@ mod tests {
             weight: 1,
             upper: 4,
             lower: 0,
+            tunnel: crate::service::Tunnel::default(),
         };
         let mut dests = [DestState::default()];
         let c = &counters.dests[0];

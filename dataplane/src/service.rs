@@ -116,6 +116,72 @@ pub struct Destination {
     pub upper: u32,
     /// Lower threshold, 0 = three quarters of `upper`.
     pub lower: u32,
+    /// How packets are wrapped if `method` is a tunnel.
+    pub tunnel: Tunnel,
+}
+
+/// What a tunnel is made of (`ip_vs_dest.tun_type`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum TunnelKind {
+    /// IP in IP.
+    #[default]
+    IpIp,
+    /// GUE: UDP with a four-byte header.
+    Gue,
+    /// GRE.
+    Gre,
+}
+
+/// Checksum of the tunnel's own header.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum TunnelChecksum {
+    /// None.
+    #[default]
+    None,
+    /// Over the whole packet.
+    Full,
+    /// GUE's remote checksum; packets that pass through have a full one.
+    Remote,
+}
+
+/// How packets to a destination are wrapped.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Tunnel {
+    /// Kind of tunnel.
+    pub kind: TunnelKind,
+    /// UDP port of GUE, 0 for the others.
+    pub port: u16,
+    /// Checksum of GUE and GRE.
+    pub checksum: TunnelChecksum,
+}
+
+/// Flags that a scheduler reads on each choice (`IP_VS_SVC_F_SCHED1`, `IP_VS_SVC_F_SCHED2`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct SchedulerFlags {
+    /// `sh-fallback`, `mh-fallback`: another destination for one that takes no connection.
+    pub fallback: bool,
+    /// `sh-port`, `mh-port`: the client's port counts too.
+    pub port: bool,
+}
+
+/// Clients stay with their destination (`-p`, `-M`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Persistence {
+    /// Timeout of templates, seconds.
+    pub timeout: u32,
+    /// IPv4: the netmask of clients that go together, host order. IPv6: its prefix length.
+    pub mask: u32,
+}
+
+/// What of a service does not identify it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ServiceOptions {
+    /// One-packet scheduling (`-o`, UDP only).
+    pub one_packet: bool,
+    /// Flags of the scheduler (`-b`).
+    pub flags: SchedulerFlags,
+    /// Persistence.
+    pub persistence: Option<Persistence>,
 }
 
 /// A virtual service as the workers run it: immutable, replaced whole on any change.
@@ -127,8 +193,8 @@ pub struct VirtualService {
     pub key: ServiceKey,
     /// Name of the scheduler, one of `schedule::SCHEDULERS`.
     pub scheduler: &'static str,
-    /// One-packet scheduling (`-o`, UDP only).
-    pub one_packet: bool,
+    /// Everything else that it was told.
+    pub options: ServiceOptions,
     /// In the kernel's list order: the newest destination first. Schedulers depend on it.
     pub destinations: Vec<Destination>,
 }

@@ -30,8 +30,32 @@ pub struct Settings {
     pub expire_nodest_conn: bool,
     /// Port reuse rules, see `ip_vs_conn_reuse_mode`.
     pub conn_reuse_mode: u32,
+    /// Templates of destinations with weight 0 are given up.
+    pub expire_quiescent_template: bool,
+    /// Packets of a marked service without a usable destination go to their own.
+    pub cache_bypass: bool,
     /// Schedule TCP segments without SYN.
     pub sloppy_tcp: bool,
+    /// Schedule SCTP packets without INIT.
+    pub sloppy_sctp: bool,
+    /// Schedule ICMP errors by the packet they quote.
+    pub schedule_icmp: bool,
+    /// Packets of tunnels that end here are not scheduled again.
+    pub ignore_tunneled: bool,
+    /// Free part of the connection table, in entries, below which the automatic defences start.
+    pub amemthresh: u32,
+    /// `drop_packet` 3 drops one of so many.
+    pub am_droprate: u32,
+    /// Drop idle and half-open connections: 0 to 3.
+    pub drop_entry: u32,
+    /// Drop opening packets: 0 to 3.
+    pub drop_packet: u32,
+    /// Use the secure TCP table: 0 to 3.
+    pub secure_tcp: u32,
+    /// Seconds after which `lblc` forgets a destination address that was not asked for.
+    pub lblc_expiration: u32,
+    /// The same for `lblcr`.
+    pub lblcr_expiration: u32,
     /// Path MTU discovery in tunnels: copy DF, answer too-big packets.
     pub pmtu_disc: bool,
     /// Answer packets of unknown NAT servers' flows with port unreachable.
@@ -50,7 +74,19 @@ impl Default for Settings {
             timeouts: Timeouts::default(),
             expire_nodest_conn: false,
             conn_reuse_mode: 1,
+            expire_quiescent_template: false,
+            cache_bypass: false,
             sloppy_tcp: false,
+            sloppy_sctp: false,
+            schedule_icmp: false,
+            ignore_tunneled: false,
+            amemthresh: 1024,
+            am_droprate: 10,
+            drop_entry: 0,
+            drop_packet: 0,
+            secure_tcp: 0,
+            lblc_expiration: 86_400,
+            lblcr_expiration: 86_400,
             pmtu_disc: true,
             nat_icmp_send: false,
             icmp_msgs_per_sec: 1000,

@@ -13,7 +13,8 @@ use dataplane::flow::{Flow, Parsed};
 use dataplane::proto::{self, Direction, Opening, tcp};
 use dataplane::schedule::{self, Loads, Scheduler};
 use dataplane::service::{
-    DestId, Destination, ForwardingMethod, Protocol, ServiceId, ServiceKey, VirtualService,
+    DestId, Destination, ForwardingMethod, Protocol, ServiceId, ServiceKey, ServiceOptions, Tunnel,
+    VirtualService,
 };
 use dataplane::settings::Settings;
 use serde_json::Value;
@@ -70,7 +71,7 @@ impl Model {
                     endpoint: Endpoint::new(Addr::UNSPECIFIED, 0),
                 },
                 scheduler: "rr",
-                one_packet: false,
+                options: ServiceOptions::default(),
                 destinations: Vec::new(),
             },
             scheduler: None,
@@ -94,7 +95,7 @@ impl Model {
                     protocol,
                     endpoint: endpoint(vip),
                 };
-                self.service.one_packet = rule.has("-o");
+                self.service.options.one_packet = rule.has("-o");
                 self.use_scheduler(rule.get("-s").unwrap(), None);
                 return;
             }
@@ -145,6 +146,7 @@ impl Model {
             weight: rule.number("-w", 1),
             upper,
             lower: if lower == 0 { upper - upper / 4 } else { lower },
+            tunnel: Tunnel::default(),
         };
         match known {
             Some(i) => self.known[i] = dest.clone(),
@@ -225,7 +227,7 @@ impl Model {
         }
         self.advance(&client, Direction::Input, flow.tcp_flags);
         let dest = self.known[self.connections[&client].dest].endpoint;
-        if self.service.one_packet {
+        if self.service.options.one_packet {
             self.unbind(&client);
         }
         Some(dest)
@@ -325,7 +327,7 @@ fn replay(name: &str) -> usize {
             assert_eq!(to.as_deref(), step["to"].as_str(), "{place}");
             model.check_state(step, &Endpoint::new(flow.src, flow.src_port), &place);
             compared += 1;
-        } else if step["from"] == "server" && !model.service.one_packet {
+        } else if step["from"] == "server" && !model.service.options.one_packet {
             let flow = flow(step);
             let client = Endpoint::new(flow.dst, flow.dst_port);
             model.advance(&client, Direction::Output, flow.tcp_flags);

@@ -21,7 +21,8 @@ use dataplane::roles::{RoleTable, VIRTUAL};
 use dataplane::route::{FibBuilder, Link, LinkId, Neighbour, NeighbourId, Target};
 use dataplane::schedule::{self, SCHEDULERS};
 use dataplane::service::{
-    DestId, Destination, ForwardingMethod, Protocol, ServiceId, ServiceKey, VirtualService,
+    DestId, Destination, ForwardingMethod, Protocol, ServiceId, ServiceKey, ServiceOptions, Tunnel,
+    VirtualService,
 };
 use dataplane::settings::Settings;
 use dataplane::wire::fragment::Fragments;
@@ -159,6 +160,7 @@ fn service(id: u32, port: u16, scheduler: &'static str, dests: u32) -> Command {
         weight: 1 + n % 3,
         upper: 10,
         lower: 0,
+        tunnel: Tunnel::default(),
     };
     let service = VirtualService {
         id: ServiceId(id),
@@ -167,7 +169,7 @@ fn service(id: u32, port: u16, scheduler: &'static str, dests: u32) -> Command {
             endpoint: endpoint(&format!("192.168.40.200:{port}")),
         },
         scheduler,
-        one_packet: false,
+        options: ServiceOptions::default(),
         destinations: (0..dests).rev().map(dest).collect(),
     };
     Command::PutService {

@@ -7,7 +7,8 @@ use crate::addr::{Addr, Endpoint};
 use crate::counters::WorkerCounters;
 use crate::flow::Flow;
 use crate::service::{
-    DestId, Destination, ForwardingMethod, Protocol, ServiceId, ServiceKey, VirtualService,
+    DestId, Destination, ForwardingMethod, Protocol, ServiceId, ServiceKey, ServiceOptions, Tunnel,
+    VirtualService,
 };
 
 /// A service, its scheduler and what the worker counts.
@@ -27,6 +28,7 @@ fn dest(number: u32, weight: u32) -> Destination {
         weight,
         upper: 0,
         lower: 0,
+        tunnel: Tunnel::default(),
     }
 }
 
@@ -42,7 +44,7 @@ impl Rig {
                     endpoint: vip,
                 },
                 scheduler: super::find(scheduler).unwrap(),
-                one_packet: false,
+                options: ServiceOptions::default(),
                 destinations: added.iter().rev().map(|&(n, w)| dest(n, w)).collect(),
             },
             scheduler: super::new(scheduler).unwrap(),

@@ -141,7 +141,7 @@ impl Core {
         else {
             return Choice::NoDestination;
         };
-        let one_packet = service.one_packet && protocol == Protocol::Udp;
+        let one_packet = service.options.one_packet && protocol == Protocol::Udp;
         let no_output = if dest.method == ForwardingMethod::Masquerade {
             0
         } else {

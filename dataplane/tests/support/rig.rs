@@ -17,7 +17,8 @@ use dataplane::roles::{REAL, RoleEntry, RoleTable, VIRTUAL};
 use dataplane::route::{FibBuilder, Link, LinkId, Neighbour, NeighbourId, NextHop, Prefix, Target};
 use dataplane::schedule;
 use dataplane::service::{
-    DestId, Destination, ForwardingMethod, Protocol, ServiceId, ServiceKey, VirtualService,
+    DestId, Destination, ForwardingMethod, Protocol, ServiceId, ServiceKey, ServiceOptions, Tunnel,
+    VirtualService,
 };
 use dataplane::settings::Settings;
 use dataplane::time::Instant;
@@ -220,7 +221,10 @@ impl Rig {
                 id,
                 key,
                 scheduler: "",
-                one_packet: words.contains(&"-o"),
+                options: ServiceOptions {
+                    one_packet: words.contains(&"-o"),
+                    ..ServiceOptions::default()
+                },
                 destinations: Vec::new(),
             });
             self.role(protocol, key.endpoint, VIRTUAL);
@@ -289,6 +293,7 @@ impl Rig {
             weight: number("-w", 1),
             upper: number("-x", 0),
             lower: number("-y", 0),
+            tunnel: Tunnel::default(),
         }
     }
 
