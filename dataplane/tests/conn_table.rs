@@ -219,6 +219,26 @@ fn timeouts() -> impl Strategy<Value = u32> {
     prop_oneof![30 => 1u32..90_000, 1 => 90_000u32..2_678_400]
 }
 
+/// A connection whose slot fires a whole round of the first level before its deadline.
+#[test]
+fn a_deadline_one_round_away_does_not_stop_the_wheel() {
+    let layout = Layout::for_connections(128);
+    for slots in 250..260u32 {
+        let mut shards = create(memory(layout), layout, KEY, BOOT, Ticks(0)).unwrap();
+        let c = connection(1, false, ForwardingMethod::Masquerade);
+        let shard = &mut shards[shard_of(&c)];
+        let i = shard.insert(&c).unwrap();
+        shard.entry_mut(i).unwrap().deadline = 320;
+        shard.rearm(i, false);
+        let deadline = Ticks(320 + slots * 32);
+        shard.entry_mut(i).unwrap().deadline = deadline.0;
+        let mut budget = 1000;
+        assert_eq!(shard.next_due(Ticks(400), &mut budget), None);
+        assert!(budget > 900, "{slots} slots: {budget} steps left");
+        assert_eq!(shard.next_due(deadline.plus(65), &mut 1000), Some(i));
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(500))]
 

@@ -69,7 +69,9 @@ impl Wheel {
         // By blocks, not by distance: a list must never be that of the block that is firing.
         let block = number / L0;
         let blocks_ahead = block.wrapping_sub(self.position.0 / SLOT_TICKS / L0) % BLOCKS;
-        let head = if ahead < L0 {
+        // The slot that lies a whole round ahead of one that fires shares its list: an entry that
+        // is linked anew from there would come up again and again.
+        let head = if ahead < L0 - 1 {
             number % L0
         } else if blocks_ahead < L1 {
             L0 + block % L1
