@@ -554,10 +554,7 @@ fn set_up() -> Result<Vec<Command>> {
         }
         let service = VirtualService {
             id: ServiceId(id as u32),
-            key: ServiceKey {
-                protocol: Protocol::Tcp,
-                endpoint,
-            },
+            key: ServiceKey::new(Protocol::Tcp, endpoint),
             scheduler: "rr",
             options: ServiceOptions::default(),
             destinations,

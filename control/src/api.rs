@@ -159,16 +159,91 @@ pub enum Protocol {
     Udp,
 }
 
-/// What identifies a virtual service. Port in host order.
+/// Family of marked packets.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum Family {
+    /// IPv4.
+    #[default]
+    Ipv4,
+    /// IPv6.
+    Ipv6,
+}
+
+/// What identifies a virtual service: `{"protocol", "addr", "port"}` or `{"mark", "family"}`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ServiceKey {
-    /// Protocol.
-    pub protocol: Protocol,
-    /// Virtual address.
-    pub addr: IpAddr,
-    /// Virtual port.
-    pub port: u16,
+#[serde(untagged, deny_unknown_fields)]
+pub enum ServiceKey {
+    /// Packets to an address.
+    Endpoint {
+        /// Protocol.
+        protocol: Protocol,
+        /// Virtual address.
+        addr: IpAddr,
+        /// Virtual port, host order; 0 is every port that no other service has.
+        port: u16,
+    },
+    /// Packets that a rule gave a firewall mark.
+    Mark {
+        /// The mark, never 0.
+        mark: u32,
+        /// Family of the packets.
+        #[serde(default)]
+        family: Family,
+    },
+}
+
+impl ServiceKey {
+    /// Key of a service with an address.
+    pub const fn new(protocol: Protocol, addr: IpAddr, port: u16) -> ServiceKey {
+        ServiceKey::Endpoint {
+            protocol,
+            addr,
+            port,
+        }
+    }
+
+    /// Its address; a mark has none.
+    pub fn addr(&self) -> Option<IpAddr> {
+        match self {
+            ServiceKey::Endpoint { addr, .. } => Some(*addr),
+            ServiceKey::Mark { .. } => None,
+        }
+    }
+
+    /// Its port; 0 for a mark.
+    pub fn port(&self) -> u16 {
+        match self {
+            ServiceKey::Endpoint { port, .. } => *port,
+            ServiceKey::Mark { .. } => 0,
+        }
+    }
+
+    /// Its protocol; a mark has none.
+    pub fn protocol(&self) -> Option<Protocol> {
+        match self {
+            ServiceKey::Endpoint { protocol, .. } => Some(*protocol),
+            ServiceKey::Mark { .. } => None,
+        }
+    }
+
+    /// Its mark, if that is what it is.
+    pub fn mark(&self) -> Option<u32> {
+        match self {
+            ServiceKey::Endpoint { .. } => None,
+            ServiceKey::Mark { mark, .. } => Some(*mark),
+        }
+    }
+
+    /// Whether its packets are IPv6.
+    pub fn is_ipv6(&self) -> bool {
+        match self {
+            ServiceKey::Endpoint { addr, .. } => addr.is_ipv6(),
+            ServiceKey::Mark { family, .. } => *family == Family::Ipv6,
+        }
+    }
 }
 
 /// Attributes of a virtual service.

@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dataplane::addr::Endpoint;
+use dataplane::addr::{Endpoint, Family};
 use dataplane::counters::WorkerCounters;
 use dataplane::roles::{self, RoleEntry, RoleTable};
 use dataplane::service::{
@@ -653,26 +653,34 @@ impl Model {
     /// address. A pair may occur twice.
     fn role_entries(&self) -> impl Iterator<Item = RoleEntry> + '_ {
         let services = self.services.values().flat_map(|service| {
-            let reals = service.servers.iter().map(|s| real(service.key, s.key));
+            let reals = service.servers.iter();
+            let reals = reals.flat_map(|s| real(service.key, s.key));
             self.vip(service.key).into_iter().chain(reals)
         });
         let trash = self.trash.iter().flat_map(|(service, server, _)| {
-            self.vip(service).into_iter().chain([real(service, server)])
+            self.vip(service).into_iter().chain(real(service, server))
         });
         services.chain(trash)
     }
 
     fn vip(&self, key: ServiceKey) -> Option<RoleEntry> {
-        self.is_live(key).then(|| RoleEntry {
-            protocol: core_protocol(key.protocol).number(),
-            endpoint: Endpoint::new(key.addr.into(), key.port),
-            roles: roles::VIRTUAL,
-        })
+        match key {
+            ServiceKey::Endpoint {
+                protocol,
+                addr,
+                port,
+            } if self.is_live(key) => Some(RoleEntry {
+                protocol: core_protocol(protocol).number(),
+                endpoint: Endpoint::new(addr.into(), port),
+                roles: roles::VIRTUAL,
+            }),
+            _ => None,
+        }
     }
 
-    /// Whether this host holds the service's address.
+    /// Whether packets reach the service: this host holds its address, or a mark needs none.
     pub fn is_live(&self, key: ServiceKey) -> bool {
-        self.local.contains(&key.addr)
+        key.addr().is_none_or(|addr| self.local.contains(&addr))
     }
 
     /// Whether there is such a service.
@@ -790,12 +798,14 @@ fn server_view(server: &Server, counters: Counters<'_>) -> ServerView {
 
 /// Says that a service gets no packets, and what to do.
 pub fn dead_service(key: ServiceKey) -> String {
-    format!(
-        "no port of this host holds {addr}: packets for {key} stay with the kernel until \
-         `ip addr add {addr} dev TWIN`",
-        addr = key.addr,
-        key = describe_service(&key),
-    )
+    let name = describe_service(&key);
+    match key.addr() {
+        Some(addr) => format!(
+            "no port of this host holds {addr}: packets for {name} stay with the kernel until \
+             `ip addr add {addr} dev TWIN`"
+        ),
+        None => format!("no rule gives packets the mark of {name}; add one"),
+    }
 }
 
 fn is_unused(counters: Counters<'_>, id: DestId) -> bool {
@@ -816,12 +826,18 @@ fn trashed(service: ServiceId, server: Server, counters: Counters<'_>) -> Trashe
     }
 }
 
-fn real(service: ServiceKey, server: ServerKey) -> RoleEntry {
-    RoleEntry {
-        protocol: core_protocol(service.protocol).number(),
+/// A server of a marked service is one for each protocol.
+fn real(service: ServiceKey, server: ServerKey) -> impl Iterator<Item = RoleEntry> {
+    let only = service.protocol().map(core_protocol);
+    let protocols = [Protocol::Tcp, Protocol::Udp];
+    let protocols = protocols
+        .into_iter()
+        .filter(move |p| only.is_none_or(|only| only == *p));
+    protocols.map(move |protocol| RoleEntry {
+        protocol: protocol.number(),
         endpoint: Endpoint::new(server.addr.into(), server.port),
         roles: roles::REAL,
-    }
+    })
 }
 
 fn core_protocol(protocol: api::Protocol) -> Protocol {
@@ -832,19 +848,39 @@ fn core_protocol(protocol: api::Protocol) -> Protocol {
 }
 
 fn core_key(key: ServiceKey) -> CoreKey {
-    CoreKey {
-        protocol: core_protocol(key.protocol),
-        endpoint: Endpoint::new(key.addr.into(), key.port),
+    match key {
+        ServiceKey::Endpoint {
+            protocol,
+            addr,
+            port,
+        } => CoreKey::new(core_protocol(protocol), Endpoint::new(addr.into(), port)),
+        ServiceKey::Mark { mark, family } => CoreKey::Mark {
+            family: match family {
+                api::Family::Ipv4 => Family::V4,
+                api::Family::Ipv6 => Family::V6,
+            },
+            mark,
+        },
     }
 }
 
-/// Bucket of the kernel's service table, which decides the order of an unsorted listing
-/// (`ip_vs_svc_hashkey`; the kernel also mixes in an address of its own).
-fn bucket(key: ServiceKey) -> u8 {
-    let protocol = u32::from(core_protocol(key.protocol).number());
-    let addr = dataplane::addr::Addr::from(key.addr).fold();
-    let port = u32::from(key.port);
-    ((protocol ^ addr ^ (port >> 8) ^ port) & 0xff) as u8
+/// Bucket of the kernel's service tables, which decides the order of an unsorted listing:
+/// addresses (`ip_vs_svc_hashkey`; the kernel also mixes in an address of its own), then marks
+/// (`ip_vs_svc_fwm_hashkey`).
+fn bucket(key: ServiceKey) -> u16 {
+    match key {
+        ServiceKey::Endpoint {
+            protocol,
+            addr,
+            port,
+        } => {
+            let protocol = u32::from(core_protocol(protocol).number());
+            let addr = dataplane::addr::Addr::from(addr).fold();
+            let port = u32::from(port);
+            ((protocol ^ addr ^ (port >> 8) ^ port) & 0xff) as u16
+        }
+        ServiceKey::Mark { mark, .. } => 0x100 | (mark & 0xff) as u16,
+    }
 }
 
 fn origin_of_new(author: Author) -> Origin {
@@ -903,13 +939,19 @@ fn no_dest_left(limits: Limits) -> Refusal {
 
 fn check_service(key: ServiceKey, spec: &ServiceSpec) -> Result<&'static str, Refusal> {
     let name = describe_service(&key);
-    if key.port == 0 {
+    if key.mark() == Some(0) {
+        return Err(Refusal::new(
+            ErrorKind::Invalid,
+            format!("service {name}: a mark is 1 or more"),
+        ));
+    }
+    if key.mark().is_none() && key.port() == 0 {
         return Err(Refusal::new(
             ErrorKind::Invalid,
             format!("service {name}: port 0 needs persistence, which this version does not have"),
         ));
     }
-    if spec.one_packet && key.protocol != api::Protocol::Udp {
+    if spec.one_packet && key.protocol() == Some(api::Protocol::Tcp) {
         return Err(Refusal::new(
             ErrorKind::Invalid,
             format!("service {name}: one-packet scheduling is only for UDP"),
@@ -960,21 +1002,18 @@ fn check_server(service: ServiceKey, key: ServerKey, spec: &ServerSpec) -> Resul
             "method \"local\" is found out, not asked for".into(),
         );
     }
-    if service.addr.is_ipv4() != key.addr.is_ipv4() && spec.method != Method::Tunnel {
+    if service.is_ipv6() != key.addr.is_ipv6() && spec.method != Method::Tunnel {
         return refuse(
             ErrorKind::Invalid,
             "different address family is allowed only for tunnelling servers (-i)".into(),
         );
     }
-    if key.port == 0 {
-        return refuse(ErrorKind::Invalid, "port 0 is not possible".into());
-    }
-    if spec.method != Method::Masq && key.port != service.port {
+    if spec.method != Method::Masq && key.port != service.port() && service.mark().is_none() {
         return refuse(
             ErrorKind::Invalid,
             format!(
                 "direct routing and tunnels keep the port: it must be {}",
-                service.port
+                service.port()
             ),
         );
     }
@@ -1089,11 +1128,7 @@ mod tests {
     }
 
     fn vs(protocol: api::Protocol, addr: &str, port: u16) -> ServiceKey {
-        ServiceKey {
-            protocol,
-            addr: ip(addr),
-            port,
-        }
+        ServiceKey::new(protocol, ip(addr), port)
     }
 
     fn http() -> ServiceKey {
@@ -1522,6 +1557,38 @@ mod tests {
             b.model.zero(Some(other)).unwrap_err().kind,
             ErrorKind::NoService
         );
+    }
+
+    #[test]
+    fn a_marked_service_needs_no_address_and_its_servers_no_port() {
+        let mut b = Bench::new();
+        let mark = |mark, family| ServiceKey::Mark { mark, family };
+        let five = mark(5, api::Family::Ipv4);
+        b.live(Change::AddService(five, rr())).unwrap();
+        b.live(Change::AddService(mark(5, api::Family::Ipv6), rr()))
+            .unwrap();
+        assert_eq!(
+            b.live(Change::AddService(mark(0, api::Family::Ipv4), rr())),
+            Err(ErrorKind::Invalid)
+        );
+        let up = OperatorState::Up;
+        b.live(Change::AddServer(five, rs("192.168.0.1:0"), nat(1), up))
+            .unwrap();
+        let direct = spec(Method::Route, 1);
+        b.live(Change::AddServer(five, rs("192.168.0.2:8080"), direct, up))
+            .unwrap();
+        let core = CoreKey::Mark {
+            family: Family::V4,
+            mark: 5,
+        };
+        let updates = b.model.take_updates();
+        let service = updates.iter().find_map(|u| match u {
+            Update::PutService(service) if service.key == core => Some(service),
+            _ => None,
+        });
+        assert_eq!(service.map(|s| s.destinations.len()), Some(2));
+        assert!(b.model.dead_services().is_empty());
+        assert_eq!(b.list().len(), 2);
     }
 
     #[test]

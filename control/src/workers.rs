@@ -288,10 +288,7 @@ mod tests {
     fn service(id: u32, port: u16, one_packet: bool) -> Update {
         Update::PutService(Arc::new(VirtualService {
             id: ServiceId(id),
-            key: ServiceKey {
-                protocol: Protocol::Udp,
-                endpoint: Endpoint::new(Addr::v4([10, 0, 0, 1]), port),
-            },
+            key: ServiceKey::new(Protocol::Udp, Endpoint::new(Addr::v4([10, 0, 0, 1]), port)),
             scheduler: "rr",
             options: ServiceOptions {
                 one_packet,

@@ -78,11 +78,7 @@ fn server(name: &str, weight: u32) -> Server {
 
 fn service_key(name: &str) -> ServiceKey {
     let addr = [10, 0, 0, name.as_bytes()[0]].into();
-    ServiceKey {
-        protocol: Protocol::Tcp,
-        addr,
-        port: 80,
-    }
+    ServiceKey::new(Protocol::Tcp, addr, 80)
 }
 
 /// What `rvsadm -e` and `-E` do.

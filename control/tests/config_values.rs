@@ -253,11 +253,7 @@ fn services_and_servers() {
     assert_eq!(settings.punt_limits, [20_000, 50_000, 0, 200_000]);
     let key = |protocol, addr: &str, port| {
         let addr = addr.parse().expect("a literal address");
-        ServiceKey {
-            protocol,
-            addr,
-            port,
-        }
+        ServiceKey::new(protocol, addr, port)
     };
     let dns = &config.rules.services[&key(Protocol::Udp, "10.0.0.1", 53)];
     assert_eq!(

@@ -8,7 +8,7 @@ mod ipvsadm_support;
 use std::collections::HashSet;
 use std::net::SocketAddr;
 
-use control::api::{ConnectionRow, Protocol, ServerKey, ServiceKey, Stats};
+use control::api::{ConnectionRow, Family, Protocol, ServerKey, ServiceKey, Stats};
 use ipvsadm_support::*;
 
 /// How a line ends that belongs to a later version.
@@ -123,14 +123,14 @@ struct Refused(HashSet<(String, String)>);
 impl Refused {
     fn note(&mut self, words: &[String]) {
         for pair in words.windows(2) {
-            if ["-t", "-u"].contains(&pair[0].as_str()) {
+            if ["-t", "-u", "-f"].contains(&pair[0].as_str()) {
                 self.0.insert((pair[0].clone(), pair[1].clone()));
             }
         }
     }
 
     fn has(&self, option: &str, addr: &str) -> bool {
-        !["-t", "-u"].contains(&option) || self.0.contains(&(option.into(), addr.into()))
+        !["-t", "-u", "-f"].contains(&option) || self.0.contains(&(option.into(), addr.into()))
     }
 
     /// The recorded output without them.
@@ -144,7 +144,8 @@ impl Refused {
                 ["IP" | "SCTP", expires, _, _, _, _] if expires.len() == 5 => return false,
                 ["TCP", addr, ..] => keep = !self.has("-t", addr),
                 ["UDP", addr, ..] => keep = !self.has("-u", addr),
-                ["SCTP" | "FWM", ..] => keep = false,
+                ["FWM", mark, ..] => keep = !self.has("-f", mark),
+                ["SCTP", ..] => keep = false,
                 ["-A" | "-a", option, addr, ..] => keep = !self.has(option, addr),
                 ["->", "RemoteAddress:Port", ..] => return true,
                 ["->", ..] => {}
@@ -156,18 +157,23 @@ impl Refused {
     }
 }
 
-fn service_key(protocol: &str, addr: &str) -> ServiceKey {
+/// `IPv6` follows the mark of an IPv6 service.
+fn service_key(protocol: &str, addr: &str, rest: &[&str]) -> ServiceKey {
+    if protocol == "FWM" {
+        let family = match rest.first() {
+            Some(&"IPv6") => Family::Ipv6,
+            _ => Family::Ipv4,
+        };
+        let mark = addr.parse().expect("a mark");
+        return ServiceKey::Mark { mark, family };
+    }
     let addr: SocketAddr = addr.parse().expect("an address");
     let protocol = if protocol == "TCP" {
         Protocol::Tcp
     } else {
         Protocol::Udp
     };
-    ServiceKey {
-        protocol,
-        addr: addr.ip(),
-        port: addr.port(),
-    }
+    ServiceKey::new(protocol, addr.ip(), addr.port())
 }
 
 /// Gives the double the numbers that packets made in the recording.
@@ -182,8 +188,8 @@ fn feed(daemon: &Daemon, words: &[&str], listing: &str) {
     for line in listing.lines() {
         let fields: Vec<&str> = line.split_whitespace().collect();
         let (key, numbers) = match fields[..] {
-            [protocol @ ("TCP" | "UDP"), addr, ref rest @ ..] => {
-                order.push(service_key(protocol, addr));
+            [protocol @ ("TCP" | "UDP" | "FWM"), addr, ref rest @ ..] => {
+                order.push(service_key(protocol, addr, rest));
                 service = order.last().copied();
                 (None, rest)
             }
@@ -335,7 +341,7 @@ fn replay(daemon: &Daemon, recording: &Recording, refused: &mut Refused) -> bool
     }
     let about_refused = words
         .windows(2)
-        .any(|pair| ["-t", "-u"].contains(&pair[0]) && refused.has(pair[0], pair[1]));
+        .any(|pair| ["-t", "-u", "-f"].contains(&pair[0]) && refused.has(pair[0], pair[1]));
     if about_refused {
         return false;
     }

@@ -49,17 +49,64 @@ impl Protocol {
 
 /// What a service is looked up by (`ip_vs_service_find`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ServiceKey {
-    /// Transport protocol.
-    pub protocol: Protocol,
-    /// Virtual address and port.
-    pub endpoint: Endpoint,
+pub enum ServiceKey {
+    /// Packets to an endpoint.
+    Endpoint {
+        /// Transport protocol.
+        protocol: Protocol,
+        /// Virtual address and port; port 0 is every port that no other service has.
+        endpoint: Endpoint,
+    },
+    /// Packets that a rule gave a firewall mark, whatever their protocol.
+    Mark {
+        /// Family of the packets.
+        family: Family,
+        /// The mark, never 0.
+        mark: u32,
+    },
 }
 
 impl ServiceKey {
-    /// Family of the virtual address.
+    /// Key of a service with an address.
+    pub const fn new(protocol: Protocol, endpoint: Endpoint) -> ServiceKey {
+        ServiceKey::Endpoint { protocol, endpoint }
+    }
+
+    /// Family of its packets.
     pub fn family(&self) -> Family {
-        self.endpoint.addr.family()
+        match self {
+            ServiceKey::Endpoint { endpoint, .. } => endpoint.addr.family(),
+            ServiceKey::Mark { family, .. } => *family,
+        }
+    }
+
+    /// Its protocol; a mark has none.
+    pub fn protocol(&self) -> Option<Protocol> {
+        match self {
+            ServiceKey::Endpoint { protocol, .. } => Some(*protocol),
+            ServiceKey::Mark { .. } => None,
+        }
+    }
+
+    /// Its address and port; a mark has none.
+    pub fn endpoint(&self) -> Option<Endpoint> {
+        match self {
+            ServiceKey::Endpoint { endpoint, .. } => Some(*endpoint),
+            ServiceKey::Mark { .. } => None,
+        }
+    }
+
+    /// Its port as the kernel has it: 0 for a mark.
+    pub fn port(&self) -> u16 {
+        self.endpoint().map_or(0, |e| e.port)
+    }
+
+    /// Its mark, 0 for none.
+    pub fn mark(&self) -> u32 {
+        match self {
+            ServiceKey::Endpoint { .. } => 0,
+            ServiceKey::Mark { mark, .. } => *mark,
+        }
     }
 }
 
@@ -106,7 +153,7 @@ impl ForwardingMethod {
 pub struct Destination {
     /// Stable id.
     pub id: DestId,
-    /// Real address and port. The port is never 0 here.
+    /// Real address and port. Port 0: the packet's own port is kept.
     pub endpoint: Endpoint,
     /// Forwarding method given to new connections.
     pub method: ForwardingMethod,

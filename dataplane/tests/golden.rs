@@ -66,10 +66,7 @@ impl Model {
         Model {
             service: VirtualService {
                 id: ServiceId(0),
-                key: ServiceKey {
-                    protocol: Protocol::Tcp,
-                    endpoint: Endpoint::new(Addr::UNSPECIFIED, 0),
-                },
+                key: ServiceKey::new(Protocol::Tcp, Endpoint::new(Addr::UNSPECIFIED, 0)),
                 scheduler: "rr",
                 options: ServiceOptions::default(),
                 destinations: Vec::new(),
@@ -91,10 +88,7 @@ impl Model {
                     Some(vip) => (Protocol::Tcp, vip),
                     None => (Protocol::Udp, rule.get("-u").unwrap()),
                 };
-                self.service.key = ServiceKey {
-                    protocol,
-                    endpoint: endpoint(vip),
-                };
+                self.service.key = ServiceKey::new(protocol, endpoint(vip));
                 self.service.options.one_packet = rule.has("-o");
                 self.use_scheduler(rule.get("-s").unwrap(), None);
                 return;
@@ -173,7 +167,7 @@ impl Model {
     }
 
     fn advance(&mut self, client: &Endpoint, direction: Direction, flags: u8) {
-        let protocol = self.service.key.protocol;
+        let protocol = self.service.key.protocol().unwrap();
         let conn = self.connections.get_mut(client).expect("a connection");
         let state = proto::advance(protocol, conn.state, direction, flags);
         let was = proto::is_active(protocol, conn.state);
@@ -186,7 +180,7 @@ impl Model {
 
     fn unbind(&mut self, client: &Endpoint) {
         if let Some(conn) = self.connections.remove(client) {
-            if proto::is_active(self.service.key.protocol, conn.state) {
+            if proto::is_active(self.service.key.protocol().unwrap(), conn.state) {
                 let c = &self.counters.dests[conn.dest];
                 c.active.set(c.active.get() - 1);
             }
@@ -196,7 +190,7 @@ impl Model {
 
     /// A client's packet: the server it goes to.
     fn client(&mut self, flow: &Flow) -> Option<Endpoint> {
-        let protocol = self.service.key.protocol;
+        let protocol = self.service.key.protocol().unwrap();
         let client = Endpoint::new(flow.src, flow.src_port);
         let reuse = self.settings.conn_reuse_mode != 0
             && proto::is_opening(protocol, flow.tcp_flags)

@@ -164,10 +164,7 @@ fn service(id: u32, port: u16, scheduler: &'static str, dests: u32) -> Command {
     };
     let service = VirtualService {
         id: ServiceId(id),
-        key: ServiceKey {
-            protocol: Protocol::Tcp,
-            endpoint: endpoint(&format!("192.168.40.200:{port}")),
-        },
+        key: ServiceKey::new(Protocol::Tcp, endpoint(&format!("192.168.40.200:{port}"))),
         scheduler,
         options: ServiceOptions::default(),
         destinations: (0..dests).rev().map(dest).collect(),

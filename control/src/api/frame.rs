@@ -277,11 +277,7 @@ mod tests {
             rates: full,
         };
         ServiceView {
-            key: ServiceKey {
-                protocol: Protocol::Tcp,
-                addr,
-                port,
-            },
+            key: ServiceKey::new(Protocol::Tcp, addr, port),
             spec: ServiceSpec {
                 scheduler: "a-scheduler-name".into(),
                 one_packet: false,
@@ -322,8 +318,10 @@ mod tests {
                 };
                 for service in part {
                     match got.last_mut() {
-                        Some((port, n)) if *port == service.key.port => *n += service.servers.len(),
-                        _ => got.push((service.key.port, service.servers.len())),
+                        Some((port, n)) if *port == service.key.port() => {
+                            *n += service.servers.len()
+                        }
+                        _ => got.push((service.key.port(), service.servers.len())),
                     }
                 }
             }

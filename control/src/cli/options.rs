@@ -479,7 +479,7 @@ pub const OPTIONS: &[OptionSpec] = &[
         ADDRESS,
         "SCTP service",
     )),
-    later(option(
+    option(
         Opt::MarkService,
         Some('f'),
         "fwmark-service",
@@ -487,8 +487,8 @@ pub const OPTIONS: &[OptionSpec] = &[
         Slot::Service,
         ADDRESS,
         "service of all packets with a firewall mark",
-    )),
-    later(option(
+    ),
+    option(
         Opt::Ipv6,
         Some('6'),
         "ipv6",
@@ -496,7 +496,7 @@ pub const OPTIONS: &[OptionSpec] = &[
         Slot::Free,
         &[],
         "the mark of -f is on IPv6 packets",
-    )),
+    ),
     option(
         Opt::Scheduler,
         Some('s'),

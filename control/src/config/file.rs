@@ -191,7 +191,11 @@ impl Reader<'_> {
             }
         }
         for key in section.keys {
-            let required = matches!(key.default, Fallback::Required);
+            let required = match key.default {
+                Fallback::Required => true,
+                Fallback::RequiredUnless(other) => !table.contains_key(other),
+                Fallback::Value(_) | Fallback::Computed(_) => false,
+            };
             if required && self.strict && !table.contains_key(key.name) {
                 self.complain(line, missing_key(section, key));
             }

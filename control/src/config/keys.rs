@@ -71,9 +71,11 @@ pub enum Fallback {
     Computed(&'static str),
     /// It must be there.
     Required,
+    /// It must be there unless this other key is.
+    RequiredUnless(&'static str),
 }
 
-use Fallback::{Computed, Required, Value};
+use Fallback::{Computed, Required, RequiredUnless, Value};
 use Kind::{Boolean, Choice, ChoiceOrInteger, Integer, Integers, Table, Tables, Text, Texts};
 
 const fn key(name: &'static str, kind: Kind, default: Fallback, help: &'static str) -> Key {
@@ -650,11 +652,33 @@ static SERVICE: Section = Section {
         key(
             "protocol",
             Choice(&["tcp", "udp"], &[]),
-            Required,
+            RequiredUnless("fwmark"),
             "transport protocol",
         ),
-        key("address", Text, Required, "virtual address, IPv4 or IPv6"),
-        key("port", Integer(0, 65_535), Required, "virtual port"),
+        key(
+            "address",
+            Text,
+            RequiredUnless("fwmark"),
+            "virtual address, IPv4 or IPv6",
+        ),
+        key(
+            "port",
+            Integer(0, 65_535),
+            RequiredUnless("fwmark"),
+            "virtual port",
+        ),
+        key(
+            "fwmark",
+            Integer(1, u32::MAX as i64),
+            Computed("none"),
+            "balance the packets with this firewall mark, of any protocol, instead of those to an address",
+        ),
+        key(
+            "family",
+            Choice(&["ipv4", "ipv6"], &[]),
+            Computed("`\"ipv4\"`"),
+            "family of the packets with the mark",
+        ),
         key(
             "scheduler",
             Choice(SCHEDULERS, &[]),
@@ -687,7 +711,7 @@ static SERVER: Section = Section {
             "port",
             Integer(0, 65_535),
             Computed("port of the service"),
-            "real port; `dr` and `tun` keep the service's",
+            "real port; `dr` and `tun` keep the service's; 0 is the packet's own",
         ),
         key(
             "method",
@@ -747,7 +771,6 @@ pub const HINTS: &[(&str, &str, &str)] = &[
     ("service", "persistence_timeout", LATER),
     ("service", "persistence_engine", LATER),
     ("service", "netmask", LATER),
-    ("service", "fwmark", LATER),
     ("service", "scheduler_flags", LATER),
     ("service", "healthcheck", LATER),
     ("service", "ops", "the key is called \"one_packet\""),
@@ -874,6 +897,7 @@ pub fn reference() -> String {
                 Value(text) => format!("`{text}`"),
                 Computed(words) => words.to_owned(),
                 Required => "required".to_owned(),
+                RequiredUnless(other) => format!("required without `{other}`"),
             };
             let kind = key.kind.describe();
             let _ = writeln!(

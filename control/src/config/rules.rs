@@ -9,7 +9,9 @@ use std::collections::BTreeMap;
 
 use dataplane::settings::Settings;
 
-use crate::api::{Method, Origin, Protocol, ServerKey, ServerSpec, ServiceKey, ServiceSpec};
+use crate::api::{
+    Family, Method, Origin, Protocol, ServerKey, ServerSpec, ServiceKey, ServiceSpec,
+};
 
 /// The part of a configuration that a reload changes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -236,10 +238,22 @@ pub(super) const fn method_name(method: Method) -> &'static str {
     }
 }
 
-/// `tcp 10.0.0.1:80`, IPv6 in brackets: how messages name a service.
+/// `tcp 10.0.0.1:80`, IPv6 in brackets, or `mark 5`, `mark 5 ipv6`: how messages name a service.
 pub fn describe_service(key: &ServiceKey) -> String {
-    let at = std::net::SocketAddr::new(key.addr, key.port);
-    format!("{} {at}", protocol_name(key.protocol))
+    match *key {
+        ServiceKey::Endpoint {
+            protocol,
+            addr,
+            port,
+        } => {
+            let at = std::net::SocketAddr::new(addr, port);
+            format!("{} {at}", protocol_name(protocol))
+        }
+        ServiceKey::Mark { mark, family } => match family {
+            Family::Ipv4 => format!("mark {mark}"),
+            Family::Ipv6 => format!("mark {mark} ipv6"),
+        },
+    }
 }
 
 /// `192.168.1.10:8080`, IPv6 in brackets: how messages name a server.

@@ -11,7 +11,7 @@ use toml_edit::{ArrayOfTables, DocumentMut, Item, Table, value};
 
 use super::rules::{SETTINGS, method_name, protocol_name};
 use super::{Config, Host, Rules, Running, Server, Service, parse};
-use crate::api::{ServerKey, ServiceKey};
+use crate::api::{Family, ServerKey, ServiceKey};
 
 /// Why nothing was saved. The file is as it was.
 #[derive(Debug, Error)]
@@ -223,17 +223,21 @@ fn text_of<'a>(table: &'a Table, key: &str) -> Option<&'a str> {
 
 /// Identity of a written service; the file was valid when it was loaded.
 fn service_key(table: &Table) -> Option<ServiceKey> {
+    if let Some(mark) = table.get("fwmark") {
+        let family = match text_of(table, "family") {
+            Some("ipv6") => Family::Ipv6,
+            _ => Family::Ipv4,
+        };
+        let mark = u32::try_from(mark.as_integer()?).ok()?;
+        return Some(ServiceKey::Mark { mark, family });
+    }
     let protocol = match text_of(table, "protocol")? {
         "tcp" => crate::api::Protocol::Tcp,
         _ => crate::api::Protocol::Udp,
     };
     let addr = text_of(table, "address")?.parse().ok()?;
     let port = u16::try_from(table.get("port")?.as_integer()?).ok()?;
-    Some(ServiceKey {
-        protocol,
-        addr,
-        port,
-    })
+    Some(ServiceKey::new(protocol, addr, port))
 }
 
 /// Identity of a written server. A port that validation forced to the service's is found by
@@ -242,12 +246,12 @@ fn server_key(table: &Table, service: &ServiceKey, old: &Service) -> Option<Serv
     let addr = text_of(table, "address")?.parse().ok()?;
     let port = match table.get("port").and_then(Item::as_integer) {
         Some(port) => u16::try_from(port).ok()?,
-        None => service.port,
+        None => service.port(),
     };
     let key = ServerKey { addr, port };
     let forced = ServerKey {
         addr,
-        port: service.port,
+        port: service.port(),
     };
     [key, forced]
         .into_iter()
@@ -310,9 +314,23 @@ fn edit_server(table: &mut Table, old: &Server, new: &Server) {
 fn new_service(key: &ServiceKey, service: &Service) -> Table {
     let mut table = Table::new();
     table.decor_mut().set_prefix("\n");
-    table.insert("protocol", value(protocol_name(key.protocol)));
-    table.insert("address", value(key.addr.to_string()));
-    table.insert("port", value(i64::from(key.port)));
+    match *key {
+        ServiceKey::Endpoint {
+            protocol,
+            addr,
+            port,
+        } => {
+            table.insert("protocol", value(protocol_name(protocol)));
+            table.insert("address", value(addr.to_string()));
+            table.insert("port", value(i64::from(port)));
+        }
+        ServiceKey::Mark { mark, family } => {
+            table.insert("fwmark", value(i64::from(mark)));
+            if family == Family::Ipv6 {
+                table.insert("family", value("ipv6"));
+            }
+        }
+    }
     table.insert("scheduler", value(service.spec.scheduler.as_str()));
     if service.spec.one_packet {
         table.insert("one_packet", value(true));
@@ -328,7 +346,7 @@ fn new_server(service: &ServiceKey, server: &Server) -> Table {
     let mut table = Table::new();
     table.decor_mut().set_prefix("\n");
     table.insert("address", value(server.key.addr.to_string()));
-    if server.key.port != service.port {
+    if server.key.port != service.port() {
         table.insert("port", value(i64::from(server.key.port)));
     }
     table.insert("method", value(method_name(server.spec.method)));

@@ -253,11 +253,7 @@ fn ip(s: &str) -> IpAddr {
 }
 
 fn key(port: u16) -> api::ServiceKey {
-    api::ServiceKey {
-        protocol: api::Protocol::Tcp,
-        addr: ip("10.0.0.1"),
-        port,
-    }
+    api::ServiceKey::new(api::Protocol::Tcp, ip("10.0.0.1"), port)
 }
 
 fn add(port: u16) -> Request {
@@ -323,10 +319,7 @@ fn services_are_added_listed_and_deleted() {
     let new = services.iter().find(|s| s.key == key(81)).unwrap();
     let lasts: Vec<_> = new.servers.iter().map(|s| s.key.addr.to_string()).collect();
     assert_eq!(lasts, ["192.168.0.2", "192.168.0.1"], "newest first");
-    let away = api::ServiceKey {
-        addr: ip("10.9.9.9"),
-        ..key(80)
-    };
+    let away = api::ServiceKey::new(api::Protocol::Tcp, ip("10.9.9.9"), 80);
     let spec = api::ServiceSpec {
         scheduler: "rr".into(),
         one_packet: false,

@@ -39,10 +39,7 @@ impl Rig {
         let mut rig = Rig {
             service: VirtualService {
                 id: ServiceId(0),
-                key: ServiceKey {
-                    protocol: Protocol::Tcp,
-                    endpoint: vip,
-                },
+                key: ServiceKey::new(Protocol::Tcp, vip),
                 scheduler: super::find(scheduler).unwrap(),
                 options: ServiceOptions::default(),
                 destinations: added.iter().rev().map(|&(n, w)| dest(n, w)).collect(),

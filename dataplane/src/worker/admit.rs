@@ -127,10 +127,7 @@ impl Core {
         if self.is_martian(flow) {
             return Choice::Drop(DropReason::MartianSource);
         }
-        let Some(running) = self.service_of(&ServiceKey {
-            protocol,
-            endpoint: virtual_,
-        }) else {
+        let Some(running) = self.service_of(&ServiceKey::new(protocol, virtual_)) else {
             return Choice::Accept;
         };
         let service = &running.service;
@@ -140,6 +137,11 @@ impl Core {
             .and_then(|i| service.destinations.get(i))
         else {
             return Choice::NoDestination;
+        };
+        // A server without a port of its own keeps the packet's.
+        let port = match dest.endpoint.port {
+            0 => virtual_.port,
+            port => port,
         };
         let one_packet = service.options.one_packet && protocol == Protocol::Udp;
         let no_output = if dest.method == ForwardingMethod::Masquerade {
@@ -153,7 +155,7 @@ impl Core {
                 protocol,
                 client: Endpoint::new(flow.src, flow.src_port),
                 virtual_,
-                dest: dest.endpoint,
+                dest: Endpoint::new(dest.endpoint.addr, port),
                 dest_id: dest.id,
                 method: dest.method,
                 flags: flag::INACTIVE | no_output | once,

@@ -137,7 +137,11 @@ impl Rig {
         let mut fib = FibBuilder::new();
         let own = ["192.168.40.1", "fd40::1", "192.168.50.1", "fd50::1"];
         let mut local: Vec<Addr> = own.into_iter().map(addr).collect();
-        local.extend(self.services.iter().map(|s| s.key.endpoint.addr));
+        local.extend(
+            self.services
+                .iter()
+                .filter_map(|s| s.key.endpoint().map(|e| e.addr)),
+        );
         for a in local {
             let len = if a.family() == Family::V4 { 32 } else { 128 };
             fib.add(Prefix::new(a, len).unwrap(), Target::Local);
@@ -209,10 +213,7 @@ impl Rig {
             (_, Some(vip)) => (Protocol::Udp, vip),
             _ => panic!("{args}: no service"),
         };
-        let key = ServiceKey {
-            protocol,
-            endpoint: endpoint(vip),
-        };
+        let key = ServiceKey::new(protocol, endpoint(vip));
         let at = self.services.iter().position(|s| s.key == key);
         let at = at.unwrap_or_else(|| {
             assert_eq!(words[0], "-A", "{args}: no such service");
@@ -227,7 +228,7 @@ impl Rig {
                 },
                 destinations: Vec::new(),
             });
-            self.role(protocol, key.endpoint, VIRTUAL);
+            self.role(protocol, endpoint(vip), VIRTUAL);
             self.put_network();
             self.services.len() - 1
         });
@@ -281,7 +282,7 @@ impl Rig {
             () => ForwardingMethod::DirectRoute,
         };
         if method == ForwardingMethod::Masquerade {
-            let protocol = self.services[service].key.protocol;
+            let protocol = self.services[service].key.protocol().unwrap();
             self.role(protocol, real, REAL);
         }
         let number =

@@ -3,7 +3,9 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::{Action, Format, Line, Listing};
-use crate::api::{Method, Protocol, Request, ServerKey, ServerSpec, ServiceKey, ServiceSpec};
+use crate::api::{
+    Family, Method, Protocol, Request, ServerKey, ServerSpec, ServiceKey, ServiceSpec,
+};
 use crate::cli::address::{host_port, ipv4, number};
 use crate::cli::failure::Failure;
 use crate::cli::names::Names;
@@ -59,20 +61,27 @@ enum Target {
 impl Target {
     fn addr(self) -> Option<IpAddr> {
         match self {
-            Target::Service(key) => Some(key.addr),
+            Target::Service(key) => key.addr(),
             Target::Other { addr, .. } => addr,
         }
     }
 
     fn port(self) -> u16 {
         match self {
-            Target::Service(key) => key.port,
+            Target::Service(key) => key.port(),
             Target::Other { port, .. } => port,
         }
     }
 
     fn is_mark(self) -> bool {
         self.addr().is_none()
+    }
+
+    fn is_ipv6(self) -> bool {
+        match self {
+            Target::Service(key) => key.is_ipv6(),
+            Target::Other { addr, .. } => addr.is_some_and(|a| a.is_ipv6()),
+        }
     }
 }
 
@@ -145,19 +154,16 @@ impl Draft {
             Opt::UdpService => self.service(text, Some(Protocol::Udp), names)?,
             Opt::SctpService => self.service(text, None, names)?,
             Opt::MarkService => {
-                if number(text, 1, u32::MAX).is_none() {
+                let Some(mark) = number(text, 1, u32::MAX) else {
                     return usage(format!("invalid fwmark value `{text}' specified"));
-                }
-                self.target = Some(Target::Other {
-                    addr: None,
-                    port: 0,
-                });
+                };
+                let family = Family::Ipv4;
+                self.target = Some(Target::Service(ServiceKey::Mark { mark, family }));
             }
-            Opt::Ipv6 => {
-                if !self.target.is_some_and(Target::is_mark) {
-                    return usage("-6 used before -f\n".into());
-                }
-            }
+            Opt::Ipv6 => match &mut self.target {
+                Some(Target::Service(ServiceKey::Mark { family, .. })) => *family = Family::Ipv6,
+                _ => return usage("-6 used before -f\n".into()),
+            },
             Opt::Scheduler => self.scheduler = Some(text.to_string()),
             Opt::SchedFlags => self.sched_flags = Some(text.to_string()),
             Opt::Persistent => {
@@ -219,11 +225,7 @@ impl Draft {
         };
         let port = port.unwrap_or(0);
         self.target = Some(match protocol {
-            Some(protocol) => Target::Service(ServiceKey {
-                protocol,
-                addr,
-                port,
-            }),
+            Some(protocol) => Target::Service(ServiceKey::new(protocol, addr, port)),
             None => Target::Other {
                 addr: Some(addr),
                 port,
@@ -234,7 +236,7 @@ impl Draft {
 
     fn server(&mut self, text: &str, names: &dyn Names) -> Result<(), Failure> {
         let protocol = match self.target {
-            Some(Target::Service(key)) => key.protocol,
+            Some(Target::Service(key)) => key.protocol().unwrap_or(Protocol::Tcp),
             _ => Protocol::Tcp,
         };
         let Some((addr, port)) = host_port(text, protocol, names) else {
@@ -247,11 +249,7 @@ impl Draft {
     }
 
     fn netmask(&self, text: &str) -> Result<(), Failure> {
-        if self
-            .target
-            .and_then(Target::addr)
-            .is_some_and(|a| a.is_ipv6())
-        {
+        if self.target.is_some_and(Target::is_ipv6) {
             if number(text, 1, 128).is_none() {
                 return usage("illegal ipv6 netmask specified".into());
             }
@@ -368,7 +366,7 @@ impl Draft {
         }
         let udp = matches!(
             target,
-            Target::Service(ServiceKey {
+            Target::Service(ServiceKey::Endpoint {
                 protocol: Protocol::Udp,
                 ..
             })
@@ -386,8 +384,7 @@ impl Draft {
         ) {
             return Ok(());
         }
-        let service = self.target.and_then(Target::addr);
-        let mixed = match (service, self.server) {
+        let mixed = match (self.target, self.server) {
             (Some(service), Some(server)) => service.is_ipv6() != server.addr.is_ipv6(),
             _ => false,
         };
@@ -548,8 +545,9 @@ impl Draft {
     fn routed(&self, service: ServiceKey, server: ServerKey) -> ServerKey {
         match self.method {
             Method::Masq => server,
+            _ if service.mark().is_some() => server,
             _ => ServerKey {
-                port: service.port,
+                port: service.port(),
                 ..server
             },
         }

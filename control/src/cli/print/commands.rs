@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 
 use super::endpoint::Endpoints;
-use crate::api::{Method, Protocol, ServerView, ServiceView};
+use crate::api::{Family, Method, Protocol, ServerView, ServiceKey, ServiceView};
 
 /// Prints all services. Thresholds are not saved, as ipvsadm does not save them.
 pub fn print(
@@ -12,19 +12,28 @@ pub fn print(
     endpoints: &Endpoints<'_>,
 ) -> io::Result<()> {
     for service in services {
-        let key = service.key;
-        let option = match key.protocol {
-            Protocol::Tcp => "-t",
-            Protocol::Udp => "-u",
+        let name = match service.key {
+            ServiceKey::Endpoint {
+                protocol,
+                addr,
+                port,
+            } => {
+                let option = match protocol {
+                    Protocol::Tcp => "-t",
+                    Protocol::Udp => "-u",
+                };
+                format!("{option} {}", endpoints.full(addr, port, protocol))
+            }
+            ServiceKey::Mark { mark, family } => match family {
+                Family::Ipv4 => format!("-f {mark}"),
+                Family::Ipv6 => format!("-f {mark} -6"),
+            },
         };
-        let name = format!(
-            "{option} {}",
-            endpoints.full(key.addr, key.port, key.protocol)
-        );
+        let protocol = service.key.protocol().unwrap_or(Protocol::Tcp);
         let one_packet = if service.spec.one_packet { " -o" } else { "" };
         writeln!(out, "-A {name} -s {}{one_packet}", service.spec.scheduler)?;
         for server in &service.servers {
-            server_line(out, &name, key.protocol, server, endpoints)?;
+            server_line(out, &name, protocol, server, endpoints)?;
         }
     }
     Ok(())

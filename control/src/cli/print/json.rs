@@ -9,7 +9,8 @@
 //!   "configured_weight", "upper_threshold", "lower_threshold", "active", "inactive",
 //!   "persistent", "origin", "stats", "rates"}]}]}`, where `stats` and `rates` are `{"conns",
 //!   "in_pkts", "out_pkts", "in_bytes", "out_bytes"}`, `method` is `masq`, `route`, `tunnel` or
-//!   `local`, and `origin` is `file`, `file-changed` or `live`.
+//!   `local`, and `origin` is `file`, `file-changed` or `live`. A service with a firewall mark has
+//!   `fwmark` and `family` (`ipv4`, `ipv6`) instead of `protocol`, `address` and `port`.
 //! - `-Lc`: `{"connections": [{"protocol", "expires", "state", "client", "virtual", "server"}]}`
 //!   with endpoints as `{"address", "port"}`; one connection per line, printed as they arrive.
 //! - `-L --timeout`: `{"tcp", "tcp_fin", "udp"}`. `-L --daemon`: `{"daemons": []}`.
@@ -22,7 +23,8 @@ use std::net::IpAddr;
 use serde::Serialize;
 
 use crate::api::{
-    ConnectionRow, Method, Origin, Protocol, ServerView, ServiceView, Stats, StatusView, WorkerView,
+    ConnectionRow, Family, Method, Origin, Protocol, ServerView, ServiceKey, ServiceView, Stats,
+    StatusView, WorkerView,
 };
 
 #[derive(Serialize)]
@@ -33,9 +35,16 @@ struct Services<'a> {
 
 #[derive(Serialize)]
 struct Service<'a> {
-    protocol: Protocol,
-    address: IpAddr,
-    port: u16,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    protocol: Option<Protocol>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    address: Option<IpAddr>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    port: Option<u16>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fwmark: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    family: Option<Family>,
     scheduler: &'a str,
     one_packet: bool,
     live: bool,
@@ -65,9 +74,14 @@ struct Server {
 impl<'a> From<&'a ServiceView> for Service<'a> {
     fn from(view: &'a ServiceView) -> Self {
         Service {
-            protocol: view.key.protocol,
-            address: view.key.addr,
-            port: view.key.port,
+            protocol: view.key.protocol(),
+            address: view.key.addr(),
+            port: view.key.addr().map(|_| view.key.port()),
+            fwmark: view.key.mark(),
+            family: match view.key {
+                ServiceKey::Endpoint { .. } => None,
+                ServiceKey::Mark { family, .. } => Some(family),
+            },
             scheduler: &view.spec.scheduler,
             one_packet: view.spec.one_packet,
             live: view.live,

@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 
 use super::endpoint::Endpoints;
-use crate::api::{Method, Protocol, ServerView, ServiceView, Stats};
+use crate::api::{Family, Method, Protocol, ServerView, ServiceKey, ServiceView, Stats};
 use crate::cli::parse::{Format, Listing};
 
 /// Second line of every listing but the plain one.
@@ -23,8 +23,9 @@ pub fn print(
     title(out, listing.format)?;
     for service in services {
         service_line(out, listing, service, endpoints)?;
+        let protocol = service.key.protocol().unwrap_or(Protocol::Tcp);
         for server in &service.servers {
-            server_line(out, listing, service.key.protocol, server, endpoints)?;
+            server_line(out, listing, protocol, server, endpoints)?;
         }
     }
     Ok(())
@@ -62,15 +63,23 @@ fn service_line(
     service: &ServiceView,
     endpoints: &Endpoints<'_>,
 ) -> io::Result<()> {
-    let key = service.key;
-    let protocol = match key.protocol {
-        Protocol::Tcp => "TCP",
-        Protocol::Udp => "UDP",
+    let name = match service.key {
+        ServiceKey::Endpoint {
+            protocol,
+            addr,
+            port,
+        } => {
+            let name = match protocol {
+                Protocol::Tcp => "TCP",
+                Protocol::Udp => "UDP",
+            };
+            format!("{name:4} {}", endpoints.column(addr, port, protocol))
+        }
+        ServiceKey::Mark { mark, family } => match family {
+            Family::Ipv4 => format!("FWM  {mark}"),
+            Family::Ipv6 => format!("FWM  {mark} IPv6"),
+        },
     };
-    let name = format!(
-        "{protocol:4} {}",
-        endpoints.column(key.addr, key.port, key.protocol)
-    );
     match listing.format {
         Format::Stats => counters(out, &format!("{name:33}"), &service.stats, listing.exact),
         Format::Rate => rates(out, &format!("{name:33}"), &service.rates, listing.exact),

@@ -9,16 +9,21 @@ use std::net::IpAddr;
 
 use crate::api::{Protocol, ServerView, ServiceView};
 
-/// Services by family, protocol, address and port; their servers by address and port.
+/// Services by mark, family, protocol, address and port; their servers by address and port.
 pub fn sort(services: &mut Vec<ServiceView>) {
     merge_sort(services, &|a, b| {
         let (a, b) = (&a.key, &b.key);
-        let family = (a.addr.is_ipv6() as i32) - (b.addr.is_ipv6() as i32);
+        let marks = a.mark().unwrap_or(0).wrapping_sub(b.mark().unwrap_or(0)) as i32;
+        let unspecified = IpAddr::from([0; 4]);
         first_difference([
-            family,
-            number(a.protocol) - number(b.protocol),
-            addresses(a.addr, b.addr),
-            i32::from(a.port) - i32::from(b.port),
+            marks,
+            i32::from(a.is_ipv6()) - i32::from(b.is_ipv6()),
+            number(a.protocol()) - number(b.protocol()),
+            addresses(
+                a.addr().unwrap_or(unspecified),
+                b.addr().unwrap_or(unspecified),
+            ),
+            i32::from(a.port()) - i32::from(b.port()),
         ])
     });
     for service in services {
@@ -37,10 +42,11 @@ fn first_difference<const N: usize>(differences: [i32; N]) -> i32 {
     differences.into_iter().find(|d| *d != 0).unwrap_or(0)
 }
 
-fn number(protocol: Protocol) -> i32 {
+fn number(protocol: Option<Protocol>) -> i32 {
     match protocol {
-        Protocol::Tcp => 6,
-        Protocol::Udp => 17,
+        // The kernel says TCP of a mark.
+        Some(Protocol::Tcp) | None => 6,
+        Some(Protocol::Udp) => 17,
     }
 }
 

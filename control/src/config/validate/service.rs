@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 
 use super::{Notes, number};
-use crate::api::{Method, Protocol, ServerKey, ServerSpec, ServiceKey, ServiceSpec};
+use crate::api::{Family, Method, Protocol, ServerKey, ServerSpec, ServiceKey, ServiceSpec};
 use crate::config::file::{File, Table};
 use crate::config::rules::{describe_server, describe_service, method_name};
 use crate::config::{OperatorState, Server, Service, Workers};
@@ -52,6 +52,15 @@ pub(super) fn services(
 }
 
 fn service_key(table: &Table, notes: &mut Notes<'_>) -> Option<ServiceKey> {
+    if table.mentions("fwmark") {
+        return mark_key(table, notes);
+    }
+    if table.mentions("family") {
+        notes.mistake(
+            table.line_of("family"),
+            "family belongs to fwmark; remove it, the address tells",
+        );
+    }
     let protocol = match table.text("protocol") {
         Some("tcp") => Some(Protocol::Tcp),
         Some("udp") => Some(Protocol::Udp),
@@ -65,11 +74,24 @@ fn service_key(table: &Table, notes: &mut Notes<'_>) -> Option<ServiceKey> {
             "port 0 (any port) needs a persistent service, which this version has not; give 1 to 65535",
         );
     }
-    Some(ServiceKey {
-        protocol: protocol?,
-        addr: addr?,
-        port: port?,
-    })
+    Some(ServiceKey::new(protocol?, addr?, port?))
+}
+
+fn mark_key(table: &Table, notes: &mut Notes<'_>) -> Option<ServiceKey> {
+    for other in ["protocol", "address", "port"] {
+        if table.mentions(other) {
+            notes.mistake(
+                table.line_of(other),
+                format!("a service has fwmark or {other}, not both; remove one"),
+            );
+        }
+    }
+    let family = match table.text("family") {
+        Some("ipv6") => Family::Ipv6,
+        _ => Family::Ipv4,
+    };
+    let mark = table.integer("fwmark")? as u32;
+    Some(ServiceKey::Mark { mark, family })
 }
 
 fn address(table: &Table, notes: &mut Notes<'_>) -> Option<IpAddr> {
@@ -107,7 +129,7 @@ fn address(table: &Table, notes: &mut Notes<'_>) -> Option<IpAddr> {
 
 fn service(table: &Table, key: Option<ServiceKey>, notes: &mut Notes<'_>) -> Service {
     let one_packet = table.boolean("one_packet").unwrap_or_default();
-    if one_packet && key.is_some_and(|k| k.protocol == Protocol::Tcp) {
+    if one_packet && key.is_some_and(|k| k.protocol() == Some(Protocol::Tcp)) {
         let text = "one_packet is for udp; remove it from this tcp service";
         notes.mistake(table.line_of("one_packet"), text);
     }
@@ -143,12 +165,6 @@ fn server(table: &Table, service: Option<ServiceKey>, notes: &mut Notes<'_>) -> 
         Some("tun") => Method::Tunnel,
         _ => Method::Route,
     };
-    if table.integer("port") == Some(0) {
-        notes.mistake(
-            table.line_of("port"),
-            "port 0 is no port of a server; give 1 to 65535",
-        );
-    }
     let (upper, lower) = (number(table, "upper"), number(table, "lower"));
     if lower > upper {
         notes.mistake(
@@ -157,25 +173,25 @@ fn server(table: &Table, service: Option<ServiceKey>, notes: &mut Notes<'_>) -> 
         );
     }
     let (addr, service) = (addr?, service?);
-    if addr.is_ipv4() != service.addr.is_ipv4() && method != Method::Tunnel {
-        let (server, service) = (family(addr), family(service.addr));
+    if addr.is_ipv6() != service.is_ipv6() && method != Method::Tunnel {
+        let (server, service) = (family(addr.is_ipv6()), family(service.is_ipv6()));
         let name = method_name(method);
         let text = format!(
             "{server} server of an {service} service with method {name}; only tun crosses families"
         );
         notes.mistake(table.line_of("address"), text);
     }
-    let mut port = table.integer("port").map_or(service.port, |n| n as u16);
-    if method != Method::Masq && port != service.port {
+    let mut port = table.integer("port").map_or(service.port(), |n| n as u16);
+    if method != Method::Masq && port != service.port() && service.mark().is_none() {
         let name = method_name(method);
         notes.warning(
             table.line_of("port"),
             format!(
                 "port {port} with method {name}: packets keep the service's port {}; remove the key or use nat",
-                service.port
+                service.port()
             ),
         );
-        port = service.port;
+        port = service.port();
     }
     let state = match table.text("state") {
         Some("drain") => OperatorState::Drain,
@@ -194,8 +210,8 @@ fn server(table: &Table, service: Option<ServiceKey>, notes: &mut Notes<'_>) -> 
     })
 }
 
-fn family(addr: IpAddr) -> &'static str {
-    if addr.is_ipv4() { "IPv4" } else { "IPv6" }
+fn family(is_ipv6: bool) -> &'static str {
+    if is_ipv6 { "IPv6" } else { "IPv4" }
 }
 
 /// Whether a unicast address may be used for a service or a server, in the words of a mistake.
