@@ -21,6 +21,7 @@ use crate::files::Files;
 use crate::model::{self, Author, Change, Refusal};
 use crate::server::{ClientId, Server};
 use crate::state::State;
+use crate::sysctl;
 use crate::workers::{self, Progress, Ticket, WorkerRefusal};
 
 /// How long workers may take for a change, or for a batch of a listing.
@@ -494,6 +495,8 @@ fn begin(now: Instant, state: &mut State, request: Request) -> Begun {
                 Err(refusal) => error(refusal),
             });
         }
+        Request::Sysctl { set, names } => return sysctl(now, state, &set, names),
+        Request::Stats => return Begun::Answer(state.model.stats(state.workers.counters())),
         Request::Status => return Begun::Answer(Response::Status(Box::new(state.status(now)))),
         Request::Version => {
             let v = &state.version;
@@ -567,6 +570,30 @@ fn commit(now: Instant, state: &mut State, warnings: Vec<String>) -> Begun {
     Begun::Wait(Pending::Applied {
         generation,
         deadline: now + DEADLINE,
+        answer,
+    })
+}
+
+/// Changes settings by their sysctls' names, and answers with them as they then are.
+fn sysctl(now: Instant, state: &mut State, set: &[(String, String)], names: Vec<String>) -> Begun {
+    let mut settings = *state.model.settings();
+    let answer = match sysctl::set_and_list(&mut settings, set, names) {
+        Ok(rows) => Response::Sysctls { rows },
+        Err(message) => {
+            return Begun::Answer(error(Refusal::new(ErrorKind::Invalid, message)));
+        }
+    };
+    if set.is_empty() {
+        return Begun::Answer(answer);
+    }
+    for (name, value) in set {
+        tracing::info!(event = "sysctl", name, value, "rvsadm");
+    }
+    state.model.set_settings(settings);
+    let (generation, deadline) = (state.commit(now), now + DEADLINE);
+    Begun::Wait(Pending::Applied {
+        generation,
+        deadline,
         answer,
     })
 }

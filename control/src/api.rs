@@ -117,6 +117,16 @@ pub enum Request {
     },
     /// `rvsadm status`.
     Status,
+    /// `rvsadm stats`: totals and rates of everything, and the raw counters of each worker.
+    Stats,
+    /// `rvsadm sysctl`: sets values by name, all or none, then lists. Answered with
+    /// [`Response::Sysctls`].
+    Sysctl {
+        /// Names and new values.
+        set: Vec<(String, String)>,
+        /// What to list; nothing and nothing to set: all.
+        names: Vec<String>,
+    },
     /// `rvsadm reload`; `discard_live` lets the file win over live changes.
     Reload {
         /// Undo what `rvsadm` added or changed since the file was loaded.
@@ -385,6 +395,20 @@ pub enum Response {
     },
     /// Answer to `Status`.
     Status(Box<StatusView>),
+    /// Answer to `Stats`.
+    Stats {
+        /// Since the last `-Z` of everything, up to the last snapshot.
+        total: Stats,
+        /// A second.
+        rates: Stats,
+        /// By worker: what it has counted since its start, up to now.
+        workers: Vec<Stats>,
+    },
+    /// Answer to `Sysctl`.
+    Sysctls {
+        /// Names and values.
+        rows: Vec<(String, String)>,
+    },
     /// Free text for stdout (diff, reload summary, capture summary).
     Text {
         /// Printed as it is, with a line end added if it lacks one.

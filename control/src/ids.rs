@@ -35,6 +35,11 @@ impl IdPool {
         self.free.push_back(id);
     }
 
+    /// Every number that was ever in use is below this.
+    pub fn used(&self) -> u32 {
+        self.next
+    }
+
     /// How many numbers there are.
     pub fn limit(&self) -> u32 {
         self.limit

@@ -23,6 +23,7 @@ pub mod server;
 pub mod state;
 pub mod stats;
 pub mod status;
+pub mod sysctl;
 pub mod timers;
 pub mod trash;
 pub mod twin;

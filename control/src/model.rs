@@ -165,6 +165,8 @@ pub struct Model {
     dest_ids: IdPool,
     limits: Limits,
     age: u64,
+    /// Of everything (`ip_vs_stats`).
+    total: Estimator,
     deleted: Vec<ServiceId>,
     changed: BTreeSet<ServiceKey>,
     roles_changed: bool,
@@ -183,6 +185,7 @@ impl Model {
             dest_ids: IdPool::new(limits.servers),
             limits,
             age: 0,
+            total: Estimator::default(),
             deleted: Vec::new(),
             changed: BTreeSet::new(),
             roles_changed: true,
@@ -553,6 +556,9 @@ impl Model {
         {
             return Err(no_service(key));
         }
+        if key.is_none() {
+            self.total.zero();
+        }
         for service in self
             .services
             .values_mut()
@@ -566,8 +572,12 @@ impl Model {
         Ok(())
     }
 
-    /// Ends a statistics period; due every [`crate::stats::PERIOD`].
+    /// Ends a statistics period; due every [`crate::stats::PERIOD`]. Without `run_estimation`
+    /// everything shown stays as it is.
     pub fn estimate(&mut self, counters: Counters<'_>) {
+        if !self.settings.run_estimation {
+            return;
+        }
         for service in self.services.values_mut() {
             let mut total = service.removed;
             for server in &mut service.servers {
@@ -576,6 +586,23 @@ impl Model {
                 total += raw - server.joined;
             }
             service.estimator.tick(total);
+        }
+        let mut total = Counts::default();
+        for worker in counters {
+            total += Counts::of_worker(worker, self.dest_ids.used());
+        }
+        self.total.tick(total);
+    }
+
+    /// The answer to `rvsadm stats`.
+    pub fn stats(&self, counters: Counters<'_>) -> api::Response {
+        let raw = |worker: &Arc<WorkerCounters>| {
+            api::Stats::from(Counts::of_worker(worker, self.dest_ids.used()))
+        };
+        api::Response::Stats {
+            total: self.total.totals(),
+            rates: self.total.rates(),
+            workers: counters.iter().map(raw).collect(),
         }
     }
 
@@ -1539,6 +1566,41 @@ mod tests {
         assert_eq!(b.service().destinations[0].weight, 7);
         b.model.set_health(http(), one, true).unwrap();
         assert!(b.model.take_updates().is_empty());
+    }
+
+    #[test]
+    fn the_total_is_of_everything_and_freezes_without_estimation() {
+        let mut b = with_http();
+        b.add("10.0.1.1:80").unwrap();
+        let id = b.service().destinations[0].id;
+        let total = |b: &Bench| {
+            let api::Response::Stats { total, rates, .. } = b.model.stats(&b.counters) else {
+                panic!()
+            };
+            (total.in_pkts, rates.in_pkts)
+        };
+        b.counters[1].dests[id.0 as usize].in_pkts.add(400);
+        b.tick();
+        assert_eq!(total(&b), (400, 50));
+        // What a deleted server counted stays part of it.
+        b.live(Change::DeleteServer(http(), rs("10.0.1.1:80")))
+            .unwrap();
+        b.tick();
+        assert_eq!(total(&b), (400, 37));
+        b.model.set_settings(Settings {
+            run_estimation: false,
+            ..Settings::default()
+        });
+        b.counters[0].dests[id.0 as usize].in_pkts.add(1);
+        b.tick();
+        assert_eq!(total(&b), (400, 37));
+        b.model.set_settings(Settings::default());
+        // Of one service: the total is not touched.
+        b.model.zero(Some(http())).unwrap();
+        b.tick();
+        assert_eq!(total(&b).0, 401);
+        b.model.zero(None).unwrap();
+        assert_eq!(total(&b), (0, 0));
     }
 
     #[test]

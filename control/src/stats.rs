@@ -4,11 +4,11 @@
 //! The raw counters belong to the workers and only ever grow. What is shown is the last
 //! snapshot, so it lags by up to [`PERIOD`], as with `ipvsadm --stats`.
 
-use std::ops::{AddAssign, Sub};
+use std::ops::{Add, AddAssign, Sub};
 use std::time::Duration;
 
 use crate::api;
-use dataplane::counters::WorkerCounters;
+use dataplane::counters::{DestCounters, WorkerCounters};
 use dataplane::service::DestId;
 
 /// Time between two snapshots.
@@ -45,23 +45,40 @@ impl Counts {
         workers: impl IntoIterator<Item = &'a WorkerCounters>,
         id: DestId,
     ) -> Counts {
-        let mut sum = Counts::default();
-        for dest in workers.into_iter().filter_map(|w| w.dest(id)) {
-            sum += Counts {
-                conns: dest.conns.get(),
-                in_pkts: dest.in_pkts.get(),
-                out_pkts: dest.out_pkts.get(),
-                in_bytes: dest.in_bytes.get(),
-                out_bytes: dest.out_bytes.get(),
-            };
+        let dests = workers.into_iter().filter_map(|w| w.dest(id));
+        dests.fold(Counts::default(), |sum, dest| sum + dest.into())
+    }
+
+    /// What a worker has counted since it started for all destination ids below `ids`, in use
+    /// or not.
+    pub fn of_worker(worker: &WorkerCounters, ids: u32) -> Counts {
+        let dests = worker.dests.iter().take(ids as usize);
+        dests.fold(Counts::default(), |sum, dest| sum + dest.into())
+    }
+}
+
+impl From<&DestCounters> for Counts {
+    fn from(dest: &DestCounters) -> Counts {
+        Counts {
+            conns: dest.conns.get(),
+            in_pkts: dest.in_pkts.get(),
+            out_pkts: dest.out_pkts.get(),
+            in_bytes: dest.in_bytes.get(),
+            out_bytes: dest.out_bytes.get(),
         }
-        sum
+    }
+}
+
+impl Add for Counts {
+    type Output = Counts;
+    fn add(self, other: Counts) -> Counts {
+        self.zip(other, u64::wrapping_add)
     }
 }
 
 impl AddAssign for Counts {
     fn add_assign(&mut self, other: Counts) {
-        *self = self.zip(other, u64::wrapping_add);
+        *self = *self + other;
     }
 }
 

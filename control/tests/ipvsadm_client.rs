@@ -505,6 +505,45 @@ fn json_listings_keep_their_shape() {
 }
 
 #[test]
+fn sysctls_are_listed_set_and_refused_by_name() {
+    let daemon = Daemon::start();
+    let output = daemon.run(&["sysctl", "secure_tcp", "net.ipv4.vs.drop_entry=3"], "");
+    assert_eq!(
+        output.out, "drop_entry = 3\nsecure_tcp = 0\n",
+        "{}",
+        output.err
+    );
+    assert_eq!(daemon.state().settings.drop_entry, 3);
+    let output = daemon.run(&["sysctl", "--json", "drop_entry", "sync_threshold"], "");
+    let json: serde_json::Value = serde_json::from_str(&output.out).expect("JSON");
+    assert_eq!(
+        json,
+        serde_json::json!({"drop_entry": 3, "sync_threshold": "3 50"})
+    );
+    let output = daemon.run(&["sysctl"], "");
+    assert_eq!(output.out.lines().count(), 32, "{}", output.out);
+    let output = daemon.run(&["sysctl", "drop_entri"], "");
+    assert!(
+        output.err.contains("did you mean \"drop_entry\"?"),
+        "{}",
+        output.err
+    );
+    assert_eq!(output.status, 1);
+}
+
+#[test]
+fn stats_are_a_table_or_json() {
+    let daemon = Daemon::start();
+    daemon.state().totals.0.in_pkts = 255;
+    let output = daemon.run(&["stats", "--workers"], "");
+    assert_eq!(output.out.matches(" FF ").count(), 2, "{}", output.out);
+    let output = daemon.run(&["stats", "--json"], "");
+    let json: serde_json::Value = serde_json::from_str(&output.out).expect("JSON");
+    assert_eq!(json["total"]["in_pkts"], 255);
+    assert_eq!(json["workers"][0]["in_pkts"], 255);
+}
+
+#[test]
 fn status_is_a_table_or_json() {
     let daemon = Daemon::start();
     daemon.state().status = StatusView {

@@ -56,6 +56,8 @@ pub struct Settings {
     pub lblc_expiration: u32,
     /// The same for `lblcr`.
     pub lblcr_expiration: u32,
+    /// Take snapshots and estimate rates; control obeys it, workers count all the same.
+    pub run_estimation: bool,
     /// Path MTU discovery in tunnels: copy DF, answer too-big packets.
     pub pmtu_disc: bool,
     /// Answer packets of unknown NAT servers' flows with port unreachable.
@@ -87,6 +89,7 @@ impl Default for Settings {
             secure_tcp: 0,
             lblc_expiration: 86_400,
             lblcr_expiration: 86_400,
+            run_estimation: true,
             pmtu_disc: true,
             nat_icmp_send: false,
             icmp_msgs_per_sec: 1000,

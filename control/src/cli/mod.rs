@@ -25,7 +25,7 @@ use self::failure::{Failure, refusal};
 pub use self::names::{Names, SystemNames};
 use self::parse::{Action, Line, Listing};
 use self::print::endpoint::Endpoints;
-use self::print::{commands, connections, json, services, sort, status};
+use self::print::{commands, connections, json, services, sort, status, totals};
 use crate::api::{DEFAULT_SOCKET, ErrorKind, Request, Response, ServiceView};
 
 /// How long `rvsd` may take for one step of an answer.
@@ -164,6 +164,8 @@ impl Session<'_> {
             Action::Save { numeric } => self.save(numeric)?,
             Action::Restore => return Err(Failure::TryHelp),
             Action::Status => self.status(line.json)?,
+            Action::Stats { workers } => self.stats(workers, line.json)?,
+            Action::Sysctl(request) => self.sysctl(request, line.json)?,
             Action::Text(request) => {
                 let patience = self.environment.patience.max(FILE_PATIENCE);
                 let client = self.client()?;
@@ -338,6 +340,41 @@ impl Session<'_> {
         match self.client()?.ask(Request::Status)? {
             Response::Status(view) if json => json::status(self.streams.out, &view)?,
             Response::Status(view) => status::print(self.streams.out, &view)?,
+            Response::Error { message, .. } => {
+                return Err(Failure::Refused { message, status: 1 });
+            }
+            other => return Err(unexpected(other, false)),
+        }
+        Ok(())
+    }
+
+    fn stats(&mut self, per_worker: bool, json: bool) -> Result<(), Failure> {
+        match self.client()?.ask(Request::Stats)? {
+            Response::Stats {
+                total,
+                rates,
+                workers,
+            } => {
+                let out = &mut *self.streams.out;
+                match (json, per_worker) {
+                    (true, _) => json::totals(out, total, rates, &workers)?,
+                    (false, true) => totals::print_workers(out, &total, &rates, &workers)?,
+                    (false, false) => totals::print(out, &total, &rates)?,
+                }
+            }
+            other => return Err(unexpected(other, false)),
+        }
+        Ok(())
+    }
+
+    fn sysctl(&mut self, request: Request, json: bool) -> Result<(), Failure> {
+        match self.client()?.ask(request)? {
+            Response::Sysctls { rows } if json => json::sysctls(self.streams.out, &rows)?,
+            Response::Sysctls { rows } => {
+                for (name, value) in rows {
+                    writeln!(self.streams.out, "{name} = {value}")?;
+                }
+            }
             Response::Error { message, .. } => {
                 return Err(Failure::Refused { message, status: 1 });
             }

@@ -828,6 +828,10 @@ pub const OPTIONS: &[OptionSpec] = &[
 pub enum Word {
     /// Ports, workers, losses.
     Status,
+    /// Totals and rates of everything.
+    Stats,
+    /// Settings by the kernel's names.
+    Sysctl,
     /// File against running.
     Diff,
     /// Running to file.
@@ -876,6 +880,35 @@ pub const WORDS: &[WordSpec] = &[
             help: "print it as JSON",
         }],
         help: "ports, workers, connections, losses and drops by reason",
+    },
+    WordSpec {
+        word: Word::Stats,
+        name: "stats",
+        arguments: "",
+        options: &[
+            WordOption {
+                long: "workers",
+                value: None,
+                help: "a row for each worker too, as /proc/net/ip_vs_stats_percpu",
+            },
+            WordOption {
+                long: "json",
+                value: None,
+                help: "print it as JSON",
+            },
+        ],
+        help: "totals and rates of everything, in hexadecimal as /proc/net/ip_vs_stats",
+    },
+    WordSpec {
+        word: Word::Sysctl,
+        name: "sysctl",
+        arguments: "[NAME[=VALUE]...]",
+        options: &[WordOption {
+            long: "json",
+            value: None,
+            help: "print it as JSON",
+        }],
+        help: "show or change the settings of net.ipv4.vs while rvsd runs",
     },
     WordSpec {
         word: Word::Diff,

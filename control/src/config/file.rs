@@ -413,7 +413,7 @@ fn missing_key(section: &Section, key: &Key) -> String {
 }
 
 /// The known word that someone most likely meant, if any is close enough.
-pub(super) fn nearest<'a>(found: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+pub(crate) fn nearest<'a>(found: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let found = found.to_lowercase();
     known
         .map(|word| (strsim::damerau_levenshtein(&found, word), word))

@@ -566,10 +566,22 @@ static IPVS: Section = Section {
             "seconds, UDP (`rvsadm --set`)",
         ),
         key(
-            "expire_nodest_conn",
+            "am_droprate",
+            Integer(0, MAX_WEIGHT),
+            Value("10"),
+            "`drop_packet = 3` drops one of so many packets that would open a connection; 0 drops none",
+        ),
+        key(
+            "amemthresh",
+            Integer(0, MAX_WEIGHT),
+            Value("1024"),
+            "free entries of the connection table below which the automatic defences start (the kernel counts pages of memory here)",
+        ),
+        key(
+            "cache_bypass",
             Boolean,
             Value("false"),
-            "end connections of a deleted server at their next packet instead of dropping the packet",
+            "packets of a firewall-mark service without a usable server go to their own destination",
         ),
         key(
             "conn_reuse_mode",
@@ -578,10 +590,52 @@ static IPVS: Section = Section {
             "what a SYN on a closing connection does, bits: 1 schedule anew, 2 also in FIN_WAIT seen from one side",
         ),
         key(
-            "sloppy_tcp",
+            "drop_entry",
+            Integer(0, 3),
+            Value("0"),
+            "drop half-open and idle connections: 0 off, 1 automatic (2: automatic and at work), 3 always",
+        ),
+        key(
+            "drop_packet",
+            Integer(0, 3),
+            Value("0"),
+            "drop a share of the packets that would open a connection: 0 off, 1 automatic (2: at work), 3 always",
+        ),
+        key(
+            "expire_nodest_conn",
             Boolean,
             Value("false"),
-            "schedule TCP packets other than SYN, too",
+            "end the connections of a deleted server instead of dropping their packets",
+        ),
+        key(
+            "expire_quiescent_template",
+            Boolean,
+            Value("false"),
+            "clients leave a persistent server whose weight is 0",
+        ),
+        key(
+            "ignore_tunneled",
+            Boolean,
+            Value("false"),
+            "what arrives in a tunnel that ends on this host is not scheduled again",
+        ),
+        key(
+            "lblc_expiration",
+            Integer(0, MAX_TIMEOUT),
+            Value("86400"),
+            "seconds after which `lblc` forgets an address that was not asked for",
+        ),
+        key(
+            "lblcr_expiration",
+            Integer(0, MAX_TIMEOUT),
+            Value("86400"),
+            "the same for `lblcr`",
+        ),
+        key(
+            "nat_icmp_send",
+            Boolean,
+            Value("false"),
+            "answer packets of NAT servers that belong to no connection with port unreachable",
         ),
         key(
             "pmtu_disc",
@@ -590,10 +644,34 @@ static IPVS: Section = Section {
             "path MTU discovery in tunnels",
         ),
         key(
-            "nat_icmp_send",
+            "run_estimation",
+            Boolean,
+            Value("true"),
+            "estimate rates; false freezes rates and all displayed counters",
+        ),
+        key(
+            "schedule_icmp",
             Boolean,
             Value("false"),
-            "answer packets of NAT servers that belong to no connection with port unreachable",
+            "an ICMP error may open a connection for the packet it quotes",
+        ),
+        key(
+            "secure_tcp",
+            Integer(0, 3),
+            Value("0"),
+            "follow TCP by the table for SYN floods: 0 off, 1 automatic (2: at work), 3 always",
+        ),
+        key(
+            "sloppy_sctp",
+            Boolean,
+            Value("false"),
+            "schedule SCTP packets other than INIT, too",
+        ),
+        key(
+            "sloppy_tcp",
+            Boolean,
+            Value("false"),
+            "schedule TCP packets other than SYN, too",
         ),
         key(
             "icmp_msgs_per_sec",
@@ -818,6 +896,15 @@ pub fn sections() -> Vec<&'static Section> {
     let mut out = Vec::new();
     walk(&ROOT, &mut out);
     out
+}
+
+/// Range of an integer of a section, if the key is one.
+pub fn range(section: &str, key: &str) -> Option<(i64, i64)> {
+    let section = sections().into_iter().find(|s| s.path == section)?;
+    match section.key(key)?.kind {
+        Integer(min, max) => Some((min, max)),
+        _ => None,
+    }
 }
 
 impl Section {

@@ -23,6 +23,8 @@ mod rules;
 pub mod save;
 mod validate;
 
+pub(crate) use file::nearest;
+
 pub use diff::{Action, Plan, needs_restart, plan, render_diff};
 pub use rules::{
     OperatorState, Rules, Running, RunningServer, RunningService, SETTINGS, Server, Service,

@@ -203,15 +203,28 @@ macro_rules! setting {
 }
 
 /// Every live setting. Reading, comparing, showing and saving settings all walk this table.
-pub static SETTINGS: [Setting; 14] = [
+pub static SETTINGS: [Setting; 27] = [
     setting!("ipvs" "tcp_timeout" timeouts.tcp),
     setting!("ipvs" "tcp_fin_timeout" timeouts.tcp_fin),
     setting!("ipvs" "udp_timeout" timeouts.udp),
-    setting!("ipvs" "expire_nodest_conn" bool expire_nodest_conn),
+    setting!("ipvs" "am_droprate" am_droprate),
+    setting!("ipvs" "amemthresh" amemthresh),
+    setting!("ipvs" "cache_bypass" bool cache_bypass),
     setting!("ipvs" "conn_reuse_mode" conn_reuse_mode),
-    setting!("ipvs" "sloppy_tcp" bool sloppy_tcp),
-    setting!("ipvs" "pmtu_disc" bool pmtu_disc),
+    setting!("ipvs" "drop_entry" drop_entry),
+    setting!("ipvs" "drop_packet" drop_packet),
+    setting!("ipvs" "expire_nodest_conn" bool expire_nodest_conn),
+    setting!("ipvs" "expire_quiescent_template" bool expire_quiescent_template),
+    setting!("ipvs" "ignore_tunneled" bool ignore_tunneled),
+    setting!("ipvs" "lblc_expiration" lblc_expiration),
+    setting!("ipvs" "lblcr_expiration" lblcr_expiration),
     setting!("ipvs" "nat_icmp_send" bool nat_icmp_send),
+    setting!("ipvs" "pmtu_disc" bool pmtu_disc),
+    setting!("ipvs" "run_estimation" bool run_estimation),
+    setting!("ipvs" "schedule_icmp" bool schedule_icmp),
+    setting!("ipvs" "secure_tcp" secure_tcp),
+    setting!("ipvs" "sloppy_sctp" bool sloppy_sctp),
+    setting!("ipvs" "sloppy_tcp" bool sloppy_tcp),
     setting!("ipvs" "icmp_msgs_per_sec" icmp_msgs_per_sec),
     setting!("ipvs" "icmp_msgs_burst" icmp_msgs_burst),
     setting!("punt" "control" punt_limits[0]),

@@ -374,6 +374,37 @@ fn timeouts_status_and_version_are_answered() {
 }
 
 #[test]
+fn sysctls_are_live_changes_that_a_diff_shows() {
+    let rig = Rig::start();
+    let mut client = rig.client();
+    let rows = |rows: &[(&str, &str)]| Response::Sysctls {
+        rows: rows
+            .iter()
+            .map(|(n, v)| ((*n).to_owned(), (*v).to_owned()))
+            .collect(),
+    };
+    let set = |name: &str, value: &str| Request::Sysctl {
+        set: vec![(name.to_owned(), value.to_owned())],
+        names: Vec::new(),
+    };
+    assert_eq!(
+        client.ask(set("net.ipv4.vs.secure_tcp", "3")),
+        rows(&[("secure_tcp", "3")])
+    );
+    let (kind, message) = refused(client.ask(set("conntrack", "1")));
+    assert_eq!(kind, ErrorKind::Invalid);
+    assert!(message.starts_with("sysctl conntrack stays 0"), "{message}");
+    let Response::Text { text } = client.ask(Request::Diff) else {
+        panic!()
+    };
+    assert_eq!(text, "- ipvs.secure_tcp = 0\n+ ipvs.secure_tcp = 3\n");
+    let Response::Stats { workers, .. } = client.ask(Request::Stats) else {
+        panic!()
+    };
+    assert_eq!(workers.len(), 2);
+}
+
+#[test]
 fn a_change_is_answered_when_all_workers_have_it_or_as_busy() {
     let rig = Rig::start();
     assert_eq!(rig.ask(add(81)), ok());

@@ -56,6 +56,9 @@ pub struct State {
     pub timeouts: [u32; 3],
     pub table_size: u64,
     pub status: StatusView,
+    /// Totals and rates of everything.
+    pub totals: (Stats, Stats),
+    pub settings: dataplane::settings::Settings,
     /// Given with the next change.
     pub warnings: Vec<String>,
     /// Requests seen.
@@ -71,6 +74,8 @@ impl Default for State {
             timeouts: [900, 120, 300],
             table_size: 4096,
             status: StatusView::default(),
+            totals: Default::default(),
+            settings: Default::default(),
             warnings: Vec::new(),
             requests: Vec::new(),
         }
@@ -248,6 +253,25 @@ impl State {
                 vec![api::encode(&Response::Status(Box::new(
                     self.status.clone(),
                 )))]
+            }
+            Request::Stats => {
+                let (total, rates) = self.totals;
+                let workers = vec![total];
+                vec![api::encode(&Response::Stats {
+                    total,
+                    rates,
+                    workers,
+                })]
+            }
+            Request::Sysctl { set, names } => {
+                let done = control::sysctl::set_and_list(&mut self.settings, &set, names);
+                vec![api::encode(&match done {
+                    Ok(rows) => Response::Sysctls { rows },
+                    Err(message) => Response::Error {
+                        error: ErrorKind::Invalid,
+                        message,
+                    },
+                })]
             }
             Request::Diff => text("+ service tcp 10.0.0.1:80"),
             Request::Save => text("saved 1 service\n"),

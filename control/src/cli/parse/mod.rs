@@ -42,6 +42,13 @@ pub enum Action {
     Restore,
     /// Show the status.
     Status,
+    /// Show totals and rates of everything.
+    Stats {
+        /// And the counters of each worker.
+        workers: bool,
+    },
+    /// Show or change settings by the kernel's names.
+    Sysctl(Request),
     /// Ask for a text (diff, save, reload).
     Text(Request),
     /// Capture packets.
@@ -110,6 +117,8 @@ pub fn command_line(words: &[String], names: &dyn Names) -> Result<Line, Failure
                 | Action::Timeouts
                 | Action::Daemons
                 | Action::Status
+                | Action::Stats { .. }
+                | Action::Sysctl(_)
         );
         if !lists {
             return Err(Failure::Usage(
@@ -251,7 +260,7 @@ fn first_command<'a>(words: &mut Words<'a>) -> Result<FirstCommand<'a>, Failure>
 fn word_command(spec: &WordSpec, words: &[String]) -> Result<Line, Failure> {
     let mut line = plain_list();
     let mut plain: Vec<&String> = Vec::new();
-    let (mut discard_live, mut packets, mut seconds) = (false, 0, 0);
+    let (mut discard_live, mut workers, mut packets, mut seconds) = (false, false, 0, 0);
     let mut rest = words.iter();
     while let Some(word) = rest.next() {
         let Some(name) = word.strip_prefix("--") else {
@@ -300,17 +309,20 @@ fn word_command(spec: &WordSpec, words: &[String]) -> Result<Line, Failure> {
             "packets" => packets = count()?,
             "seconds" => seconds = count()?,
             "discard-live" => discard_live = true,
+            "workers" => workers = true,
             "json" => line.json = true,
             other => unreachable!("--{other} is in the table of {} but not here", spec.name),
         }
     }
-    if spec.word != Word::Capture
+    if !matches!(spec.word, Word::Capture | Word::Sysctl)
         && let Some(extra) = plain.first()
     {
         return Err(Failure::Usage(format!("unexpected argument {extra}")));
     }
     line.action = match spec.word {
         Word::Status => Action::Status,
+        Word::Stats => Action::Stats { workers },
+        Word::Sysctl => Action::Sysctl(sysctl(&plain)),
         Word::Diff => Action::Text(Request::Diff),
         Word::Save => Action::Text(Request::Save),
         Word::Reload => Action::Text(Request::Reload { discard_live }),
@@ -332,6 +344,22 @@ fn word_command(spec: &WordSpec, words: &[String]) -> Result<Line, Failure> {
         }
     };
     Ok(line)
+}
+
+/// `NAME=VALUE` sets, `NAME` shows. Which there are is for the daemon to say.
+fn sysctl(words: &[&String]) -> Request {
+    let pair = |word: &&String| {
+        let (name, value) = word.split_once('=')?;
+        Some((name.trim().to_string(), value.trim().to_string()))
+    };
+    Request::Sysctl {
+        set: words.iter().filter_map(pair).collect(),
+        names: words
+            .iter()
+            .filter(|word| !word.contains('='))
+            .map(|word| word.to_string())
+            .collect(),
+    }
 }
 
 /// The daemon has a working directory of its own, so it gets no relative path.

@@ -280,6 +280,18 @@ fn words_take_their_options_only() {
         "reload: --discard-live takes no value"
     );
     assert_eq!(refusal("status now"), "unexpected argument now");
+    assert_eq!(action("stats --workers"), Action::Stats { workers: true });
+    let texts = |words: &[&str]| words.iter().map(|w| w.to_string()).collect::<Vec<_>>();
+    assert_eq!(
+        action("sysctl a=1 b net.ipv4.vs.c=2"),
+        Action::Sysctl(Request::Sysctl {
+            set: vec![
+                ("a".into(), "1".into()),
+                ("net.ipv4.vs.c".into(), "2".into())
+            ],
+            names: texts(&["b"]),
+        })
+    );
     assert_eq!(
         refusal("capture wan"),
         "usage: rvsadm capture PORT FILE [FILTER...]"
@@ -287,7 +299,7 @@ fn words_take_their_options_only() {
     let zero = "capture: --packets needs a number of at least 1";
     assert_eq!(refusal("capture wan f --packets 0"), zero);
     assert_eq!(refusal("capture wan f --packets"), zero);
-    assert!(refusal("statsu").starts_with("unknown command `statsu'; did you mean `status'?"));
+    assert!(refusal("statuss").starts_with("unknown command `statuss'; did you mean `status'?"));
     assert!(!refusal("frobnicate").contains("did you mean"));
 }
 

@@ -15,6 +15,9 @@
 //!   with endpoints as `{"address", "port"}`; one connection per line, printed as they arrive.
 //! - `-L --timeout`: `{"tcp", "tcp_fin", "udp"}`. `-L --daemon`: `{"daemons": []}`.
 //! - `status`: see [`Status`].
+//! - `stats`: `{"total", "rates", "workers": []}`, each as `stats` above; `workers` has what each
+//!   one counted since its start.
+//! - `sysctl`: an object of names and values, which are numbers, or texts where they are two.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -306,6 +309,40 @@ pub fn status(out: &mut dyn Write, view: &StatusView) -> io::Result<()> {
             warnings: &view.warnings,
         },
     )
+}
+
+/// Prints totals, rates and the counters of workers.
+pub fn totals(
+    out: &mut dyn Write,
+    total: Stats,
+    rates: Stats,
+    workers: &[Stats],
+) -> io::Result<()> {
+    #[derive(Serialize)]
+    struct Totals<'a> {
+        total: Stats,
+        rates: Stats,
+        workers: &'a [Stats],
+    }
+    let totals = Totals {
+        total,
+        rates,
+        workers,
+    };
+    document(out, &totals)
+}
+
+/// Prints sysctls.
+pub fn sysctls(out: &mut dyn Write, rows: &[(String, String)]) -> io::Result<()> {
+    let value = |text: &String| match text.parse::<i64>() {
+        Ok(number) => serde_json::Value::from(number),
+        Err(_) => serde_json::Value::from(text.as_str()),
+    };
+    let rows: BTreeMap<&str, serde_json::Value> = rows
+        .iter()
+        .map(|(name, text)| (name.as_str(), value(text)))
+        .collect();
+    document(out, &rows)
 }
 
 fn document(out: &mut dyn Write, value: &impl Serialize) -> io::Result<()> {

@@ -8,3 +8,4 @@ pub mod json;
 pub mod services;
 pub mod sort;
 pub mod status;
+pub mod totals;
