@@ -4,12 +4,13 @@ CARGO ?= cargo
 # One profile for tests and demo, so that the tree is built once.
 export CARGO
 
-.PHONY: help deps build demo test lint bench e2e clean
+.PHONY: help deps build demo test lint bench instructions e2e clean
 
 help:
 	@echo "make demo    build, then watch requests cross rvsd in NAT, DR and TUN mode (1 minute, needs root)"
 	@echo "make test    lints, unit, property and end-to-end tests (needs root)"
 	@echo "make bench   nanoseconds per packet against testpmd (needs root and hugepages, which it sets up)"
+	@echo "make instructions  instructions per packet, counted by callgrind: the same in every run"
 	@echo "make build   rvsd and rvsadm in target/debug"
 	@echo "make lint    formatting and lints"
 	@echo "make e2e     end-to-end tests only; make e2e ONLY=forwarding.nat for some"
@@ -41,6 +42,16 @@ lint:
 bench:
 	@.ci/install-deps bench
 	RUSTFLAGS="-C target-cpu=x86-64-v3" $(CARGO) run --release -p bench --target-dir target/v3 -- $(BENCH)
+
+# The same number in every run, whatever else the machine does: for comparing two commits.
+instructions:
+	@.ci/install-deps bench
+	RUSTFLAGS="-C target-cpu=x86-64-v3" $(CARGO) build --release -p bench --target-dir target/v3
+	@for row in nat-request nat-reply dr-established tun-established nat6-request nat6-reply; do \
+	  valgrind --tool=callgrind --callgrind-out-file=target/v3/callgrind.$$row --collect-atstart=no \
+	    --toggle-collect='bench::walk::counted*' target/v3/release/bench --walk $$row 2>&1 \
+	  | awk -v row=$$row '/Collected/ {printf "%-18s %7.1f instructions a packet\n", row, $$4 / 65536}'; \
+	done
 
 e2e:
 	@.ci/install-deps test

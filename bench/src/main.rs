@@ -14,6 +14,7 @@ mod rig;
 mod rows;
 mod testpmd;
 mod traffic;
+mod walk;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -58,6 +59,10 @@ struct Args {
     /// Core of the worker and of testpmd; the last one if not given.
     #[arg(long)]
     core: Option<usize>,
+    /// No measurement: send 65,536 packets of this row through a worker on frames in memory,
+    /// for callgrind. Needs neither hugepages nor root.
+    #[arg(long)]
+    walk: Option<String>,
     /// Directory of the results.
     #[arg(long, default_value = "target/bench")]
     out: PathBuf,
@@ -76,6 +81,10 @@ fn main() -> ExitCode {
 
 /// Runs the bench; false if floors are enforced and one was missed.
 fn run(args: &Args) -> Result<bool> {
+    if let Some(row) = &args.walk {
+        walk::run(row, args.flows.unwrap_or(1000), 1 << 16)?;
+        return Ok(true);
+    }
     let cores = dpdk::lcore::affinity().context("cores of this process")?;
     let core = match args.core {
         Some(core) if !cores.contains(&core) => bail!("core {core} is not one of {cores:?}"),

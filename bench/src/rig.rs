@@ -8,6 +8,7 @@ use anyhow::{Context, Result, bail, ensure};
 use dataplane::addr::{Addr, Endpoint, Mac};
 use dataplane::command::{self, Command, Outcome};
 use dataplane::conn::{HashKey, Layout, Shard, region};
+use dataplane::counters::WorkerCounters;
 use dataplane::packet::{PortId, PuntClass};
 use dataplane::roles::{REAL, RoleEntry, RoleTable, VIRTUAL};
 use dataplane::route::{
@@ -324,15 +325,8 @@ impl Rig {
         let (_control, end) = command::channel(limits.dests);
         let mut workers = Vec::new();
         for flows in SIZES {
-            let shards = new_table(layout(flows), time.ticks())?;
             let counters = Arc::clone(&end.counters);
-            let mut worker = Worker::new(shards, KEY, limits, counters, Settings::default());
-            for command in set_up()? {
-                if let Outcome::Refused(why, _) = worker.apply(time, command) {
-                    bail!("the worker refuses its configuration: {why}");
-                }
-            }
-            workers.push((flows, worker));
+            workers.push((flows, new_worker(flows, counters, time, true)?));
         }
         let (size, worker) = workers.pop().context("no sizes")?;
         let worker = Loop {
@@ -452,10 +446,31 @@ const KEY: HashKey = HashKey([
     0x2545_f491_4f6c_dd1d,
 ]);
 
-fn new_table(layout: Layout, now: Ticks) -> Result<Vec<Shard>> {
-    let region = Region::map(&Backing::Anonymous, layout.bytes(), true)?;
+/// A worker with a table for so many connections, and with all that it needs to know.
+///
+/// # Errors
+/// What is missing.
+pub fn new_worker(
+    flows: u32,
+    counters: Arc<WorkerCounters>,
+    time: Instant,
+    hugepages: bool,
+) -> Result<Worker> {
+    let shards = new_table(layout(flows), time.ticks(), hugepages)?;
+    let limits = Limits::default();
+    let mut worker = Worker::new(shards, KEY, limits, counters, Settings::default());
+    for command in set_up()? {
+        if let Outcome::Refused(why, _) = worker.apply(time, command) {
+            bail!("the worker refuses its configuration: {why}");
+        }
+    }
+    Ok(worker)
+}
+
+fn new_table(layout: Layout, now: Ticks, hugepages: bool) -> Result<Vec<Shard>> {
+    let region = Region::map(&Backing::Anonymous, layout.bytes(), hugepages)?;
     ensure!(
-        matches!(region.pages(), Pages::Huge(_)),
+        !hugepages || matches!(region.pages(), Pages::Huge(_)),
         "a connection table ({} MiB) got no hugepages; are enough of them free?",
         layout.bytes() >> 20
     );

@@ -478,7 +478,8 @@ impl Group {
     }
 }
 
-fn generator<S: Shape<LEN>, const LEN: usize>(
+/// A generator for packets with these flags.
+pub fn generator<S: Shape<LEN>, const LEN: usize>(
     expect: Expect,
     flags: u8,
     clients: &[Client],

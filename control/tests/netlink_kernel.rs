@@ -216,7 +216,7 @@ impl Lab {
     /// The MAC that frames to `dst` get, if it is known.
     fn mac(&self, dst: &str) -> Option<String> {
         let id = self.router.resolve(addr(dst), 0).ok()?;
-        Some(self.router.next_hop(id)?.dmac.to_string())
+        Some(self.router.next_hop(id)?.dmac().to_string())
     }
 }
 

@@ -718,7 +718,7 @@ fn servers_and_gateways_are_kept_known() {
     host.tell(Message::Neighbour(neighbour(LAN, "10.0.0.10", usable(1))));
     let id = host.router.resolve(addr("10.0.0.10"), 0).unwrap();
     host.tell(Message::Neighbour(neighbour(LAN, "10.0.0.10", usable(2))));
-    assert_eq!(host.router.next_hop(id).unwrap().dmac.0[5], 2);
+    assert_eq!(host.router.next_hop(id).unwrap().dmac().0[5], 2);
     host.asked.clear();
     host.tell(Message::NeighbourGone(neighbour(
         LAN,
@@ -726,7 +726,7 @@ fn servers_and_gateways_are_kept_known() {
         usable(2),
     )));
     assert_eq!(
-        host.router.next_hop(id).unwrap().dmac.0[5],
+        host.router.next_hop(id).unwrap().dmac().0[5],
         2,
         "the last MAC stays"
     );

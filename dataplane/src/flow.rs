@@ -89,10 +89,8 @@ pub struct Plain {
     pub src: u32,
     /// Destination address, likewise.
     pub dst: u32,
-    /// Source port, host order.
-    pub src_port: u16,
-    /// Destination port, host order.
-    pub dst_port: u16,
+    /// Both ports, host order: the source port in the lower half.
+    pub ports: u32,
     /// Length of the IP packet in bytes.
     pub len: u16,
     /// TCP flags byte.
@@ -102,48 +100,65 @@ pub struct Plain {
 }
 
 impl Plain {
+    /// Bytes of the headers: Ethernet, IPv4 and TCP, none of them with options.
+    pub const HEADERS: usize = 54;
+
     /// Nothing.
     pub const EMPTY: Plain = Plain {
         src: 0,
         dst: 0,
-        src_port: 0,
-        dst_port: 0,
+        ports: 0,
         len: 0,
         tcp_flags: 0,
         ttl: 0,
     };
 
-    /// Reads a frame. `None`: it is another kind of frame, and [`Flow::read`] finds out which. A
-    /// frame that is read here is a packet ([`Shape::Ip`]) there.
+    /// Reads the headers of a frame of `len` bytes. `None`: it is another kind of frame, and
+    /// [`Flow::read`] finds out which. A frame that is read here is a packet ([`Shape::Ip`])
+    /// there.
     #[inline(always)]
-    pub fn read(frame: &[u8], wire_len: u32) -> Option<Plain> {
-        let (ethernet, rest) = frame.split_first_chunk::<{ ethernet::HEADER_LEN }>()?;
-        let (ip, tcp) = rest.split_first_chunk::<{ ipv4::HEADER_LEN }>()?;
-        let tcp = tcp.first_chunk::<20>()?;
-        let word = |at: usize| u32::from_ne_bytes([ip[at], ip[at + 1], ip[at + 2], ip[at + 3]]);
-        let len = u16::from_be_bytes([ip[2], ip[3]]);
-        let fragment = u16::from_be_bytes([ip[6], ip[7]]);
-        if ethernet[12..] != ethernet::TYPE_IPV4.to_be_bytes()
-            || ip[0] != 0x45
-            || fragment & (ipv4::MORE_FRAGMENTS | ipv4::OFFSET_MASK) != 0
-            || ip[9] != TCP
-            || !(40..=rest.len()).contains(&usize::from(len))
-            || wire_len as usize > frame.len()
+    pub fn read(h: &[u8; Plain::HEADERS], frame_len: u16, wire_len: u32) -> Option<Plain> {
+        let word = |at: usize| [h[at], h[at + 1], h[at + 2], h[at + 3]];
+        // EtherType, version and header length; fragment bits and protocol: two comparisons.
+        let kind = u32::from_be_bytes(word(12)) & 0xffff_ff00;
+        let rest = u32::from_be_bytes(word(20)) & 0x3fff_00ff;
+        let len = u16::from_be_bytes([h[16], h[17]]);
+        let room = u32::from(frame_len).wrapping_sub(ethernet::HEADER_LEN as u32);
+        if kind != (ethernet::TYPE_IPV4 as u32) << 16 | 0x4500
+            || rest != TCP as u32
+            || len < 40
+            || u32::from(len) > room
+            || wire_len > u32::from(frame_len)
         {
             return None;
         }
-        let (src, dst) = (word(12), word(16));
-        let sum = [word(0), word(4), word(8), src, dst].map(u64::from);
+        let (src, dst) = (u32::from_ne_bytes(word(26)), u32::from_ne_bytes(word(30)));
+        let sum = u64::from(u32::from_ne_bytes(word(14)))
+            + u64::from(u32::from_ne_bytes(word(18)))
+            + u64::from(u32::from_ne_bytes(word(22)))
+            + u64::from(src)
+            + u64::from(dst);
         // One's complement zero: a multiple of 0xffff, and never 0 with a version in it.
-        (sum.iter().sum::<u64>() % 0xffff == 0).then_some(Plain {
+        (sum % 0xffff == 0).then_some(Plain {
             src,
             dst,
-            src_port: u16::from_be_bytes([tcp[0], tcp[1]]),
-            dst_port: u16::from_be_bytes([tcp[2], tcp[3]]),
+            ports: u32::from_be_bytes(word(34)).rotate_left(16),
             len,
-            tcp_flags: tcp[13],
-            ttl: ip[8],
+            tcp_flags: h[47],
+            ttl: h[22],
         })
+    }
+
+    /// Source port.
+    #[inline(always)]
+    pub fn src_port(&self) -> u16 {
+        self.ports as u16
+    }
+
+    /// Destination port.
+    #[inline(always)]
+    pub fn dst_port(&self) -> u16 {
+        (self.ports >> 16) as u16
     }
 }
 

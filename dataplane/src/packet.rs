@@ -74,6 +74,26 @@ impl<'a> Packet<'a> {
             .unwrap_or(&mut [])
     }
 
+    /// The first `N` bytes of the frame, `None` if it is shorter.
+    #[inline(always)]
+    pub fn head<const N: usize>(&self) -> Option<&[u8; N]> {
+        if (self.len as usize) < N {
+            return None;
+        }
+        let start = self.start as usize;
+        self.room.get(start..start + N)?.first_chunk()
+    }
+
+    /// [`Packet::head`], to be changed in place.
+    #[inline(always)]
+    pub fn head_mut<const N: usize>(&mut self) -> Option<&mut [u8; N]> {
+        if (self.len as usize) < N {
+            return None;
+        }
+        let start = self.start as usize;
+        self.room.get_mut(start..start + N)?.first_chunk_mut()
+    }
+
     /// Grows the frame at its front by `n` bytes (their contents are undefined); false if the
     /// headroom is too small, and then nothing changed.
     #[inline]

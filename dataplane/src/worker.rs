@@ -84,7 +84,7 @@ struct Running {
 
 /// One worker.
 pub struct Worker {
-    shards: Box<[Shard]>,
+    shards: Box<[Shard; SHARDS]>,
     core: Core,
     /// Next shard to look for expired connections in.
     expiry_at: usize,
@@ -108,6 +108,8 @@ struct Core {
     /// Timeout in ticks by protocol (TCP, UDP) and state.
     timeouts: [[u32; 16]; 2],
     macs: Box<[Box<[Mac]>]>,
+    /// The first of each port as [`mac_word`] has it, and [`NO_MAC`] where there is none.
+    own_macs: Box<[u64]>,
     /// By port and class: a flood on one port does not cost another its ARP.
     punt_limits: Box<[[Bucket; PuntClass::COUNT]]>,
     answers: AnswerLimit,
@@ -132,10 +134,13 @@ enum Kind {
 
 struct Located {
     kind: Kind,
-    /// `plain` was read, and `flow` was not.
-    is_plain: bool,
+    /// `plain` was read, and `flow` was not; `kind` is then [`Kind::Balance`], and the packet is
+    /// looked for on this side.
+    plain_side: Option<Side>,
     plain: Plain,
     hash: KeyHash,
+    /// Bucket of the index that the hash belongs in.
+    home: u32,
     slot: u32,
     flow: Flow,
 }
@@ -143,12 +148,23 @@ struct Located {
 impl Located {
     const EMPTY: Located = Located {
         kind: Kind::Drop(DropReason::Truncated),
-        is_plain: false,
+        plain_side: None,
         plain: Plain::EMPTY,
         hash: KeyHash { shard: 0, bits: 0 },
+        home: 0,
         slot: NIL,
         flow: Flow::EMPTY,
     };
+}
+
+/// What no [`mac_word`] is.
+const NO_MAC: u64 = u64::MAX;
+
+/// The destination MAC of a frame as a number.
+#[inline(always)]
+fn mac_word(head: &[u8; Plain::HEADERS]) -> u64 {
+    let [a, b, c, d, e, f, g, h, ..] = *head;
+    u64::from_le_bytes([a, b, c, d, e, f, g, h]) & 0xffff_ffff_ffff
 }
 
 /// Client and other endpoint of a flow seen from one side.
@@ -183,7 +199,9 @@ impl Worker {
         counters: Arc<WorkerCounters>,
         settings: Settings,
     ) -> Worker {
-        assert_eq!(shards.len(), SHARDS, "a table has {SHARDS} shards");
+        let shards: Box<[Shard; SHARDS]> = shards
+            .try_into()
+            .unwrap_or_else(|_| panic!("a table has {SHARDS} shards"));
         let mut core = Core {
             key,
             counters,
@@ -196,6 +214,7 @@ impl Worker {
             settings,
             timeouts: [[0; 16]; 2],
             macs: (0..limits.ports).map(|_| Box::default()).collect(),
+            own_macs: vec![NO_MAC; limits.ports].into_boxed_slice(),
             punt_limits: vec![[Bucket::new(0, 0); PuntClass::COUNT]; limits.ports]
                 .into_boxed_slice(),
             answers: AnswerLimit::new(settings.icmp_msgs_per_sec, settings.icmp_msgs_burst),
@@ -205,7 +224,7 @@ impl Worker {
         };
         core.use_settings(settings);
         Worker {
-            shards: shards.into_boxed_slice(),
+            shards,
             core,
             expiry_at: 0,
             expiry_due: Instant(0),
@@ -250,8 +269,8 @@ impl Worker {
         let places = located.get_mut(..burst).unwrap_or(&mut []);
         for (packet, at) in packets.iter().zip(&mut *places) {
             self.core.classify(packet, at);
-            if let (Kind::Balance { .. }, Some(shard)) = (at.kind, self.shard(at.hash)) {
-                shard.prefetch_bucket(at.hash);
+            if matches!(at.kind, Kind::Balance { .. }) {
+                at.home = self.shard(at.hash).prefetch_home(at.hash);
             }
         }
         for at in places.iter_mut().take(AHEAD) {
@@ -263,26 +282,30 @@ impl Worker {
                 self.locate(later);
             }
             let Some(at) = places.get_mut(i) else { break };
-            *out = match at.kind {
-                Kind::Balance { side, both } => match self.usual(ticks, packet, at, side) {
-                    Some(verdict) => verdict,
-                    None => self.balance(now, packet, at, side, both),
-                },
-                Kind::IcmpError => self.icmp_error(now, packet, &at.flow),
-                Kind::Kernel(class) => self.core.punt(now, packet.port, class),
-                Kind::Drop(reason) => self.core.dropped(reason),
+            *out = match self.usual(ticks, packet, at) {
+                Some(verdict) => verdict,
+                None => self.unusual(now, packet, at),
             };
         }
         self.located = located;
     }
 
+    /// Third pass for all that [`Worker::usual`] leaves alone.
+    #[inline(never)]
+    fn unusual(&mut self, now: Instant, packet: &mut Packet<'_>, at: &mut Located) -> Verdict {
+        match at.kind {
+            Kind::Balance { side, both } => self.balance(now, packet, at, side, both),
+            Kind::IcmpError => self.icmp_error(now, packet, &at.flow),
+            Kind::Kernel(class) => self.core.punt(now, packet.port, class),
+            Kind::Drop(reason) => self.core.dropped(reason),
+        }
+    }
+
     /// Second pass: reads the bucket, which has come meanwhile, and asks for the entry.
     #[inline(always)]
     fn locate(&self, at: &mut Located) {
-        if matches!(at.kind, Kind::Balance { .. })
-            && let Some(shard) = self.shard(at.hash)
-        {
-            at.slot = shard.prefetch_entry(at.hash);
+        if matches!(at.kind, Kind::Balance { .. }) {
+            at.slot = self.shard(at.hash).prefetch_entry(at.home, at.hash);
         }
     }
 
@@ -327,12 +350,12 @@ impl Worker {
     }
 
     #[inline(always)]
-    fn shard(&self, hash: KeyHash) -> Option<&Shard> {
-        self.shards.get(hash.shard as usize)
+    fn shard(&self, hash: KeyHash) -> &Shard {
+        &self.shards[hash.shard as usize % SHARDS]
     }
 
     /// A packet of a connection, or one that may become one.
-    #[inline(never)]
+    #[inline(always)]
     fn balance(
         &mut self,
         now: Instant,
@@ -341,27 +364,29 @@ impl Worker {
         side: Side,
         both: bool,
     ) -> Verdict {
-        if at.is_plain {
+        if at.plain_side.is_some() {
             // It has a flow: what `Plain` reads is a packet.
             at.flow
                 .read(packet.frame(), packet.vlan_tci, packet.wire_len);
         }
         let flow = &at.flow;
-        if let Some(shard) = self.shards.get_mut(at.hash.shard as usize) {
-            let src = (u32::from_ne_bytes(flow.src.octets_v4()), flow.src_port);
-            let dst = (u32::from_ne_bytes(flow.dst.octets_v4()), flow.dst_port);
-            let found = if flow.is_v4 && shard.is_match_v4(at.slot, side, flow.protocol, src, dst) {
-                Some(at.slot & !REPLY)
-            } else {
-                let (client, other) = ends(flow, side);
-                shard.lookup(at.hash, side, flow.protocol, &client, &other)
+        let shard = &mut self.shards[at.hash.shard as usize % SHARDS];
+        let addrs = (
+            u32::from_ne_bytes(flow.src.octets_v4()),
+            u32::from_ne_bytes(flow.dst.octets_v4()),
+        );
+        let ports = u32::from(flow.src_port) | u32::from(flow.dst_port) << 16;
+        let found = if flow.is_v4 && shard.is_match_v4(at.slot, side, flow.protocol, addrs, ports) {
+            Some(at.slot & !REPLY)
+        } else {
+            let (client, other) = ends(flow, side);
+            shard.lookup(at.hash, side, flow.protocol, &client, &other)
+        };
+        if let Some(i) = found {
+            return match side {
+                Side::Request => self.request(now, packet, flow, at.hash, i),
+                Side::Reply => self.core.reply(now, shard, i, packet, flow),
             };
-            if let Some(i) = found {
-                return match side {
-                    Side::Request => self.request(now, packet, flow, at.hash, i),
-                    Side::Reply => self.core.reply(now, shard, i, packet, flow),
-                };
-            }
         }
         self.missed(now, packet, flow, side, both)
     }
@@ -388,8 +413,9 @@ impl Worker {
             other.port,
         );
         if both
-            && let Some(shard) = self.shards.get(hash.shard as usize)
-            && let Some(i) = shard.lookup(hash, Side::Request, flow.protocol, &client, &other)
+            && let Some(i) =
+                self.shard(hash)
+                    .lookup(hash, Side::Request, flow.protocol, &client, &other)
         {
             return self.request(now, packet, flow, hash, i);
         }
@@ -515,7 +541,7 @@ impl Worker {
 
     /// Visits every live connection, for audits.
     pub fn for_each_connection(&self, mut visit: impl FnMut(&Entry)) {
-        for shard in &self.shards {
+        for shard in self.shards.iter() {
             (0..shard.touched())
                 .filter_map(|i| shard.entry(i))
                 .filter(|e| e.is_valid())
@@ -528,18 +554,15 @@ impl Core {
     /// First pass: parse, and decide who is asked next.
     #[inline(always)]
     fn classify(&self, packet: &Packet<'_>, at: &mut Located) {
-        let frame = packet.frame();
-        let own = self
-            .macs
-            .get(packet.port.0 as usize)
-            .and_then(|macs| macs.first());
-        if own.is_some_and(|own| frame.first_chunk() == Some(&own.0))
-            && let Some(plain) = Plain::read(frame, packet.wire_len)
+        let own = self.own_macs.get(packet.port.0 as usize).copied();
+        if let Some(head) = packet.head::<{ Plain::HEADERS }>()
+            && own == Some(mac_word(head))
+            && let Some(plain) = Plain::read(head, packet.len(), packet.wire_len)
         {
-            let src = digest_v4(u32::from_be(plain.src), plain.src_port);
-            let dst = digest_v4(u32::from_be(plain.dst), plain.dst_port);
+            let src = digest_v4(u32::from_be(plain.src), plain.src_port());
+            let dst = digest_v4(u32::from_be(plain.dst), plain.dst_port());
             if let Some((side, both, hash)) = self.find_side_v4(TCP, src, dst) {
-                at.is_plain = true;
+                at.plain_side = Some(side);
                 at.plain = plain;
                 at.hash = hash;
                 at.kind = Kind::Balance { side, both };
@@ -552,7 +575,7 @@ impl Core {
     /// First pass for all other frames.
     #[inline(never)]
     fn classify_any(&self, packet: &Packet<'_>, at: &mut Located) {
-        at.is_plain = false;
+        at.plain_side = None;
         let frame = packet.frame();
         let Some(dst) = frame.first_chunk::<6>() else {
             at.kind = Kind::Drop(DropReason::Truncated);

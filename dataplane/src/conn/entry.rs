@@ -117,6 +117,12 @@ pub struct NewConnection {
     pub flags: u16,
 }
 
+/// Two words that lie next to each other, as one.
+#[inline(always)]
+fn pair(low: u32, high: u32) -> u64 {
+    u64::from(low) | u64::from(high) << 32
+}
+
 #[inline(always)]
 fn word(addr: &Addr) -> u32 {
     u32::from_ne_bytes(addr.octets_v4())
@@ -238,31 +244,21 @@ impl Entry {
             && self.daddr6 == other.octets()
     }
 
-    /// [`Entry::is_request_of`] for IPv4 addresses as they lie in the frame, without a branch a
-    /// field.
+    /// [`Entry::is_request_of`] for IPv4 addresses as they lie in the frame and both ports in
+    /// one word, the source port (the client's) in its lower half: without a branch a field.
     #[inline(always)]
-    pub fn is_request_of_v4(
-        &self,
-        protocol: u8,
-        (client, client_port): (u32, u16),
-        (other, other_port): (u32, u16),
-    ) -> bool {
-        let addrs = (self.caddr ^ client) | (self.vaddr ^ other);
-        let ports = (self.cport ^ client_port) | (self.vport ^ other_port);
-        addrs | u32::from(ports) | self.differs_v4(protocol) == 0
+    pub fn is_request_of_v4(&self, protocol: u8, client: u32, other: u32, ports: u32) -> bool {
+        let addrs = pair(self.caddr, self.vaddr) ^ pair(client, other);
+        let ports = (u32::from(self.cport) | u32::from(self.vport) << 16) ^ ports;
+        addrs | u64::from(ports | self.differs_v4(protocol)) == 0
     }
 
-    /// [`Entry::is_reply_of`], likewise.
+    /// [`Entry::is_reply_of`], likewise; the source port is the real server's.
     #[inline(always)]
-    pub fn is_reply_of_v4(
-        &self,
-        protocol: u8,
-        (client, client_port): (u32, u16),
-        (other, other_port): (u32, u16),
-    ) -> bool {
+    pub fn is_reply_of_v4(&self, protocol: u8, client: u32, other: u32, ports: u32) -> bool {
         let addrs = (self.caddr ^ client) | (self.daddr ^ other);
-        let ports = (self.cport ^ client_port) | (self.dport ^ other_port);
-        addrs | u32::from(ports) | self.differs_v4(protocol) == 0
+        let ports = (u32::from(self.dport) | u32::from(self.cport) << 16) ^ ports;
+        addrs | ports | self.differs_v4(protocol) == 0
     }
 
     /// Zero for a live entry of an IPv4 client and this protocol.

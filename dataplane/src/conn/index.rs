@@ -66,22 +66,28 @@ impl Index {
         Index { buckets }
     }
 
+    /// Number of the bucket in which a hash belongs.
     #[inline(always)]
-    fn home(&self, hash: KeyHash) -> usize {
+    pub fn home(&self, hash: KeyHash) -> usize {
         hash.bucket(self.buckets.len() as u32) as usize
+    }
+
+    /// A bucket by its number.
+    #[inline(always)]
+    pub fn at(&self, number: usize) -> Option<&Bucket> {
+        self.buckets.get(number)
     }
 
     /// The home bucket, to be prefetched.
     #[inline(always)]
     pub fn bucket(&self, hash: KeyHash) -> Option<&Bucket> {
-        self.buckets.get(self.home(hash))
+        self.at(self.home(hash))
     }
 
     /// First slot in the home bucket with the hash's tag, or [`NIL`]: what to prefetch.
     #[inline(always)]
-    pub fn candidate(&self, hash: KeyHash) -> u32 {
-        self.bucket(hash)
-            .map_or(NIL, |bucket| bucket.first(hash.tag()))
+    pub fn candidate(&self, home: usize, hash: KeyHash) -> u32 {
+        self.at(home).map_or(NIL, |bucket| bucket.first(hash.tag()))
     }
 
     /// First slot with this hash's tag that `accept` takes.

@@ -253,11 +253,21 @@ impl Shard {
         }
     }
 
-    /// Prefetches the first line of the entry that the hash most likely leads to and returns
-    /// its slot ([`NIL`] for none).
+    /// Prefetches the bucket of a hash and says which it is.
     #[inline(always)]
-    pub fn prefetch_entry(&self, hash: KeyHash) -> u32 {
-        let slot = self.index.candidate(hash);
+    pub fn prefetch_home(&self, hash: KeyHash) -> u32 {
+        let home = self.index.home(hash);
+        if let Some(bucket) = self.index.at(home) {
+            prefetch(bucket);
+        }
+        home as u32
+    }
+
+    /// Prefetches the first line of the entry that the hash most likely leads to and returns
+    /// its slot ([`NIL`] for none). `home` is its bucket ([`Shard::prefetch_home`]).
+    #[inline(always)]
+    pub fn prefetch_entry(&self, home: u32, hash: KeyHash) -> u32 {
+        let slot = self.index.candidate(home as usize, hash);
         if let Some(entry) = self.entries.get((slot & !REPLY) as usize) {
             prefetch(entry);
         } else if slot == NIL {
@@ -297,24 +307,24 @@ impl Shard {
         }
     }
 
-    /// As [`Shard::is_match`] for an IPv4 packet, with addresses as they lie in the frame: one
-    /// comparison of words. It may say no where the other says yes (replies that are not
-    /// rewritten), never yes where the other says no.
+    /// As [`Shard::is_match`] for an IPv4 packet, with addresses as they lie in the frame and
+    /// both ports in one word, the source port in its lower half. It may say no where the other
+    /// says yes (replies that are not rewritten), never yes where the other says no.
     #[inline(always)]
     pub fn is_match_v4(
         &self,
         slot: u32,
         side: Side,
         protocol: u8,
-        src: (u32, u16),
-        dst: (u32, u16),
+        (src, dst): (u32, u32),
+        ports: u32,
     ) -> bool {
         let Some(entry) = self.entries.get((slot & !REPLY) as usize) else {
             return false;
         };
         match side {
-            Side::Request => slot & REPLY == 0 && entry.is_request_of_v4(protocol, src, dst),
-            Side::Reply => slot & REPLY != 0 && entry.is_reply_of_v4(protocol, dst, src),
+            Side::Request => slot & REPLY == 0 && entry.is_request_of_v4(protocol, src, dst, ports),
+            Side::Reply => slot & REPLY != 0 && entry.is_reply_of_v4(protocol, dst, src, ports),
         }
     }
 

@@ -27,15 +27,13 @@ pub fn send(packet: &mut Packet<'_>, l3: u16, ethertype: u16, hop: &ResolvedHop)
         let Some(h) = frame.first_chunk_mut::<14>() else {
             return Verdict::Drop(DropReason::Truncated);
         };
-        h[..6].copy_from_slice(&hop.dmac.0);
-        h[6..12].copy_from_slice(&hop.smac.0);
+        h[..12].copy_from_slice(&hop.macs);
         h[12..].copy_from_slice(&ethertype.to_be_bytes());
     } else {
         let Some(h) = frame.first_chunk_mut::<18>() else {
             return Verdict::Drop(DropReason::Truncated);
         };
-        h[..6].copy_from_slice(&hop.dmac.0);
-        h[6..12].copy_from_slice(&hop.smac.0);
+        h[..12].copy_from_slice(&hop.macs);
         h[12..14].copy_from_slice(&ethernet::TYPE_VLAN.to_be_bytes());
         h[14..16].copy_from_slice(&hop.vlan.to_be_bytes());
         h[16..].copy_from_slice(&ethertype.to_be_bytes());

@@ -32,16 +32,17 @@ pub fn rewrite(frame: &mut [u8], flow: &Flow, entry: &Entry, side: Side) -> bool
             .get_mut(flow.l3 as usize..)
             .and_then(|ip| ip.first_chunk_mut());
         return headers.is_some_and(|headers| {
-            rewrite_tcp_v4(headers, entry, side);
+            rewrite_tcp_v4::<false>(headers, entry, side);
             true
         });
     }
     rewrite_any(frame, flow, entry, side)
 }
 
-/// [`rewrite`] for TCP over IPv4 without options: both headers, of known shape.
+/// [`rewrite`] for TCP over IPv4 without options: both headers, of known shape. With `HOP` the
+/// TTL goes down as well; the caller has seen that it is above 1.
 #[inline(always)]
-pub fn rewrite_tcp_v4(h: &mut [u8; 40], entry: &Entry, side: Side) {
+pub fn rewrite_tcp_v4<const HOP: bool>(h: &mut [u8; 40], entry: &Entry, side: Side) {
     let (delta_l3, delta_l4) = match side {
         Side::Request => {
             h[16..20].copy_from_slice(&entry.dest_v4());
@@ -54,10 +55,17 @@ pub fn rewrite_tcp_v4(h: &mut [u8; 40], entry: &Entry, side: Side) {
             (!entry.delta_l3, !entry.delta_l4)
         }
     };
-    let sum = checksum::apply(u16::from_be_bytes([h[10], h[11]]), delta_l3);
-    h[10..12].copy_from_slice(&sum.to_be_bytes());
-    let sum = checksum::apply(u16::from_be_bytes([h[36], h[37]]), delta_l4);
-    h[36..38].copy_from_slice(&sum.to_be_bytes());
+    // One's complement sums do not mind the byte order, so the words stay as they lie there.
+    let old = u16::from_ne_bytes([h[10], h[11]]);
+    let sum = if HOP {
+        h[8] = h[8].wrapping_sub(1);
+        checksum::apply_and_lower_ttl(old, delta_l3.to_be())
+    } else {
+        checksum::apply(old, delta_l3.to_be())
+    };
+    h[10..12].copy_from_slice(&sum.to_ne_bytes());
+    let sum = checksum::apply(u16::from_ne_bytes([h[36], h[37]]), delta_l4.to_be());
+    h[36..38].copy_from_slice(&sum.to_ne_bytes());
 }
 
 #[inline(never)]

@@ -15,10 +15,8 @@ pub const MAX_LINKS: usize = 1024;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C, align(32))]
 pub struct ResolvedHop {
-    /// Destination MAC.
-    pub dmac: Mac,
-    /// Source MAC.
-    pub smac: Mac,
+    /// Destination and source MAC, as they begin a frame.
+    pub macs: [u8; 12],
     /// Where the frame leaves.
     pub port: PortId,
     /// VLAN id, 0 for untagged.
@@ -31,6 +29,8 @@ pub struct ResolvedHop {
     pub up: bool,
     /// The neighbour exists.
     valid: bool,
+    /// All of this and no tag: nothing more to ask before a frame leaves.
+    pub is_plain: bool,
 }
 
 const _: () = assert!(size_of::<ResolvedHop>() == 32);
@@ -99,6 +99,12 @@ impl Router {
     #[inline(always)]
     pub fn generation(&self) -> u32 {
         self.generation
+    }
+
+    /// As [`Router::next_hop`], and only if frames to it are sent as they are.
+    #[inline(always)]
+    pub fn plain_hop(&self, id: NeighbourId) -> Option<&ResolvedHop> {
+        self.hops.get(id.0 as usize).filter(|hop| hop.is_plain)
     }
 
     /// What is written into frames to this neighbour; `None` if it was deleted.
@@ -196,7 +202,7 @@ impl Router {
         let old = hop.valid.then_some((LinkId(hop.link), *addr));
         let link = self.links.get(new.link.0 as usize).and_then(Option::as_ref);
         *addr = new.addr;
-        hop.dmac = new.mac;
+        hop.macs[..6].copy_from_slice(&new.mac.0);
         hop.valid = true;
         hop.set_link(new.link, link);
         if old == Some((new.link, new.addr)) {
@@ -238,15 +244,23 @@ impl Router {
 }
 
 impl ResolvedHop {
+    /// Destination MAC.
+    pub fn dmac(&self) -> Mac {
+        let [a, b, c, d, e, f, ..] = self.macs;
+        Mac([a, b, c, d, e, f])
+    }
+
     fn set_link(&mut self, id: LinkId, link: Option<&Link>) {
         self.link = id.0;
         match link {
             Some(link) => {
-                (self.smac, self.port, self.vlan) = (link.mac, link.port, link.vlan);
+                self.macs[6..].copy_from_slice(&link.mac.0);
+                (self.port, self.vlan) = (link.port, link.vlan);
                 (self.mtu, self.up) = (link.mtu, link.up);
             }
             None => self.up = false,
         }
+        self.is_plain = self.valid && self.up && self.vlan == 0;
     }
 }
 
@@ -327,7 +341,7 @@ mod tests {
         );
         let hop = r.next_hop(NeighbourId(2)).unwrap();
         assert_eq!(
-            (hop.dmac.0[5], hop.port, hop.vlan, hop.mtu, hop.up),
+            (hop.dmac().0[5], hop.port, hop.vlan, hop.mtu, hop.up),
             (2, PortId(3), 7, 1400, true)
         );
     }
@@ -342,7 +356,7 @@ mod tests {
         r.put_neighbour(NeighbourId(1), neighbour(GATEWAY, 9))
             .unwrap();
         assert_eq!(r.generation(), generation);
-        assert_eq!(r.next_hop(NeighbourId(1)).unwrap().dmac.0[5], 9);
+        assert_eq!(r.next_hop(NeighbourId(1)).unwrap().dmac().0[5], 9);
         r.put_link(LinkId(0), link(false)).unwrap();
         assert!(!r.next_hop(NeighbourId(1)).unwrap().up);
         assert_eq!(r.resolve(FAR, 0), Err(Unresolved::PortDown));

@@ -109,6 +109,15 @@ pub const fn apply(csum: u16, delta: u16) -> u16 {
     !((sum & 0xffff) + (sum >> 16)) as u16
 }
 
+/// The IPv4 header checksum after a change by `delta` and a TTL that is one less, both as they
+/// lie in the frame: the word of TTL and protocol goes down by 0x0100 in network order.
+#[inline(always)]
+pub const fn apply_and_lower_ttl(csum: u16, delta: u16) -> u16 {
+    let sum = !csum as u32 + delta as u32 + !0x0100u16.to_be() as u32;
+    let sum = (sum & 0xffff) + (sum >> 16);
+    !((sum & 0xffff) + (sum >> 16)) as u16
+}
+
 /// Offset of the checksum field in the transport header of TCP and UDP.
 #[inline(always)]
 pub const fn transport_offset(protocol: u8) -> Option<usize> {

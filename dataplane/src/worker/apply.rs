@@ -44,6 +44,12 @@ impl Worker {
             }
             Command::PutMacs(port, macs) => match self.core.macs.get_mut(port.0 as usize) {
                 Some(slot) => {
+                    if let (Some(own), Some(first)) =
+                        (self.core.own_macs.get_mut(port.0 as usize), macs.first())
+                    {
+                        let [a, b, c, d, e, f] = first.0;
+                        *own = u64::from_le_bytes([a, b, c, d, e, f, 0, 0]);
+                    }
                     retired.macs = Some(core::mem::replace(slot, macs));
                     Ok(())
                 }

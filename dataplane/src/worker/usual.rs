@@ -1,5 +1,5 @@
-//! The usual packet: TCP over IPv4, untagged, without options, of a connection that stays in its
-//! state and goes where it went before.
+//! The usual packet: an acknowledging TCP segment over IPv4, untagged, without options, of an
+//! established connection that goes where it went before.
 //!
 //! Nearly all packets are of this kind, and most of what the walk asks has then one answer. Here
 //! every question is asked before anything is changed. Any other answer: `None`, nothing has
@@ -7,18 +7,23 @@
 //! (`tests/usual.rs` compares the two).
 
 use super::{Located, TCP, Worker};
-use crate::conn::Side;
 use crate::conn::entry::flag;
 use crate::conn::index::REPLY;
+use crate::conn::{SHARDS, Side};
 use crate::forward::{link, nat};
 use crate::packet::{Packet, Verdict};
-use crate::proto::{Direction, tcp};
+use crate::proto::tcp::{self, State};
 use crate::route::NeighbourId;
 use crate::service::ForwardingMethod;
 use crate::time::Ticks;
 
 /// Ethernet, IPv4 and TCP without options.
 const HEADERS: usize = 54;
+
+/// Flags by which a segment would change the state, and the one that it has to have.
+const FLAGS: u8 = tcp::SYN | tcp::FIN | tcp::RST | tcp::ACK;
+
+const ESTABLISHED: u8 = State::Established as u8;
 
 impl Worker {
     /// Takes a usual packet from the index to the wire.
@@ -28,9 +33,9 @@ impl Worker {
         now: Ticks,
         packet: &mut Packet<'_>,
         at: &Located,
-        side: Side,
     ) -> Option<Verdict> {
-        if !at.is_plain || at.plain.ttl <= 1 || at.plain.tcp_flags & tcp::SYN != 0 {
+        let side = at.plain_side?;
+        if at.plain.ttl <= 1 || at.plain.tcp_flags & FLAGS != tcp::ACK {
             return None;
         }
         // Two copies, in each of which the side is known.
@@ -49,55 +54,42 @@ impl Worker {
     ) -> Option<Verdict> {
         let side = if REQUEST { Side::Request } else { Side::Reply };
         let (plain, core) = (&at.plain, &self.core);
-        let (src, dst) = ((plain.src, plain.src_port), (plain.dst, plain.dst_port));
-        let shard = self.shards.get_mut(at.hash.shard as usize)?;
-        if !shard.is_match_v4(at.slot, side, TCP, src, dst) {
+        let shard = &mut self.shards[at.hash.shard as usize % SHARDS];
+        if !shard.is_match_v4(at.slot, side, TCP, (plain.src, plain.dst), plain.ports) {
             return None;
         }
         let entry = shard.entry_mut(at.slot & !REPLY)?;
         let is_nat = entry.method() == ForwardingMethod::Masquerade;
         let is_direct = REQUEST && entry.method() == ForwardingMethod::DirectRoute;
-        let unsettled = match side {
-            Side::Request => flag::HALF_OPEN,
-            Side::Reply => flag::HALF_OPEN | flag::NOOUTPUT,
-        };
-        if !(is_nat || is_direct) || entry.flags & unsettled != 0 {
+        // The first reply changes the tables that a connection goes by.
+        let unsettled = if REQUEST { 0 } else { flag::NOOUTPUT };
+        // In each direction, and in the secure table too, ACK leaves ESTABLISHED as it is.
+        if !(is_nat || is_direct) || entry.state != ESTABLISHED || entry.flags & unsettled != 0 {
             return None;
         }
-
-        let direction = match side {
-            Side::Request if entry.flags & flag::NOOUTPUT != 0 => Direction::InputOnly,
-            Side::Request => Direction::Input,
-            Side::Reply => Direction::Output,
-        };
-        let state = tcp::State::from_number(entry.state);
-        let timeout = core.timeouts[0][entry.state as usize & 15];
+        let timeout = core.timeouts[0][ESTABLISHED as usize];
         let deadline = now.plus(timeout);
-        if tcp::advance(state, direction, plain.tcp_flags) as u8 != entry.state
-            || state == tcp::State::SynRecv
-            || !deadline.reached(Ticks(entry.armed))
-        {
+        if !deadline.reached(Ticks(entry.armed)) {
             return None;
         }
 
         let id = entry.dest_id();
         let dest = core.dests.get(id.0 as usize)?;
-        let (hop, mtu, generation) = match side {
-            Side::Request => (dest.hop, dest.mtu, dest.generation),
-            Side::Reply => (entry.reply_hop, entry.reply_mtu, entry.route_generation),
+        let (hop, mtu, generation) = if REQUEST {
+            (dest.hop, dest.mtu, dest.generation)
+        } else {
+            (entry.reply_hop, entry.reply_mtu, entry.route_generation)
         };
-        let hop = core.router.next_hop(NeighbourId(hop))?;
+        let hop = core.router.plain_hop(NeighbourId(hop))?;
         if !dest.available
             || generation != core.router.generation()
-            || !hop.up
-            || hop.vlan != 0
             || plain.len > mtu
             || plain.len > hop.mtu
         {
             return None;
         }
         let counters = core.counters.dest(id)?;
-        let headers = packet.frame_mut().first_chunk_mut::<HEADERS>()?;
+        let headers = packet.head_mut::<HEADERS>()?;
         let (ethernet, ip) = headers.split_first_chunk_mut::<14>()?;
         let ip = ip.first_chunk_mut::<40>()?;
 
@@ -114,13 +106,11 @@ impl Worker {
             counters.out_bytes.add(bytes);
         }
         if is_nat {
-            nat::rewrite_tcp_v4(ip, entry, side);
-        }
-        if let Some(header) = ip.first_chunk_mut() {
+            nat::rewrite_tcp_v4::<true>(ip, entry, side);
+        } else if let Some(header) = ip.first_chunk_mut() {
             link::lower_ttl_v4(header);
         }
-        ethernet[..6].copy_from_slice(&hop.dmac.0);
-        ethernet[6..12].copy_from_slice(&hop.smac.0);
+        ethernet[..12].copy_from_slice(&hop.macs);
         packet.vlan_tci = 0;
         Some(Verdict::Transmit(hop.port))
     }
