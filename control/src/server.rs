@@ -2,7 +2,8 @@
 //!
 //! Every call does bounded work: [`Server::step`] accepts a few connections and reads a few
 //! kilobytes of each. A client has at most one request under way; its next one is read when the
-//! answer is complete, and answers beyond [`Limits::output`] wait until the client has taken some.
+//! answer is complete and mostly read, and answers beyond [`Limits::output`] wait until the client
+//! has taken some.
 //! Whatever one client does, sends or fails to read costs it its own connection at most.
 
 use std::collections::BTreeMap;
@@ -29,8 +30,11 @@ pub struct Limits {
     pub clients: usize,
     /// Bytes of answers kept for a client before more are made.
     pub output: usize,
-    /// How long a client may stop inside a request, or not read its answer.
+    /// How long a client may stop inside a request, or not read why it was refused.
     pub stall: Duration,
+    /// How long it may stop reading its answer: a listing may be on its way to somebody who
+    /// reads a page at a time. No more than `output` is kept for it meanwhile.
+    pub reading: Duration,
     /// How long a connection may stay unused.
     pub idle: Duration,
 }
@@ -41,6 +45,7 @@ impl Default for Limits {
             clients: 64,
             output: 256 * 1024,
             stall: Duration::from_secs(10),
+            reading: Duration::from_secs(600),
             idle: Duration::from_secs(300),
         }
     }
@@ -100,6 +105,8 @@ struct Client {
     /// The answer to come is the last: what else comes in is thrown away, so that the other side
     /// can finish sending and then read why, and the connection ends when it has.
     closing: bool,
+    /// It was told what was wrong with its request.
+    refused: bool,
     /// Our direction is closed.
     said_all: bool,
     /// When bytes last moved, or an answer became complete.
@@ -117,6 +124,12 @@ impl Client {
             message,
         }));
         self.closing = true;
+        self.refused = true;
+    }
+
+    /// Whether its next request may be looked at: not before it has read the earlier answers.
+    fn takes_requests(&self) -> bool {
+        !self.busy && !self.closing && self.unwritten() <= READ_SHARE
     }
 
     /// Writes what it takes; an error is the end of the connection.
@@ -180,7 +193,7 @@ impl Client {
 
     /// The next request, if one is complete and none is under way.
     fn next_request(&mut self, now: Instant) -> io::Result<Option<Request>> {
-        if self.busy || self.closing {
+        if !self.takes_requests() {
             return Ok(None);
         }
         loop {
@@ -194,6 +207,7 @@ impl Client {
                         self.output.extend(api::encode(&refusal));
                         if self.unwritten() > READ_SHARE {
                             self.closing = true;
+                            self.refused = true;
                             return Ok(None);
                         }
                     }
@@ -351,7 +365,7 @@ impl Server {
             if over.unwrap_or(true) {
                 gone.push(*id);
             } else {
-                step.more |= client.readable && !client.busy;
+                step.more |= client.readable && client.takes_requests();
             }
         }
         for id in gone {
@@ -412,6 +426,7 @@ impl Server {
                     busy: false,
                     ended: false,
                     closing: false,
+                    refused: false,
                     said_all: false,
                     moved: now,
                 },
@@ -478,7 +493,12 @@ impl Server {
         for (id, client) in &mut self.clients {
             let quiet = now.since(client.moved);
             if client.unwritten() > 0 || client.closing {
-                if quiet >= self.limits.stall {
+                let patience = if client.unwritten() > 0 && !client.refused {
+                    self.limits.reading
+                } else {
+                    self.limits.stall
+                };
+                if quiet >= patience {
                     gone.push(*id);
                 }
             } else if !client.busy && client.decoder.is_partial() {

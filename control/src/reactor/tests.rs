@@ -607,7 +607,7 @@ fn a_hundred_thousand_connections_are_listed_past_a_stalled_client() {
 #[test]
 fn a_client_that_never_reads_is_dropped() {
     let limits = Limits {
-        stall: Duration::from_millis(10),
+        reading: Duration::from_millis(10),
         ..Limits::default()
     };
     let rig = Rig::with(FILE, 100_000, limits);
@@ -625,6 +625,64 @@ fn a_client_that_never_reads_is_dropped() {
         || matches!((&probe).write(&[0]), Err(e) if e.kind() == io::ErrorKind::BrokenPipe),
     );
     assert_eq!(rig.ask(add(81)), ok());
+}
+
+#[test]
+fn a_listing_waits_for_a_slow_reader_while_half_requests_are_ended() {
+    const CONNECTIONS: u32 = 100_000;
+    let limits = Limits {
+        stall: Duration::from_millis(10),
+        ..Limits::default()
+    };
+    let rig = Rig::with(FILE, CONNECTIONS, limits);
+    let mut slow = rig.client();
+    slow.send(Request::ListConnections);
+    assert!(matches!(
+        slow.answer(),
+        Response::Connections { more: true, .. }
+    ));
+    // It began to stall later than the slow one to read, and both were looked at.
+    let mut half = rig.client();
+    half.stream.write_all(&[0, 0]).unwrap();
+    assert_eq!(refused(half.answer()).0, ErrorKind::Malformed);
+    let mut frames = 1;
+    while let Response::Connections { more: true, .. } = slow.answer() {
+        frames += 1;
+    }
+    assert!(frames > CONNECTIONS as usize / api::ROWS_PER_FRAME / 2);
+    assert!(matches!(
+        slow.ask(Request::Version),
+        Response::Version { .. }
+    ));
+}
+
+#[test]
+fn requests_are_not_taken_from_who_reads_no_answers() {
+    let rig = Rig::start();
+    let mut greedy = rig.client();
+    greedy.stream.set_nonblocking(true).unwrap();
+    let mut asked = Vec::new();
+    for _ in 0..1000 {
+        asked.extend(api::encode_request(Request::Status));
+    }
+    // The daemon stops reading: what it does not take stays here.
+    let (mut sent, mut full_since) = (0, WallClock::now());
+    while full_since.elapsed() < Duration::from_millis(100) {
+        let from = sent % asked.len();
+        match greedy.stream.write(&asked[from..]) {
+            Ok(n) => {
+                sent += n;
+                full_since = WallClock::now();
+            }
+            Err(_) => std::thread::yield_now(),
+        }
+        assert!(sent < 64 << 20, "it takes requests without end");
+    }
+    let frame = api::encode_request(Request::Status).len();
+    greedy.stream.set_nonblocking(false).unwrap();
+    for _ in 0..sent / frame {
+        assert!(matches!(greedy.answer(), Response::Status(_)));
+    }
 }
 
 #[test]
