@@ -20,7 +20,7 @@ use crate::config::{
 use crate::files::Files;
 use crate::model::{self, Author, Change, Refusal};
 use crate::server::{ClientId, Server};
-use crate::state::State;
+use crate::state::{Commit, State};
 use crate::sysctl;
 use crate::workers::{self, Progress, Ticket, WorkerRefusal};
 
@@ -32,9 +32,9 @@ const FRAMES_PER_TURN: usize = 4;
 
 /// What a client waits for.
 enum Pending {
-    /// Every worker to reach a generation.
+    /// Every worker to take a change over.
     Applied {
-        generation: u64,
+        commit: Commit,
         deadline: Instant,
         answer: Response,
     },
@@ -87,9 +87,23 @@ pub enum FileResult {
     Saved(Result<Box<Config>, SaveError>),
 }
 
-/// A reload asked for by a signal has ended.
+/// How a reload asked for by a signal has ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SignalReload(pub Result<String, String>);
+pub enum SignalReload {
+    /// Every worker runs with it; what changed.
+    Done(String),
+    /// It was loaded, but not every worker runs with it: what changed, and why not.
+    NotEverywhere(String, String),
+    /// Nothing changed, and why.
+    Failed(String),
+}
+
+/// A reload by signal that workers take over.
+struct SignalWait {
+    commit: Commit,
+    deadline: Instant,
+    text: String,
+}
 
 /// Answers under way.
 pub struct Admin {
@@ -99,6 +113,7 @@ pub struct Admin {
     wishes: VecDeque<(Asker, Wish)>,
     /// Whose job is on the file thread.
     asker: Option<Asker>,
+    signal_waits: Vec<SignalWait>,
     signalled: Vec<SignalReload>,
 }
 
@@ -111,6 +126,7 @@ impl Admin {
             captures,
             wishes: VecDeque::new(),
             asker: None,
+            signal_waits: Vec::new(),
             signalled: Vec::new(),
         }
     }
@@ -250,26 +266,27 @@ impl Admin {
             let outcome = finish_file_job(now, state, result);
             match asker {
                 None => {}
-                Some(Asker::Signal) => {
-                    let told = match outcome {
-                        Ok((text, _)) => Ok(text),
-                        Err(refusal) => Err(refusal.message),
-                    };
-                    self.signalled.push(SignalReload(told));
-                }
+                Some(Asker::Signal) => match outcome {
+                    Ok((text, commit)) => self.signal_waits.push(SignalWait {
+                        commit,
+                        deadline: now + DEADLINE,
+                        text,
+                    }),
+                    Err(refusal) => self.signalled.push(SignalReload::Failed(refusal.message)),
+                },
                 Some(Asker::Client(client)) => match outcome {
                     Err(refusal) => {
                         tracing::warn!(event = "file", reason = refusal.message, "rvsadm");
                         self.pending.remove(&client);
                         server.answer(now, client, &error(refusal));
                     }
-                    Ok((text, generation)) if self.pending.contains_key(&client) => {
+                    Ok((text, commit)) if self.pending.contains_key(&client) => {
                         let answer = Response::Text { text };
                         let deadline = now + DEADLINE;
                         self.pending.insert(
                             client,
                             Pending::Applied {
-                                generation,
+                                commit,
                                 deadline,
                                 answer,
                             },
@@ -299,25 +316,38 @@ impl Admin {
     }
 
     fn on_refusal(&mut self, now: Instant, server: &mut Server, refusal: &WorkerRefusal) {
-        // The update that a client waits for is the newest of its change; it was refused if any
-        // up to it was.
-        let waiting = self.pending.iter().find(|(_, p)| {
-            matches!(p, Pending::Applied { generation, .. } if refusal.generation <= *generation)
+        let message = format!(
+            "worker {} refused the change: {}",
+            refusal.worker, refusal.reason
+        );
+        // More than one waits for it when its update took the place of an unsent one.
+        self.pending.retain(|client, pending| {
+            let caused =
+                matches!(pending, Pending::Applied { commit, .. } if commit.caused(refusal));
+            if caused {
+                let told = Refusal::new(ErrorKind::Failed, message.clone());
+                server.answer(now, *client, &error(told));
+            }
+            !caused
         });
-        if let Some(client) = waiting.map(|(client, _)| *client) {
-            self.pending.remove(&client);
-            let message = format!(
-                "worker {} refused the change: {}",
-                refusal.worker, refusal.reason
-            );
-            server.answer(
-                now,
-                client,
-                &Response::Error {
-                    error: ErrorKind::Failed,
-                    message,
-                },
-            );
+        let refused = |wait: &mut SignalWait| wait.commit.caused(refusal);
+        for wait in self.signal_waits.extract_if(.., refused) {
+            let ended = SignalReload::NotEverywhere(wait.text, message.clone());
+            self.signalled.push(ended);
+        }
+    }
+
+    /// Ends the wait for what every worker runs with by now, or ought to.
+    fn advance_signal_waits(&mut self, now: Instant, state: &State) {
+        let applied = state.workers.applied();
+        let over =
+            |wait: &mut SignalWait| wait.commit.generation <= applied || wait.deadline <= now;
+        for wait in self.signal_waits.extract_if(.., over) {
+            self.signalled.push(if wait.commit.generation <= applied {
+                SignalReload::Done(wait.text)
+            } else {
+                SignalReload::NotEverywhere(wait.text, late(state))
+            });
         }
     }
 
@@ -362,31 +392,18 @@ impl Admin {
     /// Goes on with every answer that can; true if some can go on at once.
     pub fn advance(&mut self, now: Instant, state: &mut State, server: &mut Server) -> bool {
         self.advance_capture(now, state, server);
+        self.advance_signal_waits(now, state);
         let applied = state.workers.applied();
         let mut more = false;
         self.pending.retain(|client, pending| match pending {
             Pending::Files | Pending::Capture => true,
-            Pending::Applied {
-                generation, answer, ..
-            } if applied >= *generation => {
+            Pending::Applied { commit, answer, .. } if applied >= commit.generation => {
                 server.answer(now, *client, answer);
                 false
             }
             Pending::Applied { deadline, .. } if now >= *deadline => {
-                let message = format!(
-                    "worker {:?} did not take the change over within {} s; it is queued and takes \
-                     effect when the worker goes on",
-                    state.workers.laggards(),
-                    DEADLINE.as_secs()
-                );
-                server.answer(
-                    now,
-                    *client,
-                    &Response::Error {
-                        error: ErrorKind::Busy,
-                        message,
-                    },
-                );
+                let told = Refusal::new(ErrorKind::Busy, late(state));
+                server.answer(now, *client, &error(told));
                 false
             }
             Pending::Applied { .. } => true,
@@ -446,6 +463,16 @@ impl Dump {
         }
         Ok(())
     }
+}
+
+/// For who waited in vain for workers.
+fn late(state: &State) -> String {
+    format!(
+        "worker {:?} did not take the change over within {} s; it is queued and takes effect when \
+         the worker goes on",
+        state.workers.laggards(),
+        DEADLINE.as_secs()
+    )
 }
 
 enum Begun {
@@ -565,10 +592,10 @@ fn log_change(change: &Change) {
 }
 
 fn commit(now: Instant, state: &mut State, warnings: Vec<String>) -> Begun {
-    let generation = state.commit(now);
+    let commit = state.commit(now);
     let answer = Response::Ok { warnings };
     Begun::Wait(Pending::Applied {
-        generation,
+        commit,
         deadline: now + DEADLINE,
         answer,
     })
@@ -590,9 +617,9 @@ fn sysctl(now: Instant, state: &mut State, set: &[(String, String)], names: Vec<
         tracing::info!(event = "sysctl", name, value, "rvsadm");
     }
     state.model.set_settings(settings);
-    let (generation, deadline) = (state.commit(now), now + DEADLINE);
+    let (commit, deadline) = (state.commit(now), now + DEADLINE);
     Begun::Wait(Pending::Applied {
-        generation,
+        commit,
         deadline,
         answer,
     })
@@ -644,12 +671,12 @@ fn file_job(
     })
 }
 
-/// What to tell, and the generation to wait for.
+/// What to tell, and what to wait for.
 fn finish_file_job(
     now: Instant,
     state: &mut State,
     result: FileResult,
-) -> Result<(String, u64), Refusal> {
+) -> Result<(String, Commit), Refusal> {
     let unreadable = |mistakes: Vec<Mistake>| {
         let lines: Vec<String> = mistakes.iter().map(Mistake::to_string).collect();
         Refusal::new(ErrorKind::Config, lines.join("\n"))
@@ -659,13 +686,16 @@ fn finish_file_job(
             discard_live,
             config,
         } => state.reload(now, *config.map_err(unreadable)?, discard_live),
-        FileResult::Compared(text) => Ok((text.map_err(unreadable)?, state.workers.applied())),
+        FileResult::Compared(text) => {
+            let applied = Commit::nothing(state.workers.applied());
+            Ok((text.map_err(unreadable)?, applied))
+        }
         FileResult::Saved(saved) => {
             let saved = saved.map_err(|e| Refusal::new(ErrorKind::Config, e.to_string()))?;
             let text = format!("saved to {}", saved.path.display());
             state.model.adopt(&saved.rules);
             state.config = Arc::from(saved);
-            Ok((text, state.workers.applied()))
+            Ok((text, Commit::nothing(state.workers.applied())))
         }
     }
 }

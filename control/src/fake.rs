@@ -28,8 +28,8 @@ pub struct FakeWorker {
     pub connections: u32,
     /// Given a frame in each turn while it is there.
     pub capture: Option<Box<Capture>>,
-    /// Refuses everything with this reason.
-    pub refuse: Option<&'static str>,
+    /// Says why it refuses a command, if it does.
+    pub refuse: fn(&Command) -> Option<&'static str>,
 }
 
 impl FakeWorker {
@@ -43,7 +43,7 @@ impl FakeWorker {
             applied: 0,
             connections: 0,
             capture: None,
-            refuse: None,
+            refuse: |_| None,
         };
         (control, fake)
     }
@@ -61,7 +61,7 @@ impl FakeWorker {
             && let Some(envelope) = self.end.commands.pop()
         {
             let generation = envelope.generation;
-            let outcome = match self.refuse {
+            let outcome = match (self.refuse)(&envelope.command) {
                 Some(reason) => Outcome::Refused(reason, Retired::default()),
                 None => self.apply(envelope.command),
             };

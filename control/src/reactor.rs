@@ -213,7 +213,9 @@ impl Reactor {
 
     /// What SIGHUP does.
     pub fn reload(&mut self) {
-        self.manager.reloading();
+        if self.starting == Start::Done {
+            self.manager.reloading();
+        }
         self.admin.reload_by_signal(&self.state);
     }
 
@@ -331,21 +333,25 @@ impl Reactor {
     }
 
     fn finish_signal_reloads(&mut self) {
-        for SignalReload(outcome) in self.admin.take_signalled() {
-            match outcome {
-                Ok(text) => {
-                    for line in text.lines() {
-                        tracing::info!(event = "reload", "{line}");
-                    }
-                }
-                Err(text) => {
-                    for line in text.lines() {
-                        tracing::error!(event = "reload", "{line}");
-                    }
-                    tracing::error!(event = "reload", "reload failed; everything is as it was");
-                }
+        for ended in self.admin.take_signalled() {
+            let (done, trouble) = match ended {
+                SignalReload::Done(text) => (text, String::new()),
+                SignalReload::NotEverywhere(text, why) => (text, why),
+                SignalReload::Failed(why) => (
+                    String::new(),
+                    why + "\nreload failed; everything is as it was",
+                ),
+            };
+            for line in done.lines() {
+                tracing::info!(event = "reload", "{line}");
             }
-            self.manager.ready(&self.summary());
+            for line in trouble.lines() {
+                tracing::error!(event = "reload", "{line}");
+            }
+            // The end of the start says it otherwise.
+            if self.starting == Start::Done {
+                self.manager.ready(&self.summary());
+            }
         }
     }
 }

@@ -13,8 +13,9 @@ use crate::logging::Dropped;
 use crate::model::{Limits, Model, Refusal};
 use crate::reload;
 use crate::status::{self, PortHandle, Sampler};
+use crate::update::Subject;
 use crate::watchdog::Heartbeats;
-use crate::workers::Workers;
+use crate::workers::{WorkerRefusal, Workers};
 
 /// What `rvsadm --version` shows of the daemon.
 #[derive(Clone, Debug, Default)]
@@ -25,6 +26,35 @@ pub struct Version {
     pub commit: String,
     /// DPDK it runs on.
     pub dpdk: String,
+}
+
+/// What became of a change: the updates it caused, and when all of them are in force.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Commit {
+    /// It is in force once every worker has applied this generation.
+    pub generation: u64,
+    /// Its own updates came after this generation.
+    after: u64,
+    /// What they are about.
+    subjects: Vec<Subject>,
+}
+
+impl Commit {
+    /// A change without updates, in force with `generation`.
+    pub fn nothing(generation: u64) -> Commit {
+        Commit {
+            generation,
+            after: generation,
+            subjects: Vec::new(),
+        }
+    }
+
+    /// Whether a worker refused one of its updates, or a later one in the place of it.
+    pub fn caused(&self, refusal: &WorkerRefusal) -> bool {
+        refusal.first <= self.generation
+            && refusal.generation > self.after
+            && self.subjects.contains(&refusal.subject)
+    }
 }
 
 /// See the module.
@@ -113,9 +143,12 @@ impl State {
         })
     }
 
-    /// Sends what changed to the workers and the mirror; the generation that makes it all true.
-    pub fn commit(&mut self, now: Instant) -> u64 {
+    /// Sends what changed to the workers and the mirror; what to wait for until it is all true.
+    pub fn commit(&mut self, now: Instant) -> Commit {
+        let after = self.workers.generation();
+        let mut subjects = Vec::new();
         for update in self.model.take_updates() {
+            subjects.push(update.subject());
             self.workers.send(&update);
         }
         let servers = self.model.server_addresses();
@@ -123,7 +156,11 @@ impl State {
             self.host.set_servers(now, &servers);
             self.servers = servers;
         }
-        self.workers.generation()
+        Commit {
+            generation: self.workers.generation(),
+            after,
+            subjects,
+        }
     }
 
     /// Takes over what the mirror learned.
@@ -138,7 +175,7 @@ impl State {
     }
 
     /// Applies the difference between the loaded file and `new`; all of it or nothing. What to
-    /// tell the operator, and the generation to wait for.
+    /// tell the operator, and what to wait for.
     ///
     /// # Errors
     /// The model refused a part. Everything is as it was.
@@ -147,15 +184,15 @@ impl State {
         now: Instant,
         new: Config,
         discard_live: bool,
-    ) -> Result<(String, u64), Refusal> {
+    ) -> Result<(String, Commit), Refusal> {
         let running = self.model.running();
         let mut plan: Plan = config::plan(&self.config.rules, &running, &new.rules, discard_live);
         plan.restart = config::needs_restart(&self.config, &new);
         self.model = reload::carry_out(&self.model, &plan, now, self.workers.counters())
             .map_err(|r| Refusal::new(ErrorKind::Config, r.message))?;
         self.config = Arc::new(new);
-        let generation = self.commit(now);
-        Ok((plan.summary(), generation))
+        let commit = self.commit(now);
+        Ok((plan.summary(), commit))
     }
 
     /// The answer to `rvsadm status`.

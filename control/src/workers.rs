@@ -27,6 +27,10 @@ pub struct WorkerRefusal {
     pub worker: usize,
     /// Which update.
     pub generation: u64,
+    /// The first of the updates it stands for: it may have taken the place of unsent ones.
+    pub first: u64,
+    /// What it is about.
+    pub subject: Subject,
     /// Why.
     pub reason: &'static str,
 }
@@ -129,7 +133,11 @@ impl Workers {
             return Err(batch);
         }
         self.generation += 1;
-        lane.push(self.generation, None, Command::DumpConnections(batch));
+        let dump = InFlight {
+            generation: self.generation,
+            update: None,
+        };
+        lane.push(dump, Command::DumpConnections(batch));
         Ok(Ticket(self.generation))
     }
 
@@ -157,8 +165,9 @@ struct Unsent {
 
 struct InFlight {
     generation: u64,
-    /// `None` for commands nobody waits for as an update.
-    first: Option<u64>,
+    /// The first update that it stands for, and what it is about. `None` for commands nobody
+    /// waits for as an update.
+    update: Option<(u64, Subject)>,
 }
 
 /// One worker's rings and what is under way on them.
@@ -212,21 +221,23 @@ impl Lane {
             if self.newest.get(&subject) == Some(&generation) {
                 self.newest.remove(&subject);
             }
-            self.push(generation, Some(unsent.first), unsent.update.command());
+            let update = Some((unsent.first, subject));
+            let sent = InFlight { generation, update };
+            self.push(sent, unsent.update.command());
         }
     }
 
     /// Only called when the ring has room; this is its only producer.
-    fn push(&mut self, generation: u64, first: Option<u64>, command: Command) {
+    fn push(&mut self, sent: InFlight, command: Command) {
         let pushed = self.end.commands.push(Envelope {
-            generation,
+            generation: sent.generation,
             command,
         });
         debug_assert!(
             pushed.is_ok(),
             "room was checked and control is the only producer"
         );
-        self.in_flight.push_back(InFlight { generation, first });
+        self.in_flight.push_back(sent);
     }
 
     fn collect(&mut self, worker: usize, progress: &mut Progress) {
@@ -238,15 +249,14 @@ impl Lane {
             else {
                 break;
             };
+            let mut update = None;
             while self
                 .in_flight
                 .front()
-                .is_some_and(|f| f.generation <= generation)
+                .is_some_and(|sent| sent.generation <= generation)
             {
-                if let Some(InFlight {
-                    first: Some(first), ..
-                }) = self.in_flight.pop_front()
-                {
+                update = self.in_flight.pop_front().and_then(|sent| sent.update);
+                if let Some((first, _)) = update {
                     self.open.remove(&first);
                 }
             }
@@ -254,9 +264,12 @@ impl Lane {
                 // Retired parts are freed here.
                 Outcome::Done(_retired) => {}
                 Outcome::Refused(reason, _retired) => {
+                    let (first, subject) = update.unwrap_or((generation, Subject::Nothing));
                     progress.refusals.push(WorkerRefusal {
                         worker,
                         generation,
+                        first,
+                        subject,
                         reason,
                     });
                 }
@@ -376,7 +389,7 @@ mod tests {
     #[test]
     fn a_refusal_names_worker_and_generation() {
         let (mut workers, mut fakes) = two();
-        fakes[1].refuse = Some("service id is beyond the capacity");
+        fakes[1].refuse = |_| Some("service id is beyond the capacity");
         let generation = workers.send(&service(1, 80, false));
         fakes.iter_mut().for_each(|f| f.run());
         let progress = workers.poll();
@@ -386,6 +399,8 @@ mod tests {
             [WorkerRefusal {
                 worker: 1,
                 generation,
+                first: generation,
+                subject: Subject::Service(ServiceId(1)),
                 reason
             }]
         );

@@ -11,6 +11,8 @@ use std::sync::mpsc;
 use std::thread::JoinHandle;
 use std::time::Instant as WallClock;
 
+use dataplane::command::Command;
+
 use super::*;
 use crate::api::{self, ErrorKind, FrameDecoder, Request, Response};
 use crate::config;
@@ -779,6 +781,129 @@ fn a_hangup_reloads() {
     // The file thread takes one job after another: this one comes after the hangup's.
     rig.ask(Request::Diff);
     assert_eq!(rig.services()[0].servers[0].spec.weight, 6);
+}
+
+/// A loop without a thread: the test makes its turns, and its workers'.
+struct Bench {
+    dir: tempfile::TempDir,
+    reactor: Reactor,
+    fakes: Vec<FakeWorker>,
+}
+
+impl Bench {
+    fn new() -> Bench {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("rvs.toml"), FILE).unwrap();
+        let (ends, fakes) = (0..2).map(|_| FakeWorker::new(64)).unzip();
+        let reactor = reactor(dir.path(), ends, Limits::default());
+        Bench {
+            dir,
+            reactor,
+            fakes,
+        }
+    }
+
+    fn client(&mut self) -> Client {
+        let stream = UnixStream::connect(self.dir.path().join("sock")).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let clients = self.reactor.server.len();
+        self.until("the client is known", |b| b.reactor.server.len() > clients);
+        Client {
+            stream,
+            decoder: FrameDecoder::new(),
+        }
+    }
+
+    /// Makes turns of the loop, not of the workers.
+    fn until(&mut self, what: &str, done: impl Fn(&Bench) -> bool) {
+        let deadline = WallClock::now() + PATIENCE;
+        while !done(self) {
+            assert!(WallClock::now() < deadline, "waited in vain for: {what}");
+            self.reactor.turn().unwrap();
+        }
+    }
+
+    /// Makes turns of all until nothing is under way.
+    fn settle(&mut self) {
+        loop {
+            self.fakes.iter_mut().for_each(FakeWorker::run);
+            self.reactor.turn().unwrap();
+            if !self.reactor.state.workers.is_waiting() && !self.reactor.hurry {
+                return;
+            }
+        }
+    }
+
+    fn services(&self) -> u64 {
+        self.reactor.state.model.counts().0
+    }
+}
+
+#[test]
+fn a_refusal_is_told_to_the_client_that_caused_it() {
+    let mut bench = Bench::new();
+    bench.settle();
+    let mut later = bench.client();
+    let mut first = bench.client();
+    first.send(add(81));
+    bench.until("the first change", |b| b.services() == 2);
+    later.send(add(82));
+    bench.until("the second change", |b| b.services() == 3);
+    bench.fakes[1].refuse = |command| {
+        matches!(command, Command::PutService { service, .. } if service.key.port() == 81)
+            .then_some("not today")
+    };
+    bench.settle();
+    let (kind, message) = refused(first.answer());
+    assert_eq!(kind, ErrorKind::Failed);
+    assert!(
+        message.contains("worker 1 refused the change: not today"),
+        "{message}"
+    );
+    assert_eq!(later.answer(), ok());
+}
+
+/// Whether the service manager was told READY since it was asked last.
+fn ready(told: &mpsc::Receiver<String>) -> bool {
+    told.try_iter().filter(|state| state == "READY=1").count() > 0
+}
+
+#[test]
+fn a_reload_by_signal_is_over_when_the_workers_have_it() {
+    let mut bench = Bench::new();
+    let (tell, told) = mpsc::channel();
+    bench.reactor.manager = ServiceManager::new(false, move |states| {
+        for state in states {
+            tell.send(state.to_string()).unwrap();
+        }
+    });
+    bench.settle();
+    bench.settle();
+    assert!(ready(&told), "after the start");
+
+    let weight = |weight: &str| FILE.replace("weight = 2", weight);
+    std::fs::write(bench.dir.path().join("rvs.toml"), weight("weight = 6")).unwrap();
+    bench.reactor.reload();
+    let began = told.try_recv();
+    assert_eq!(began.as_deref(), Ok("RELOADING=1"));
+    bench.until("the change is under way", |b| {
+        b.reactor.state.workers.is_waiting()
+    });
+    for _ in 0..3 {
+        bench.reactor.turn().unwrap();
+    }
+    assert!(!ready(&told), "no worker has it yet");
+    bench.settle();
+    assert!(ready(&told));
+
+    // A mistake changes nothing, which is done at once.
+    std::fs::write(bench.dir.path().join("rvs.toml"), "nonsense").unwrap();
+    bench.reactor.reload();
+    let deadline = WallClock::now() + PATIENCE;
+    while !ready(&told) {
+        assert!(WallClock::now() < deadline, "the failed reload ends");
+        bench.reactor.turn().unwrap();
+    }
 }
 
 fn capture(rig: &Rig, packets: u64) -> Request {
