@@ -2,12 +2,13 @@
 
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Context, Result, bail};
 use clap::Parser;
 use control::config::{self, Config};
 use control::daemon::{self, Args, Dataplane};
 use control::logging;
 use control::netlink::{self, Driver, Twin};
+use control::signals::Signals;
 use control::twin::{self, Guard};
 use dataplane::conn::Layout;
 use dataplane::packet::PortId;
@@ -76,6 +77,8 @@ fn check_host(config: &Config) -> ExitCode {
 }
 
 fn serve(config: Config) -> Result<()> {
+    // First: from here on a signal undoes what the start has done so far.
+    let mut signals = Signals::take().context("signal handlers")?;
     let logging = logging::start(&config.log)?;
     let server = daemon::open_socket(&config)?;
     // Before the ports: nothing that can fail stands between their start and the loop.
@@ -85,23 +88,37 @@ fn serve(config: Config) -> Result<()> {
     )?);
     // Taken away again when the daemon ends.
     let mut guards = Vec::new();
-    let mut edge = edge::start(&config, |port| prepare_twin(port, &mut guards))?;
+    let started = edge::start(&config, |port| {
+        if signals.end().is_some() {
+            bail!("asked to end");
+        }
+        prepare_twin(port, &mut guards)
+    });
+    let mut edge = match started {
+        Ok(edge) => edge,
+        Err(_) if signals.end().is_some() => {
+            tracing::info!(event = "stop", "asked to end before the start was complete");
+            return Ok(());
+        }
+        Err(why) => return Err(why),
+    };
     let dataplane = Dataplane {
         workers: std::mem::take(&mut edge.workers),
         ports: std::mem::take(&mut edge.ports),
         capacity: Layout::for_connections(config.workers.connections).capacity(),
         dpdk: edge.dpdk.clone(),
     };
-    let ended = daemon::run(
+    let run = daemon::run(
         config,
         server,
         dataplane,
         host,
         env!("RVS_COMMIT"),
         &logging,
+        signals,
     );
     // The ports are given back whatever ended the loop.
-    edge.stop().and(ended)
+    daemon::ended(run, edge.stop())
 }
 
 /// Gives a twin its load-balancer settings, takes addresses of a dead process off it, and keeps

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use clap::Parser;
 use dataplane::command::ControlEnd;
 
@@ -12,6 +12,7 @@ use crate::host::Host;
 use crate::logging::Logging;
 use crate::reactor::Reactor;
 use crate::server::{Limits, Server};
+use crate::signals::Signals;
 use crate::state::{Parts, State, Version};
 use crate::status::PortHandle;
 use crate::workers::Workers;
@@ -95,6 +96,18 @@ pub struct Dataplane {
     pub dpdk: String,
 }
 
+/// The result of a daemon whose loop ended with `run` and whose data plane stopped with `stop`;
+/// neither error hides the other.
+///
+/// # Errors
+/// One of the two, or both in one.
+pub fn ended(run: Result<()>, stop: Result<()>) -> Result<()> {
+    match (run, stop) {
+        (Err(run), Err(stop)) => Err(anyhow!("{run:#}; then, while stopping: {stop:#}")),
+        (run, stop) => run.and(stop),
+    }
+}
+
 /// Runs the control loop until a signal ends it.
 ///
 /// # Errors
@@ -106,6 +119,7 @@ pub fn run(
     host: Box<dyn Host>,
     commit: &str,
     logging: &Logging,
+    signals: Signals,
 ) -> Result<()> {
     let now = clock::now();
     let version = Version {
@@ -124,7 +138,7 @@ pub fn run(
     };
     let state = State::new(now, config, parts).context("services of the configuration")?;
     let mut reactor = Reactor::new(now, server, state).context("control loop")?;
-    reactor.take_signals().context("signal handlers")?;
+    reactor.take_signals(signals).context("signal handlers")?;
     reactor.run().context("control loop")
 }
 
@@ -134,6 +148,19 @@ mod tests {
 
     fn args(words: &[&str]) -> Args {
         Args::try_parse_from(std::iter::once(&"rvsd").chain(words)).unwrap()
+    }
+
+    #[test]
+    fn no_error_hides_another() {
+        let failed = |words: &'static str| Err(anyhow!(words));
+        let told = |run, stop| ended(run, stop).map_err(|e| format!("{e:#}"));
+        assert_eq!(told(Ok(()), Ok(())), Ok(()));
+        assert_eq!(told(failed("loop"), Ok(())), Err("loop".to_owned()));
+        assert_eq!(told(Ok(()), failed("port")), Err("port".to_owned()));
+        assert_eq!(
+            told(failed("loop"), failed("port")),
+            Err("loop; then, while stopping: port".to_owned())
+        );
     }
 
     #[test]

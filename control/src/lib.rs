@@ -20,6 +20,7 @@ pub mod reactor;
 pub mod reload;
 pub mod schedulers;
 pub mod server;
+pub mod signals;
 pub mod state;
 pub mod stats;
 pub mod status;

@@ -10,14 +10,13 @@ use std::time::Duration;
 use dataplane::command::Event as WorkerEvent;
 use dataplane::time::Instant;
 use mio::{Events, Poll, Token, Waker};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-use signal_hook_mio::v1_0::Signals;
 
 use crate::admin::{Admin, SignalReload};
 use crate::capture::Captures;
 use crate::clock;
 use crate::files::Files;
 use crate::server::Server;
+use crate::signals::Signals;
 use crate::state::State;
 use crate::timers::{Timer, Timers};
 use crate::watchdog::ServiceManager;
@@ -110,16 +109,14 @@ impl Reactor {
         })
     }
 
-    /// Takes SIGTERM, SIGINT and SIGHUP of the process.
+    /// Obeys the signals of the process, those too that came before.
     ///
     /// # Errors
-    /// The system refuses the handlers.
-    pub fn take_signals(&mut self) -> io::Result<()> {
-        let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
-        self.poll
-            .registry()
-            .register(&mut signals, SIGNALS, mio::Interest::READABLE)?;
+    /// Of epoll.
+    pub fn take_signals(&mut self, mut signals: Signals) -> io::Result<()> {
+        signals.register(self.poll.registry(), SIGNALS)?;
         self.signals = Some(signals);
+        self.on_signals();
         Ok(())
     }
 
@@ -199,15 +196,15 @@ impl Reactor {
     }
 
     fn on_signals(&mut self) {
-        let pending: Vec<i32> = self.signals.iter_mut().flat_map(|s| s.pending()).collect();
-        for signal in pending {
-            match signal {
-                SIGHUP => self.reload(),
-                _ => {
-                    tracing::info!(event = "signal", reason = signal, "asked to end");
-                    self.handle.stop.store(true, Relaxed);
-                }
-            }
+        let Some(signals) = &mut self.signals else {
+            return;
+        };
+        if let Some(signal) = signals.end() {
+            tracing::info!(event = "signal", reason = signal, "asked to end");
+            self.handle.stop.store(true, Relaxed);
+        }
+        if signals.take_hangup() {
+            self.reload();
         }
     }
 

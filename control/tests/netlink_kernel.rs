@@ -566,9 +566,17 @@ fn twin_settings() {
         assert!(!has_ping || pings(&peer));
         let guard = Guard::install("wan port", "wan").unwrap();
         assert!(!has_ping || !pings(&peer), "the kernel must not answer");
-        let leftover = Guard::install("wan port", "wan").unwrap();
+        let ipv6 = || std::fs::read_to_string("/proc/sys/net/ipv6/conf/wan/disable_ipv6").unwrap();
+        assert_eq!(ipv6(), "1\n");
+        // A process that died, and one that comes after it with another name for the port.
         std::mem::forget(guard);
+        let guard = Guard::install("front", "wan").unwrap();
+        std::mem::forget(guard);
+        let leftover = Guard::install("wan port", "wan").unwrap();
+        assert!(!has_ping || !pings(&peer), "the kernel must not answer");
+        assert_eq!(ipv6(), "1\n");
         drop(leftover);
+        assert_eq!(ipv6(), "0\n", "as it was before the first");
         let tables = Command::new("nft")
             .args(["list", "tables"])
             .output()

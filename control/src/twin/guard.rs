@@ -45,18 +45,22 @@ pub enum GuardError {
     },
 }
 
+/// A chain without a hook that says: IPv6 was on before the device was guarded. A process that
+/// dies leaves it in its table, and its successor knows what to restore.
+const IPV6_MARK: &str = "ipv6_was_on";
+
 /// A guarded device. Dropping it takes the guard away.
 #[derive(Debug)]
 pub struct Guard {
     table: String,
     device: String,
-    /// `disable_ipv6` as it was before, if we changed it.
-    ipv6: Option<String>,
+    /// IPv6 was on before.
+    restores_ipv6: bool,
 }
 
 impl Guard {
     /// Guards `device`, which is behind the port called `port`. What a dead process left for
-    /// this port is replaced in the same transaction.
+    /// this port or this device is replaced in the same transaction.
     ///
     /// # Errors
     /// There is no such device, or `nft` is missing or refuses.
@@ -67,18 +71,19 @@ impl Guard {
             });
         }
         let table = table_name(port);
-        nft(device, &script(&table, device))?;
-        let mut guard = Guard {
+        let left = Leftovers::of(device, &nft(device, "list ruleset netdev\n")?);
+        // The device needs no address of its own; link-local ones would be announced.
+        let is_on = sysctls::read("ipv6", device, "disable_ipv6").as_deref() == Some("0");
+        let restores_ipv6 = is_on || left.ipv6_was_on;
+        nft(device, &script(&table, device, &left.tables, restores_ipv6))?;
+        let guard = Guard {
             table,
             device: device.into(),
-            ipv6: None,
+            restores_ipv6,
         };
-        // The device needs no address of its own; link-local ones would be announced.
-        let before = sysctls::read("ipv6", device, "disable_ipv6");
-        if before.as_deref() == Some("0")
-            && fs::write(sysctls::path("ipv6", device, "disable_ipv6"), "1").is_ok()
-        {
-            guard.ipv6 = before;
+        if is_on {
+            // If that fails, the device's announcements are all that comes of it.
+            let _ = fs::write(sysctls::path("ipv6", device, "disable_ipv6"), "1");
         }
         Ok(guard)
     }
@@ -91,9 +96,32 @@ impl Drop for Guard {
             &self.device,
             &format!("delete table netdev {}\n", self.table),
         );
-        if let Some(value) = &self.ipv6 {
-            let _ = fs::write(sysctls::path("ipv6", &self.device, "disable_ipv6"), value);
+        if self.restores_ipv6 {
+            let _ = fs::write(sysctls::path("ipv6", &self.device, "disable_ipv6"), "0");
         }
+    }
+}
+
+/// Guards of dead processes on a device.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Leftovers {
+    tables: Vec<String>,
+    ipv6_was_on: bool,
+}
+
+impl Leftovers {
+    /// Reads what `nft list ruleset netdev` prints.
+    fn of(device: &str, listing: &str) -> Leftovers {
+        let mut left = Leftovers::default();
+        let device = format!("\"{device}\"");
+        for table in listing.split("table netdev ").skip(1) {
+            let name = table.split_whitespace().next().unwrap_or_default();
+            if name.starts_with("rvs_") && table.contains(&device) {
+                left.tables.push(name.to_owned());
+                left.ipv6_was_on |= table.contains(&format!("chain {IPV6_MARK} "));
+            }
+        }
+        left
     }
 }
 
@@ -104,24 +132,31 @@ fn table_name(port: &str) -> String {
 }
 
 /// One transaction: adding first makes the deletion succeed whether or not the table exists.
-fn script(table: &str, device: &str) -> String {
-    format!(
+fn script(table: &str, device: &str, left: &[String], ipv6_was_on: bool) -> String {
+    let mut script = String::new();
+    for old in left.iter().map(String::as_str).chain([table]) {
+        script += &format!("add table netdev {old}\ndelete table netdev {old}\n");
+    }
+    script += &format!(
         "add table netdev {table}\n\
-         delete table netdev {table}\n\
-         add table netdev {table}\n\
          add chain netdev {table} ingress {{ type filter hook ingress device \"{device}\" \
          priority -500; policy drop; }}\n"
-    )
+    );
+    if ipv6_was_on {
+        script += &format!("add chain netdev {table} {IPV6_MARK}\n");
+    }
+    script
 }
 
-fn nft(device: &str, script: &str) -> Result<(), GuardError> {
+/// Runs a script; what it prints.
+fn nft(device: &str, script: &str) -> Result<String, GuardError> {
     // A service's PATH may lack the directory of administration programs.
     let Some(mut child) = ["nft", "/usr/sbin/nft"].iter().find_map(|program| {
         let mut command = Command::new(program);
         command
             .args(["-f", "-"])
             .stdin(Stdio::piped())
-            .stdout(Stdio::null());
+            .stdout(Stdio::piped());
         match command.stderr(Stdio::piped()).spawn() {
             Err(e) if e.kind() == io::ErrorKind::NotFound => None,
             result => Some(result),
@@ -137,14 +172,14 @@ fn nft(device: &str, script: &str) -> Result<(), GuardError> {
     };
     let mut child = match &mut child {
         Ok(_) => child.map_err(run)?,
-        Err(_) => return child.map(drop).map_err(run),
+        Err(_) => return child.map(|_| String::new()).map_err(run),
     };
     if let Some(mut stdin) = child.stdin.take() {
         stdin.write_all(script.as_bytes()).map_err(run)?;
     }
     let output = child.wait_with_output().map_err(run)?;
     if output.status.success() {
-        return Ok(());
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
     let words = String::from_utf8_lossy(&output.stderr);
     let reason = words.lines().next().unwrap_or("no reason given").to_owned();
@@ -161,6 +196,35 @@ mod tests {
     #[test]
     fn names_are_made_fit_for_nftables() {
         assert_eq!(table_name("wan-0.7"), "rvs_wan_0_7");
-        assert!(script("rvs_wan", "eth1").contains("device \"eth1\" priority -500; policy drop;"));
+        let script = script("rvs_wan", "eth1", &[], false);
+        assert!(script.contains("device \"eth1\" priority -500; policy drop;"));
+        assert!(!script.contains(IPV6_MARK));
+    }
+
+    #[test]
+    fn what_dead_processes_left_on_a_device_is_found() {
+        let chain = |device| {
+            format!(
+                "\tchain ingress {{\n\t\ttype filter hook ingress device \"{device}\" priority -500; \
+                 policy drop;\n\t}}\n"
+            )
+        };
+        let mark = format!("\n\tchain {IPV6_MARK} {{\n\t}}\n");
+        let listing = format!(
+            "table netdev rvs_old {{\n{}{mark}}}\ntable netdev rvs_lan {{\n{}{mark}}}\n\
+             table netdev mine {{\n{}}}\n",
+            chain("eth1"),
+            chain("eth10"),
+            chain("eth1"),
+        );
+        let left = Leftovers {
+            tables: vec!["rvs_old".to_owned()],
+            ipv6_was_on: true,
+        };
+        assert_eq!(Leftovers::of("eth1", &listing), left);
+        assert_eq!(Leftovers::of("eth2", &listing), Leftovers::default());
+        let script = script("rvs_wan", "eth1", &left.tables, true);
+        assert!(script.contains("delete table netdev rvs_old\n"), "{script}");
+        assert!(script.contains(IPV6_MARK), "{script}");
     }
 }

@@ -1,6 +1,7 @@
 """The daemon itself: its file, its admin socket, its errors, its idling, its packet capture."""
 import json
 import os
+import signal
 import socket
 import struct
 import time
@@ -82,6 +83,48 @@ def test_missing_hugepages(lab):
     result = rvsd(lab, lab.config, seconds=30)
     told = result.stdout + result.stderr
     check(result.returncode not in (0, 101, -6, -11) and "nr_hugepages" in told, f"exit {result.returncode}: {told}")
+
+
+def guarded(lab):
+    """What rvsd does to the device behind a port: its nftables chain, and IPv6 that is off."""
+    tables = lab.lb.run(["nft", "list", "tables"]).stdout.strip()
+    return tables, lab.lb.run(["cat", "/proc/sys/net/ipv6/conf/f0/disable_ipv6"]).stdout.strip()
+
+
+@network(servers=0)
+def test_a_start_that_is_interrupted_is_undone(lab):
+    """SIGTERM while ports are being started: rvsd ends with status 0, and devices are as they were."""
+    slow = lab.dir / "slow"
+    slow.mkdir()
+    (slow / "nft").write_text(f"""#!/bin/sh
+        touch {slow}/began
+        while [ ! -e {slow}/go ]; do sleep 0.02; done
+        PATH=$REAL_PATH exec nft "$@"
+    """)
+    (slow / "nft").chmod(0o755)
+    lab.write_config()
+    path = os.environ["PATH"]
+    rvsd = lab.lb.spawn([BIN / "rvsd", lab.config], "rvsd", dict(os.environ, PATH=f"{slow}:{path}", REAL_PATH=path))
+    wait_for("the first guard", lambda: (slow / "began").exists() or lab._died(rvsd), 30)
+    rvsd.signal(signal.SIGTERM)
+    (slow / "go").touch()
+    status = rvsd.wait(20)
+    check(status == 0, f"exit status {status}: {rvsd.output()}")
+    check(guarded(lab) == ("", "0"), f"left: {guarded(lab)}")
+    check(not lab.socket.exists(), "the admin socket is left")
+
+
+@network(servers=0)
+def test_what_a_killed_daemon_left_is_put_right(lab):
+    """kill -9, another start, an orderly end: the device behind a port is as it was before the first start."""
+    check(guarded(lab) == ("", "0"), f"before: {guarded(lab)}")
+    first = lab.start(addresses=False)
+    first.signal(signal.SIGKILL)
+    first.wait()
+    check(guarded(lab)[1] == "1", "IPv6 is on behind the port")
+    second = lab.start(addresses=False)
+    check(second.stop() == 0, f"the end: {second.output()}")
+    check(guarded(lab) == ("", "0"), f"left: {guarded(lab)}")
 
 
 @network(servers=0)
