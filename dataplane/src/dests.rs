@@ -2,7 +2,7 @@
 
 use crate::addr::Addr;
 use crate::counters::{DestCounters, WorkerCounters};
-use crate::service::{DestId, Destination};
+use crate::service::{DestId, Destination, Tunnel};
 
 /// What the packet path needs of a destination.
 #[derive(Clone, Copy, Debug)]
@@ -21,6 +21,8 @@ pub struct DestState {
     pub available: bool,
     /// Effective weight.
     pub weight: u32,
+    /// How its packets are wrapped if they are.
+    pub tunnel: Tunnel,
     upper: u32,
     lower: u32,
 }
@@ -35,6 +37,7 @@ impl Default for DestState {
             mtu: 0,
             available: false,
             weight: 0,
+            tunnel: Tunnel::default(),
             upper: 0,
             lower: 0,
         }
@@ -49,6 +52,7 @@ impl DestState {
         self.generation = 0;
         self.available = true;
         self.weight = dest.weight;
+        self.tunnel = dest.tunnel;
         self.upper = dest.upper;
         self.lower = if dest.lower == 0 {
             dest.upper - dest.upper / 4
@@ -106,7 +110,7 @@ mod tests {
             weight: 1,
             upper: 4,
             lower: 0,
-            tunnel: crate::service::Tunnel::default(),
+            tunnel: Tunnel::default(),
         };
         let mut dests = [DestState::default()];
         let c = &counters.dests[0];

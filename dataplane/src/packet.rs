@@ -173,7 +173,8 @@ impl PuntClass {
 pub enum Verdict {
     /// Send the frame as it now is out of this port.
     Transmit(PortId),
-    /// As `Transmit`, but the IPv4 packet must be cut to this MTU (bytes of layer 3) first.
+    /// As `Transmit`, but the packet must be cut to this MTU (bytes of layer 3) first:
+    /// [`Fragments`](crate::wire::fragment::Fragments).
     Fragment(PortId, u16),
     /// Hand it to the kernel twin of the port it came in by.
     Kernel(PuntClass),

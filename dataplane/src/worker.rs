@@ -116,6 +116,8 @@ struct Core {
     events: ArrayVec<Event, 64>,
     /// Identification of packets we make.
     ip_id: u16,
+    /// The same of IPv6 packets that are cut.
+    fragment_id: u32,
     neighbours_learned: u32,
 }
 
@@ -220,6 +222,7 @@ impl Worker {
             answers: AnswerLimit::new(settings.icmp_msgs_per_sec, settings.icmp_msgs_burst),
             events: ArrayVec::new(),
             ip_id: 1,
+            fragment_id: 0,
             neighbours_learned: 0,
         };
         core.use_settings(settings);

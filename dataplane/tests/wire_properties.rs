@@ -4,10 +4,11 @@
 use dataplane::addr::{Addr, Endpoint};
 use dataplane::flow::{Flow, Parsed};
 use dataplane::packet::{DropReason, Packet, PortId};
+use dataplane::service::{Tunnel, TunnelChecksum, TunnelKind};
 use dataplane::wire::checksum;
 use dataplane::wire::fragment::Fragments;
 use dataplane::wire::icmp::{self, Answer, Towards};
-use dataplane::wire::tunnel::{self, Outer};
+use dataplane::wire::tunnel::{self, Choices, Outer};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
@@ -327,16 +328,21 @@ fn exercise(frame: &[u8], tci: u16) {
         let mut p = Packet::new(&mut room, start, frame.len() as u16, PortId(0));
         let _ = icmp::build(&mut p, &flow, Answer::TooBig { mtu: 1400 }, addr, 7);
         let mut p = Packet::new(&mut room, start, frame.len() as u16, PortId(0));
-        let _ = tunnel::encapsulate(
-            &mut p,
-            &flow,
-            &Outer {
-                src: addr,
-                dst: addr,
+        let outer = Outer {
+            src: addr,
+            dst: addr,
+            tunnel: Tunnel {
+                kind: TunnelKind::Gue,
+                port: 6080,
+                checksum: TunnelChecksum::Full,
             },
-            true,
-            7,
-        );
+        };
+        let choices = Choices {
+            copy_df: true,
+            id: 7,
+            cut: Some(8),
+        };
+        let _ = tunnel::encapsulate(&mut p, &flow, &outer, choices);
     }
 }
 

@@ -1,9 +1,15 @@
-//! Cutting an IPv4 packet into fragments (RFC 791, 3.2).
+//! Cutting a packet into fragments (RFC 791, 3.2; RFC 8200, 4.5).
 
-use crate::wire::ipv4;
+use crate::wire::{ipv4, ipv6};
 
 /// Most bytes of layer 2 before the IP header.
 const MAX_L2: usize = 32;
+
+/// Headers of an IPv6 fragment.
+const V6_HEADERS: usize = ipv6::HEADER_LEN + ipv6::FRAGMENT_LEN;
+
+/// Where offset and "more" stand in them.
+const V6_FIELD: usize = ipv6::HEADER_LEN + 2;
 
 /// The fragments of one packet, written one by one into buffers of the caller's.
 ///
@@ -32,24 +38,42 @@ pub struct Fragments<'a> {
     step: usize,
     /// Most payload of the last fragment.
     room: usize,
-    /// Fragment field of the next fragment without MF: offset in units of 8 bytes.
+    /// Offset of the next fragment in units of 8 bytes.
     offset: u16,
+    is_v4: bool,
     /// The packet was itself a fragment with MF.
     more: bool,
 }
 
 impl<'a> Fragments<'a> {
-    /// Cuts the IPv4 packet that begins `l3` bytes into `frame` to fragments of at most `mtu`
-    /// bytes (layer 3). Layer 2 is repeated before each. `None` if that is no IPv4 packet, has
-    /// DF, or the MTU leaves no room for 8 bytes.
+    /// Cuts the packet that begins `l3` bytes into `frame` to fragments of at most `mtu` bytes
+    /// (layer 3). Layer 2 is repeated before each. `None` if that is an IPv4 packet with DF, an
+    /// IPv6 packet that does not begin with a fragment header (its identification is that of the
+    /// pieces), no IP packet at all, or if the MTU leaves no room for 8 bytes.
     pub fn new(frame: &'a [u8], l3: usize, mtu: u16) -> Option<Fragments<'a>> {
         let ip = frame.get(l3..)?;
-        let header_len = ipv4::header_len(ip)?;
-        let total = usize::from(u16::from_be_bytes([*ip.get(2)?, *ip.get(3)?]));
-        let field = u16::from_be_bytes([*ip.get(6)?, *ip.get(7)?]);
-        if l3 > MAX_L2 || *ip.first()? >> 4 != 4 || field & ipv4::DONT_FRAGMENT != 0 {
+        if l3 > MAX_L2 {
             return None;
         }
+        let is_v4 = match *ip.first()? >> 4 {
+            4 => true,
+            6 if *ip.get(6)? == ipv6::FRAGMENT => false,
+            _ => return None,
+        };
+        let word = |at: usize| Some(u16::from_be_bytes([*ip.get(at)?, *ip.get(at + 1)?]));
+        let (header_len, total, offset, more) = if is_v4 {
+            let field = word(6)?;
+            if field & ipv4::DONT_FRAGMENT != 0 {
+                return None;
+            }
+            let more = field & ipv4::MORE_FRAGMENTS != 0;
+            let (len, total) = (ipv4::header_len(ip)?, usize::from(word(2)?));
+            (len, total, field & ipv4::OFFSET_MASK, more)
+        } else {
+            let field = word(V6_FIELD)?;
+            let total = ipv6::HEADER_LEN + usize::from(word(4)?);
+            (V6_HEADERS, total, field >> 3, field & 1 != 0)
+        };
         let room = usize::from(mtu).checked_sub(header_len)?;
         let step = room & !7;
         if step == 0 {
@@ -66,8 +90,9 @@ impl<'a> Fragments<'a> {
             rest: ip.get(header_len..total)?,
             step,
             room,
-            offset: field & ipv4::OFFSET_MASK,
-            more: field & ipv4::MORE_FRAGMENTS != 0,
+            offset,
+            is_v4,
+            more,
         })
     }
 
@@ -92,16 +117,24 @@ impl<'a> Fragments<'a> {
         let (payload, rest) = self.rest.split_at_checked(self.take())?;
         let out = buffer.get_mut(..len)?;
         let more = self.more || !rest.is_empty();
-        let field = self.offset | if more { ipv4::MORE_FRAGMENTS } else { 0 };
         let ip = self.head.get_mut(self.l3..self.head_len)?;
-        let total = (ip.len() + payload.len()) as u16;
-        ip.get_mut(2..4)?.copy_from_slice(&total.to_be_bytes());
-        ip.get_mut(6..8)?.copy_from_slice(&field.to_be_bytes());
-        ipv4::fill_checksum(ip);
+        if self.is_v4 {
+            let total = (ip.len() + payload.len()) as u16;
+            let field = self.offset | if more { ipv4::MORE_FRAGMENTS } else { 0 };
+            ip.get_mut(2..4)?.copy_from_slice(&total.to_be_bytes());
+            ip.get_mut(6..8)?.copy_from_slice(&field.to_be_bytes());
+            ipv4::fill_checksum(ip);
+        } else {
+            let len = (ipv6::FRAGMENT_LEN + payload.len()) as u16;
+            let field = self.offset << 3 | u16::from(more);
+            ip.get_mut(4..6)?.copy_from_slice(&len.to_be_bytes());
+            ip.get_mut(V6_FIELD..V6_FIELD + 2)?
+                .copy_from_slice(&field.to_be_bytes());
+        }
         let (head, body) = out.split_at_mut_checked(self.head_len)?;
         head.copy_from_slice(self.head.get(..self.head_len)?);
         body.copy_from_slice(payload);
-        if self.offset == 0 {
+        if self.is_v4 && self.offset == 0 {
             blank_uncopied_options(
                 self.head
                     .get_mut(self.l3 + ipv4::HEADER_LEN..self.head_len)?,
@@ -221,6 +254,40 @@ mod tests {
         assert_eq!(pieces[2][34..46], pieces[1][34..46]);
         let data = pieces.iter().flat_map(|p| read(p).2.to_vec());
         assert!(data.eq((0..40).map(|i| i as u8)));
+    }
+
+    #[test]
+    fn ipv6_is_cut_at_its_fragment_header() {
+        let payload: Vec<u8> = (0..100).collect();
+        let header = ipv6::Header {
+            traffic_class: 0x2e,
+            payload_len: 108,
+            next: ipv6::FRAGMENT,
+            hop_limit: 63,
+            src: [1; 16],
+            dst: [2; 16],
+        };
+        let mut whole = vec![0xee; 14];
+        whole.extend(header.emit());
+        whole.extend(ipv6::fragment_header(4, 0x0102_0304));
+        whole.extend(&payload);
+        let pieces = cut(&whole, 48 + 45);
+        let lens: Vec<usize> = pieces.iter().map(|p| p.len() - 14 - 48).collect();
+        assert_eq!(lens, [40, 40, 20]);
+        for (i, (piece, len)) in pieces.iter().zip(&lens).enumerate() {
+            let more = i != 2;
+            let field = (i * 40) as u16 | u16::from(more);
+            assert_eq!(piece[18..20], ((len + 8) as u16).to_be_bytes());
+            assert_eq!(piece[54..56], [4, 0]);
+            assert_eq!(piece[56..58], field.to_be_bytes());
+            assert_eq!(piece[58..62], [1, 2, 3, 4]);
+            assert_eq!(piece[..18], whole[..18]);
+        }
+        let data = pieces.iter().flat_map(|p| p[62..].to_vec());
+        assert!(data.eq(payload));
+        // Without such a header it stays whole: routers do not cut IPv6.
+        whole[20] = 41;
+        assert!(Fragments::new(&whole, 14, 100).is_none());
     }
 
     #[test]

@@ -12,6 +12,8 @@ pub const HOP_BY_HOP: u8 = 0;
 pub const ROUTING: u8 = 43;
 /// Next header: fragment.
 pub const FRAGMENT: u8 = 44;
+/// Bytes of a fragment header.
+pub const FRAGMENT_LEN: usize = 8;
 /// Next header: none follows.
 pub const NO_NEXT: u8 = 59;
 /// Next header: destination options.
@@ -109,6 +111,12 @@ impl Header {
         h[24..40].copy_from_slice(&self.dst);
         h
     }
+}
+
+/// A fragment header (RFC 8200, 4.5) with offset 0 and no more to come.
+pub const fn fragment_header(next: u8, id: u32) -> [u8; FRAGMENT_LEN] {
+    let [a, b, c, d] = id.to_be_bytes();
+    [next, 0, 0, 0, a, b, c, d]
 }
 
 /// Traffic class of the packet that begins `ip`.

@@ -6,6 +6,8 @@
 pub mod checksum;
 pub mod ethernet;
 pub mod fragment;
+pub mod gre;
+pub mod gue;
 pub mod icmp;
 pub mod ipv4;
 pub mod ipv6;

@@ -1,32 +1,88 @@
-//! IP-in-IP encapsulation (RFC 2003, RFC 2473) with the fields the kernel's IPVS writes:
-//! 4-in-4, 6-in-6, and either family in the other.
+//! Tunnels to real servers: IP in IP (RFC 2003, RFC 2473), GRE and GUE, with the fields the
+//! kernel's IPVS writes. Either family in either.
+
+use arrayvec::ArrayVec;
 
 use crate::addr::{Addr, Family};
 use crate::flow::Flow;
 use crate::packet::Packet;
-use crate::wire::{ethernet, ipv4, ipv6};
+use crate::service::{Tunnel, TunnelChecksum, TunnelKind};
+use crate::wire::{ethernet, gre, gue, ipv4, ipv6};
 
 /// Protocol number of an IPv4 packet inside another.
 pub const IPV4_INSIDE: u8 = 4;
 /// Protocol number of an IPv6 packet inside another.
 pub const IPV6_INSIDE: u8 = 41;
 
-/// Ends of a tunnel; both are of one family.
+/// Longest front: IPv6 with a fragment header, UDP and GUE.
+const MAX_LEN: usize = ipv6::HEADER_LEN + ipv6::FRAGMENT_LEN + gue::HEADER_LEN;
+
+/// A tunnel: its ends, which are of one family, and its kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Outer {
     /// Our address on the way to the real server.
     pub src: Addr,
     /// The real server.
     pub dst: Addr,
+    /// What is written between outer and inner packet.
+    pub tunnel: Tunnel,
+}
+
+/// Fields of the outer header that do not follow from the packet inside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Choices {
+    /// Whether DF is the inner packet's (`pmtu_disc`). If not, and for IPv6 inside, it is not set.
+    pub copy_df: bool,
+    /// Identification of an IPv4 packet without DF; with DF it is 0.
+    pub id: u16,
+    /// The packet is going to be cut. An IPv6 one gets a fragment header with this
+    /// identification, for [`Fragments`](crate::wire::fragment::Fragments) to go by.
+    pub cut: Option<u32>,
 }
 
 impl Outer {
     /// Bytes that encapsulation adds.
     pub fn overhead(&self) -> u16 {
-        match self.dst.family() {
+        let ip = match self.dst.family() {
             Family::V4 => ipv4::HEADER_LEN as u16,
             Family::V6 => ipv6::HEADER_LEN as u16,
+        };
+        ip + match self.tunnel.kind {
+            TunnelKind::IpIp => 0,
+            TunnelKind::Gre => gre::header_len(self.has_checksum()),
+            TunnelKind::Gue => gue::HEADER_LEN as u16,
         }
+    }
+
+    /// Packets that come from a wire have their checksum: GUE's remote one is a full one then.
+    fn has_checksum(&self) -> bool {
+        self.tunnel.checksum != TunnelChecksum::None
+    }
+
+    /// What stands between the IP headers, and the protocol number that announces it.
+    fn shim(&self, flow: &Flow, inner: &[u8]) -> Option<(ArrayVec<u8, { gue::HEADER_LEN }>, u8)> {
+        let (inside, inside_type) = if flow.is_v4 {
+            (IPV4_INSIDE, ethernet::TYPE_IPV4)
+        } else {
+            (IPV6_INSIDE, ethernet::TYPE_IPV6)
+        };
+        Some(match self.tunnel.kind {
+            TunnelKind::IpIp => (ArrayVec::new(), inside),
+            TunnelKind::Gre => {
+                let header = gre::emit(inside_type, inner, self.has_checksum());
+                (header.into_iter().collect(), gre::PROTOCOL)
+            }
+            TunnelKind::Gue => {
+                let header = gue::Header {
+                    src: &self.src,
+                    dst: &self.dst,
+                    src_port: gue::source_port(flow),
+                    dst_port: self.tunnel.port,
+                    checksum: self.has_checksum(),
+                };
+                (header.emit(inside, inner)?, gue::PROTOCOL)
+            }
+        })
     }
 
     /// A tunnel whose inside has a smaller MTU than this carries nothing.
@@ -62,56 +118,62 @@ pub const fn outer_tos(inner: u8) -> u8 {
 ///
 /// `flow` is the packet as it was parsed. Its TTL has been lowered since; the outer header takes
 /// it as it is now. The frame gets an untagged Ethernet header with its type set and its MACs
-/// left to the caller; padding behind the packet is cut off. DF is the inner one's if
-/// `copy_df` (`pmtu_disc`), never set for IPv6 inside; with DF the identification is 0,
-/// otherwise `id`.
+/// left to the caller; padding behind the packet is cut off.
 pub fn encapsulate(
     packet: &mut Packet<'_>,
     flow: &Flow,
     outer: &Outer,
-    copy_df: bool,
-    id: u16,
+    choices: Choices,
 ) -> Option<u16> {
     let frame = packet.frame();
     let ip = frame.get(flow.l3 as usize..flow.l3 as usize + flow.l3_len as usize)?;
-    let (inside, tos, ttl, inner_df) = if flow.is_v4 {
-        (IPV4_INSIDE, *ip.get(1)?, *ip.get(8)?, flow.dont_fragment)
+    let (tos, ttl, inner_df) = if flow.is_v4 {
+        (*ip.get(1)?, *ip.get(8)?, flow.dont_fragment)
     } else {
-        (IPV6_INSIDE, ipv6::traffic_class(ip)?, *ip.get(7)?, false)
+        (ipv6::traffic_class(ip)?, *ip.get(7)?, false)
     };
+    let (shim, protocol) = outer.shim(flow, ip)?;
     let total_len = flow.l3_len.checked_add(outer.overhead())?;
-    let dont_fragment = copy_df && inner_df;
-    match (outer.src.family(), outer.dst.family()) {
+    let dont_fragment = choices.copy_df && inner_df;
+    let mut front = ArrayVec::<u8, MAX_LEN>::new();
+    let ethertype = match (outer.src.family(), outer.dst.family()) {
         (Family::V4, Family::V4) => {
             let header = ipv4::Header {
                 tos: outer_tos(tos),
                 total_len,
-                id: if dont_fragment { 0 } else { id },
+                id: if dont_fragment { 0 } else { choices.id },
                 dont_fragment,
                 ttl,
-                protocol: inside,
+                protocol,
                 src: outer.src.octets_v4(),
                 dst: outer.dst.octets_v4(),
             };
-            wrap(packet, flow, &header.emit(), ethernet::TYPE_IPV4)
+            front.extend(header.emit());
+            ethernet::TYPE_IPV4
         }
         (Family::V6, Family::V6) => {
+            let fragment = choices.cut.map(|id| ipv6::fragment_header(protocol, id));
+            let fragment_len = fragment.map_or(0, |f| f.len() as u16);
+            let payload = total_len - ipv6::HEADER_LEN as u16;
             let header = ipv6::Header {
                 traffic_class: outer_tos(tos),
-                payload_len: flow.l3_len,
-                next: inside,
+                payload_len: payload.checked_add(fragment_len)?,
+                next: fragment.map_or(protocol, |_| ipv6::FRAGMENT),
                 hop_limit: ttl,
                 src: outer.src.octets(),
                 dst: outer.dst.octets(),
             };
-            wrap(packet, flow, &header.emit(), ethernet::TYPE_IPV6)
+            front.extend(header.emit());
+            front.extend(fragment.into_iter().flatten());
+            ethernet::TYPE_IPV6
         }
-        _ => None,
-    }
+        _ => return None,
+    };
+    front.extend(shim);
+    wrap(packet, flow, &front, ethertype)
 }
 
-/// Replaces layer 2 by an Ethernet header and `header`, which may hold more than one header
-/// (GRE and GUE add theirs behind the outer IP header).
+/// Replaces layer 2 by an Ethernet header and `header`, all that stands before the inner packet.
 fn wrap(packet: &mut Packet<'_>, flow: &Flow, header: &[u8], ethertype: u16) -> Option<u16> {
     let front = (ethernet::HEADER_LEN + header.len()) as u16;
     let room = packet.start().checked_add(flow.l3)?;

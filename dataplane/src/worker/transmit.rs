@@ -195,8 +195,8 @@ impl Core {
         }
     }
 
-    /// Wraps the packet for the tunnel (section 1.7 of the semantics: TTL, TOS and DF are
-    /// inherited) and sends it to the real server.
+    /// Wraps the packet for the tunnel (TTL, TOS and DF are inherited) and sends it to the real
+    /// server.
     #[inline(never)]
     pub(super) fn encapsulate(
         &mut self,
@@ -212,19 +212,27 @@ impl Core {
         let outer = tunnel::Outer {
             src: dest.source,
             dst: dest.addr,
+            tunnel: dest.tunnel,
         };
         let overhead = outer.overhead();
         let mtu = next.mtu.saturating_sub(overhead);
         if mtu < outer.least_mtu() {
             return self.dropped(DropReason::TooBig);
         }
-        let follow_df = self.settings.pmtu_disc || !flow.is_v4;
-        if flow.l3_len > mtu && flow.dont_fragment && follow_df {
+        let is_long = flow.l3_len > mtu;
+        // An ICMP error is no cause for another: IPv4 is cut instead, whatever its DF.
+        let is_error = flow.is_v4 && flow.is_icmp();
+        let follow_df = (self.settings.pmtu_disc || !flow.is_v4) && !is_error;
+        if is_long && flow.dont_fragment && follow_df {
             return self.too_big(now, packet, flow, mtu, flow.dst);
         }
         link::lower_ttl(packet.frame_mut(), flow);
-        let id = self.next_id();
-        match tunnel::encapsulate(packet, flow, &outer, self.settings.pmtu_disc, id) {
+        let choices = tunnel::Choices {
+            copy_df: self.settings.pmtu_disc && !(is_long && is_error),
+            id: self.next_id(),
+            cut: is_long.then(|| self.next_fragment_id()),
+        };
+        match tunnel::encapsulate(packet, flow, &outer, choices) {
             Some(l3) => {
                 let len = flow.l3_len.saturating_add(overhead);
                 self.send(packet, l3, outer.ethertype(), next, len)
@@ -319,6 +327,12 @@ impl Core {
     pub(super) fn next_id(&mut self) -> u16 {
         self.ip_id = self.ip_id.wrapping_add(1).max(1);
         self.ip_id
+    }
+
+    /// Identification of an IPv6 packet that is cut: unlike IPv4's it has room for a count.
+    fn next_fragment_id(&mut self) -> u32 {
+        self.fragment_id = self.fragment_id.wrapping_add(1);
+        self.fragment_id
     }
 
     /// Address of ours that errors towards `peer` come from.

@@ -14,14 +14,15 @@
 //! | `routing` | `left N` (0) |
 //! | `fragment` | `id N`, `offset BYTES`, `mf` |
 //! | `tcp SPORT > DPORT` | `fin syn rst psh ack urg ece cwr`, `seq N` (1), `ack N`, `win N` (65535), `options HEX`, `csum bad`, `csum 0xNNNN` |
-//! | `udp SPORT > DPORT` | `len N`, `csum none`, `csum bad`, `csum 0xNNNN` |
+//! | `udp SPORT > DPORT` | SPORT `*`, `len N`, `csum none`, `csum bad`, `csum 0xNNNN` |
 //! | `icmp TYPE CODE`, `icmp6 TYPE CODE` | `word N`, `quote N` (bytes kept of what follows), `csum bad` |
-//! | `data HEX`; `bytes N` | counting up from 0, or `from M` |
+//! | `data HEX`, whatever follows; `bytes N` | counting up from 0, or `from M` |
 //! | `cut N` | only the first N bytes of the frame are left |
 //! | `pad N` | the frame is filled up with zeros to N bytes |
 //!
 //! Lengths and checksums are right unless said otherwise. [`build`] makes the bytes, [`print`]
-//! the text of bytes, leaving out what is usual; in an expected frame `id *` stands for any.
+//! the text of bytes, leaving out what is usual; in an expected frame `id *` and `*` as the source
+//! port of UDP stand for any.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -406,7 +407,10 @@ fn tcp(words: &mut Words<'_>, rest: &[&str], above: Above, actual: &[u8]) -> Vec
 
 fn udp(words: &mut Words<'_>, rest: &[&str], above: Above, actual: &[u8]) -> Vec<u8> {
     let (sport, dport) = pair(words);
-    let mut h = (number(sport) as u16).to_be_bytes().to_vec();
+    let mut h = match sport {
+        "*" => actual.get(..2).unwrap_or(&[0, 0]).to_vec(),
+        sport => (number(sport) as u16).to_be_bytes().to_vec(),
+    };
     h.extend((number(dport) as u16).to_be_bytes());
     h.extend([0; 4]);
     let (mut sum, mut len) = (Csum::Right, None);

@@ -18,7 +18,7 @@ use dataplane::route::{FibBuilder, Link, LinkId, Neighbour, NeighbourId, NextHop
 use dataplane::schedule;
 use dataplane::service::{
     DestId, Destination, ForwardingMethod, Protocol, ServiceId, ServiceKey, ServiceOptions, Tunnel,
-    VirtualService,
+    TunnelChecksum, TunnelKind, VirtualService,
 };
 use dataplane::settings::Settings;
 use dataplane::time::Instant;
@@ -61,6 +61,24 @@ pub fn addr(text: &str) -> Addr {
 pub fn endpoint(text: &str) -> Endpoint {
     let addr: SocketAddr = text.parse().unwrap_or_else(|e| panic!("{text}: {e}"));
     Endpoint::new(addr.ip().into(), addr.port())
+}
+
+/// What `--tun-*` say.
+fn tunnel_of<'a>(words: &[&str], value: impl Fn(&str) -> Option<&'a str>) -> Tunnel {
+    Tunnel {
+        kind: match value("--tun-type") {
+            None | Some("ipip") => TunnelKind::IpIp,
+            Some("gre") => TunnelKind::Gre,
+            Some("gue") => TunnelKind::Gue,
+            Some(other) => panic!("{other}: no tunnel"),
+        },
+        port: value("--tun-port").map_or(0, |n| n.parse().unwrap()),
+        checksum: match () {
+            () if words.contains(&"--tun-csum") => TunnelChecksum::Full,
+            () if words.contains(&"--tun-remcsum") => TunnelChecksum::Remote,
+            () => TunnelChecksum::None,
+        },
+    }
 }
 
 impl Default for Rig {
@@ -264,7 +282,7 @@ impl Rig {
         service: usize,
         real: Endpoint,
         words: &[&str],
-        value: impl Fn(&str) -> Option<&'a str>,
+        value: impl Fn(&str) -> Option<&'a str> + Copy,
     ) -> Destination {
         let of = (self.services[service].id, real);
         let known = self.known.iter().position(|k| *k == of);
@@ -294,7 +312,7 @@ impl Rig {
             weight: number("-w", 1),
             upper: number("-x", 0),
             lower: number("-y", 0),
-            tunnel: Tunnel::default(),
+            tunnel: tunnel_of(words, value),
         }
     }
 
