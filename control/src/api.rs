@@ -286,10 +286,73 @@ pub enum Method {
     /// `-g`, direct routing.
     #[default]
     Route,
-    /// `-i`, IP-in-IP.
+    /// `-i`, a tunnel; [`ServerSpec::tunnel`] says which.
     Tunnel,
     /// The server is this host (never asked for: reported when the address is local).
     Local,
+}
+
+/// Kind of a tunnel (`--tun-type`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TunnelKind {
+    /// IP in IP.
+    #[default]
+    Ipip,
+    /// UDP with a header of four bytes.
+    Gue,
+    /// GRE.
+    Gre,
+}
+
+impl TunnelKind {
+    /// As ipvsadm and the configuration file write it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            TunnelKind::Ipip => "ipip",
+            TunnelKind::Gue => "gue",
+            TunnelKind::Gre => "gre",
+        }
+    }
+}
+
+/// Checksum of a tunnel's own header.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TunnelChecksum {
+    /// `--tun-nocsum`.
+    #[default]
+    None,
+    /// `--tun-csum`.
+    Full,
+    /// `--tun-remcsum`, GUE only.
+    Remote,
+}
+
+impl TunnelChecksum {
+    /// As the configuration file writes it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            TunnelChecksum::None => "none",
+            TunnelChecksum::Full => "full",
+            TunnelChecksum::Remote => "remote",
+        }
+    }
+}
+
+/// How packets to a server are wrapped. Means something with [`Method::Tunnel`] only.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tunnel {
+    /// Kind of tunnel.
+    #[serde(default)]
+    pub kind: TunnelKind,
+    /// UDP port of GUE, 0 for the others.
+    #[serde(default)]
+    pub port: u16,
+    /// Checksum of GUE and GRE.
+    #[serde(default)]
+    pub checksum: TunnelChecksum,
 }
 
 /// Attributes of a real server.
@@ -306,6 +369,9 @@ pub struct ServerSpec {
     /// Lower connection threshold, 0 = none.
     #[serde(default)]
     pub lower: u32,
+    /// How its packets are wrapped.
+    #[serde(default)]
+    pub tunnel: Tunnel,
 }
 
 /// Why a request was refused. `rvsadm` maps each to ipvsadm's message and exit code.

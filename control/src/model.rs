@@ -14,7 +14,7 @@ use dataplane::counters::WorkerCounters;
 use dataplane::roles::{self, RoleEntry, RoleTable};
 use dataplane::service::{
     DestId, Destination, ForwardingMethod, Protocol, ServiceId, ServiceKey as CoreKey,
-    ServiceOptions, Tunnel, VirtualService,
+    ServiceOptions, Tunnel, TunnelChecksum, TunnelKind, VirtualService,
 };
 use dataplane::settings::Settings;
 use dataplane::time::Instant;
@@ -652,7 +652,7 @@ impl Model {
                     weight: s.weights.effective(),
                     upper: s.spec.upper,
                     lower: s.spec.lower,
-                    tunnel: Tunnel::default(),
+                    tunnel: core_tunnel(s.spec.tunnel),
                 })
                 .collect(),
         }
@@ -1035,6 +1035,9 @@ fn check_server(service: ServiceKey, key: ServerKey, spec: &ServerSpec) -> Resul
             "different address family is allowed only for tunnelling servers (-i)".into(),
         );
     }
+    if let Some(what) = tunnel_complaint(spec) {
+        return refuse(ErrorKind::Invalid, what.into());
+    }
     if spec.method != Method::Masq && key.port != service.port() && service.mark().is_none() {
         return refuse(
             ErrorKind::Invalid,
@@ -1045,6 +1048,47 @@ fn check_server(service: ServiceKey, key: ServerKey, spec: &ServerSpec) -> Resul
         );
     }
     Ok(())
+}
+
+/// What does not fit in the description of a tunnel.
+fn tunnel_complaint(spec: &ServerSpec) -> Option<&'static str> {
+    let api::Tunnel {
+        kind,
+        port,
+        checksum,
+    } = spec.tunnel;
+    if spec.method != Method::Tunnel {
+        let none = spec.tunnel == api::Tunnel::default();
+        return (!none).then_some("tunnel options are for tunnels (-i)");
+    }
+    match (kind, checksum) {
+        (api::TunnelKind::Gue, _) if port == 0 => Some("a gue tunnel needs a port (--tun-port)"),
+        (api::TunnelKind::Gue, _) => None,
+        (kind, _) if port != 0 => Some(match kind {
+            api::TunnelKind::Gre => "a gre tunnel has no port",
+            _ => "an ipip tunnel has no port",
+        }),
+        (_, api::TunnelChecksum::None) => None,
+        (api::TunnelKind::Gre, api::TunnelChecksum::Full) => None,
+        (api::TunnelKind::Gre, _) => Some("the remote checksum is for gue tunnels"),
+        _ => Some("an ipip tunnel has no checksum"),
+    }
+}
+
+fn core_tunnel(tunnel: api::Tunnel) -> Tunnel {
+    Tunnel {
+        kind: match tunnel.kind {
+            api::TunnelKind::Ipip => TunnelKind::IpIp,
+            api::TunnelKind::Gue => TunnelKind::Gue,
+            api::TunnelKind::Gre => TunnelKind::Gre,
+        },
+        port: tunnel.port,
+        checksum: match tunnel.checksum {
+            api::TunnelChecksum::None => TunnelChecksum::None,
+            api::TunnelChecksum::Full => TunnelChecksum::Full,
+            api::TunnelChecksum::Remote => TunnelChecksum::Remote,
+        },
+    }
 }
 
 /// A new server's address is unicast or this host's own.
@@ -1183,6 +1227,7 @@ mod tests {
             weight,
             upper: 0,
             lower: 0,
+            tunnel: api::Tunnel::default(),
         }
     }
 
@@ -1319,6 +1364,22 @@ mod tests {
         ] {
             let shown = format!("{change:?}");
             assert_eq!(b.live(change), Err(kind), "{shown}");
+        }
+        let gue = |method, port| ServerSpec {
+            tunnel: api::Tunnel {
+                kind: api::TunnelKind::Gue,
+                port,
+                checksum: api::TunnelChecksum::Remote,
+            },
+            ..spec(method, 1)
+        };
+        for wrong in [
+            gue(Method::Tunnel, 0),
+            gue(Method::Masq, 6080),
+            gue(Method::Route, 0),
+        ] {
+            let change = Change::AddServer(http(), rs("10.1.0.8:80"), wrong, up);
+            assert_eq!(b.live(change), Err(Invalid));
         }
         let tunnel = Change::AddServer(http(), rs("[fd00::9]:80"), spec(Method::Tunnel, 1), up);
         assert_eq!(b.live(tunnel), Ok(()));

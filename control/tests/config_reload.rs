@@ -2,7 +2,10 @@
 
 use std::path::Path;
 
-use control::api::{Method, Origin, Protocol, ServerKey, ServerSpec, ServiceKey, ServiceSpec};
+use control::api::{
+    Method, Origin, Protocol, ServerKey, ServerSpec, ServiceKey, ServiceSpec, Tunnel,
+    TunnelChecksum, TunnelKind,
+};
 use control::config::{
     self, Action, Config, Host, OperatorState, Rules, Running, RunningServer, RunningService,
     Server, Service, needs_restart, plan, render_diff, save,
@@ -68,6 +71,7 @@ fn server(name: &str, weight: u32) -> Server {
         weight,
         upper: 0,
         lower: 0,
+        tunnel: Tunnel::default(),
     };
     Server {
         key: server_key(name),
@@ -83,6 +87,15 @@ fn service_key(name: &str) -> ServiceKey {
 
 /// What `rvsadm -e` and `-E` do.
 fn set_weight(running: &mut Running, service: &str, server: &str, weight: u32) {
+    edit_server(running, service, server, |spec| spec.weight = weight);
+}
+
+fn edit_server(
+    running: &mut Running,
+    service: &str,
+    server: &str,
+    change: impl FnOnce(&mut ServerSpec),
+) {
     let service = running
         .services
         .get_mut(&service_key(service))
@@ -93,7 +106,7 @@ fn set_weight(running: &mut Running, service: &str, server: &str, weight: u32) {
         .iter_mut()
         .find(|s| s.key == key)
         .expect("the server runs");
-    server.spec.weight = weight;
+    change(&mut server.spec);
     if server.origin == Origin::File {
         server.origin = Origin::FileChanged;
     }
@@ -426,6 +439,25 @@ impl Dice {
         rules
     }
 
+    /// One that fits together.
+    fn tunnel(&mut self) -> Tunnel {
+        let (kind, port) = match self.below(3) {
+            0 => (TunnelKind::Ipip, 0),
+            1 => (TunnelKind::Gre, 0),
+            _ => (TunnelKind::Gue, 6080 + self.below(2) as u16),
+        };
+        let checksum = match (kind, self.below(3)) {
+            (TunnelKind::Ipip, _) | (_, 0) => TunnelChecksum::None,
+            (TunnelKind::Gue, 1) => TunnelChecksum::Remote,
+            _ => TunnelChecksum::Full,
+        };
+        Tunnel {
+            kind,
+            port,
+            checksum,
+        }
+    }
+
     /// Some `rvsadm` calls.
     fn disturb(&mut self, running: &mut Running) {
         for _ in 0..self.below(6) {
@@ -440,6 +472,12 @@ impl Dice {
                 (0, true, _) => drop(running.services.remove(&service_key(service))),
                 (1, true, _) => set_scheduler(running, service, "wlc"),
                 (2, true, true) => delete_server(running, service, server),
+                (3, true, true) => {
+                    let tunnel = self.tunnel();
+                    edit_server(running, service, server, |spec| {
+                        (spec.method, spec.tunnel) = (Method::Tunnel, tunnel);
+                    });
+                }
                 (_, true, true) => set_weight(running, service, server, 5),
                 (_, true, false) => add_server(running, service, server, 5),
             }

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use control::api::{Method, Protocol, ServerKey, ServiceKey};
+use control::api::{Method, Protocol, ServerKey, ServiceKey, Tunnel, TunnelChecksum, TunnelKind};
 use control::config::{
     self, Config, Device, DpdkConfig, Host, Idle, Iova, KernelTable, LogFormat, MemoryMode,
     OperatorState, Rules,
@@ -239,6 +239,9 @@ fn services_and_servers() {
         port = 99
         method = "tunnel"
         state = "drain"
+        tun_type = "gue"
+        tun_port = 6080
+        tun_checksum = "csum"
         [[service]]
         protocol = "tcp"
         address = "fd00::1"
@@ -281,6 +284,13 @@ fn services_and_servers() {
         server(2),
         ("fd00::3".into(), 53, Method::Tunnel, (1, 0, 0), drain)
     );
+    let gue = Tunnel {
+        kind: TunnelKind::Gue,
+        port: 6080,
+        checksum: TunnelChecksum::Full,
+    };
+    let tunnels: Vec<Tunnel> = dns.servers.iter().map(|s| s.spec.tunnel).collect();
+    assert_eq!(tunnels, [Tunnel::default(), Tunnel::default(), gue]);
     let web = &config.rules.services[&key(Protocol::Tcp, "fd00::1", 80)];
     assert_eq!((web.spec.scheduler.as_str(), web.servers.len()), ("rr", 0));
     assert_eq!(config.warnings.len(), 1);

@@ -469,6 +469,7 @@ fn json_listings_keep_their_shape() {
                 "address": "fd00::2", "port": 80, "method": "tunnel", "weight": 1,
                 "configured_weight": 1, "upper_threshold": 9, "lower_threshold": 3, "active": 0,
                 "inactive": 0, "persistent": 0, "origin": "live", "stats": zero, "rates": zero,
+                "tunnel": {"kind": "ipip", "port": 0, "checksum": "none"},
             }],
         }],
     });

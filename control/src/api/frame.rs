@@ -267,6 +267,11 @@ mod tests {
                 weight: u32::MAX,
                 upper: u32::MAX,
                 lower: u32::MAX,
+                tunnel: Tunnel {
+                    kind: TunnelKind::Ipip,
+                    port: u16::MAX,
+                    checksum: TunnelChecksum::Remote,
+                },
             },
             configured_weight: u32::MAX,
             origin: Origin::FileChanged,

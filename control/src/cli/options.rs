@@ -549,7 +549,7 @@ pub const OPTIONS: &[OptionSpec] = &[
         Value::None,
         Slot::Method,
         SERVER,
-        "IP-in-IP tunnel",
+        "tunnel",
     ),
     option(
         Opt::Masq,
@@ -749,7 +749,7 @@ pub const OPTIONS: &[OptionSpec] = &[
         START,
         "size of synchronisation messages",
     )),
-    later(option(
+    option(
         Opt::TunInfo,
         None,
         "tun-info",
@@ -757,7 +757,7 @@ pub const OPTIONS: &[OptionSpec] = &[
         Slot::TunInfo,
         LISTING,
         "list the kinds of tunnel",
-    )),
+    ),
     option(
         Opt::TunType,
         None,
@@ -765,9 +765,9 @@ pub const OPTIONS: &[OptionSpec] = &[
         Required("TYPE"),
         Slot::TunType,
         SERVER,
-        "kind of tunnel: ipip (gue and gre are not supported yet)",
+        "kind of tunnel: ipip, gue or gre",
     ),
-    later(option(
+    option(
         Opt::TunPort,
         None,
         "tun-port",
@@ -775,8 +775,8 @@ pub const OPTIONS: &[OptionSpec] = &[
         Slot::TunPort,
         SERVER,
         "UDP port of a gue tunnel",
-    )),
-    later(option(
+    ),
+    option(
         Opt::TunNoCsum,
         None,
         "tun-nocsum",
@@ -784,8 +784,8 @@ pub const OPTIONS: &[OptionSpec] = &[
         Slot::TunNoCsum,
         SERVER,
         "tunnel without checksum",
-    )),
-    later(option(
+    ),
+    option(
         Opt::TunCsum,
         None,
         "tun-csum",
@@ -793,8 +793,8 @@ pub const OPTIONS: &[OptionSpec] = &[
         Slot::TunCsum,
         SERVER,
         "tunnel with checksum",
-    )),
-    later(option(
+    ),
+    option(
         Opt::TunRemCsum,
         None,
         "tun-remcsum",
@@ -802,7 +802,7 @@ pub const OPTIONS: &[OptionSpec] = &[
         Slot::TunRemCsum,
         SERVER,
         "gue tunnel with remote checksum offload",
-    )),
+    ),
     option(
         Opt::Json,
         None,

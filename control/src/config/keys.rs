@@ -807,7 +807,7 @@ static SERVER: Section = Section {
                 ],
             ),
             Value("\"dr\""),
-            "how packets reach it: `nat`, `dr` (direct routing) or `tun` (IP in IP); ipvsadm's `masq`, `route`, `tunnel` mean the same",
+            "how packets reach it: `nat`, `dr` (direct routing) or `tun` (a tunnel); ipvsadm's `masq`, `route`, `tunnel` mean the same",
         ),
         key(
             "weight",
@@ -826,6 +826,27 @@ static SERVER: Section = Section {
             Integer(0, MAX_WEIGHT),
             Value("0"),
             "new connections again below this many; 0 is three quarters of `upper`",
+        ),
+        key(
+            "tun_type",
+            Choice(&["ipip", "gre", "gue"], &[]),
+            Value("\"ipip\""),
+            "kind of tunnel, for `tun`: IP in IP, GRE, or GUE (UDP)",
+        ),
+        key(
+            "tun_port",
+            Integer(1, 65_535),
+            Computed("none"),
+            "UDP port of a `gue` tunnel, which needs one",
+        ),
+        key(
+            "tun_checksum",
+            Choice(
+                &["none", "full", "remote"],
+                &[("csum", "full"), ("remcsum", "remote"), ("nocsum", "none")],
+            ),
+            Value("\"none\""),
+            "checksum of the headers of `gre` and `gue`; `remote` is for `gue`, and full for packets that pass through",
         ),
         key(
             "state",
@@ -855,7 +876,6 @@ pub const HINTS: &[(&str, &str, &str)] = &[
     ("service", "lb_algo", "the key is called \"scheduler\""),
     ("service", "real_server", "write [[service.server]]"),
     ("service.server", "healthcheck", LATER),
-    ("service.server", "tun_type", LATER),
     ("service.server", "lb_kind", "the key is called \"method\""),
     (
         "service.server",

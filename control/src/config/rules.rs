@@ -11,6 +11,7 @@ use dataplane::settings::Settings;
 
 use crate::api::{
     Family, Method, Origin, Protocol, ServerKey, ServerSpec, ServiceKey, ServiceSpec,
+    TunnelChecksum, TunnelKind,
 };
 
 /// The part of a configuration that a reload changes.
@@ -288,6 +289,16 @@ pub(super) fn describe_server_spec(spec: &ServerSpec, state: OperatorState) -> S
     }
     if spec.lower != 0 {
         line += &format!(" lower {}", spec.lower);
+    }
+    let tunnel = spec.tunnel;
+    if tunnel.kind != TunnelKind::Ipip {
+        line += &format!(" tun_type {}", tunnel.kind.name());
+    }
+    if tunnel.port != 0 {
+        line += &format!(" tun_port {}", tunnel.port);
+    }
+    if tunnel.checksum != TunnelChecksum::None {
+        line += &format!(" tun_checksum {}", tunnel.checksum.name());
     }
     if state != OperatorState::Up {
         line += &format!(" state {}", state.name());

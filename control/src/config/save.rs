@@ -11,7 +11,7 @@ use toml_edit::{ArrayOfTables, DocumentMut, Item, Table, value};
 
 use super::rules::{SETTINGS, method_name, protocol_name};
 use super::{Config, Host, Rules, Running, Server, Service, parse};
-use crate::api::{Family, ServerKey, ServiceKey};
+use crate::api::{Family, ServerKey, ServerSpec, ServiceKey, Tunnel};
 
 /// Why nothing was saved. The file is as it was.
 #[derive(Debug, Error)]
@@ -306,10 +306,39 @@ fn edit_server(table: &mut Table, old: &Server, new: &Server) {
             put(table, key, value(i64::from(is)));
         }
     }
+    for ((key, was), (_, is)) in tunnel_keys(&old.spec).iter().zip(tunnel_keys(&new.spec)) {
+        match is {
+            _ if *was == is => {}
+            Some(text) => put(table, key, tunnel_value(key, &text)),
+            None => drop(table.remove(key)),
+        }
+    }
     if old.state != new.state {
         put(table, "state", value(new.state.name()));
     }
 }
+
+/// Keys of a tunnel with what is to be written, `None` for defaults.
+fn tunnel_keys(spec: &ServerSpec) -> [(&'static str, Option<String>); 3] {
+    let (none, tunnel) = (Tunnel::default(), spec.tunnel);
+    let kind = (tunnel.kind != none.kind).then(|| tunnel.kind.name().to_owned());
+    let port = (tunnel.port != 0).then(|| tunnel.port.to_string());
+    let checksum = (tunnel.checksum != none.checksum).then(|| tunnel.checksum.name().to_owned());
+    [
+        ("tun_type", kind),
+        (TUN_PORT, port),
+        ("tun_checksum", checksum),
+    ]
+}
+
+fn tunnel_value(key: &str, text: &str) -> Item {
+    match text.parse::<i64>() {
+        Ok(number) if key == TUN_PORT => value(number),
+        _ => value(text),
+    }
+}
+
+const TUN_PORT: &str = "tun_port";
 
 fn new_service(key: &ServiceKey, service: &Service) -> Table {
     let mut table = Table::new();
@@ -354,6 +383,11 @@ fn new_server(service: &ServiceKey, server: &Server) -> Table {
     for (key, threshold) in [("upper", server.spec.upper), ("lower", server.spec.lower)] {
         if threshold != 0 {
             table.insert(key, value(i64::from(threshold)));
+        }
+    }
+    for (key, text) in tunnel_keys(&server.spec) {
+        if let Some(text) = text {
+            table.insert(key, tunnel_value(key, &text));
         }
     }
     if server.state != super::OperatorState::Up {

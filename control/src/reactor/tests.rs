@@ -281,6 +281,7 @@ fn add_server(port: u16, last: u8) -> Request {
             weight: 1,
             upper: 0,
             lower: 0,
+            tunnel: api::Tunnel::default(),
         },
     }
 }

@@ -4,7 +4,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::{Action, Format, Line, Listing};
 use crate::api::{
-    Family, Method, Protocol, Request, ServerKey, ServerSpec, ServiceKey, ServiceSpec,
+    Family, Method, Protocol, Request, ServerKey, ServerSpec, ServiceKey, ServiceSpec, Tunnel,
+    TunnelChecksum, TunnelKind,
 };
 use crate::cli::address::{host_port, ipv4, number};
 use crate::cli::failure::Failure;
@@ -35,10 +36,10 @@ const SCHED_FLAGS: &[(&str, Option<&str>)] = &[
 const EXCLUSIVE: [Slot; 4] = [Slot::Connection, Slot::Service, Slot::Timeout, Slot::Daemon];
 
 /// Tunnels, and what `--tun-*` they take. The port of gue is a must.
-const TUNNELS: &[(&str, &[Slot])] = &[
-    ("ipip", &[]),
+const TUNNELS: &[(TunnelKind, &[Slot])] = &[
+    (TunnelKind::Ipip, &[]),
     (
-        "gue",
+        TunnelKind::Gue,
         &[
             Slot::TunPort,
             Slot::TunNoCsum,
@@ -46,7 +47,7 @@ const TUNNELS: &[(&str, &[Slot])] = &[
             Slot::TunRemCsum,
         ],
     ),
-    ("gre", &[Slot::TunNoCsum, Slot::TunCsum]),
+    (TunnelKind::Gre, &[Slot::TunNoCsum, Slot::TunCsum]),
 ];
 
 /// What `-t`, `-u`, `--sctp-service` or `-f` named.
@@ -98,6 +99,7 @@ pub struct Draft {
     upper: u32,
     lower: u32,
     tunnel: usize,
+    tunnel_port: u16,
     socket: Option<String>,
 }
 
@@ -126,6 +128,7 @@ impl Draft {
             upper: 0,
             lower: 0,
             tunnel: 0,
+            tunnel_port: 0,
             socket: None,
         })
     }
@@ -184,8 +187,8 @@ impl Draft {
             Opt::McastTtl => drop(in_range(text, 1, 255, "mcast-ttl")?),
             Opt::SyncMaxLen => drop(in_range(text, 1, 65535, "sync-maxlen")?),
             Opt::McastGroup => multicast(text)?,
-            Opt::TunPort => drop(in_range(text, 1, 65535, "tunnel port")?),
-            Opt::TunType => match TUNNELS.iter().position(|(name, _)| *name == text) {
+            Opt::TunPort => self.tunnel_port = in_range(text, 1, 65535, "tunnel port")? as u16,
+            Opt::TunType => match TUNNELS.iter().position(|(kind, _)| kind.name() == text) {
                 Some(tunnel) => self.tunnel = tunnel,
                 None => return usage("illegal tunnel type specified".into()),
             },
@@ -405,8 +408,9 @@ impl Draft {
         if !tunnel && (self.has(Slot::TunType) || !given.is_empty()) {
             return usage("Tunnel options conflict with forward method".into());
         }
-        let (name, takes) = TUNNELS[self.tunnel];
-        if name == "gue" && !given.contains(&Slot::TunPort) {
+        let (kind, takes) = TUNNELS[self.tunnel];
+        let name = kind.name();
+        if kind == TunnelKind::Gue && !given.contains(&Slot::TunPort) {
             return usage(
                 "You need to supply the 'tun-port' option for the 'gue' tunnel type".into(),
             );
@@ -438,10 +442,7 @@ impl Draft {
         if let Some(option) = self.given.iter().find(|o| o.support == Support::Later) {
             return later(&format!("{} ({})", option.typed(), option.help));
         }
-        match TUNNELS[self.tunnel].0 {
-            "ipip" => Ok(()),
-            name => later(&format!("--tun-type {name}")),
-        }
+        Ok(())
     }
 
     /// The action of a line that passed all checks.
@@ -508,11 +509,12 @@ impl Draft {
         if self.has(Slot::Daemon) {
             return Action::Daemons;
         }
-        const FORMATS: [(Slot, Format); 4] = [
+        const FORMATS: [(Slot, Format); 5] = [
             (Slot::Stats, Format::Stats),
             (Slot::Rate, Format::Rate),
             (Slot::Thresholds, Format::Thresholds),
             (Slot::PersistentConn, Format::PersistentConn),
+            (Slot::TunInfo, Format::TunInfo),
         ];
         let format = FORMATS.iter().find(|(slot, _)| self.has(*slot));
         Action::Services(Listing {
@@ -538,6 +540,15 @@ impl Draft {
             weight: self.weight,
             upper: self.upper,
             lower: self.lower,
+            tunnel: Tunnel {
+                kind: TUNNELS[self.tunnel].0,
+                port: self.tunnel_port,
+                checksum: match () {
+                    () if self.has(Slot::TunCsum) => TunnelChecksum::Full,
+                    () if self.has(Slot::TunRemCsum) => TunnelChecksum::Remote,
+                    () => TunnelChecksum::None,
+                },
+            },
         }
     }
 

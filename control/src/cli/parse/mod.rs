@@ -83,6 +83,8 @@ pub enum Format {
     Thresholds,
     /// Persistent connections.
     PersistentConn,
+    /// `--tun-info`.
+    TunInfo,
 }
 
 /// A command line, understood.

@@ -3,7 +3,9 @@
 use std::net::IpAddr;
 
 use super::*;
-use crate::api::{Method, Protocol, ServerKey, ServerSpec, ServiceSpec};
+use crate::api::{
+    Method, Protocol, ServerKey, ServerSpec, ServiceSpec, Tunnel, TunnelChecksum, TunnelKind,
+};
 use crate::cli::options::{COMMANDS, OPTIONS, Opt, OptionSpec, Slot, Support, Value};
 
 struct NoNames;
@@ -194,6 +196,7 @@ fn a_server_gets_the_port_of_its_service_unless_translated() {
         weight: 1,
         upper: 0,
         lower: 0,
+        tunnel: Tunnel::default(),
     };
     let direct = (key(80), spec(Method::Route));
     assert_eq!(request("-a -t 10.0.0.1:80 -r 10.0.0.2:8080"), direct);
@@ -340,15 +343,46 @@ fn what_belongs_to_a_later_version_is_named() {
     refused("-A -t 10.0.0.1:0 -p", "-p (");
     refused("-A --sctp-service 10.0.0.1:9", "--sctp-service (");
     refused("-A -t 10.0.0.1:80 -s sh -b sh-port", "-b (");
-    refused("-L --tun-info", "--tun-info (");
-    refused(
-        "-a -t 10.0.0.1:80 -r 10.0.0.2 -i --tun-type gre",
-        "--tun-type gre",
-    );
     refused(
         "--start-daemon master --mcast-interface eth0",
         "--start-daemon",
     );
+}
+
+#[test]
+fn tunnels() {
+    let tunnel = |options: &str| {
+        let line = format!("-a -t 10.0.0.1:80 -r 10.0.0.2 -i {options}");
+        match action(&line) {
+            Action::Change(Request::AddServer { spec, .. }) => {
+                (spec.tunnel.kind, spec.tunnel.port, spec.tunnel.checksum)
+            }
+            other => panic!("{line}: {other:?}"),
+        }
+    };
+    use {TunnelChecksum as Csum, TunnelKind as Kind};
+    assert_eq!(tunnel(""), (Kind::Ipip, 0, Csum::None));
+    assert_eq!(tunnel("--tun-type ipip"), (Kind::Ipip, 0, Csum::None));
+    assert_eq!(tunnel("--tun-type gre"), (Kind::Gre, 0, Csum::None));
+    assert_eq!(
+        tunnel("--tun-csum --tun-type gre"),
+        (Kind::Gre, 0, Csum::Full)
+    );
+    assert_eq!(
+        tunnel("--tun-type gue --tun-port 6080 --tun-nocsum"),
+        (Kind::Gue, 6080, Csum::None)
+    );
+    assert_eq!(
+        tunnel("--tun-type gue --tun-port 65535 --tun-remcsum"),
+        (Kind::Gue, 65535, Csum::Remote)
+    );
+    assert!(matches!(
+        action("-Ln --tun-info"),
+        Action::Services(Listing {
+            format: Format::TunInfo,
+            ..
+        })
+    ));
 }
 
 #[test]

@@ -3,7 +3,10 @@
 use std::io::{self, Write};
 
 use super::endpoint::Endpoints;
-use crate::api::{Family, Method, Protocol, ServerView, ServiceKey, ServiceView};
+use crate::api::{
+    Family, Method, Protocol, ServerView, ServiceKey, ServiceView, Tunnel, TunnelChecksum,
+    TunnelKind,
+};
 
 /// Prints all services. Thresholds are not saved, as ipvsadm does not save them.
 pub fn print(
@@ -48,12 +51,26 @@ fn server_line(
 ) -> io::Result<()> {
     // Which server is local is found out anew when the line is read.
     let (method, tunnel) = match server.spec.method {
-        Method::Masq => ("-m", ""),
-        Method::Tunnel => ("-i", " --tun-type ipip"),
-        Method::Route | Method::Local => ("-g", ""),
+        Method::Masq => ("-m", String::new()),
+        Method::Tunnel => ("-i", tunnel_options(server.spec.tunnel)),
+        Method::Route | Method::Local => ("-g", String::new()),
     };
     let name = endpoints.full(server.key.addr, server.key.port, protocol);
     // The configured weight: a server that is down now need not be down when this is read.
     let weight = server.configured_weight;
     writeln!(out, "-a {service} -r {name} {method} -w {weight}{tunnel}")
+}
+
+fn tunnel_options(tunnel: Tunnel) -> String {
+    let kind = format!(" --tun-type {}", tunnel.kind.name());
+    let checksum = match tunnel.checksum {
+        TunnelChecksum::None => "--tun-nocsum",
+        TunnelChecksum::Full => "--tun-csum",
+        TunnelChecksum::Remote => "--tun-remcsum",
+    };
+    match tunnel.kind {
+        TunnelKind::Ipip => kind,
+        TunnelKind::Gre => format!("{kind} {checksum}"),
+        TunnelKind::Gue => format!("{kind} --tun-port {} {checksum}", tunnel.port),
+    }
 }

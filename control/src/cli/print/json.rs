@@ -7,9 +7,10 @@
 //! - `-L`: `{"table_size", "services": [{"protocol", "address", "port", "scheduler", "one_packet",
 //!   "live", "origin", "stats", "rates", "servers": [{"address", "port", "method", "weight",
 //!   "configured_weight", "upper_threshold", "lower_threshold", "active", "inactive",
-//!   "persistent", "origin", "stats", "rates"}]}]}`, where `stats` and `rates` are `{"conns",
+//!   "persistent", "origin", "stats", "rates", "tunnel"}]}]}`, where `stats` and `rates` are `{"conns",
 //!   "in_pkts", "out_pkts", "in_bytes", "out_bytes"}`, `method` is `masq`, `route`, `tunnel` or
-//!   `local`, and `origin` is `file`, `file-changed` or `live`. A service with a firewall mark has
+//!   `local`, `origin` is `file`, `file-changed` or `live`, and `tunnel`, which only servers of
+//!   that method have, is `{"kind", "port", "checksum"}`. A service with a firewall mark has
 //!   `fwmark` and `family` (`ipv4`, `ipv6`) instead of `protocol`, `address` and `port`.
 //! - `-Lc`: `{"connections": [{"protocol", "expires", "state", "client", "virtual", "server"}]}`
 //!   with endpoints as `{"address", "port"}`; one connection per line, printed as they arrive.
@@ -27,7 +28,7 @@ use serde::Serialize;
 
 use crate::api::{
     ConnectionRow, Family, Method, Origin, Protocol, ServerView, ServiceKey, ServiceView, Stats,
-    StatusView, WorkerView,
+    StatusView, Tunnel, WorkerView,
 };
 
 #[derive(Serialize)]
@@ -72,6 +73,8 @@ struct Server {
     origin: Origin,
     stats: Stats,
     rates: Stats,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tunnel: Option<Tunnel>,
 }
 
 impl<'a> From<&'a ServiceView> for Service<'a> {
@@ -112,6 +115,7 @@ impl From<&ServerView> for Server {
             origin: view.origin,
             stats: view.stats,
             rates: view.rates,
+            tunnel: (view.spec.method == Method::Tunnel).then_some(view.spec.tunnel),
         }
     }
 }

@@ -3,7 +3,10 @@
 use std::io::{self, Write};
 
 use super::endpoint::Endpoints;
-use crate::api::{Family, Method, Protocol, ServerView, ServiceKey, ServiceView, Stats};
+use crate::api::{
+    Family, Method, Protocol, ServerSpec, ServerView, ServiceKey, ServiceView, Stats,
+    TunnelChecksum, TunnelKind,
+};
 use crate::cli::parse::{Format, Listing};
 
 /// Second line of every listing but the plain one.
@@ -53,6 +56,10 @@ fn title(out: &mut dyn Write, format: Format) -> io::Result<()> {
             "Prot LocalAddress:Port            Weight    PersistConn ActiveConn InActConn ",
             REMOTE,
         ),
+        Format::TunInfo => (
+            "Prot LocalAddress:Port Scheduler Flags",
+            "  -> RemoteAddress:Port           Forward TunnelInfo    Weight ActiveConn InActConn",
+        ),
     };
     writeln!(out, "{columns}\n{remote}")
 }
@@ -83,7 +90,7 @@ fn service_line(
     match listing.format {
         Format::Stats => counters(out, &format!("{name:33}"), &service.stats, listing.exact),
         Format::Rate => rates(out, &format!("{name:33}"), &service.rates, listing.exact),
-        Format::Plain | Format::Thresholds | Format::PersistentConn => {
+        Format::Plain | Format::Thresholds | Format::PersistentConn | Format::TunInfo => {
             let one_packet = if service.spec.one_packet { " ops" } else { "" };
             writeln!(out, "{name} {}{one_packet}", service.spec.scheduler)
         }
@@ -104,16 +111,18 @@ fn server_line(
         Format::Stats => counters(out, &name, &server.stats, listing.exact),
         Format::Rate => rates(out, &name, &server.rates, listing.exact),
         Format::Plain => {
-            let method = match server.spec.method {
-                Method::Masq => "Masq",
-                Method::Local => "Local",
-                Method::Tunnel => "Tunnel",
-                Method::Route => "Route",
-            };
-            let weight = server.spec.weight;
+            let (method, weight) = (method_name(server.spec.method), server.spec.weight);
             writeln!(
                 out,
                 "{name} {method:7} {weight:<6} {active:<10} {inactive:<10}"
+            )
+        }
+        Format::TunInfo => {
+            let (method, weight) = (method_name(server.spec.method), server.spec.weight);
+            let tunnel = tunnel_info(&server.spec);
+            writeln!(
+                out,
+                "{name} {method:7} {tunnel:13} {weight:<6} {active:<10} {inactive:<10}"
             )
         }
         Format::Thresholds => {
@@ -130,6 +139,31 @@ fn server_line(
                 "{name} {weight:<9} {persistent:<11} {active:<10} {inactive:<10}"
             )
         }
+    }
+}
+
+const fn method_name(method: Method) -> &'static str {
+    match method {
+        Method::Masq => "Masq",
+        Method::Local => "Local",
+        Method::Tunnel => "Tunnel",
+        Method::Route => "Route",
+    }
+}
+
+/// Kind, port and checksum of a tunnel in one word.
+fn tunnel_info(spec: &ServerSpec) -> String {
+    let tunnel = spec.tunnel;
+    let checksum = match tunnel.checksum {
+        TunnelChecksum::None => "-c",
+        TunnelChecksum::Full => "+c",
+        TunnelChecksum::Remote => "r+c",
+    };
+    match tunnel.kind {
+        _ if spec.method != Method::Tunnel => "n/a".into(),
+        TunnelKind::Ipip => "ipip".into(),
+        TunnelKind::Gre => format!("gre:{checksum}"),
+        TunnelKind::Gue => format!("gue:{}:{checksum}", tunnel.port),
     }
 }
 

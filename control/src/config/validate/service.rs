@@ -4,7 +4,10 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 
 use super::{Notes, number};
-use crate::api::{Family, Method, Protocol, ServerKey, ServerSpec, ServiceKey, ServiceSpec};
+use crate::api::{
+    Family, Method, Protocol, ServerKey, ServerSpec, ServiceKey, ServiceSpec, Tunnel,
+    TunnelChecksum, TunnelKind,
+};
 use crate::config::file::{File, Table};
 use crate::config::rules::{describe_server, describe_service, method_name};
 use crate::config::{OperatorState, Server, Service, Workers};
@@ -202,12 +205,67 @@ fn server(table: &Table, service: Option<ServiceKey>, notes: &mut Notes<'_>) -> 
         weight: number(table, "weight"),
         upper,
         lower,
+        tunnel: tunnel(table, method, notes),
     };
     Some(Server {
         key: ServerKey { addr, port },
         spec,
         state,
     })
+}
+
+/// What `tun_*` say, which have to fit each other and the method.
+fn tunnel(table: &Table, method: Method, notes: &mut Notes<'_>) -> Tunnel {
+    let kind = match table.text("tun_type") {
+        Some("gre") => TunnelKind::Gre,
+        Some("gue") => TunnelKind::Gue,
+        _ => TunnelKind::Ipip,
+    };
+    let checksum = match table.text("tun_checksum") {
+        Some("full") => TunnelChecksum::Full,
+        Some("remote") => TunnelChecksum::Remote,
+        _ => TunnelChecksum::None,
+    };
+    let port = table.integer("tun_port").map_or(0, |n| n as u16);
+    let mut wrong = |key, text: String| notes.mistake(table.line_of(key), text);
+    if method != Method::Tunnel {
+        for key in ["tun_type", "tun_port", "tun_checksum"] {
+            if table.mentions(key) {
+                let name = method_name(method);
+                wrong(
+                    key,
+                    format!("{key} is for method tun, this is {name}; remove it"),
+                );
+            }
+        }
+        return Tunnel::default();
+    }
+    let name = kind.name();
+    if kind == TunnelKind::Gue && port == 0 {
+        wrong("tun_type", "gue needs a UDP port; add tun_port".into());
+    }
+    if kind != TunnelKind::Gue && port != 0 {
+        wrong(
+            "tun_port",
+            format!("a tunnel of type {name} has no port; remove tun_port"),
+        );
+    }
+    let fits = match checksum {
+        TunnelChecksum::None => true,
+        TunnelChecksum::Full => kind != TunnelKind::Ipip,
+        TunnelChecksum::Remote => kind == TunnelKind::Gue,
+    };
+    if !fits {
+        let checksum = checksum.name();
+        let text =
+            format!("tunnels of type {name} have no checksum {checksum:?}; remove tun_checksum");
+        wrong("tun_checksum", text);
+    }
+    Tunnel {
+        kind,
+        port,
+        checksum,
+    }
 }
 
 fn family(is_ipv6: bool) -> &'static str {
