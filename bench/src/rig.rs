@@ -555,6 +555,7 @@ fn set_up() -> Result<Vec<Command>> {
             endpoint: Endpoint::new(addr(&family.server(s)), port),
             method,
             weight: 1,
+            last_weight: 1,
             upper: 0,
             lower: 0,
             tunnel: Tunnel::default(),
@@ -574,7 +575,7 @@ fn set_up() -> Result<Vec<Command>> {
             options: ServiceOptions::default(),
             destinations,
         };
-        let scheduler = schedule::new("rr").context("the scheduler rr")?;
+        let scheduler = schedule::new(&service, 7).context("the scheduler rr")?;
         commands.push(Command::PutService {
             service: Arc::new(service),
             scheduler,

@@ -99,12 +99,22 @@ pub struct Weights {
     pub state: OperatorState,
     /// What the health checks say.
     pub healthy: bool,
+    /// The last effective weight that was not 0.
+    last: u32,
 }
 
 impl Weights {
     /// What the schedulers see.
     pub fn effective(&self) -> u32 {
         self.state.effective_weight(self.configured, self.healthy)
+    }
+
+    /// To be called when an input changed.
+    fn settle(&mut self) {
+        let weight = self.effective();
+        if weight != 0 {
+            self.last = weight;
+        }
     }
 }
 
@@ -326,14 +336,16 @@ impl Model {
             ));
         }
         check_address(service_key, key, self.local.contains(&key.addr))?;
-        let weights = Weights {
+        let mut weights = Weights {
             configured: spec.weight,
             state,
             healthy: true,
+            last: 0,
         };
         let origin = origin_of_new(author);
         let (id, base, estimator) = match self.trash.revive(service_key, key) {
             Some(old) => {
+                weights.last = old.last_weight;
                 let raw = Counts::of_dest(counters.iter().map(|c| &**c), old.id);
                 if old.service == service.id {
                     (old.id, raw - old.counted, old.estimator)
@@ -353,6 +365,7 @@ impl Model {
                 (id, raw, Estimator::default())
             }
         };
+        weights.settle();
         let joined = Counts::of_dest(counters.iter().map(|c| &**c), id);
         let server = Server {
             id,
@@ -388,6 +401,7 @@ impl Model {
             .ok_or_else(|| no_server(service_key, key))?;
         server.weights.configured = spec.weight;
         server.weights.state = state;
+        server.weights.settle();
         self.roles_changed |= server.spec.method != spec.method;
         server.spec = spec.clone();
         server.origin = origin_of_edited(author, server.origin);
@@ -485,6 +499,7 @@ impl Model {
             .ok_or_else(|| no_server(service_key, key))?;
         if server.weights.healthy != healthy {
             server.weights.healthy = healthy;
+            server.weights.settle();
             self.changed.insert(service_key);
         }
         Ok(())
@@ -650,6 +665,7 @@ impl Model {
                     endpoint: Endpoint::new(s.key.addr.into(), s.key.port),
                     method: self.method(s),
                     weight: s.weights.effective(),
+                    last_weight: s.weights.last,
                     upper: s.spec.upper,
                     lower: s.spec.lower,
                     tunnel: core_tunnel(s.spec.tunnel),
@@ -849,6 +865,7 @@ fn trashed(service: ServiceId, server: Server, counters: Counters<'_>) -> Trashe
         service,
         server: server.key,
         counted: raw - server.base,
+        last_weight: server.weights.last,
         estimator: server.estimator,
     }
 }

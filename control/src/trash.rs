@@ -30,6 +30,8 @@ pub struct Trashed {
     pub server: ServerKey,
     /// What it had counted.
     pub counted: Counts,
+    /// Its last weight that was not 0.
+    pub last_weight: u32,
     /// Its snapshot and rates.
     pub estimator: Estimator,
 }

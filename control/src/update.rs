@@ -1,5 +1,6 @@
 //! What every worker is told: one update, from which each worker gets its own [`Command`].
 
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
 
 use dataplane::addr::Mac;
@@ -99,12 +100,13 @@ impl Update {
         }
     }
 
-    /// The command for one worker.
+    /// The command for one worker. It is made anew for each: schedulers that draw lots must not
+    /// draw the same ones everywhere.
     pub fn command(&self) -> Command {
         match self {
             Update::PutService(service) => Command::PutService {
                 service: Arc::clone(service),
-                scheduler: dataplane::schedule::new(service.scheduler)
+                scheduler: dataplane::schedule::new(service, random())
                     .expect("the model only takes names of known schedulers"),
             },
             Update::DeleteService(id) => Command::DeleteService(*id),
@@ -122,4 +124,9 @@ impl Update {
             Update::Nop => Command::Nop,
         }
     }
+}
+
+/// A number that nobody can guess, from the random keys of the standard library's hash maps.
+fn random() -> u64 {
+    RandomState::new().build_hasher().finish()
 }

@@ -27,8 +27,8 @@ pub struct Envelope {
 
 /// What control may ask of a worker. Each is applied whole between two bursts.
 pub enum Command {
-    /// Adds a service or replaces it. `scheduler` is a fresh state: used if the service is new
-    /// or its scheduler's name changed, otherwise the old state is kept and refreshed.
+    /// Adds a service or replaces it. `scheduler` is a fresh state made for it, which takes over
+    /// from the old one.
     PutService {
         /// The service.
         service: Arc<VirtualService>,

@@ -1,6 +1,7 @@
 //! Destinations as a worker sees them on the packet path, and the counts of their connections.
 
 use crate::addr::Addr;
+use crate::changes::{Changes, Watch};
 use crate::counters::{DestCounters, WorkerCounters};
 use crate::service::{DestId, Destination, Tunnel};
 
@@ -69,19 +70,35 @@ impl DestState {
 }
 
 /// Counts a new connection (`ip_vs_bind_dest`). `scheduled`: it was chosen here, not synced.
-pub fn bind(state: &DestState, counters: &DestCounters, scheduled: bool) {
-    let total = counters.total.get() + 1;
-    counters.total.set(total);
+pub fn bind(
+    dests: &[DestState],
+    counters: &WorkerCounters,
+    changes: &Changes,
+    id: DestId,
+    scheduled: bool,
+) {
+    let Some(c) = counters.dest(id) else { return };
+    let total = c.total.get().saturating_add(1);
+    c.total.set(total);
     if scheduled {
-        counters.conns.add(1);
+        c.conns.add(1);
     }
-    if state.upper != 0 && total >= state.upper {
-        counters.overloaded.set(1);
+    let upper = dests.get(id.0 as usize).map_or(0, |d| d.upper);
+    if upper != 0 && total >= upper {
+        c.overloaded.set(1);
+        changes.note(id, Watch::Usable);
     }
+    changes.note(id, Watch::Counts);
 }
 
 /// Counts the end of a connection (`ip_vs_unbind_dest`).
-pub fn unbind(dests: &[DestState], counters: &WorkerCounters, id: DestId, was_active: bool) {
+pub fn unbind(
+    dests: &[DestState],
+    counters: &WorkerCounters,
+    changes: &Changes,
+    id: DestId,
+    was_active: bool,
+) {
     let Some(c) = counters.dest(id) else { return };
     let total = c.total.get().saturating_sub(1);
     c.total.set(total);
@@ -89,9 +106,23 @@ pub fn unbind(dests: &[DestState], counters: &WorkerCounters, id: DestId, was_ac
         c.active.set(c.active.get().saturating_sub(1));
     }
     let lower = dests.get(id.0 as usize).map_or(0, |d| d.lower);
-    if total < lower || lower == 0 {
+    if (total < lower || lower == 0) && c.overloaded.get() != 0 {
         c.overloaded.set(0);
+        changes.note(id, Watch::Usable);
     }
+    changes.note(id, Watch::Counts);
+}
+
+/// Counts a connection that became active or inactive.
+pub fn turn(counters: &WorkerCounters, changes: &Changes, id: DestId, active: bool) {
+    let Some(c) = counters.dest(id) else { return };
+    let n = c.active.get();
+    c.active.set(if active {
+        n.saturating_add(1)
+    } else {
+        n.saturating_sub(1)
+    });
+    changes.note(id, Watch::Counts);
 }
 
 #[cfg(test)]
@@ -108,21 +139,23 @@ mod tests {
             endpoint: Endpoint::new(Addr::v4([10, 0, 2, 11]), 80),
             method: ForwardingMethod::Masquerade,
             weight: 1,
+            last_weight: 1,
             upper: 4,
             lower: 0,
             tunnel: Tunnel::default(),
         };
         let mut dests = [DestState::default()];
+        let changes = Changes::new(1, 1);
         let c = &counters.dests[0];
         dests[0].configure(&dest, c);
         for n in 1..=4 {
             assert_eq!(c.overloaded.get(), 0, "before connection {n}");
-            bind(&dests[0], c, true);
+            bind(&dests, &counters, &changes, DestId(0), true);
         }
         assert_eq!(c.overloaded.get(), 1);
-        unbind(&dests, &counters, DestId(0), false);
+        unbind(&dests, &counters, &changes, DestId(0), false);
         assert_eq!(c.overloaded.get(), 1, "3 is not below 4 - 4/4");
-        unbind(&dests, &counters, DestId(0), false);
+        unbind(&dests, &counters, &changes, DestId(0), false);
         assert_eq!(c.overloaded.get(), 0);
     }
 }

@@ -5,6 +5,7 @@
 
 pub mod addr;
 pub mod capture;
+pub mod changes;
 pub mod command;
 pub mod conn;
 pub mod counters;

@@ -159,6 +159,9 @@ pub struct Destination {
     pub method: ForwardingMethod,
     /// Effective weight; 0 = quiesced: no new connections.
     pub weight: u32,
+    /// The last weight that was not 0, or 0 if there never was one: a server that is taken out
+    /// for a while keeps its share of `mh`'s table.
+    pub last_weight: u32,
     /// Upper threshold of active + inactive connections, 0 = none.
     pub upper: u32,
     /// Lower threshold, 0 = three quarters of `upper`.

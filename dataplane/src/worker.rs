@@ -20,6 +20,7 @@ use arrayvec::ArrayVec;
 use crate::addr::Endpoint;
 use crate::addr::Mac;
 use crate::capture::Capture;
+use crate::changes::Changes;
 use crate::command::Event;
 use crate::conn::entry::flag;
 use crate::conn::hash::digest_v4;
@@ -34,8 +35,8 @@ use crate::proto::{self, Direction, tcp};
 use crate::punt;
 use crate::roles::{REAL, RoleTable, VIRTUAL};
 use crate::route::{Lookup, Router};
-use crate::schedule::Scheduler;
-use crate::service::{DestId, ForwardingMethod, Protocol, ServiceKey, VirtualService};
+use crate::schedule::{Loads, Request, Scheduler};
+use crate::service::{DestId, ForwardingMethod, Protocol, ServiceId, ServiceKey, VirtualService};
 use crate::settings::Settings;
 use crate::time::{Instant, Ticks};
 
@@ -101,9 +102,13 @@ struct Core {
     counters: Arc<WorkerCounters>,
     router: Router,
     roles: Arc<RoleTable>,
-    services: hashbrown::HashMap<ServiceKey, u32>,
+    services: hashbrown::HashMap<ServiceKey, ServiceId>,
     running: Box<[Option<Running>]>,
     dests: Box<[DestState]>,
+    /// Destinations whose schedulers have to hear of it.
+    changes: Changes,
+    /// Next service whose scheduler is tended.
+    tend_at: usize,
     settings: Settings,
     /// Timeout in ticks by protocol (TCP, UDP) and state.
     timeouts: [[u32; 16]; 2],
@@ -213,6 +218,8 @@ impl Worker {
             services: hashbrown::HashMap::with_capacity(2 * limits.services),
             running: (0..limits.services).map(|_| None).collect(),
             dests: vec![DestState::default(); limits.dests].into_boxed_slice(),
+            changes: Changes::new(limits.services, limits.dests),
+            tend_at: 0,
             settings,
             timeouts: [[0; 16]; 2],
             macs: (0..limits.ports).map(|_| Box::default()).collect(),
@@ -510,6 +517,7 @@ impl Worker {
             // Also when the budget is used up: no shard may keep the others waiting.
             self.expiry_at = (self.expiry_at + 1) % SHARDS;
             self.expiry_due = self.expiry_due + SHARD_PAUSE;
+            self.core.tend(now);
             if budget == 0 || now < self.expiry_due {
                 return;
             }
@@ -760,11 +768,7 @@ impl Core {
             return;
         }
         entry.flags ^= flag::INACTIVE;
-        if let Some(c) = self.counters.dest(entry.dest_id()) {
-            let n = c.active.get();
-            c.active
-                .set(if active { n + 1 } else { n.saturating_sub(1) });
-        }
+        dests::turn(&self.counters, &self.changes, entry.dest_id(), active);
     }
 
     /// Ends a connection and counts it out.
@@ -774,7 +778,8 @@ impl Core {
             return;
         }
         let active = entry.flags & flag::INACTIVE == 0;
-        dests::unbind(&self.dests, &self.counters, entry.dest_id(), active);
+        let id = entry.dest_id();
+        dests::unbind(&self.dests, &self.counters, &self.changes, id, active);
         shard.remove(i);
         self.counters
             .connections
@@ -826,9 +831,25 @@ impl Core {
             .set(settings.icmp_msgs_per_sec, settings.icmp_msgs_burst);
     }
 
-    fn service_of(&mut self, key: &ServiceKey) -> Option<&mut Running> {
-        let id = *self.services.get(key)?;
-        self.running.get_mut(id as usize)?.as_mut()
+    /// Index of the destination that a service's scheduler chooses for a packet.
+    fn pick(&mut self, now: Instant, service: ServiceId, flow: &Flow) -> Option<usize> {
+        let running = self.running.get_mut(service.0 as usize)?.as_mut()?;
+        running.scheduler.pick(&Request {
+            service: &running.service,
+            loads: Loads::new(&self.counters, &self.changes, service),
+            flow,
+            now,
+            settings: &self.settings,
+        })
+    }
+
+    /// Lets one scheduler do its periodic work; all have their turn within seconds.
+    fn tend(&mut self, now: Instant) {
+        let at = self.tend_at;
+        self.tend_at = (at + 1) % self.running.len().max(1);
+        if let Some(Some(running)) = self.running.get_mut(at) {
+            running.scheduler.tend(now, &self.settings);
+        }
     }
 }
 

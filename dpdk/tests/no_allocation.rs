@@ -158,6 +158,7 @@ fn service(id: u32, port: u16, scheduler: &'static str, dests: u32) -> Command {
         endpoint: Endpoint::new(Addr::v4([192, 168, 50, 5 + n as u8]), 443),
         method: ForwardingMethod::DirectRoute,
         weight: 1 + n % 3,
+        last_weight: 1 + n % 3,
         upper: 10,
         lower: 0,
         tunnel: Tunnel::default(),
@@ -169,9 +170,10 @@ fn service(id: u32, port: u16, scheduler: &'static str, dests: u32) -> Command {
         options: ServiceOptions::default(),
         destinations: (0..dests).rev().map(dest).collect(),
     };
+    let scheduler = schedule::new(&service, 7).expect("a known scheduler");
     Command::PutService {
         service: Arc::new(service),
-        scheduler: schedule::new(scheduler).expect("a known scheduler"),
+        scheduler,
     }
 }
 

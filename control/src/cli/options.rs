@@ -504,7 +504,7 @@ pub const OPTIONS: &[OptionSpec] = &[
         Required("NAME"),
         Slot::Scheduler,
         SERVICE,
-        "how a server is chosen, such as rr, wrr, lc, wlc (default wlc)",
+        "how a server is chosen, such as rr, wrr, lc, sh, mh (default wlc)",
     ),
     later(option(
         Opt::Persistent,

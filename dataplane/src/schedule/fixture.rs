@@ -2,59 +2,102 @@
 
 use std::net::Ipv4Addr;
 
-use super::{Loads, Scheduler};
+use super::{Loads, Predecessor, Request, Scheduler, Watch};
 use crate::addr::{Addr, Endpoint};
+use crate::changes::Changes;
 use crate::counters::WorkerCounters;
 use crate::flow::Flow;
 use crate::service::{
     DestId, Destination, ForwardingMethod, Protocol, ServiceId, ServiceKey, ServiceOptions, Tunnel,
     VirtualService,
 };
+use crate::settings::Settings;
+use crate::time::Instant;
 
 /// A service, its scheduler and what the worker counts.
-pub(super) struct Rig {
+pub(crate) struct Rig {
     pub service: VirtualService,
     pub scheduler: Box<dyn Scheduler>,
     pub counters: WorkerCounters,
+    pub changes: Changes,
+    pub flow: Flow,
+    pub now: Instant,
+    pub settings: Settings,
 }
 
-fn dest(number: u32, weight: u32) -> Destination {
-    let endpoint = Endpoint::new(Addr::v4([10, 0, 2, number as u8]), 80);
+pub(crate) fn dest(number: u32, weight: u32) -> Destination {
+    let [.., high, low] = number.to_be_bytes();
+    let endpoint = Endpoint::new(Addr::v4([10, 0, 2 + high, low]), 80);
     let method = ForwardingMethod::Masquerade;
     Destination {
         id: DestId(number),
         endpoint,
         method,
         weight,
+        last_weight: weight,
         upper: 0,
         lower: 0,
         tunnel: Tunnel::default(),
     }
 }
 
+/// A service with these (number, weight) pairs added in this order.
+pub(crate) fn service(scheduler: &str, added: &[(u32, u32)]) -> VirtualService {
+    let vip = Endpoint::new(Addr::from(Ipv4Addr::new(10, 0, 0, 1)), 80);
+    VirtualService {
+        id: ServiceId(0),
+        key: ServiceKey::new(Protocol::Tcp, vip),
+        scheduler: super::find(scheduler).unwrap(),
+        options: ServiceOptions::default(),
+        destinations: added.iter().rev().map(|&(n, w)| dest(n, w)).collect(),
+    }
+}
+
 impl Rig {
     /// A service with these (number, weight) pairs added in this order.
     pub fn new(scheduler: &str, added: &[(u32, u32)]) -> Rig {
-        let vip = Endpoint::new(Addr::from(Ipv4Addr::new(10, 0, 0, 1)), 80);
-        let mut rig = Rig {
-            service: VirtualService {
-                id: ServiceId(0),
-                key: ServiceKey::new(Protocol::Tcp, vip),
-                scheduler: super::find(scheduler).unwrap(),
-                options: ServiceOptions::default(),
-                destinations: added.iter().rev().map(|&(n, w)| dest(n, w)).collect(),
-            },
-            scheduler: super::new(scheduler).unwrap(),
-            counters: WorkerCounters::new(256),
+        let service = service(scheduler, added);
+        let flow = Flow {
+            src_port: 0,
+            dst_port: 0,
+            l4_len: 20,
+            protocol: 6,
+            tcp_flags: 2,
+            ttl: 64,
+            is_v4: true,
+            ..Flow::EMPTY
         };
-        rig.scheduler.refresh(None, &rig.service);
+        let mut rig = Rig {
+            scheduler: super::new(&service, 1).unwrap(),
+            service,
+            counters: WorkerCounters::new(2048),
+            changes: Changes::new(1, 2048),
+            flow,
+            now: Instant::from_secs(1000),
+            settings: Settings::default(),
+        };
+        let loads = Loads::new(&rig.counters, &rig.changes, rig.service.id);
+        rig.scheduler.start(&rig.service, loads, None);
+        let watch = rig.scheduler.watch();
+        rig.changes.follow(None, Some((&rig.service, watch)));
         rig
     }
 
-    fn change(&mut self, edit: impl FnOnce(&mut Vec<Destination>)) {
+    /// Gives the service other destinations, as a worker does.
+    pub fn change(&mut self, edit: impl FnOnce(&mut Vec<Destination>)) {
         let old = self.service.clone();
         edit(&mut self.service.destinations);
-        self.scheduler.refresh(Some(&old), &self.service);
+        let mut scheduler = super::new(&self.service, 1).unwrap();
+        core::mem::swap(&mut scheduler, &mut self.scheduler);
+        let before = Predecessor {
+            service: &old,
+            scheduler: &mut *scheduler,
+        };
+        let loads = Loads::new(&self.counters, &self.changes, self.service.id);
+        self.scheduler.start(&self.service, loads, Some(before));
+        let watch = self.scheduler.watch();
+        self.changes
+            .follow(Some(&old), Some((&self.service, watch)));
     }
 
     pub fn add(&mut self, number: u32, weight: u32) {
@@ -63,9 +106,12 @@ impl Rig {
 
     pub fn edit(&mut self, number: u32, weight: u32) {
         self.change(|d| {
-            d.iter_mut()
-                .filter(|d| d.id.0 == number)
-                .for_each(|d| d.weight = weight);
+            for d in d.iter_mut().filter(|d| d.id.0 == number) {
+                d.weight = weight;
+                if weight != 0 {
+                    d.last_weight = weight;
+                }
+            }
         });
     }
 
@@ -74,41 +120,31 @@ impl Rig {
     }
 
     pub fn overload(&mut self, number: u32, yes: bool) {
-        self.counters
-            .dest(DestId(number))
-            .unwrap()
-            .overloaded
-            .set(u32::from(yes));
+        let id = DestId(number);
+        let c = self.counters.dest(id).unwrap();
+        c.overloaded.set(u32::from(yes));
+        self.changes.note(id, Watch::Usable);
     }
 
     pub fn load(&mut self, number: u32, active: u32, total: u32) {
-        let c = self.counters.dest(DestId(number)).unwrap();
+        let id = DestId(number);
+        let c = self.counters.dest(id).unwrap();
         c.active.set(active);
         c.total.set(total);
+        self.changes.note(id, Watch::Counts);
     }
 
     /// One choice, not counted; 0 for none.
     pub fn pick(&mut self) -> u32 {
-        let flow = Flow {
-            src: Addr::UNSPECIFIED,
-            dst: Addr::UNSPECIFIED,
-            src_port: 0,
-            dst_port: 0,
-            l3: 0,
-            l4: 0,
-            l3_len: 0,
-            l4_len: 0,
-            vlan: 0,
-            protocol: 6,
-            tcp_flags: 2,
-            ttl: 64,
-            tos: 0,
-            is_v4: true,
-            dont_fragment: false,
-            has_options: false,
+        let request = Request {
+            service: &self.service,
+            loads: Loads::new(&self.counters, &self.changes, self.service.id),
+            flow: &self.flow,
+            now: self.now,
+            settings: &self.settings,
         };
         self.scheduler
-            .pick(&self.service, Loads(&self.counters), &flow)
+            .pick(&request)
             .map_or(0, |i| self.service.destinations[i].id.0)
     }
 
@@ -118,8 +154,8 @@ impl Rig {
             .map(|_| {
                 let number = self.pick();
                 if let Some(c) = self.counters.dest(DestId(number)) {
-                    c.active.set(c.active.get() + 1);
-                    c.total.set(c.total.get() + 1);
+                    let (active, total) = (c.active.get(), c.total.get());
+                    self.load(number, active + 1, total + 1);
                 }
                 number
             })

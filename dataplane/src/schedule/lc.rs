@@ -1,35 +1,20 @@
 //! lc: least connection (`ip_vs_lc.c`): the smallest overhead, the first in the list of equals.
 
+use super::least::{self, Ratio};
 use super::{Loads, Scheduler};
-use crate::flow::Flow;
-use crate::service::VirtualService;
+use crate::service::{Destination, VirtualService};
 
 pub(super) const NAME: &str = "lc";
 
-pub(super) fn new() -> Box<dyn Scheduler> {
-    Box::new(LeastConnection)
+pub(super) fn new(service: &VirtualService, _: u64) -> Box<dyn Scheduler> {
+    least::new(NAME, service, rate)
 }
 
-struct LeastConnection;
-
-impl Scheduler for LeastConnection {
-    fn name(&self) -> &'static str {
-        NAME
-    }
-
-    fn refresh(&mut self, _: Option<&VirtualService>, _: &VirtualService) {}
-
-    fn pick(&mut self, service: &VirtualService, loads: Loads<'_>, _: &Flow) -> Option<usize> {
-        let usable = service
-            .destinations
-            .iter()
-            .enumerate()
-            .filter(|(_, d)| loads.usable(d));
-        // `min_by_key` keeps the first of equals.
-        usable
-            .min_by_key(|(_, d)| loads.overhead(d))
-            .map(|(i, _)| i)
-    }
+fn rate(loads: Loads<'_>, dest: &Destination) -> Option<Ratio> {
+    loads.usable(dest).then(|| Ratio {
+        load: loads.overhead(dest),
+        weight: 1,
+    })
 }
 
 #[cfg(test)]

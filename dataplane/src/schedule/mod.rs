@@ -3,37 +3,78 @@
 //! Each follows the kernel's rule choice for choice: destinations are visited in the order of
 //! `VirtualService::destinations` (newest first), and those with weight 0 or with the overload
 //! flag set are passed over.
+//!
+//! Tables and trees are built by [`new`] on the control side, for one list of destinations; a
+//! changed list comes with a new state, which takes over from the one before it.
 
+mod dh;
+mod fo;
+mod hash;
 mod lc;
+mod least;
+mod mh;
+mod none;
+mod nq;
+mod ovf;
+mod positions;
 mod rr;
+mod sed;
+mod sh;
+mod tree;
+mod twos;
+mod usable;
 mod wlc;
 mod wrr;
 
+use core::any::Any;
+
+use crate::changes::Changes;
+pub use crate::changes::Watch;
 use crate::counters::WorkerCounters;
 use crate::flow::Flow;
-use crate::service::{Destination, VirtualService};
+use crate::service::{Destination, ServiceId, VirtualService};
+use crate::settings::Settings;
+use crate::time::Instant;
 
-/// Loads of destinations as this worker sees them.
+/// Loads of a service's destinations as this worker sees them.
 #[derive(Clone, Copy)]
-pub struct Loads<'a>(pub &'a WorkerCounters);
+pub struct Loads<'a> {
+    counters: &'a WorkerCounters,
+    changes: &'a Changes,
+    service: ServiceId,
+}
 
-impl Loads<'_> {
+impl<'a> Loads<'a> {
+    /// Of the destinations of `service`.
+    #[inline]
+    pub fn new(
+        counters: &'a WorkerCounters,
+        changes: &'a Changes,
+        service: ServiceId,
+    ) -> Loads<'a> {
+        Loads {
+            counters,
+            changes,
+            service,
+        }
+    }
+
     /// Connections in an active state.
     #[inline]
     pub fn active(&self, dest: &Destination) -> u32 {
-        self.0.dest(dest.id).map_or(0, |c| c.active.get())
+        self.counters.dest(dest.id).map_or(0, |c| c.active.get())
     }
 
     /// All connections bound to the destination.
     #[inline]
     pub fn total(&self, dest: &Destination) -> u32 {
-        self.0.dest(dest.id).map_or(0, |c| c.total.get())
+        self.counters.dest(dest.id).map_or(0, |c| c.total.get())
     }
 
     /// Whether its overload flag is set.
     #[inline]
     pub fn overloaded(&self, dest: &Destination) -> bool {
-        self.0
+        self.counters
             .dest(dest.id)
             .is_some_and(|c| c.overloaded.get() != 0)
     }
@@ -50,26 +91,74 @@ impl Loads<'_> {
     pub fn usable(&self, dest: &Destination) -> bool {
         dest.weight != 0 && !self.overloaded(dest)
     }
+
+    /// Takes one destination whose load changed in a way that the scheduler watches: its index
+    /// in the list.
+    #[inline]
+    pub fn next_changed(&self) -> Option<usize> {
+        self.changes.next(self.service)
+    }
 }
 
-/// Picks a destination for a new connection. One value per service per worker.
-pub trait Scheduler: Send {
+/// What a choice is made from.
+#[derive(Clone, Copy)]
+pub struct Request<'a> {
+    /// The service; its destinations are those the scheduler was started with.
+    pub service: &'a VirtualService,
+    /// How busy they are.
+    pub loads: Loads<'a>,
+    /// The packet, as it came from the client.
+    pub flow: &'a Flow,
+    /// When it came.
+    pub now: Instant,
+    /// The worker's settings.
+    pub settings: &'a Settings,
+}
+
+/// The state that served a service before, and the service as it was.
+pub struct Predecessor<'a> {
+    /// The service before the change.
+    pub service: &'a VirtualService,
+    /// What scheduled it.
+    pub scheduler: &'a mut dyn Scheduler,
+}
+
+impl<'a> Predecessor<'a> {
+    /// Both, if it was a scheduler of the same kind.
+    fn same<T: Scheduler>(self) -> Option<(&'a VirtualService, &'a mut T)> {
+        let any: &mut dyn Any = self.scheduler;
+        Some((self.service, any.downcast_mut()?))
+    }
+}
+
+/// Picks a destination for a new connection. One value per service, worker and list of
+/// destinations.
+pub trait Scheduler: Any + Send {
     /// Name in `SCHEDULERS`.
     fn name(&self) -> &'static str;
-    /// Called after the service's destinations changed in any way (added, edited, deleted), and
-    /// once before the first `pick`.
+    /// Which changes of loads it needs to hear of.
+    fn watch(&self) -> Watch {
+        Watch::Nothing
+    }
+    /// Called once, before the first `pick`. `service` is the one that the state was made for.
     ///
-    /// `old` is the service as it was before the change. `None`: the service is new, and its
-    /// destinations count as added one by one, the last of the list (the oldest) first, as
-    /// `ipvsadm -R` does. `Some` on a fresh state: the service changed to this scheduler.
-    fn refresh(&mut self, old: Option<&VirtualService>, new: &VirtualService);
-    /// Index into `service.destinations`, or `None` when no destination is usable. `service` is
-    /// the `new` of the last `refresh`.
-    fn pick(&mut self, service: &VirtualService, loads: Loads<'_>, flow: &Flow) -> Option<usize>;
+    /// `before` is `None` for a new service: its destinations count as added one by one, the
+    /// last of the list (the oldest) first, as `ipvsadm -R` does. Otherwise what has to outlive
+    /// a change is taken over, if the scheduler was the same.
+    fn start(
+        &mut self,
+        service: &VirtualService,
+        loads: Loads<'_>,
+        before: Option<Predecessor<'_>>,
+    );
+    /// Index into the service's destinations, or `None` when the connection is refused.
+    fn pick(&mut self, request: &Request<'_>) -> Option<usize>;
+    /// Called now and then, several times a minute, for what is to be done without packets.
+    fn tend(&mut self, _now: Instant, _settings: &Settings) {}
 }
 
-/// Makes a scheduler's state.
-pub type NewScheduler = fn() -> Box<dyn Scheduler>;
+/// Makes a scheduler's state for a service. The number seeds what is random.
+pub type NewScheduler = fn(&VirtualService, u64) -> Box<dyn Scheduler>;
 
 /// Every scheduler by the name ipvsadm knows it by.
 pub const SCHEDULERS: &[(&str, NewScheduler)] = &[
@@ -77,14 +166,25 @@ pub const SCHEDULERS: &[(&str, NewScheduler)] = &[
     (wrr::NAME, wrr::new),
     (lc::NAME, lc::new),
     (wlc::NAME, wlc::new),
+    (dh::NAME, dh::new),
+    (sh::NAME, sh::new),
+    (mh::NAME, mh::new),
+    (sed::NAME, sed::new),
+    (nq::NAME, nq::new),
+    (fo::NAME, fo::new),
+    (ovf::NAME, ovf::new),
+    (twos::NAME, twos::new),
+    (none::NAME, none::new),
 ];
 
-/// A fresh state of the named scheduler, `None` if there is none of that name.
-pub fn new(name: &str) -> Option<Box<dyn Scheduler>> {
+/// A fresh state of the service's scheduler, `None` if there is none of its name. Allocates all
+/// that the state will ever need. `seed` is for schedulers that draw lots; every worker is to
+/// have its own.
+pub fn new(service: &VirtualService, seed: u64) -> Option<Box<dyn Scheduler>> {
     SCHEDULERS
         .iter()
-        .find(|(n, _)| *n == name)
-        .map(|(_, new)| new())
+        .find(|(n, _)| *n == service.scheduler)
+        .map(|(_, new)| new(service, seed))
 }
 
 /// The table's own copy of a name, as `VirtualService::scheduler` wants it.
@@ -97,8 +197,15 @@ pub fn names() -> impl Iterator<Item = &'static str> {
     SCHEDULERS.iter().map(|(n, _)| *n)
 }
 
+/// Greatest common divisor; that of 0 and a number is the number.
+fn gcd(a: u32, b: u32) -> u32 {
+    if b == 0 { a } else { gcd(b, a % b) }
+}
+
 #[cfg(test)]
-mod fixture;
+mod agreement;
+#[cfg(test)]
+pub(crate) mod fixture;
 
 #[cfg(test)]
 mod tests {
@@ -107,10 +214,10 @@ mod tests {
     #[test]
     fn the_table_makes_what_it_names() {
         for name in names() {
-            assert_eq!(new(name).map(|s| s.name()), Some(name));
+            let service = fixture::service(name, &[(11, 1), (12, 2)]);
+            assert_eq!(new(&service, 0).map(|s| s.name()), Some(name));
             assert_eq!(find(name), Some(name));
         }
-        assert!(new("wlcc").is_none());
         assert_eq!(find("wlcc"), None);
     }
 }

@@ -1,18 +1,25 @@
 //! rr: round robin (`ip_vs_rr.c`). Weights only tell whether a destination is used at all.
 
-use super::{Loads, Scheduler};
-use crate::flow::Flow;
-use crate::service::{DestId, VirtualService};
+use super::positions::Positions;
+use super::usable::Usable;
+use super::{Loads, Predecessor, Request, Scheduler, Watch};
+use crate::service::VirtualService;
 
 pub(super) const NAME: &str = "rr";
 
-pub(super) fn new() -> Box<dyn Scheduler> {
-    Box::new(RoundRobin { next: 0 })
+pub(super) fn new(service: &VirtualService, _: u64) -> Box<dyn Scheduler> {
+    Box::new(RoundRobin {
+        next: 0,
+        usable: Usable::new(service),
+        positions: Positions::new(service),
+    })
 }
 
-/// The cursor: index behind the destination chosen last, 0 at the head of the list.
 struct RoundRobin {
+    /// The cursor: index behind the destination chosen last, 0 at the head of the list.
     next: usize,
+    usable: Usable<u32>,
+    positions: Positions,
 }
 
 impl Scheduler for RoundRobin {
@@ -20,26 +27,35 @@ impl Scheduler for RoundRobin {
         NAME
     }
 
+    fn watch(&self) -> Watch {
+        Watch::Usable
+    }
+
     /// A deleted cursor falls back to its predecessor, so its successor is next; added
     /// destinations stand at the head and are reached when the cursor wraps.
-    fn refresh(&mut self, old: Option<&VirtualService>, new: &VirtualService) {
-        let passed = old
-            .and_then(|o| o.destinations.get(..self.next))
-            .unwrap_or(&[]);
-        let index = |id: DestId| new.destinations.iter().position(|d| d.id == id);
+    fn start(
+        &mut self,
+        service: &VirtualService,
+        loads: Loads<'_>,
+        before: Option<Predecessor<'_>>,
+    ) {
+        self.usable.fill(service, loads);
+        let Some((list, old)) = before.and_then(Predecessor::same::<RoundRobin>) else {
+            return;
+        };
+        let passed = list.destinations.get(..old.next).unwrap_or(&[]);
         self.next = passed
             .iter()
             .rev()
-            .find_map(|d| index(d.id))
-            .map_or(0, |i| i + 1);
+            .find_map(|d| self.positions.of(d.id))
+            .map_or(0, |at| at + 1);
     }
 
-    fn pick(&mut self, service: &VirtualService, loads: Loads<'_>, _: &Flow) -> Option<usize> {
-        let dests = &service.destinations;
-        let start = self.next.min(dests.len());
-        let found = (start..dests.len())
-            .chain(0..start)
-            .find(|&i| dests.get(i).is_some_and(|d| loads.usable(d)))?;
+    fn pick(&mut self, request: &Request<'_>) -> Option<usize> {
+        let weights = self.usable.catch_up(request.service, request.loads);
+        let found = weights
+            .first(self.next, |w| w > 0)
+            .or_else(|| weights.first(0, |w| w > 0))?;
         self.next = found + 1;
         Some(found)
     }

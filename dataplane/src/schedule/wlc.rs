@@ -1,42 +1,21 @@
 //! wlc: weighted least connection (`ip_vs_wlc.c`): the smallest overhead per weight.
 
+use super::least::{self, Ratio};
 use super::{Loads, Scheduler};
-use crate::flow::Flow;
-use crate::service::VirtualService;
+use crate::service::{Destination, VirtualService};
 
 pub(super) const NAME: &str = "wlc";
 
-pub(super) fn new() -> Box<dyn Scheduler> {
-    Box::new(WeightedLeastConnection)
+pub(super) fn new(service: &VirtualService, _: u64) -> Box<dyn Scheduler> {
+    least::new(NAME, service, rate)
 }
 
-struct WeightedLeastConnection;
-
-impl Scheduler for WeightedLeastConnection {
-    fn name(&self) -> &'static str {
-        NAME
-    }
-
-    fn refresh(&mut self, _: Option<&VirtualService>, _: &VirtualService) {}
-
-    fn pick(&mut self, service: &VirtualService, loads: Loads<'_>, _: &Flow) -> Option<usize> {
-        let mut best: Option<(usize, u64, u32)> = None;
-        for (i, dest) in service.destinations.iter().enumerate() {
-            if !loads.usable(dest) {
-                continue;
-            }
-            let load = loads.overhead(dest);
-            // load / weight < best_load / best_weight, without division; equals keep the first.
-            let better = best.is_none_or(|(_, best_load, best_weight)| {
-                u128::from(load) * u128::from(best_weight)
-                    < u128::from(best_load) * u128::from(dest.weight)
-            });
-            if better {
-                best = Some((i, load, dest.weight));
-            }
-        }
-        best.map(|(i, ..)| i)
-    }
+/// Also the base choice of lblc and lblcr.
+pub(super) fn rate(loads: Loads<'_>, dest: &Destination) -> Option<Ratio> {
+    loads.usable(dest).then(|| Ratio {
+        load: loads.overhead(dest),
+        weight: dest.weight,
+    })
 }
 
 #[cfg(test)]

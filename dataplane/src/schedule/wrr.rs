@@ -1,22 +1,55 @@
 //! wrr: weighted round robin (`ip_vs_wrr.c`). Passes over the list with a falling bar: a pass
 //! takes the destinations whose weight reaches the bar.
 
-use super::{Loads, Scheduler};
-use crate::flow::Flow;
+use super::positions::Positions;
+use super::usable::Usable;
+use super::{Loads, Predecessor, Request, Scheduler, Watch, gcd};
 use crate::service::{Destination, VirtualService};
 
 pub(super) const NAME: &str = "wrr";
 
-pub(super) fn new() -> Box<dyn Scheduler> {
+pub(super) fn new(service: &VirtualService, _: u64) -> Box<dyn Scheduler> {
+    let mut ends = vec![Weights::default(); service.destinations.len() + 1].into_boxed_slice();
+    let mut walk = Walk::default();
+    // The destinations of a new service count as added one by one, the oldest first.
+    for (at, dest) in service.destinations.iter().enumerate().rev() {
+        ends[at] = ends[at + 1].and(dest.weight);
+        walk.change(ends[at]);
+    }
     Box::new(WeightedRoundRobin {
-        next: 0,
-        bar: 0,
-        top: 0,
-        step: 1,
+        walk,
+        ends,
+        usable: Usable::new(service),
+        positions: Positions::new(service),
     })
 }
 
-struct WeightedRoundRobin {
+/// What the kernel computes from a list of weights.
+#[derive(Clone, Copy, Default)]
+struct Weights {
+    gcd: u32,
+    largest: u32,
+}
+
+impl Weights {
+    fn and(self, weight: u32) -> Weights {
+        self.with(Weights {
+            gcd: weight,
+            largest: weight,
+        })
+    }
+
+    fn with(self, other: Weights) -> Weights {
+        Weights {
+            gcd: gcd(self.gcd, other.gcd),
+            largest: self.largest.max(other.largest),
+        }
+    }
+}
+
+/// How far the passes have come.
+#[derive(Clone, Copy, Default)]
+struct Walk {
     /// Index behind the destination chosen last (`cl`), 0 at the head of the list.
     next: usize,
     /// Weight that a destination needs in this pass (`cw`).
@@ -27,18 +60,17 @@ struct WeightedRoundRobin {
     step: i64,
 }
 
-impl WeightedRoundRobin {
+impl Walk {
     /// Back to the head of the list, with `top` and `step` of these weights.
-    fn measure(&mut self, weights: impl Iterator<Item = u32> + Clone) {
-        let gcd = weights.clone().fold(0, gcd);
-        self.step = i64::from(gcd.max(1));
-        self.top = i64::from(weights.max().unwrap_or(0)) - (self.step - 1);
+    fn measure(&mut self, weights: Weights) {
+        self.step = i64::from(weights.gcd.max(1));
+        self.top = i64::from(weights.largest) - (self.step - 1);
         self.next = 0;
     }
 
     /// What the kernel does after each single change: the bar stays where it is as far as the
     /// new weights allow (`ip_vs_wrr_dest_changed`).
-    fn change(&mut self, weights: impl Iterator<Item = u32> + Clone) {
+    fn change(&mut self, weights: Weights) {
         self.measure(weights);
         if self.bar > self.top || self.bar == 0 {
             self.bar = self.top;
@@ -48,12 +80,38 @@ impl WeightedRoundRobin {
     }
 }
 
-fn gcd(a: u32, b: u32) -> u32 {
-    if b == 0 { a } else { gcd(b, a % b) }
+struct WeightedRoundRobin {
+    walk: Walk,
+    /// Weights from each position to the end of the list.
+    ends: Box<[Weights]>,
+    usable: Usable<u32>,
+    positions: Positions,
 }
 
-fn find<'a>(service: &'a VirtualService, dest: &Destination) -> Option<&'a Destination> {
-    service.destinations.iter().find(|d| d.id == dest.id)
+impl WeightedRoundRobin {
+    /// The kernel sees changes one at a time and the bar depends on their order: deletions and
+    /// edits in list order, then additions, oldest first.
+    fn replay(&mut self, old: &WeightedRoundRobin, list: &VirtualService, new: &VirtualService) {
+        self.walk = old.walk;
+        let now = |d: &Destination| {
+            let at = self.positions.of(d.id)?;
+            new.destinations.get(at)
+        };
+        // Up to the one that changes the list is as it will be, behind it as it was.
+        let mut done = Weights::default();
+        for (dest, rest) in list.destinations.iter().zip(old.ends.iter().skip(1)) {
+            let same = now(dest);
+            done = same.map_or(done, |d| done.and(d.weight));
+            if same != Some(dest) {
+                self.walk.change(done.with(*rest));
+            }
+        }
+        let is_added = |d: &&Destination| old.positions.of(d.id).is_none();
+        let added = new.destinations.iter().take_while(is_added).count();
+        for weights in self.ends.iter().take(added).rev() {
+            self.walk.change(*weights);
+        }
+    }
 }
 
 impl Scheduler for WeightedRoundRobin {
@@ -61,75 +119,58 @@ impl Scheduler for WeightedRoundRobin {
         NAME
     }
 
-    /// The kernel sees changes one at a time and the bar depends on their order, so a refresh
-    /// with several changes replays them: deletions and edits in list order, then additions,
-    /// oldest first. The replay costs the square of the list's length per refresh, which control
-    /// does once for a new service; it allocates nothing.
-    fn refresh(&mut self, old: Option<&VirtualService>, new: &VirtualService) {
-        let added = match old {
+    fn watch(&self) -> Watch {
+        Watch::Usable
+    }
+
+    fn start(
+        &mut self,
+        service: &VirtualService,
+        loads: Loads<'_>,
+        before: Option<Predecessor<'_>>,
+    ) {
+        self.usable.fill(service, loads);
+        let Some(before) = before else { return };
+        match before.same::<WeightedRoundRobin>() {
+            Some((list, old)) => self.replay(old, list, service),
             // The service changed to wrr (`ip_vs_wrr_init_svc`): begin at the top.
-            Some(old) if old.scheduler != NAME => {
-                self.measure(new.destinations.iter().map(|d| d.weight));
-                self.bar = self.top;
-                return;
+            None => {
+                self.walk
+                    .measure(self.ends.first().copied().unwrap_or_default());
+                self.walk.bar = self.walk.top;
             }
-            Some(old) => {
-                for (i, dest) in old.destinations.iter().enumerate() {
-                    let now = find(new, dest);
-                    if now == Some(dest) {
-                        continue;
-                    }
-                    // Up to `i` the list is as it will be, behind it as it was.
-                    let (done, todo) = old.destinations.split_at(i + 1);
-                    let done = done.iter().filter_map(|d| find(new, d)).map(|d| d.weight);
-                    self.change(done.chain(todo.iter().map(|d| d.weight)));
-                }
-                new.destinations
-                    .iter()
-                    .take_while(|d| find(old, d).is_none())
-                    .count()
-            }
-            None => new.destinations.len(),
-        };
-        for first in (0..added).rev() {
-            let list = new.destinations.get(first..).unwrap_or(&[]);
-            self.change(list.iter().map(|d| d.weight));
         }
     }
 
-    fn pick(&mut self, service: &VirtualService, loads: Loads<'_>, _: &Flow) -> Option<usize> {
-        let dests = &service.destinations;
-        if self.top <= 0 {
+    fn pick(&mut self, request: &Request<'_>) -> Option<usize> {
+        let weights = self.usable.catch_up(request.service, request.loads);
+        let reach = i64::from(weights.root());
+        let walk = &mut self.walk;
+        if walk.top <= 0 {
             return None;
         }
-        let usable = || dests.iter().filter(|d| loads.usable(d));
-        // A full round from the head down to the lowest bar sees every destination; what is
-        // left of the round in progress comes before it.
-        let mut full_round = self.next == 0 && self.bar == self.top;
-        loop {
-            let found = (self.next..dests.len()).find(|&i| {
-                dests
-                    .get(i)
-                    .is_some_and(|d| loads.usable(d) && i64::from(d.weight) >= self.bar)
-            });
-            if let Some(i) = found {
-                self.next = i + 1;
-                return Some(i);
+        if reach == 0 {
+            // In vain, but the search moves the cursor: back to where it was, if that was in the
+            // last pass, or to the start of the next round.
+            if walk.next == 0 || walk.bar > walk.step {
+                (walk.next, walk.bar) = (0, walk.top);
             }
-            self.next = 0;
-            self.bar -= self.step;
+            return None;
+        }
+        loop {
+            if let Some(at) = weights.first(walk.next, |w| i64::from(w) >= walk.bar) {
+                walk.next = at + 1;
+                return Some(at);
+            }
+            walk.next = 0;
+            walk.bar -= walk.step;
             // Passes that nobody usable reaches are skipped at once: a heavy server that is
             // overloaded must not cost a pass for each unit of its weight.
-            let reach = usable().map(|d| i64::from(d.weight)).max().unwrap_or(0);
-            if self.bar > reach {
-                self.bar -= (self.bar - reach + self.step - 1) / self.step * self.step;
+            if walk.bar > reach {
+                walk.bar -= (walk.bar - reach + walk.step - 1) / walk.step * walk.step;
             }
-            if self.bar <= 0 {
-                self.bar = self.top;
-                if full_round {
-                    return None;
-                }
-                full_round = true;
+            if walk.bar <= 0 {
+                walk.bar = walk.top;
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use core::net::IpAddr;
 
-use super::{Core, Worker};
+use super::{Core, Running, Worker};
 use crate::addr::Endpoint;
 use crate::conn::entry::flag;
 use crate::conn::{KeyHash, NewConnection, Side};
@@ -12,7 +12,6 @@ use crate::forward::nat;
 use crate::packet::{DropReason, Packet, Verdict};
 use crate::proto::{self, Opening, tcp};
 use crate::route::Lookup;
-use crate::schedule::Loads;
 use crate::service::{ForwardingMethod, Protocol, ServiceKey};
 use crate::time::Instant;
 use crate::wire::icmp::Answer;
@@ -43,7 +42,7 @@ impl Worker {
         hash: KeyHash,
     ) -> Verdict {
         let core = &mut self.core;
-        let (new, one_packet) = match core.choose(flow) {
+        let (new, one_packet) = match core.choose(now, flow) {
             Choice::Connect { new, one_packet } => (new, one_packet),
             Choice::Accept => {
                 let class = core.class_of(flow, packet.frame(), false);
@@ -72,11 +71,14 @@ impl Worker {
             return core.dropped(DropReason::TableFull);
         };
         core.counters.connections.add(1);
-        if let (Some(state), Some(c)) = (
-            core.dests.get(new.dest_id.0 as usize),
-            core.counters.dest(new.dest_id),
-        ) {
-            dests::bind(state, c, true);
+        dests::bind(
+            &core.dests,
+            &core.counters,
+            &core.changes,
+            new.dest_id,
+            true,
+        );
+        if let Some(c) = core.counters.dest(new.dest_id) {
             c.in_pkts.add(1);
             c.in_bytes.add(u64::from(flow.l3_len));
         }
@@ -113,7 +115,7 @@ impl Core {
             || matches!(self.router.lookup(flow.src, 0), Lookup::Local)
     }
 
-    fn choose(&mut self, flow: &Flow) -> Choice {
+    fn choose(&mut self, now: Instant, flow: &Flow) -> Choice {
         let Some(protocol) = Protocol::from_number(flow.protocol) else {
             return Choice::Accept;
         };
@@ -123,19 +125,17 @@ impl Core {
             Opening::Short => return Choice::Drop(DropReason::ShortTransport),
         }
         let virtual_ = Endpoint::new(flow.dst, flow.dst_port);
-        let counters = std::sync::Arc::clone(&self.counters);
         if self.is_martian(flow) {
             return Choice::Drop(DropReason::MartianSource);
         }
-        let Some(running) = self.service_of(&ServiceKey::new(protocol, virtual_)) else {
+        let Some(&id) = self.services.get(&ServiceKey::new(protocol, virtual_)) else {
             return Choice::Accept;
         };
-        let service = &running.service;
-        let Some(dest) = running
-            .scheduler
-            .pick(service, Loads(&counters), flow)
-            .and_then(|i| service.destinations.get(i))
-        else {
+        let chosen = self.pick(now, id, flow);
+        let Some(Some(Running { service, .. })) = self.running.get(id.0 as usize) else {
+            return Choice::Accept;
+        };
+        let Some(dest) = chosen.and_then(|i| service.destinations.get(i)) else {
             return Choice::NoDestination;
         };
         // A server without a port of its own keeps the packet's.

@@ -6,7 +6,7 @@ use super::{Running, Worker};
 use crate::command::{Command, ConnectionBatch, ConnectionView, Outcome, Retired};
 use crate::conn::Entry;
 use crate::proto;
-use crate::schedule::Scheduler;
+use crate::schedule::{Loads, Predecessor, Scheduler};
 use crate::service::{Protocol, ServiceId, VirtualService};
 use crate::time::{Instant, TICKS_PER_SECOND, Ticks};
 
@@ -114,22 +114,26 @@ impl Worker {
                 state.configure(dest, counters);
             }
         }
+        let loads = Loads::new(&core.counters, &core.changes, service.id);
+        let watch = scheduler.watch();
         match old {
-            Some(mut old) if old.scheduler.name() == scheduler.name() => {
-                old.scheduler.refresh(Some(&old.service), &service);
-                core::mem::swap(&mut old.scheduler, &mut scheduler);
+            Some(mut old) => {
+                let before = Predecessor {
+                    service: &old.service,
+                    scheduler: &mut *old.scheduler,
+                };
+                scheduler.start(&service, loads, Some(before));
+                let new = Some((&*service, watch));
+                core.changes.follow(Some(&old.service), new);
                 retired.scheduler = Some(old.scheduler);
                 retired.service = Some(old.service);
             }
-            old => {
-                scheduler.refresh(old.as_ref().map(|o| &*o.service), &service);
-                if let Some(old) = old {
-                    retired.scheduler = Some(old.scheduler);
-                    retired.service = Some(old.service);
-                }
+            None => {
+                scheduler.start(&service, loads, None);
+                core.changes.follow(None, Some((&*service, watch)));
             }
         }
-        core.services.insert(service.key, id);
+        core.services.insert(service.key, service.id);
         if let Some(slot) = core.running.get_mut(id as usize) {
             *slot = Some(Running { service, scheduler });
         }
@@ -146,7 +150,8 @@ impl Worker {
                 state.available = false;
             }
         }
-        if core.services.get(&old.service.key) == Some(&id.0) {
+        core.changes.follow(Some(&old.service), None);
+        if core.services.get(&old.service.key) == Some(&id) {
             core.services.remove(&old.service.key);
         }
         retired.service = Some(old.service);

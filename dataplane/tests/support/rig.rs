@@ -4,6 +4,7 @@
 //! port 1 the servers' (192.168.50.1/24, fd50::1/64). The MAC of a neighbour follows from its
 //! address: [`mac_of`].
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -38,6 +39,8 @@ pub struct Rig {
     services: Vec<VirtualService>,
     /// Every destination there ever was; the index is its id.
     known: Vec<(ServiceId, Endpoint)>,
+    /// Their last weights that were not 0.
+    last_weights: HashMap<u32, u32>,
     roles: Vec<RoleEntry>,
     mtu: [u16; 2],
     neighbours: u32,
@@ -117,6 +120,7 @@ impl Rig {
             settings,
             services: Vec::new(),
             known: Vec::new(),
+            last_weights: HashMap::new(),
             roles: Vec::new(),
             mtu: [1500; 2],
             neighbours: 0,
@@ -270,7 +274,7 @@ impl Rig {
             }
         }
         let service = self.services[at].clone();
-        let scheduler = schedule::new(service.scheduler).unwrap();
+        let scheduler = schedule::new(&service, 7).unwrap();
         self.apply(Command::PutService {
             service: Arc::new(service),
             scheduler,
@@ -305,11 +309,15 @@ impl Rig {
         }
         let number =
             |option: &str, otherwise| value(option).map_or(otherwise, |n| n.parse().unwrap());
+        let last = self.last_weights.entry(id as u32).or_default();
+        *last = Some(number("-w", 1)).filter(|&w| w != 0).unwrap_or(*last);
+        let last_weight = *last;
         Destination {
             id: DestId(id as u32),
             endpoint: real,
             method,
             weight: number("-w", 1),
+            last_weight,
             upper: number("-x", 0),
             lower: number("-y", 0),
             tunnel: tunnel_of(words, value),

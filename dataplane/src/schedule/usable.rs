@@ -1,0 +1,37 @@
+//! The weights of those destinations that take new connections, kept up to date.
+
+use super::Loads;
+use super::tree::{Node, Tree};
+use crate::service::{Destination, VirtualService};
+
+/// Weights by list position, 0 for those passed over. `u32` finds the largest of a stretch,
+/// `u64` sums it up.
+pub(super) struct Usable<T>(Tree<T>);
+
+fn weight<T: Node + From<u32>>(dest: &Destination, loads: Loads<'_>) -> T {
+    T::from(if loads.usable(dest) { dest.weight } else { 0 })
+}
+
+impl<T: Node + From<u32>> Usable<T> {
+    /// For the destinations of this service. Allocates.
+    pub fn new(service: &VirtualService) -> Usable<T> {
+        Usable(Tree::new(service.destinations.len()))
+    }
+
+    /// Looks at all destinations.
+    pub fn fill(&mut self, service: &VirtualService, loads: Loads<'_>) {
+        self.0
+            .fill(service.destinations.iter().map(|d| weight(d, loads)));
+    }
+
+    /// Looks at those that changed.
+    #[inline]
+    pub fn catch_up(&mut self, service: &VirtualService, loads: Loads<'_>) -> &Tree<T> {
+        while let Some(at) = loads.next_changed() {
+            if let Some(dest) = service.destinations.get(at) {
+                self.0.set(at, weight(dest, loads));
+            }
+        }
+        &self.0
+    }
+}
