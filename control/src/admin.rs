@@ -713,6 +713,7 @@ fn row(view: &ConnectionView) -> ConnectionRow {
         protocol: match view.protocol {
             Protocol::Tcp => api::Protocol::Tcp,
             Protocol::Udp => api::Protocol::Udp,
+            Protocol::Sctp => api::Protocol::Sctp,
         },
         expires: view.expires,
         state: view.state.to_owned(),

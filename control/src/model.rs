@@ -888,6 +888,7 @@ fn core_protocol(protocol: api::Protocol) -> Protocol {
     match protocol {
         api::Protocol::Tcp => Protocol::Tcp,
         api::Protocol::Udp => Protocol::Udp,
+        api::Protocol::Sctp => Protocol::Sctp,
     }
 }
 

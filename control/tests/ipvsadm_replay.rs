@@ -116,6 +116,9 @@ fn commands_that_build_on_each_other() {
     }
 }
 
+/// Options that name a service.
+const OPTIONS: [&str; 4] = ["-t", "-u", "--sctp-service", "-f"];
+
 /// Services that only a later version can make, as `-t ADDRESS` names them.
 #[derive(Default)]
 struct Refused(HashSet<(String, String)>);
@@ -123,14 +126,14 @@ struct Refused(HashSet<(String, String)>);
 impl Refused {
     fn note(&mut self, words: &[String]) {
         for pair in words.windows(2) {
-            if ["-t", "-u", "-f"].contains(&pair[0].as_str()) {
+            if OPTIONS.contains(&pair[0].as_str()) {
                 self.0.insert((pair[0].clone(), pair[1].clone()));
             }
         }
     }
 
     fn has(&self, option: &str, addr: &str) -> bool {
-        !["-t", "-u", "-f"].contains(&option) || self.0.contains(&(option.into(), addr.into()))
+        !OPTIONS.contains(&option) || self.0.contains(&(option.into(), addr.into()))
     }
 
     /// The recorded output without them.
@@ -140,12 +143,14 @@ impl Refused {
             let words: Vec<&str> = line.split_whitespace().collect();
             match words[..] {
                 // A connection, not a service.
-                ["TCP" | "UDP", expires, _, _, _, _] if expires.len() == 5 => return true,
-                ["IP" | "SCTP", expires, _, _, _, _] if expires.len() == 5 => return false,
+                ["TCP" | "UDP" | "SCTP", expires, _, _, _, _] if expires.len() == 5 => {
+                    return true;
+                }
+                ["IP", expires, _, _, _, _] if expires.len() == 5 => return false,
                 ["TCP", addr, ..] => keep = !self.has("-t", addr),
                 ["UDP", addr, ..] => keep = !self.has("-u", addr),
                 ["FWM", mark, ..] => keep = !self.has("-f", mark),
-                ["SCTP", ..] => keep = false,
+                ["SCTP", addr, ..] => keep = !self.has("--sctp-service", addr),
                 ["-A" | "-a", option, addr, ..] => keep = !self.has(option, addr),
                 ["->", "RemoteAddress:Port", ..] => return true,
                 ["->", ..] => {}
@@ -154,6 +159,15 @@ impl Refused {
             keep
         };
         output.split_inclusive('\n').filter(kept).collect()
+    }
+}
+
+fn protocol_of(name: &str) -> Protocol {
+    match name {
+        "TCP" => Protocol::Tcp,
+        "UDP" => Protocol::Udp,
+        "SCTP" => Protocol::Sctp,
+        other => panic!("{other}"),
     }
 }
 
@@ -168,12 +182,7 @@ fn service_key(protocol: &str, addr: &str, rest: &[&str]) -> ServiceKey {
         return ServiceKey::Mark { mark, family };
     }
     let addr: SocketAddr = addr.parse().expect("an address");
-    let protocol = if protocol == "TCP" {
-        Protocol::Tcp
-    } else {
-        Protocol::Udp
-    };
-    ServiceKey::new(protocol, addr.ip(), addr.port())
+    ServiceKey::new(protocol_of(protocol), addr.ip(), addr.port())
 }
 
 /// Gives the double the numbers that packets made in the recording.
@@ -188,7 +197,11 @@ fn feed(daemon: &Daemon, words: &[&str], listing: &str) {
     for line in listing.lines() {
         let fields: Vec<&str> = line.split_whitespace().collect();
         let (key, numbers) = match fields[..] {
-            [protocol @ ("TCP" | "UDP" | "FWM"), addr, ref rest @ ..] => {
+            [
+                protocol @ ("TCP" | "UDP" | "SCTP" | "FWM"),
+                addr,
+                ref rest @ ..,
+            ] => {
                 order.push(service_key(protocol, addr, rest));
                 service = order.last().copied();
                 (None, rest)
@@ -253,11 +266,7 @@ fn connection(line: &str) -> ConnectionRow {
         (addr.ip(), addr.port())
     };
     ConnectionRow {
-        protocol: if protocol == "TCP" {
-            Protocol::Tcp
-        } else {
-            Protocol::Udp
-        },
+        protocol: protocol_of(protocol),
         expires: number(minutes) * 60 + number(seconds),
         state: state.into(),
         client: endpoint(client),
@@ -341,7 +350,7 @@ fn replay(daemon: &Daemon, recording: &Recording, refused: &mut Refused) -> bool
     }
     let about_refused = words
         .windows(2)
-        .any(|pair| ["-t", "-u", "-f"].contains(&pair[0]) && refused.has(pair[0], pair[1]));
+        .any(|pair| OPTIONS.contains(&pair[0]) && refused.has(pair[0], pair[1]));
     if about_refused {
         return false;
     }

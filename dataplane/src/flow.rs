@@ -6,6 +6,7 @@
 
 use crate::addr::{Addr, Family};
 use crate::packet::DropReason;
+use crate::proto::sctp::{Chunks, HEADER_LEN};
 use crate::wire::{checksum, ethernet, icmp, ipv4, ipv6};
 
 /// A parsed packet. Offsets are bytes from the start of the frame.
@@ -35,6 +36,8 @@ pub struct Flow {
     pub protocol: u8,
     /// TCP flags byte (0 for other protocols).
     pub tcp_flags: u8,
+    /// First chunks of SCTP; `None` for other protocols, and if the packet ends before them.
+    pub chunks: Option<Chunks>,
     /// TTL or hop limit.
     pub ttl: u8,
     /// TOS byte or traffic class.
@@ -212,6 +215,7 @@ impl Flow {
         vlan: 0,
         protocol: 0,
         tcp_flags: 0,
+        chunks: None,
         ttl: 0,
         tos: 0,
         is_v4: true,
@@ -314,6 +318,7 @@ impl Flow {
             vlan,
             protocol: (b >> 48) as u8,
             tcp_flags: 0,
+            chunks: None,
             ttl: (b >> 56) as u8,
             tos: (a >> 48) as u8,
             is_v4: true,
@@ -376,6 +381,7 @@ impl Flow {
             vlan,
             protocol: h[6],
             tcp_flags: 0,
+            chunks: None,
             ttl: h[7],
             tos: h[0] << 4 | h[1] >> 4,
             is_v4: false,
@@ -425,17 +431,23 @@ impl Flow {
                 self.src_port = u16::from_be_bytes([*a, *b]);
                 self.dst_port = u16::from_be_bytes([*c, *d]);
             }
+            (SCTP, [a, b, c, d, ..]) => {
+                self.src_port = u16::from_be_bytes([*a, *b]);
+                self.dst_port = u16::from_be_bytes([*c, *d]);
+                self.chunks = Chunks::read(l4);
+            }
             _ => {}
         }
     }
 
     /// Whether as much of the transport header is there as its protocol needs (TCP 20 bytes,
-    /// UDP 8). A shorter one may still belong to a connection, but opens none.
+    /// UDP 8, SCTP 12). A shorter one may still belong to a connection, but opens none.
     #[inline(always)]
     pub const fn has_l4_header(&self) -> bool {
         match self.protocol {
             TCP => self.l4_len >= 20,
             UDP => self.l4_len >= 8,
+            SCTP => self.l4_len as usize >= HEADER_LEN,
             _ => true,
         }
     }
@@ -443,7 +455,7 @@ impl Flow {
     /// Whether the two ports were there to be read.
     #[inline(always)]
     pub const fn has_ports(&self) -> bool {
-        (self.protocol == TCP || self.protocol == UDP) && self.l4_len >= 4
+        matches!(self.protocol, TCP | UDP | SCTP) && self.l4_len >= 4
     }
 
     /// Whether the packet is ICMP (over IPv4) or ICMPv6 (over IPv6).
@@ -531,7 +543,7 @@ impl EmbeddedFlow {
 
     fn read_ports(mut self, l4: &[u8]) -> Option<EmbeddedFlow> {
         self.l4_len = l4.len() as u16;
-        if self.protocol == TCP || self.protocol == UDP {
+        if matches!(self.protocol, TCP | UDP | SCTP) {
             let ports = l4.first_chunk::<4>()?;
             self.src_port = u16::from_be_bytes([ports[0], ports[1]]);
             self.dst_port = u16::from_be_bytes([ports[2], ports[3]]);
@@ -542,6 +554,7 @@ impl EmbeddedFlow {
 
 const TCP: u8 = 6;
 const UDP: u8 = 17;
+const SCTP: u8 = 132;
 const LOW: u64 = 0xffff_ffff;
 
 /// The IPv4 address in the low half of a word of the header.

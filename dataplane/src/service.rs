@@ -19,6 +19,8 @@ pub enum Protocol {
     Tcp = 6,
     /// UDP.
     Udp = 17,
+    /// SCTP.
+    Sctp = 132,
 }
 
 impl Protocol {
@@ -34,6 +36,7 @@ impl Protocol {
         match n {
             6 => Some(Protocol::Tcp),
             17 => Some(Protocol::Udp),
+            132 => Some(Protocol::Sctp),
             _ => None,
         }
     }
@@ -43,6 +46,7 @@ impl Protocol {
         match self {
             Protocol::Tcp => "TCP",
             Protocol::Udp => "UDP",
+            Protocol::Sctp => "SCTP",
         }
     }
 }

@@ -31,7 +31,7 @@ use crate::dests::{self, DestState};
 use crate::flow::{Flow, Parsed, Plain, Shape};
 use crate::limit::{AnswerLimit, Bucket};
 use crate::packet::{DropReason, Packet, PortId, PuntClass, Verdict};
-use crate::proto::{self, Direction, tcp};
+use crate::proto::{self, Direction, sctp, tcp};
 use crate::punt;
 use crate::roles::{REAL, RoleTable, VIRTUAL};
 use crate::route::{Lookup, Router};
@@ -42,6 +42,9 @@ use crate::time::{Instant, Ticks};
 
 /// IP protocol number of TCP.
 const TCP: u8 = 6;
+
+/// Rows of [`Core::timeouts`].
+const PROTOCOLS: [Protocol; 3] = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
 
 /// Most packets of one call.
 pub const BURST: usize = 32;
@@ -110,8 +113,8 @@ struct Core {
     /// Next service whose scheduler is tended.
     tend_at: usize,
     settings: Settings,
-    /// Timeout in ticks by protocol (TCP, UDP) and state.
-    timeouts: [[u32; 16]; 2],
+    /// Timeout in ticks by protocol (TCP, UDP, SCTP) and state.
+    timeouts: [[u32; 16]; 3],
     macs: Box<[Box<[Mac]>]>,
     /// The first of each port as [`mac_word`] has it, and [`NO_MAC`] where there is none.
     own_macs: Box<[u64]>,
@@ -221,7 +224,7 @@ impl Worker {
             changes: Changes::new(limits.services, limits.dests),
             tend_at: 0,
             settings,
-            timeouts: [[0; 16]; 2],
+            timeouts: [[0; 16]; 3],
             macs: (0..limits.ports).map(|_| Box::default()).collect(),
             own_macs: vec![NO_MAC; limits.ports].into_boxed_slice(),
             punt_limits: vec![[Bucket::new(0, 0); PuntClass::COUNT]; limits.ports]
@@ -450,14 +453,14 @@ impl Worker {
             return core.dropped(DropReason::TableFull);
         };
         let id = entry.dest_id();
-        let is_syn = flow.protocol == 6 && flow.tcp_flags & tcp::SYN != 0;
-        if is_syn
+        let opens = proto::is_opening(flow);
+        if opens
             || !core
                 .dests
                 .get(id.0 as usize)
                 .is_some_and(|dest| dest.available)
         {
-            match core.starts_anew(entry, id, is_syn) {
+            match core.starts_anew(entry, id, opens) {
                 Ok(false) => {}
                 Ok(true) => {
                     core.end(shard, i);
@@ -726,20 +729,20 @@ impl Core {
             Side::Request if entry.flags & flag::NOOUTPUT != 0 => Direction::InputOnly,
             Side::Request => Direction::Input,
         };
-        let is_udp = flow.protocol != 6;
-        let state = if is_udp {
-            proto::udp::NORMAL
-        } else if !flow.has_l4_header() {
-            // Cut before the flags: the kernel forwards it and leaves the state alone.
-            entry.state
+        let is_tcp = flow.protocol == TCP;
+        let (row, state) = if is_tcp {
+            let state = if flow.has_l4_header() {
+                let from = tcp::State::from_number(entry.state);
+                tcp::advance(from, direction, flow.tcp_flags) as u8
+            } else {
+                // Cut before the flags: the kernel forwards it and leaves the state alone.
+                entry.state
+            };
+            (0, state)
         } else {
-            tcp::advance(
-                tcp::State::from_number(entry.state),
-                direction,
-                flow.tcp_flags,
-            ) as u8
+            other_state(flow, entry.state, direction)
         };
-        let timeout = self.timeouts[usize::from(is_udp)][state as usize & 15];
+        let timeout = self.timeouts[row][state as usize & 15];
         let deadline = now.plus(timeout);
         let changed = state != entry.state;
         entry.timeout = timeout;
@@ -747,7 +750,7 @@ impl Core {
         if changed {
             self.change_state(entry, state);
         }
-        let half_open = !is_udp && state == tcp::State::SynRecv as u8;
+        let half_open = is_tcp && state == tcp::State::SynRecv as u8;
         let is_linked_so = half_open == (entry.flags & flag::HALF_OPEN != 0);
         // A later deadline is noticed when the old slot fires; an earlier one cannot wait.
         let moved_closer = !deadline.reached(Ticks(entry.armed));
@@ -788,9 +791,9 @@ impl Core {
 
     /// Whether a packet of a connection gets a new one: it opens one, or the real server is gone.
     #[cold]
-    fn starts_anew(&self, entry: &Entry, id: DestId, is_syn: bool) -> Result<bool, DropReason> {
+    fn starts_anew(&self, entry: &Entry, id: DestId, opens: bool) -> Result<bool, DropReason> {
         let dest = self.dests.get(id.0 as usize).copied().unwrap_or_default();
-        if is_syn && self.reschedules(entry, &dest) {
+        if opens && self.reschedules(entry, &dest) {
             return Ok(true);
         }
         match (dest.available, self.settings.expire_nodest_conn) {
@@ -808,6 +811,9 @@ impl Core {
             return true;
         }
         let mode = self.settings.conn_reuse_mode;
+        if entry.protocol() != TCP {
+            return mode != 0 && entry.state == sctp::State::Closed as u8;
+        }
         match tcp::State::from_number(entry.state) {
             tcp::State::TimeWait | tcp::State::Close => mode != 0,
             tcp::State::FinWait => mode & 2 != 0 && entry.flags & flag::NOOUTPUT != 0,
@@ -817,7 +823,7 @@ impl Core {
 
     fn use_settings(&mut self, settings: Settings) {
         self.settings = settings;
-        for (row, protocol) in self.timeouts.iter_mut().zip([Protocol::Tcp, Protocol::Udp]) {
+        for (row, protocol) in self.timeouts.iter_mut().zip(PROTOCOLS) {
             for (state, ticks) in row.iter_mut().enumerate() {
                 *ticks = proto::timeout_ticks(protocol, state as u8, &settings.timeouts);
             }
@@ -856,4 +862,15 @@ impl Core {
 /// What to do with a connection's packet depends on its method; this names the local case.
 fn is_local(method: ForwardingMethod) -> bool {
     method == ForwardingMethod::Local
+}
+
+/// The state after a packet that is not TCP, and the row of its timeouts.
+#[inline]
+fn other_state(flow: &Flow, state: u8, direction: Direction) -> (usize, u8) {
+    let protocol = Protocol::from_number(flow.protocol).unwrap_or(Protocol::Udp);
+    let row = if protocol == Protocol::Sctp { 2 } else { 1 };
+    (
+        row,
+        proto::advance(protocol, state, direction, 0, flow.chunks),
+    )
 }

@@ -105,7 +105,7 @@ fn the_byte_that_connections_keep_goes_the_same_way() {
     for from in State::ALL {
         for direction in DIRECTIONS {
             for flags in 0..=255 {
-                let to = proto::advance(Protocol::Tcp, from as u8, direction, flags);
+                let to = proto::advance(Protocol::Tcp, from as u8, direction, flags, None);
                 assert_eq!(to, tcp::advance(from, direction, flags) as u8);
             }
         }

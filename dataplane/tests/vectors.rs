@@ -154,7 +154,12 @@ impl<'a> Run<'a> {
         let [protocol, vip, scheduler, method] = words[..] else {
             panic!("service {value}")
         };
-        let protocol = if protocol == "tcp" { "-t" } else { "-u" };
+        let protocol = match protocol {
+            "tcp" => "-t",
+            "udp" => "-u",
+            "sctp" => "--sctp-service",
+            other => panic!("unknown protocol {other}"),
+        };
         let method = match method {
             "masquerade" => "-m",
             "tunnel" => "-i",
@@ -177,6 +182,7 @@ impl<'a> Run<'a> {
             "mtu" => self.rig.set_mtu(number(1) as usize, number(2) as u16),
             "vlan" => self.rig.set_vlan(number(1) as u16),
             "sloppy_tcp" => self.rig.change_settings(|s| s.sloppy_tcp = number(1) != 0),
+            "sloppy_sctp" => self.rig.change_settings(|s| s.sloppy_sctp = number(1) != 0),
             "expire_nodest_conn" => {
                 self.rig
                     .change_settings(|s| s.expire_nodest_conn = number(1) != 0);

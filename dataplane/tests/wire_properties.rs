@@ -29,6 +29,9 @@ fn described() -> impl Strategy<Value = String> {
             format!("tcp {s} > {d} {}", flags.join(" "))
         }),
         3 => (any::<u16>(), any::<u16>()).prop_map(|(s, d)| format!("udp {s} > {d}")),
+        2 => (any::<u16>(), any::<u16>(), 0u8..20, 0u8..20).prop_map(|(s, d, first, second)| {
+            format!("sctp {s} > {d} | chunk {first} value 010203 | chunk {second}")
+        }),
         1 => (any::<u8>(), any::<u8>()).prop_map(|(t, c)| format!("icmp {t} {c}")),
         1 => (any::<u8>(), any::<u8>()).prop_map(|(t, c)| format!("icmp6 {t} {c}")),
     ];
@@ -156,7 +159,7 @@ fn slow_frame(frame: &[u8]) -> Option<Slow> {
 
 fn slow_transport(packet: &[u8], facts: &mut Facts) {
     let mut c = Cursor(packet, facts.l4);
-    if facts.protocol != 6 && facts.protocol != 17 {
+    if ![6, 17, 132].contains(&facts.protocol) {
         return;
     }
     if let (Some(s), Some(d)) = (c.u16(), c.u16()) {
@@ -509,7 +512,7 @@ proptest! {
         };
         let quoted2 = outer2.parse_embedded(&there).unwrap();
         prop_assert_eq!((outer2.dst, quoted2.src), (addr, addr));
-        prop_assert!(matches!(quoted.protocol, 6 | 17) == (quoted2.src_port == 8080)
+        prop_assert!(matches!(quoted.protocol, 6 | 17 | 132) == (quoted2.src_port == 8080)
                      || quoted.src_port == 8080);
         // Back again; a quoted header checksum that was wrong has been repaired.
         let old = Endpoint::new(flow.src, quoted.src_port);

@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use dataplane::capture::{End, Filter, TERMS, Term, Test};
 
 /// What a filter may consist of, for messages.
-const KNOWN: &str = "[src|dst] host ADDRESS, [src|dst] port NUMBER, vlan NUMBER, tcp, udp, icmp, \
-                     icmp6, vrrp, ip, ip6, arp; joined by `and`, each after `not` if need be";
+const KNOWN: &str = "[src|dst] host ADDRESS, [src|dst] port NUMBER, vlan NUMBER, tcp, udp, sctp, \
+                     icmp, icmp6, vrrp, ip, ip6, arp; joined by `and`, each after `not` if need be";
 
 /// Reads a filter; an empty one passes everything.
 ///
@@ -49,6 +49,7 @@ fn test<'a>(words: &mut impl Iterator<Item = &'a str>) -> Result<Test, String> {
         "vlan" => Test::Vlan(number(word, next().unwrap_or_default(), 4094)?),
         "tcp" => Test::Protocol(6),
         "udp" => Test::Protocol(17),
+        "sctp" => Test::Protocol(132),
         "icmp" => Test::Protocol(1),
         "icmp6" => Test::Protocol(58),
         "vrrp" => Test::Protocol(112),
@@ -98,6 +99,7 @@ mod tests {
                 "tcp and port 80",
                 vec![yes(Test::Protocol(6)), yes(Test::Port(End::Any, 80))],
             ),
+            ("sctp", vec![yes(Test::Protocol(132))]),
             (
                 "udp dst port 53",
                 vec![

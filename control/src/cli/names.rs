@@ -39,7 +39,10 @@ impl Names for SystemNames {
         }
         let any = SocketAddr::from(([0, 0, 0, 0], port));
         let (_, service) = getnameinfo(&any, flags).ok()?;
-        (service.parse() != Ok(port)).then_some(service)
+        // getnameinfo knows no SCTP: a name of TCP is one of SCTP too if it leads back here.
+        let is_other =
+            protocol == Protocol::Sctp && self.resolve_service(&service, protocol) != Some(port);
+        (service.parse() != Ok(port) && !is_other).then_some(service)
     }
 
     fn resolve_host(&self, name: &str, ipv6: bool) -> Option<IpAddr> {
@@ -49,12 +52,18 @@ impl Names for SystemNames {
 
     fn resolve_service(&self, name: &str, protocol: Protocol) -> Option<u16> {
         let kind = match protocol {
-            Protocol::Tcp => SockType::Stream,
+            Protocol::Tcp | Protocol::Sctp => SockType::Stream,
             Protocol::Udp => SockType::DGram,
+        };
+        let number = match protocol {
+            Protocol::Tcp => libc::IPPROTO_TCP,
+            Protocol::Udp => libc::IPPROTO_UDP,
+            Protocol::Sctp => libc::IPPROTO_SCTP,
         };
         let hints = AddrInfoHints {
             address: AddrFamily::Inet.into(),
             socktype: kind.into(),
+            protocol: number,
             ..AddrInfoHints::default()
         };
         let first = getaddrinfo(None, Some(name), Some(hints))

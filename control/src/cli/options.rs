@@ -470,7 +470,7 @@ pub const OPTIONS: &[OptionSpec] = &[
         ADDRESS,
         "UDP service",
     ),
-    later(option(
+    option(
         Opt::SctpService,
         None,
         "sctp-service",
@@ -478,7 +478,7 @@ pub const OPTIONS: &[OptionSpec] = &[
         Slot::Service,
         ADDRESS,
         "SCTP service",
-    )),
+    ),
     option(
         Opt::MarkService,
         Some('f'),

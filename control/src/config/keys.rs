@@ -369,7 +369,7 @@ static PORT: Section = Section {
             "rx_csum_fixup",
             Boolean,
             Computed("true on af_packet and af_xdp"),
-            "complete TCP and UDP checksums that a virtual peer left to its hardware",
+            "complete TCP, UDP and SCTP checksums that a virtual peer left to its hardware",
         ),
         key(
             "twin_sysctls",
@@ -729,7 +729,7 @@ static SERVICE: Section = Section {
     keys: &[
         key(
             "protocol",
-            Choice(&["tcp", "udp"], &[]),
+            Choice(&["tcp", "udp", "sctp"], &[]),
             RequiredUnless("fwmark"),
             "transport protocol",
         ),

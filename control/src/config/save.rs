@@ -233,6 +233,7 @@ fn service_key(table: &Table) -> Option<ServiceKey> {
     }
     let protocol = match text_of(table, "protocol")? {
         "tcp" => crate::api::Protocol::Tcp,
+        "sctp" => crate::api::Protocol::Sctp,
         _ => crate::api::Protocol::Udp,
     };
     let addr = text_of(table, "address")?.parse().ok()?;

@@ -3,12 +3,12 @@
 //! The one's-complement differences between virtual and real endpoint are computed once per
 //! connection; each packet applies them to the checksums it carries (RFC 1624, equation 3).
 //! Transport checksums are never verified, so a wrong one stays wrong, as in the kernel; a UDP
-//! checksum of zero is replaced by a real one.
+//! checksum of zero is replaced by a real one, and SCTP gets a new CRC if its port changes.
 
 use crate::addr::Endpoint;
 use crate::conn::{Entry, Side};
 use crate::flow::Flow;
-use crate::wire::checksum;
+use crate::wire::{checksum, sctp};
 
 /// Differences for the request direction: (address, address and port). Those of the reply
 /// direction are their complements.
@@ -113,8 +113,16 @@ fn rewrite_any(frame: &mut [u8], flow: &Flow, entry: &Entry, side: Side) -> bool
         to.copy_from_slice(&addr.octets());
     }
     let port_at = if side == Side::Request { 2 } else { 0 };
-    if let Some(to) = l4.get_mut(port_at..port_at + 2) {
-        to.copy_from_slice(&port.to_be_bytes());
+    let Some(to) = l4.get_mut(port_at..port_at + 2) else {
+        return false;
+    };
+    let port = port.to_be_bytes();
+    let has_moved = *to != port;
+    to.copy_from_slice(&port);
+    if flow.protocol == sctp::PROTOCOL {
+        // Its checksum covers no addresses: it stays as it came unless the port changes.
+        let whole = l4.get_mut(..flow.l4_len as usize).unwrap_or(&mut []);
+        return !has_moved || sctp::fill_checksum(whole);
     }
     if flow.protocol == 6 {
         if let Some(sum) = l4.get_mut(16..18) {

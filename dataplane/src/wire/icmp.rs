@@ -277,7 +277,7 @@ pub fn translate(
     let addr = octets.get(16 - addr_len..).unwrap_or(&[]);
     write(frame, flow.l3 as usize + outer_at, addr)?;
     write(frame, quoted.l3 as usize + quoted_at, addr)?;
-    if matches!(quoted.protocol, 6 | 17) {
+    if matches!(quoted.protocol, 6 | 17 | 132) {
         write(frame, quoted.l4 as usize + port_at, &new.port.to_be_bytes())?;
     }
     if flow.is_v4 {

@@ -11,6 +11,7 @@ pub mod gue;
 pub mod icmp;
 pub mod ipv4;
 pub mod ipv6;
+pub mod sctp;
 pub mod tcp;
 pub mod tunnel;
 pub mod udp;

@@ -7,6 +7,7 @@ use crate::conn::{Entry, Shard, Side};
 use crate::flow::Flow;
 use crate::forward::{link, nat};
 use crate::packet::{DropReason, Packet, PuntClass, Verdict};
+use crate::proto::sctp::Chunks;
 use crate::roles::REAL;
 use crate::route::{LinkId, NeighbourId, Unresolved};
 use crate::service::{DestId, ForwardingMethod};
@@ -154,7 +155,8 @@ impl Core {
             .of(flow.is_v4, flow.protocol, &flow.src, flow.src_port)
             & REAL
             != 0;
-        if self.settings.nat_icmp_send && of_server && flow.tcp_flags & RST == 0 {
+        let is_end = flow.tcp_flags & RST != 0 || flow.chunks.is_some_and(Chunks::is_abort);
+        if self.settings.nat_icmp_send && of_server && !is_end {
             let source = self.own_source(flow.src);
             return self.answer(now, packet, flow, Answer::PortUnreachable, source);
         }

@@ -213,7 +213,7 @@ impl Model {
             (true, ForwardingMethod::Masquerade) => Direction::Input,
             (true, _) => Direction::InputOnly,
         };
-        let state = proto::advance(conn.protocol, conn.state, direction, flags);
+        let state = proto::advance(conn.protocol, conn.state, direction, flags, None);
         let was = proto::is_active(conn.protocol, conn.state);
         let is = proto::is_active(conn.protocol, state);
         conn.state = state;
@@ -256,7 +256,7 @@ impl Model {
             Endpoint::new(flow.dst, flow.dst_port),
         );
         let reuse = self.settings.conn_reuse_mode != 0
-            && proto::is_opening(protocol, flow.tcp_flags)
+            && proto::is_opening(flow)
             && self.connections.get(&pair).is_some_and(|c| {
                 matches!(
                     tcp::State::from_number(c.state),

@@ -15,6 +15,8 @@
 //! | `fragment` | `id N`, `offset BYTES`, `mf` |
 //! | `tcp SPORT > DPORT` | `fin syn rst psh ack urg ece cwr`, `seq N` (1), `ack N`, `win N` (65535), `options HEX`, `csum bad`, `csum 0xNNNN` |
 //! | `udp SPORT > DPORT` | SPORT `*`, `len N`, `csum none`, `csum bad`, `csum 0xNNNN` |
+//! | `sctp SPORT > DPORT` | `tag N` (1), `csum bad`, `csum 0xNNNNNNNN`; chunks below, and behind each other |
+//! | `chunk TYPE` | a name (`init`, `cookie-echo`, …) or number; `len N`, `flags N`, `value HEX`; padded to words |
 //! | `icmp TYPE CODE`, `icmp6 TYPE CODE` | `word N`, `quote N` (bytes kept of what follows), `csum bad` |
 //! | `data HEX`, whatever follows; `bytes N` | counting up from 0, or `from M` |
 //! | `cut N` | only the first N bytes of the frame are left |
@@ -142,6 +144,7 @@ fn protocol_of(layer: Option<&&str>) -> Option<u8> {
         "fragment" => 44,
         "icmp6" => 58,
         "dest" => 60,
+        "sctp" => 132,
         _ => return None,
     })
 }
@@ -169,6 +172,8 @@ fn layer(layers: &[&str], above: Option<Above>, actual: &[u8]) -> Vec<u8> {
         "hop" | "dest" | "routing" | "fragment" => extension(kind, &mut words, rest, above, actual),
         "tcp" => tcp(&mut words, rest, above.expect("tcp is above ip"), actual),
         "udp" => udp(&mut words, rest, above.expect("udp is above ip"), actual),
+        "sctp" => sctp(&mut words, rest),
+        "chunk" => [chunk(&mut words), layer(rest, above, &[])].concat(),
         "icmp" | "icmp6" => icmp(kind, &mut words, rest, above, actual),
         "data" => [hex(words.next().unwrap_or("")), layer(rest, above, &[])].concat(),
         "bytes" => counting(&mut words),
@@ -428,6 +433,78 @@ fn udp(words: &mut Words<'_>, rest: &[&str], above: Above, actual: &[u8]) -> Vec
     h
 }
 
+/// Names of chunk types, by number.
+const CHUNKS: [&str; 15] = [
+    "data",
+    "init",
+    "init-ack",
+    "sack",
+    "heartbeat",
+    "heartbeat-ack",
+    "abort",
+    "shutdown",
+    "shutdown-ack",
+    "error",
+    "cookie-echo",
+    "cookie-ack",
+    "ecne",
+    "cwr",
+    "shutdown-complete",
+];
+
+/// CRC32c, bit by bit.
+pub fn crc32c(bytes: &[u8]) -> u32 {
+    !bytes.iter().fold(!0, |crc, byte| {
+        (0..8).fold(crc ^ u32::from(*byte), |crc, _| {
+            (crc >> 1) ^ ((crc & 1) * 0x82f6_3b78)
+        })
+    })
+}
+
+fn sctp(words: &mut Words<'_>, rest: &[&str]) -> Vec<u8> {
+    let (sport, dport) = pair(words);
+    let mut h = (number(sport) as u16).to_be_bytes().to_vec();
+    h.extend((number(dport) as u16).to_be_bytes());
+    h.extend([0, 0, 0, 1, 0, 0, 0, 0]);
+    let (mut flip, mut given) = (0, None);
+    while let Some(word) = words.next() {
+        match word {
+            "tag" => h[4..8].copy_from_slice(&(value(words) as u32).to_be_bytes()),
+            "csum" if words.peek() == Some(&"bad") => {
+                words.next();
+                flip = 0x5555_5555;
+            }
+            "csum" => given = Some(value(words) as u32),
+            other => panic!("sctp: unknown word {other:?}"),
+        }
+    }
+    h.extend(layer(rest, None, &[]));
+    // Least significant byte first (RFC 9260, appendix A).
+    let right = (crc32c(&h) ^ flip).swap_bytes();
+    h[8..12].copy_from_slice(&given.unwrap_or(right).to_be_bytes());
+    h
+}
+
+fn chunk(words: &mut Words<'_>) -> Vec<u8> {
+    let kind = words.next().expect("a chunk type");
+    let named = CHUNKS.iter().position(|name| *name == kind);
+    let kind = named.map_or_else(|| number(kind) as u8, |i| i as u8);
+    let mut bytes = vec![kind, 0, 0, 0];
+    let mut len = None;
+    while let Some(word) = words.next() {
+        match word {
+            "flags" => bytes[1] = value(words) as u8,
+            "len" => len = Some(value(words) as u16),
+            "value" => bytes.extend(hex(words.next().unwrap())),
+            other => panic!("chunk: unknown word {other:?}"),
+        }
+    }
+    let len = len.unwrap_or(bytes.len() as u16);
+    bytes[2..4].copy_from_slice(&len.to_be_bytes());
+    bytes.resize(bytes.len().next_multiple_of(4), 0);
+    bytes
+}
+
 fn icmp(
     kind: &str,
     words: &mut Words<'_>,
@@ -601,6 +678,26 @@ fn print_ip6(b: &[u8], out: &mut Vec<String>, whole: bool) {
     print_transport(next, rest, &above, whole || end == b.len(), out);
 }
 
+fn print_chunks(mut b: &[u8], out: &mut Vec<String>) {
+    while let [kind, flags, high, low, ..] = *b {
+        let len = usize::from(u16::from_be_bytes([high, low]));
+        let padded = len.next_multiple_of(4);
+        if len < 4 || padded > b.len() {
+            break;
+        }
+        let name = CHUNKS.get(usize::from(kind));
+        let name = name.map_or_else(|| kind.to_string(), |n| (*n).to_owned());
+        let mut text = format!("chunk {name}");
+        word(&mut text, "flags", flags.into(), 0);
+        if len > 4 {
+            text += &format!(" value {}", to_hex(&b[4..len]));
+        }
+        out.push(text);
+        b = &b[padded..];
+    }
+    print_data(b, out);
+}
+
 fn print_transport(protocol: u8, b: &[u8], above: &Above, whole: bool, out: &mut Vec<String>) {
     let u16_at = |i: usize| u16::from_be_bytes([b[i], b[i + 1]]);
     let u32_at = |i: usize| u32::from_be_bytes([b[i], b[i + 1], b[i + 2], b[i + 3]]);
@@ -642,6 +739,17 @@ fn print_transport(protocol: u8, b: &[u8], above: &Above, whole: bool, out: &mut
             }
             out.push(text + &wrong(u16_at(6)));
             print_data(&b[8..], out);
+        }
+        132 if b.len() >= 12 => {
+            let mut text = format!("sctp {} > {}", u16_at(0), u16_at(2));
+            word(&mut text, "tag", u32_at(4).into(), 1);
+            let mut zeroed = b.to_vec();
+            zeroed[8..12].fill(0);
+            if whole && crc32c(&zeroed).to_le_bytes() != b[8..12] {
+                text += &format!(" csum {:#010x}", u32_at(8));
+            }
+            out.push(text);
+            print_chunks(&b[12..], out);
         }
         1 | 58 if b.len() >= 8 => {
             let name = if protocol == 1 { "icmp" } else { "icmp6" };

@@ -230,9 +230,10 @@ impl Rig {
             let i = words.iter().position(|w| *w == option)?;
             words.get(i + 1).copied()
         };
-        let (protocol, vip) = match (value("-t"), value("-u")) {
-            (Some(vip), _) => (Protocol::Tcp, vip),
-            (_, Some(vip)) => (Protocol::Udp, vip),
+        let (protocol, vip) = match (value("-t"), value("-u"), value("--sctp-service")) {
+            (Some(vip), ..) => (Protocol::Tcp, vip),
+            (_, Some(vip), _) => (Protocol::Udp, vip),
+            (.., Some(vip)) => (Protocol::Sctp, vip),
             _ => panic!("{args}: no service"),
         };
         let key = ServiceKey::new(protocol, endpoint(vip));

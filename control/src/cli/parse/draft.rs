@@ -1,6 +1,6 @@
 //! A line of ipvsadm's while its options come in, and the checks once it is complete.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use super::{Action, Format, Line, Listing};
 use crate::api::{
@@ -50,47 +50,12 @@ const TUNNELS: &[(TunnelKind, &[Slot])] = &[
     (TunnelKind::Gre, &[Slot::TunNoCsum, Slot::TunCsum]),
 ];
 
-/// What `-t`, `-u`, `--sctp-service` or `-f` named.
-#[derive(Clone, Copy, Debug)]
-enum Target {
-    /// A service this version knows.
-    Service(ServiceKey),
-    /// One of a later version: its address, if it has one, and its port.
-    Other { addr: Option<IpAddr>, port: u16 },
-}
-
-impl Target {
-    fn addr(self) -> Option<IpAddr> {
-        match self {
-            Target::Service(key) => key.addr(),
-            Target::Other { addr, .. } => addr,
-        }
-    }
-
-    fn port(self) -> u16 {
-        match self {
-            Target::Service(key) => key.port(),
-            Target::Other { port, .. } => port,
-        }
-    }
-
-    fn is_mark(self) -> bool {
-        self.addr().is_none()
-    }
-
-    fn is_ipv6(self) -> bool {
-        match self {
-            Target::Service(key) => key.is_ipv6(),
-            Target::Other { addr, .. } => addr.is_some_and(|a| a.is_ipv6()),
-        }
-    }
-}
-
 /// A line in the making.
 pub struct Draft {
     command: &'static CommandSpec,
     given: Vec<&'static OptionSpec>,
-    target: Option<Target>,
+    /// What `-t`, `-u`, `--sctp-service` or `-f` named.
+    target: Option<ServiceKey>,
     server: Option<ServerKey>,
     scheduler: Option<String>,
     sched_flags: Option<String>,
@@ -153,18 +118,18 @@ impl Draft {
         self.given.push(option);
         let text = value.unwrap_or_default();
         match option.id {
-            Opt::TcpService => self.service(text, Some(Protocol::Tcp), names)?,
-            Opt::UdpService => self.service(text, Some(Protocol::Udp), names)?,
-            Opt::SctpService => self.service(text, None, names)?,
+            Opt::TcpService => self.service(text, Protocol::Tcp, names)?,
+            Opt::UdpService => self.service(text, Protocol::Udp, names)?,
+            Opt::SctpService => self.service(text, Protocol::Sctp, names)?,
             Opt::MarkService => {
                 let Some(mark) = number(text, 1, u32::MAX) else {
                     return usage(format!("invalid fwmark value `{text}' specified"));
                 };
                 let family = Family::Ipv4;
-                self.target = Some(Target::Service(ServiceKey::Mark { mark, family }));
+                self.target = Some(ServiceKey::Mark { mark, family });
             }
             Opt::Ipv6 => match &mut self.target {
-                Some(Target::Service(ServiceKey::Mark { family, .. })) => *family = Family::Ipv6,
+                Some(ServiceKey::Mark { family, .. }) => *family = Family::Ipv6,
                 _ => return usage("-6 used before -f\n".into()),
             },
             Opt::Scheduler => self.scheduler = Some(text.to_string()),
@@ -216,43 +181,33 @@ impl Draft {
         Ok(())
     }
 
-    /// `protocol` is `None` for one of a later version, which has no service names.
     fn service(
         &mut self,
         text: &str,
-        protocol: Option<Protocol>,
+        protocol: Protocol,
         names: &dyn Names,
     ) -> Result<(), Failure> {
-        let Some((addr, port)) = host_port(text, protocol.unwrap_or(Protocol::Tcp), names) else {
+        let Some((addr, port)) = host_port(text, protocol, names) else {
             return usage("illegal virtual server address[:port] specified".into());
         };
-        let port = port.unwrap_or(0);
-        self.target = Some(match protocol {
-            Some(protocol) => Target::Service(ServiceKey::new(protocol, addr, port)),
-            None => Target::Other {
-                addr: Some(addr),
-                port,
-            },
-        });
+        self.target = Some(ServiceKey::new(protocol, addr, port.unwrap_or(0)));
         Ok(())
     }
 
     fn server(&mut self, text: &str, names: &dyn Names) -> Result<(), Failure> {
-        let protocol = match self.target {
-            Some(Target::Service(key)) => key.protocol().unwrap_or(Protocol::Tcp),
-            _ => Protocol::Tcp,
-        };
+        let protocol = self.target.and_then(|key| key.protocol());
+        let protocol = protocol.unwrap_or(Protocol::Tcp);
         let Some((addr, port)) = host_port(text, protocol, names) else {
             return usage("illegal real server address[:port] specified".into());
         };
         // Only the service in front of it can lend its port.
-        let port = port.unwrap_or_else(|| self.target.map_or(0, Target::port));
+        let port = port.unwrap_or_else(|| self.target.map_or(0, |key| key.port()));
         self.server = Some(ServerKey { addr, port });
         Ok(())
     }
 
     fn netmask(&self, text: &str) -> Result<(), Failure> {
-        if self.target.is_some_and(Target::is_ipv6) {
+        if self.target.is_some_and(|key| key.is_ipv6()) {
             if number(text, 1, 128).is_none() {
                 return usage("illegal ipv6 netmask specified".into());
             }
@@ -364,17 +319,17 @@ impl Draft {
         else {
             return Ok(());
         };
-        if !target.is_mark() && target.port() == 0 && !self.has(Slot::Persistent) {
+        if target.addr().is_some() && target.port() == 0 && !self.has(Slot::Persistent) {
             return usage("Zero port specified for non-persistent service".into());
         }
         let udp = matches!(
             target,
-            Target::Service(ServiceKey::Endpoint {
+            ServiceKey::Endpoint {
                 protocol: Protocol::Udp,
                 ..
-            })
+            }
         );
-        if self.has(Slot::OnePacket) && !udp && !target.is_mark() {
+        if self.has(Slot::OnePacket) && !udp && target.addr().is_some() {
             return usage("One-Packet Scheduling is only for UDP virtual services".into());
         }
         Ok(())
@@ -447,12 +402,8 @@ impl Draft {
 
     /// The action of a line that passed all checks.
     fn action(&self, timeouts: [u32; 3]) -> Action {
-        let service = match self.target {
-            Some(Target::Service(key)) => Some(key),
-            _ => None,
-        };
         let numeric = self.has(Slot::Numeric);
-        let request = match (self.command.command, service, self.server) {
+        let request = match (self.command.command, self.target, self.server) {
             (Command::AddService, Some(service), _) => Request::AddService {
                 service,
                 spec: self.service_spec(),
@@ -482,12 +433,14 @@ impl Draft {
                 Request::DeleteServer { service, server }
             }
             (Command::Clear, ..) => Request::Clear,
-            (Command::Zero, ..) => Request::Zero { service },
+            (Command::Zero, ..) => Request::Zero {
+                service: self.target,
+            },
             (Command::Set, ..) => {
                 let [tcp, tcp_fin, udp] = timeouts;
                 Request::SetTimeouts { tcp, tcp_fin, udp }
             }
-            (Command::List, ..) => return self.listing(service),
+            (Command::List, ..) => return self.listing(self.target),
             (Command::Save, ..) => return Action::Save { numeric },
             (Command::Restore, ..) => return Action::Restore,
             (command, ..) => unreachable!("{command:?} passed the checks without what it needs"),

@@ -341,7 +341,6 @@ fn what_belongs_to_a_later_version_is_named() {
         );
     };
     refused("-A -t 10.0.0.1:0 -p", "-p (");
-    refused("-A --sctp-service 10.0.0.1:9", "--sctp-service (");
     refused("-A -t 10.0.0.1:80 -s sh -b sh-port", "-b (");
     refused(
         "--start-daemon master --mcast-interface eth0",

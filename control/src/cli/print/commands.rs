@@ -24,6 +24,7 @@ pub fn print(
                 let option = match protocol {
                     Protocol::Tcp => "-t",
                     Protocol::Udp => "-u",
+                    Protocol::Sctp => "--sctp-service",
                 };
                 format!("{option} {}", endpoints.full(addr, port, protocol))
             }

@@ -24,6 +24,7 @@ pub fn row(out: &mut dyn Write, row: &ConnectionRow, endpoints: &Endpoints<'_>) 
     let protocol = match row.protocol {
         Protocol::Tcp => "TCP",
         Protocol::Udp => "UDP",
+        Protocol::Sctp => "SCTP",
     };
     let expires = format!("{:02}:{:02}", row.expires / 60, row.expires % 60);
     let [client, service, server] = [row.client, row.virtual_, row.dest]

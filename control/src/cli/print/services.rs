@@ -79,6 +79,7 @@ fn service_line(
             let name = match protocol {
                 Protocol::Tcp => "TCP",
                 Protocol::Udp => "UDP",
+                Protocol::Sctp => "SCTP",
             };
             format!("{name:4} {}", endpoints.column(addr, port, protocol))
         }

@@ -47,6 +47,7 @@ fn number(protocol: Option<Protocol>) -> i32 {
         // The kernel says TCP of a mark.
         Some(Protocol::Tcp) | None => 6,
         Some(Protocol::Udp) => 17,
+        Some(Protocol::Sctp) => 132,
     }
 }
 

@@ -9,7 +9,7 @@ use crate::api::{
     TunnelChecksum, TunnelKind,
 };
 use crate::config::file::{File, Table};
-use crate::config::rules::{describe_server, describe_service, method_name};
+use crate::config::rules::{describe_server, describe_service, method_name, protocol_name};
 use crate::config::{OperatorState, Server, Service, Workers};
 
 pub(super) fn services(
@@ -67,6 +67,7 @@ fn service_key(table: &Table, notes: &mut Notes<'_>) -> Option<ServiceKey> {
     let protocol = match table.text("protocol") {
         Some("tcp") => Some(Protocol::Tcp),
         Some("udp") => Some(Protocol::Udp),
+        Some("sctp") => Some(Protocol::Sctp),
         _ => None,
     };
     let addr = address(table, notes);
@@ -132,8 +133,10 @@ fn address(table: &Table, notes: &mut Notes<'_>) -> Option<IpAddr> {
 
 fn service(table: &Table, key: Option<ServiceKey>, notes: &mut Notes<'_>) -> Service {
     let one_packet = table.boolean("one_packet").unwrap_or_default();
-    if one_packet && key.is_some_and(|k| k.protocol() == Some(Protocol::Tcp)) {
-        let text = "one_packet is for udp; remove it from this tcp service";
+    let protocol = key.and_then(|k| k.protocol());
+    if let Some(other) = protocol.filter(|p| one_packet && *p != Protocol::Udp) {
+        let other = protocol_name(other);
+        let text = format!("one_packet is for udp; remove it from this {other} service");
         notes.mistake(table.line_of("one_packet"), text);
     }
     let scheduler = table.text("scheduler").unwrap_or_default().to_owned();
