@@ -458,6 +458,12 @@ impl Flow {
         matches!(self.protocol, TCP | UDP | SCTP) && self.l4_len >= 4
     }
 
+    /// Whether the packet is ESP or AH.
+    #[inline(always)]
+    pub const fn is_ipsec(&self) -> bool {
+        matches!(self.protocol, ESP | AH)
+    }
+
     /// Whether the packet is ICMP (over IPv4) or ICMPv6 (over IPv6).
     #[inline(always)]
     pub const fn is_icmp(&self) -> bool {
@@ -555,6 +561,8 @@ impl EmbeddedFlow {
 const TCP: u8 = 6;
 const UDP: u8 = 17;
 const SCTP: u8 = 132;
+const ESP: u8 = 50;
+const AH: u8 = 51;
 const LOW: u64 = 0xffff_ffff;
 
 /// The IPv4 address in the low half of a word of the header.

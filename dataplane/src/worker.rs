@@ -9,6 +9,7 @@ mod admit;
 mod answer;
 mod apply;
 mod icmp;
+mod ipsec;
 mod transmit;
 mod usual;
 
@@ -136,6 +137,8 @@ enum Kind {
     Balance { side: Side, both: bool },
     /// An ICMP error that may belong to a connection.
     IcmpError,
+    /// AH or ESP, which may follow a connection.
+    Ipsec,
     /// For the kernel twin.
     Kernel(PuntClass),
     /// Refused.
@@ -309,6 +312,7 @@ impl Worker {
         match at.kind {
             Kind::Balance { side, both } => self.balance(now, packet, at, side, both),
             Kind::IcmpError => self.icmp_error(now, packet, &at.flow),
+            Kind::Ipsec => self.ipsec(now, packet, &at.flow),
             Kind::Kernel(class) => self.core.punt(now, packet.port, class),
             Kind::Drop(reason) => self.core.dropped(reason),
         }
@@ -618,6 +622,8 @@ impl Core {
         }
         at.kind = if flow.is_icmp() && !is_group {
             Kind::IcmpError
+        } else if flow.is_ipsec() && !is_group {
+            Kind::Ipsec
         } else {
             Kind::Kernel(self.class_of(flow, frame, is_group))
         };

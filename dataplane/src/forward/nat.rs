@@ -3,7 +3,8 @@
 //! The one's-complement differences between virtual and real endpoint are computed once per
 //! connection; each packet applies them to the checksums it carries (RFC 1624, equation 3).
 //! Transport checksums are never verified, so a wrong one stays wrong, as in the kernel; a UDP
-//! checksum of zero is replaced by a real one, and SCTP gets a new CRC if its port changes.
+//! checksum of zero is replaced by a real one, and SCTP gets a new CRC if its port changes. Of AH
+//! and ESP only the addresses are rewritten.
 
 use crate::addr::Endpoint;
 use crate::conn::{Entry, Side};
@@ -111,6 +112,9 @@ fn rewrite_any(frame: &mut [u8], flow: &Flow, entry: &Entry, side: Side) -> bool
             return false;
         };
         to.copy_from_slice(&addr.octets());
+    }
+    if flow.is_ipsec() {
+        return true;
     }
     let port_at = if side == Side::Request { 2 } else { 0 };
     let Some(to) = l4.get_mut(port_at..port_at + 2) else {
