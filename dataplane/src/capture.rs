@@ -18,8 +18,8 @@ use crate::worker::BURST;
 /// Most bytes kept of a frame.
 pub const SNAP: usize = 2048;
 
-/// Tests that a filter may have.
-pub const TERMS: usize = 16;
+/// Tests and operators that a filter may have.
+pub const STEPS: usize = 64;
 
 /// Which way a frame went, seen from this host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -160,6 +160,13 @@ impl Capture {
         }
     }
 
+    /// Forgets what [`Capture::received`] copied: the frame goes on waiting.
+    pub fn undecided(&mut self, slot: usize) {
+        if slot < BURST {
+            self.waiting &= !(1 << slot);
+        }
+    }
+
     /// Copies a frame that is about to leave by `port`.
     pub fn sent(&mut self, now: Instant, port: PortId, packet: &Packet<'_>) {
         if self.wants(port, packet) {
@@ -186,7 +193,7 @@ pub enum End {
 pub enum Test {
     /// An IP address (for ARP: sender or target).
     Host(End, Addr),
-    /// A TCP or UDP port.
+    /// A TCP, UDP or SCTP port.
     Port(End, u16),
     /// An IP protocol number.
     Protocol(u8),
@@ -196,44 +203,74 @@ pub enum Test {
     Vlan(u16),
 }
 
-/// A test or its opposite.
+/// A test, or what is done with the results of the steps before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Term {
-    /// Passes where the test fails.
-    pub negated: bool,
-    /// The test.
-    pub test: Test,
+pub enum Step {
+    /// Adds a result.
+    Test(Test),
+    /// Turns the last result round.
+    Not,
+    /// Makes one of the last two results: whether both passed.
+    And,
+    /// Makes one of the last two results: whether any passed.
+    Or,
 }
 
-/// Terms that all have to pass; none passes every frame.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// Tests with their operators behind them (`tcp and port 80` is `tcp`, `port 80`, `And`); a
+/// filter without any passes every frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Filter {
-    terms: [Option<Term>; TERMS],
+    steps: [Option<Step>; STEPS],
+}
+
+impl Default for Filter {
+    fn default() -> Filter {
+        Filter {
+            steps: [None; STEPS],
+        }
+    }
 }
 
 impl Filter {
-    /// A filter of these terms; `None` if there are more than [`TERMS`].
-    pub fn new(terms: &[Term]) -> Option<Filter> {
+    /// A filter of these steps; `None` if there are more than [`STEPS`], or if an operator lacks
+    /// a result or a result an operator.
+    pub fn new(steps: &[Step]) -> Option<Filter> {
         let mut filter = Filter::default();
-        if terms.len() > TERMS {
+        let mut results = 0usize;
+        for step in steps {
+            results = match step {
+                Step::Test(_) => results + 1,
+                Step::Not => Some(results).filter(|r| *r >= 1)?,
+                Step::And | Step::Or => Some(results).filter(|r| *r >= 2)? - 1,
+            };
+        }
+        if steps.len() > STEPS || results > 1 {
             return None;
         }
-        for (slot, term) in filter.terms.iter_mut().zip(terms) {
-            *slot = Some(*term);
+        for (slot, step) in filter.steps.iter_mut().zip(steps) {
+            *slot = Some(*step);
         }
         Some(filter)
     }
 
     /// Whether a frame passes. Never panics, whatever the bytes.
     pub fn matches(&self, frame: &[u8], vlan_tci: u16) -> bool {
-        if self.terms[0].is_none() {
+        if self.steps[0].is_none() {
             return true;
         }
         let seen = Seen::of(frame, vlan_tci);
-        self.terms
-            .iter()
-            .flatten()
-            .all(|term| seen.passes(&term.test) != term.negated)
+        // The last result is the lowest bit; there are never more results than steps.
+        let mut results = 0u64;
+        for step in self.steps.iter().map_while(Option::as_ref) {
+            let last = results & 1;
+            results = match step {
+                Step::Test(test) => (results << 1) | u64::from(seen.passes(test)),
+                Step::Not => results ^ 1,
+                Step::And => (results >> 1) & (last | !1),
+                Step::Or => (results >> 1) | last,
+            };
+        }
+        results & 1 == 1
     }
 }
 
@@ -322,7 +359,7 @@ impl Seen {
     }
 
     fn transport(&mut self, packet: &[u8], at: usize) {
-        if let Some(6 | 17) = self.protocol {
+        if let Some(6 | 17 | 132) = self.protocol {
             self.ports = be16(packet, at).zip(be16(packet, at + 2));
         }
     }
@@ -373,14 +410,9 @@ mod tests {
     }
 
     fn filter(tests: &[Test]) -> Filter {
-        let terms: Vec<_> = tests
-            .iter()
-            .map(|&test| Term {
-                negated: false,
-                test,
-            })
-            .collect();
-        Filter::new(&terms).unwrap()
+        let mut steps: Vec<_> = tests.iter().copied().map(Step::Test).collect();
+        steps.extend(tests.iter().skip(1).map(|_| Step::And));
+        Filter::new(&steps).unwrap()
     }
 
     #[test]
@@ -411,23 +443,49 @@ mod tests {
             Test::Vlan(9),
         ];
         assert!(filter(&all).matches(&frame, 9));
-        assert!(!filter(&all).matches(&frame, 0), "all terms have to pass");
+        assert!(!filter(&all).matches(&frame, 0), "all have to pass");
         assert!(Filter::default().matches(&[], 0));
-        let not = Filter::new(&[Term {
-            negated: true,
-            test: Test::Protocol(17),
-        }])
-        .unwrap();
+        let udp = Step::Test(Test::Protocol(17));
+        let not = Filter::new(&[udp, Step::Not]).unwrap();
         assert!(!not.matches(&frame, 0) && not.matches(&tagged_tcp(), 0));
-        assert!(
-            Filter::new(
-                &[Term {
-                    negated: true,
-                    test: Test::Vlan(1)
-                }; TERMS + 1]
-            )
-            .is_none()
-        );
+    }
+
+    #[test]
+    fn operators_take_the_results_before_them() {
+        let frame = tagged_tcp();
+        let (yes, no) = (Test::Protocol(6), Test::Protocol(17));
+        let value = |bit: u32| Step::Test(if bit == 1 { yes } else { no });
+        for bits in 0..8u32 {
+            let [a, b, c] = [bits & 1, (bits >> 1) & 1, bits >> 2];
+            for (steps, want) in [
+                (vec![value(a), value(b), Step::And], a & b),
+                (vec![value(a), value(b), Step::Or], a | b),
+                (
+                    vec![value(a), value(b), Step::Or, Step::Not, value(c), Step::And],
+                    (1 - (a | b)) & c,
+                ),
+                (
+                    vec![value(a), value(b), value(c), Step::And, Step::Or],
+                    a | (b & c),
+                ),
+            ] {
+                let filter = Filter::new(&steps).unwrap();
+                assert_eq!(filter.matches(&frame, 0), want == 1, "{steps:?}");
+            }
+        }
+        let deep = [value(1); 32];
+        let ands = [Step::And; 31];
+        let most = [&deep[..], &ands, &[Step::Not]].concat();
+        assert_eq!(most.len(), STEPS);
+        assert!(!Filter::new(&most).unwrap().matches(&frame, 0));
+        assert!(Filter::new(&[&most[..], &[Step::Not]].concat()).is_none());
+        for wrong in [
+            &[Step::Not][..],
+            &[value(1), Step::And],
+            &[value(1), value(1)],
+        ] {
+            assert!(Filter::new(wrong).is_none(), "{wrong:?}");
+        }
     }
 
     #[test]
