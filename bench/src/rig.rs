@@ -27,7 +27,7 @@ use dpdk::eal::{Eal, EalConfig, HugepageFiles, Memory};
 use dpdk::lcore;
 use dpdk::mbuf::Burst;
 use dpdk::mempool::{DATA_ROOM, Mempool};
-use dpdk::poll::{Idle, Lane, Loop, Parking, Probe};
+use dpdk::poll::{Idle, Lane, Loop, Parking, Probe, Rings};
 use dpdk::port::{Port, PortConfig, RunningPort, RxQueue, TxQueue};
 use dpdk::pump::Bell;
 use dpdk::region::{Backing, Pages, Region};
@@ -335,6 +335,7 @@ impl Rig {
             lanes,
             pool: Arc::new(pool),
             idle: Idle::Poll,
+            rings: Rings::default(),
             stop: Arc::new(AtomicBool::new(false)),
             bell: Bell::new()?,
             clock,

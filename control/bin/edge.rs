@@ -22,7 +22,7 @@ use dpdk::clock::Clock;
 use dpdk::eal::{Eal, EalConfig, HugepageFiles, Iova, Memory};
 use dpdk::host::{Capability, Host};
 use dpdk::mempool::{self, Demand, Mempool};
-use dpdk::poll::{Idle, Lane, Loop, Parking};
+use dpdk::poll::{Idle, Lane, Loop, Parking, Rings};
 use dpdk::port::{Port, PortConfig, RunningPort};
 use dpdk::pump::{Bell, Pump, Twin};
 use dpdk::region::{Backing, Region};
@@ -122,13 +122,13 @@ pub fn start(
 
     let (control, end) = channel(config.workers.max_servers as usize);
     let worker = make_worker(config, &end, &macs)?;
-    let idle = idle_of(config, &ports);
     let polled = Loop {
         worker,
         end,
         lanes,
         pool: Arc::clone(&pool),
-        idle,
+        idle: idle_of(config),
+        rings: rings_of(config, &ports),
         stop: Arc::clone(&stop),
         bell: bell.clone(),
         clock: Clock::new(eal.tsc_hz()),
@@ -318,30 +318,28 @@ fn boot_id() -> Result<[u8; 16]> {
     Ok(number.to_be_bytes())
 }
 
-fn idle_of(config: &Config, ports: &[PortHandle]) -> Idle {
+fn idle_of(config: &Config) -> Idle {
     if !config.workers.may_sleep(&config.ports) {
         return Idle::Poll;
     }
-    let bound = config
-        .ports
-        .iter()
-        .zip(ports)
-        .map(|(port, handle)| {
-            let mbps = handle.counters.speed.get();
-            // The ring of an af_packet port is the kernel's, made by the vdev argument.
-            let ring = match port.device {
-                config::Device::AfPacket { .. } => config::AF_PACKET_FRAMES,
-                _ => port.rx_descriptors,
-            };
-            Idle::longest_nap(ring, if mbps == 0 { 10_000 } else { mbps })
-        })
-        .min()
-        .unwrap_or(config.workers.idle_sleep);
-    let longest = config.workers.idle_sleep.min(bound);
     Idle::Adaptive {
         spins: config.workers.idle_spin_polls,
-        nap: Duration::from_micros(20).min(longest),
-        longest,
+        nap: Duration::from_micros(20),
+        longest: config.workers.idle_sleep,
+    }
+}
+
+fn rings_of(config: &Config, ports: &[PortHandle]) -> Rings {
+    let rings = config.ports.iter().zip(ports).map(|(port, handle)| {
+        // The ring of an af_packet port is the kernel's, made by the vdev argument.
+        let ring = match port.device {
+            config::Device::AfPacket { .. } => config::AF_PACKET_FRAMES,
+            _ => port.rx_descriptors,
+        };
+        (ring, Arc::clone(&handle.counters))
+    });
+    Rings {
+        rings: rings.collect(),
     }
 }
 

@@ -258,6 +258,34 @@ impl Worker {
         self.walk(now, packets, out);
     }
 
+    /// Takes a packet that waited for its next hop through the walk again; with `last` it may
+    /// wait no longer. A capture has a copy from when it came, and gets another with the verdict
+    /// that ends the wait.
+    #[cold]
+    pub fn process_again(&mut self, now: Instant, packet: &mut Packet<'_>, last: bool) -> Verdict {
+        let mut capture = self.capture.take();
+        if let Some(capture) = &mut capture {
+            capture.received(now, 0, packet);
+        }
+        let mut verdict = [Verdict::Wait];
+        self.process(now, core::slice::from_mut(packet), &mut verdict);
+        let [mut verdict] = verdict;
+        if last && verdict == Verdict::Wait {
+            verdict = self.core.dropped(DropReason::NoNeighbour);
+        }
+        if let Some(capture) = &mut capture {
+            match verdict {
+                Verdict::Wait => capture.undecided(0),
+                _ => capture.decided(0, verdict),
+            }
+            if let Verdict::Transmit(port) | Verdict::Fragment(port, _) = verdict {
+                capture.sent(now, port, packet);
+            }
+        }
+        self.capture = capture;
+        verdict
+    }
+
     /// As [`Worker::process`], with copies of what came in and of what goes out.
     #[cold]
     fn process_captured(&mut self, now: Instant, packets: &mut [Packet<'_>], out: &mut [Verdict]) {

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dataplane::command::{Envelope, Reply, WorkerEnd};
-use dataplane::counters::WorkerCounters;
+use dataplane::counters::{PortCounters, WorkerCounters};
 use dataplane::packet::{DropReason, Packet, PortId, PuntClass, Verdict};
 use dataplane::partial;
 use dataplane::time::Instant;
@@ -86,8 +86,8 @@ impl Lane {
 pub enum Idle {
     /// Polls on: lowest latency, a whole core.
     Poll,
-    /// After `spins` empty turns, naps that grow from `nap` to `longest`. `longest` must be
-    /// shorter than a receive ring lasts at line rate.
+    /// After `spins` empty turns, naps that grow from `nap` to `longest`, or to what [`Rings`]
+    /// allow.
     Adaptive {
         /// Empty turns before the first nap.
         spins: u32,
@@ -98,12 +98,55 @@ pub enum Idle {
     },
 }
 
+/// Speed taken for a port that does not know its own, Mbit/s.
+const UNKNOWN_MBPS: u32 = 10_000;
+
+/// The receive rings of a worker: none may overflow while it naps.
+#[derive(Clone, Debug, Default)]
+pub struct Rings {
+    /// Descriptors of a ring, and where its port's speed is kept up to date.
+    pub rings: Vec<(u16, Arc<PortCounters>)>,
+}
+
+impl Rings {
+    /// The longest nap at the speeds the ports have now.
+    fn longest_nap(&self) -> Duration {
+        let of = |(descriptors, counters): &(u16, Arc<PortCounters>)| {
+            let mbps = match counters.speed.get() {
+                0 => UNKNOWN_MBPS,
+                known => known,
+            };
+            Idle::longest_nap(*descriptors, mbps)
+        };
+        self.rings.iter().map(of).min().unwrap_or(Duration::MAX)
+    }
+}
+
 impl Idle {
     /// The longest nap during which a receive ring cannot overflow: `descriptors` frames of 64
     /// bytes (84 with preamble and gap) at `mbps`, less a quarter to be safe.
     pub fn longest_nap(descriptors: u16, mbps: u32) -> Duration {
         let frames_per_us = f64::from(mbps.max(1)) / (84.0 * 8.0);
         Duration::from_nanos((f64::from(descriptors) / frames_per_us * 750.0) as u64)
+    }
+
+    /// The nap after so many turns without work, at most `bound`; `None` is to go on polling.
+    fn nap(self, empty_turns: u32, bound: Duration) -> Option<Duration> {
+        let Idle::Adaptive {
+            spins,
+            nap,
+            longest,
+        } = self
+        else {
+            return None;
+        };
+        let longest = longest.min(bound);
+        // A hundred short naps, some thousand of middle length, then long ones.
+        Some(match empty_turns.checked_sub(spins)? {
+            0..100 => nap.min(longest),
+            100..5000 => longest / 2,
+            _ => longest,
+        })
     }
 }
 
@@ -135,6 +178,8 @@ pub struct Loop {
     pub pool: Arc<Mempool>,
     /// What to do when idle.
     pub idle: Idle,
+    /// What bounds its naps.
+    pub rings: Rings,
     /// Set to end the loop.
     pub stop: Arc<AtomicBool>,
     /// Wakes the pump thread.
@@ -169,9 +214,20 @@ impl Default for Parking {
 }
 
 impl Parking {
+    /// `learned` is the worker's count of learned neighbours at the last look at the packet.
     #[cold]
-    fn park(&mut self, counters: &WorkerCounters, lane: usize, since: Instant, mbuf: Mbuf) {
+    fn park(
+        &mut self,
+        counters: &WorkerCounters,
+        lane: usize,
+        (since, learned): (Instant, u32),
+        mbuf: Mbuf,
+    ) {
         if self.waiting.len() < PARKING_SLOTS {
+            // With others waiting, theirs is not newer: what they wait for may have come since.
+            if self.waiting.is_empty() {
+                self.learned = learned;
+            }
             self.waiting.push_back(Waiting { mbuf, lane, since });
         } else {
             counters.count_drop(DropReason::NoNeighbour);
@@ -186,12 +242,14 @@ impl Loop {
         let _ = lcore::set_timer_slack(Duration::from_nanos(1));
         let mut empty_turns = 0u32;
         let mut cpu_at = Instant(0);
+        let mut longest_nap = self.rings.longest_nap();
         while !self.stop.load(Ordering::Relaxed) {
             let now = self.clock.now();
             let busy = self.turn(now);
             self.end.counters.heartbeat.add(1);
             if now.since(cpu_at) > Duration::from_millis(100) {
                 cpu_at = now;
+                longest_nap = self.rings.longest_nap();
                 self.end
                     .counters
                     .cpu_ns
@@ -202,7 +260,10 @@ impl Loop {
                 self.end.counters.busy_loops.add(1);
             } else {
                 empty_turns = empty_turns.saturating_add(1);
-                self.nap(empty_turns);
+                match self.idle.nap(empty_turns, longest_nap) {
+                    Some(nap) => std::thread::sleep(nap),
+                    None => core::hint::spin_loop(),
+                }
             }
         }
         self.flush_all();
@@ -283,7 +344,10 @@ impl Loop {
                 Verdict::Fragment(port, mtu) => {
                     cut(&mut self.lanes, counters, &self.pool, port, mtu, &mbuf);
                 }
-                Verdict::Wait => self.parking.park(counters, at, now, mbuf),
+                Verdict::Wait => {
+                    let learned = self.worker.neighbours_learned();
+                    self.parking.park(counters, at, (now, learned), mbuf);
+                }
             }
         }
         refused.free();
@@ -322,13 +386,16 @@ impl Loop {
                 continue;
             };
             let (port, worker) = (lane.port, &mut self.worker);
+            let last = now.since(since) >= PARKING_TIME;
             let mut one = Burst::new();
             drop(one.push(mbuf));
-            let mut verdict = [Verdict::Wait];
-            one.with_packets(port, |packets| worker.process(now, packets, &mut verdict));
+            let verdict = one.with_packets(port, |packets| match packets {
+                [packet] => worker.process_again(now, packet, last),
+                _ => Verdict::Drop(DropReason::NoMbuf),
+            });
             let Some(mbuf) = one.pop() else { continue };
             let counters = &self.end.counters;
-            match verdict[0] {
+            match verdict {
                 Verdict::Transmit(port) => send_by(&mut self.lanes, counters, port, mbuf),
                 Verdict::Kernel(class) => {
                     punt(&mut self.lanes, counters, at, class, mbuf);
@@ -337,10 +404,7 @@ impl Loop {
                 Verdict::Fragment(port, mtu) => {
                     cut(&mut self.lanes, counters, &self.pool, port, mtu, &mbuf);
                 }
-                Verdict::Wait if now.since(since) < PARKING_TIME => {
-                    self.parking.park(counters, at, since, mbuf);
-                }
-                Verdict::Wait => counters.count_drop(DropReason::NoNeighbour),
+                Verdict::Wait => self.parking.park(counters, at, (since, learned), mbuf),
                 Verdict::Drop(_) => {}
             }
         }
@@ -400,30 +464,6 @@ impl Loop {
             applied = true;
         }
         applied
-    }
-
-    fn nap(&mut self, empty_turns: u32) {
-        let Idle::Adaptive {
-            spins,
-            nap,
-            longest,
-        } = self.idle
-        else {
-            core::hint::spin_loop();
-            return;
-        };
-        if empty_turns < spins {
-            core::hint::spin_loop();
-            return;
-        }
-        // A hundred short naps, some thousand of middle length, then long ones.
-        let turns = empty_turns - spins;
-        let nap = match turns {
-            0..100 => nap.min(longest),
-            100..5000 => longest / 2,
-            _ => longest,
-        };
-        std::thread::sleep(nap);
     }
 }
 
@@ -522,5 +562,48 @@ fn cut(
                 return;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn naps_follow_the_speed_of_the_ports() {
+        let (slow, fast) = (
+            Arc::new(PortCounters::default()),
+            Arc::new(PortCounters::default()),
+        );
+        slow.speed.set(1000);
+        let rings = Rings {
+            rings: vec![(512, Arc::clone(&slow)), (1024, Arc::clone(&fast))],
+        };
+        let unknown = rings.longest_nap();
+        assert_eq!(unknown, Idle::longest_nap(1024, UNKNOWN_MBPS));
+        fast.speed.set(100_000);
+        let at_100g = rings.longest_nap();
+        assert_eq!(at_100g, unknown / 10);
+        fast.speed.set(10);
+        assert_eq!(rings.longest_nap(), Idle::longest_nap(512, 1000));
+        assert_eq!(Rings::default().longest_nap(), Duration::MAX);
+
+        let ms = Duration::from_millis;
+        let idle = Idle::Adaptive {
+            spins: 10,
+            nap: ms(1),
+            longest: ms(100),
+        };
+        for (turns, bound, nap) in [
+            (9, Duration::MAX, None),
+            (10, Duration::MAX, Some(ms(1))),
+            (110, Duration::MAX, Some(ms(50))),
+            (6000, Duration::MAX, Some(ms(100))),
+            (6000, ms(20), Some(ms(20))),
+            (10, ms(20) / 40, Some(ms(20) / 40)),
+        ] {
+            assert_eq!(idle.nap(turns, bound), nap, "{turns} {bound:?}");
+        }
+        assert_eq!(Idle::Poll.nap(u32::MAX, Duration::MAX), None);
     }
 }

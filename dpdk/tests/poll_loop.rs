@@ -22,14 +22,15 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::mpsc;
 use std::time::Duration;
 
+use dataplane::capture::{Capture, CaptureRing, Filter};
 use dataplane::command::{Command, ControlEnd, Envelope, Event, Outcome, channel};
-use dataplane::packet::{DropReason, Packet, PortId, PuntClass};
+use dataplane::packet::{DropReason, Packet, PortId, PuntClass, Verdict};
 use dataplane::route::{LinkId, Neighbour, NeighbourId};
 use dpdk::clock::Clock;
 use dpdk::eal::Eal;
 use dpdk::mbuf::{BURST, Burst};
 use dpdk::mempool::Mempool;
-use dpdk::poll::{Idle, Lane, Loop, Parking, Probe};
+use dpdk::poll::{Idle, Lane, Loop, Parking, Probe, Rings};
 use dpdk::port::{self, RunningPort, RxQueue, TxQueue};
 use dpdk::pump::Bell;
 use dpdk::ring::{self, Receiver, Sender};
@@ -153,6 +154,7 @@ impl Net {
                 lanes,
                 pool: Arc::clone(pool),
                 idle: Idle::Poll,
+                rings: Rings::default(),
                 stop: Arc::default(),
                 bell: Bell::new().unwrap(),
                 clock: Clock::new(eal.tsc_hz()),
@@ -587,6 +589,15 @@ fn waiting_for_a_neighbour(net: &mut Net) {
     let out = "eth 52:54:..:01 > 02:04:c0:a8:28:4d | ip 172.16.1.7 > 192.168.40.77 ttl 63
         | tcp 40000 > 8443 syn";
     let lost = |rig: &Rig| drops(rig, DropReason::NoNeighbour);
+    let captured = Arc::new(CaptureRing::new(64));
+    let capture = |rig: &mut Rig| {
+        let capture = Capture::new(None, Filter::default(), Arc::clone(&captured));
+        let command = Command::StartCapture(Box::new(capture));
+        drop(rig.worker.apply(rig.now, command));
+    };
+    let verdicts =
+        || std::iter::from_fn(|| captured.pop().map(|record| record.verdict)).collect::<Vec<_>>();
+    capture(&mut rig);
     for seq in [1, 2] {
         net.put(0, &build(&format!("{SYN} seq {seq}")));
         assert!(net.turn(&mut rig));
@@ -598,12 +609,15 @@ fn waiting_for_a_neighbour(net: &mut Net) {
     assert_eq!(net.control.events.pop(), Some(want));
     while net.control.events.pop().is_some() {}
     assert_eq!((net.pool.in_use(), rig.worker.connections()), (2, 0));
+    assert_eq!(verdicts(), [Some(Verdict::Wait); 2]);
 
     // What another neighbour's MAC sets free is looked at again and waits on.
     rig.neighbour(0, "192.168.40.78", mac_of(&addr("192.168.40.78")));
     rig.now = rig.now + Duration::from_millis(999);
     net.turn(&mut rig);
     assert_eq!((net.pool.in_use(), lost(&rig)), (2, 0));
+    assert!(net.control.events.pop().is_some(), "it was looked at");
+    assert_eq!(verdicts(), [], "it waits on");
     rig.neighbour(0, "192.168.40.77", mac_of(&addr("192.168.40.77")));
     net.turn(&mut rig);
     let left = net.take(0);
@@ -613,6 +627,21 @@ fn waiting_for_a_neighbour(net: &mut Net) {
     }
     assert_eq!((net.pool.in_use(), rig.worker.connections()), (0, 1));
     assert_eq!(rig.counters.dests[0].in_pkts.get(), 2, "counted once each");
+    let sent = Some(Verdict::Transmit(PortId(0)));
+    assert_eq!(verdicts(), [sent, None, sent, None]);
+
+    // What was learned before a packet came is no reason to look at it again: each look picks
+    // the next server.
+    let mut rig = rig_with(&[
+        "tcp 192.168.40.200:443 rr masquerade -> 192.168.40.77:8443, 192.168.40.78:8443",
+    ]);
+    rig.neighbour(0, "192.168.40.79", mac_of(&addr("192.168.40.79")));
+    net.put(0, &build(SYN));
+    assert!(net.turn(&mut rig));
+    net.turn(&mut rig);
+    assert!(net.control.events.pop().is_some());
+    assert_eq!(net.control.events.pop(), None, "a second look");
+    net.inner.parking = Parking::default();
 
     // Nobody answers: 64 wait for a second, the others are lost at once.
     let mut rig = rig_with(&["tcp 192.168.40.200:443 rr masquerade -> 192.168.40.77:8443"]);
@@ -620,6 +649,7 @@ fn waiting_for_a_neighbour(net: &mut Net) {
         net.put(0, &build(SYN));
     }
     while net.turn(&mut rig) {}
+    capture(&mut rig);
     assert_eq!((net.pool.in_use(), lost(&rig)), (64, 6));
     rig.now = rig.now + Duration::from_millis(999);
     net.turn(&mut rig);
@@ -627,6 +657,8 @@ fn waiting_for_a_neighbour(net: &mut Net) {
     rig.now = rig.now + Duration::from_millis(1);
     net.turn(&mut rig);
     assert_eq!((net.pool.in_use(), lost(&rig)), (0, 70));
+    let dropped = Some(Verdict::Drop(DropReason::NoNeighbour));
+    assert_eq!(verdicts(), [dropped; 64]);
     while net.control.events.pop().is_some() {}
 }
 
