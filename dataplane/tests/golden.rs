@@ -170,7 +170,7 @@ fn of_scheduler(name: &str, fits: impl Fn(&str) -> bool) -> bool {
 
 #[test]
 fn every_scheduler_spreads_new_connections_as_the_kernel() {
-    family(|n| of_scheduler(n, |rest| rest.starts_with("syn")), 11, 660);
+    family(|n| of_scheduler(n, |rest| rest.starts_with("syn")), 13, 780);
 }
 
 #[test]

@@ -134,6 +134,14 @@ impl Rig {
         self.changes.note(id, Watch::Counts);
     }
 
+    /// Lets time pass, with the periodic work of the scheduler twice a second.
+    pub fn wait(&mut self, time: core::time::Duration) {
+        for _ in 0..2 * time.as_secs() {
+            self.now = self.now + core::time::Duration::from_millis(500);
+            self.scheduler.tend(self.now, &self.settings);
+        }
+    }
+
     /// One choice, not counted; 0 for none.
     pub fn pick(&mut self) -> u32 {
         let request = Request {

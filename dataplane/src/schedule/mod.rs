@@ -7,11 +7,15 @@
 //! Tables and trees are built by [`new`] on the control side, for one list of destinations; a
 //! changed list comes with a new state, which takes over from the one before it.
 
+mod cache;
 mod dh;
 mod fo;
 mod hash;
+mod lblc;
+mod lblcr;
 mod lc;
 mod least;
+mod locality;
 mod mh;
 mod none;
 mod nq;
@@ -32,7 +36,7 @@ use crate::changes::Changes;
 pub use crate::changes::Watch;
 use crate::counters::WorkerCounters;
 use crate::flow::Flow;
-use crate::service::{Destination, ServiceId, VirtualService};
+use crate::service::{DestId, Destination, ServiceId, VirtualService};
 use crate::settings::Settings;
 use crate::time::Instant;
 
@@ -83,7 +87,15 @@ impl<'a> Loads<'a> {
     /// connection weighs 257 and an inactive one 1 (`ip_vs_dest_conn_overhead`).
     #[inline]
     pub fn overhead(&self, dest: &Destination) -> u64 {
-        u64::from(self.active(dest)) * 256 + u64::from(self.total(dest))
+        self.overhead_of(dest.id)
+    }
+
+    /// The same for one that may have been deleted.
+    #[inline]
+    pub fn overhead_of(&self, id: DestId) -> u64 {
+        self.counters.dest(id).map_or(0, |c| {
+            u64::from(c.active.get()) * 256 + u64::from(c.total.get())
+        })
     }
 
     /// Whether new connections may go to it: weight not 0 and not overloaded.
@@ -173,6 +185,8 @@ pub const SCHEDULERS: &[(&str, NewScheduler)] = &[
     (nq::NAME, nq::new),
     (fo::NAME, fo::new),
     (ovf::NAME, ovf::new),
+    (lblc::NAME, lblc::new),
+    (lblcr::NAME, lblcr::new),
     (twos::NAME, twos::new),
     (none::NAME, none::new),
 ];

@@ -1,24 +1,25 @@
 //! Where in a service's list a destination stands.
 
-use crate::service::{DestId, VirtualService};
+use crate::service::{Destination, VirtualService};
 
-/// Positions by id. Made on the control side, so that a worker need not search the list.
-pub(super) struct Positions(Box<[(DestId, u32)]>);
+/// Positions by id or by endpoint. Made on the control side, so that a worker need not search
+/// the list.
+pub(super) struct Positions<K>(Box<[(K, u32)]>);
 
-impl Positions {
+impl<K: Ord + Copy> Positions<K> {
     /// Of this service's destinations. Allocates.
-    pub fn new(service: &VirtualService) -> Positions {
+    pub fn new(service: &VirtualService, key: impl Fn(&Destination) -> K) -> Positions<K> {
         let mut sorted: Box<[_]> = (0..)
             .zip(&service.destinations)
-            .map(|(at, d)| (d.id, at))
+            .map(|(at, d)| (key(d), at))
             .collect();
         sorted.sort_unstable();
         Positions(sorted)
     }
 
     /// Index into the list, `None` if the destination is not in it.
-    pub fn of(&self, id: DestId) -> Option<usize> {
-        let found = self.0.binary_search_by_key(&id, |&(id, _)| id).ok()?;
+    pub fn of(&self, key: &K) -> Option<usize> {
+        let found = self.0.binary_search_by_key(key, |&(k, _)| k).ok()?;
         self.0.get(found).map(|&(_, at)| at as usize)
     }
 }

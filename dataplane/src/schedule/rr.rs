@@ -3,7 +3,7 @@
 use super::positions::Positions;
 use super::usable::Usable;
 use super::{Loads, Predecessor, Request, Scheduler, Watch};
-use crate::service::VirtualService;
+use crate::service::{DestId, VirtualService};
 
 pub(super) const NAME: &str = "rr";
 
@@ -11,7 +11,7 @@ pub(super) fn new(service: &VirtualService, _: u64) -> Box<dyn Scheduler> {
     Box::new(RoundRobin {
         next: 0,
         usable: Usable::new(service),
-        positions: Positions::new(service),
+        positions: Positions::new(service, |d| d.id),
     })
 }
 
@@ -19,7 +19,7 @@ struct RoundRobin {
     /// The cursor: index behind the destination chosen last, 0 at the head of the list.
     next: usize,
     usable: Usable<u32>,
-    positions: Positions,
+    positions: Positions<DestId>,
 }
 
 impl Scheduler for RoundRobin {
@@ -47,7 +47,7 @@ impl Scheduler for RoundRobin {
         self.next = passed
             .iter()
             .rev()
-            .find_map(|d| self.positions.of(d.id))
+            .find_map(|d| self.positions.of(&d.id))
             .map_or(0, |at| at + 1);
     }
 

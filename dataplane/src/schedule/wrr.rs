@@ -4,7 +4,7 @@
 use super::positions::Positions;
 use super::usable::Usable;
 use super::{Loads, Predecessor, Request, Scheduler, Watch, gcd};
-use crate::service::{Destination, VirtualService};
+use crate::service::{DestId, Destination, VirtualService};
 
 pub(super) const NAME: &str = "wrr";
 
@@ -20,7 +20,7 @@ pub(super) fn new(service: &VirtualService, _: u64) -> Box<dyn Scheduler> {
         walk,
         ends,
         usable: Usable::new(service),
-        positions: Positions::new(service),
+        positions: Positions::new(service, |d| d.id),
     })
 }
 
@@ -85,7 +85,7 @@ struct WeightedRoundRobin {
     /// Weights from each position to the end of the list.
     ends: Box<[Weights]>,
     usable: Usable<u32>,
-    positions: Positions,
+    positions: Positions<DestId>,
 }
 
 impl WeightedRoundRobin {
@@ -94,7 +94,7 @@ impl WeightedRoundRobin {
     fn replay(&mut self, old: &WeightedRoundRobin, list: &VirtualService, new: &VirtualService) {
         self.walk = old.walk;
         let now = |d: &Destination| {
-            let at = self.positions.of(d.id)?;
+            let at = self.positions.of(&d.id)?;
             new.destinations.get(at)
         };
         // Up to the one that changes the list is as it will be, behind it as it was.
@@ -106,7 +106,7 @@ impl WeightedRoundRobin {
                 self.walk.change(done.with(*rest));
             }
         }
-        let is_added = |d: &&Destination| old.positions.of(d.id).is_none();
+        let is_added = |d: &&Destination| old.positions.of(&d.id).is_none();
         let added = new.destinations.iter().take_while(is_added).count();
         for weights in self.ends.iter().take(added).rev() {
             self.walk.change(*weights);
