@@ -1,61 +1,28 @@
 """The emulated host: qemu with a virtual IOMMU, Debian's kernel and this machine's own file tree.
 
-    with Guest(dir, nics=[Nic("virtio-net-pci", tap), ...], netns=...) as guest:
+    with Guest(dir, nics=[Nic("virtio-net-pci", tap, slot, mac), ...], space=...) as guest:
         guest.sh("lspci")
 
-The kernel package is fetched by its name with `apt-get download` and only unpacked (target/guest/). The
-initramfs holds busybox and the modules that 9p needs; the rest of the system is this machine's file tree,
+The kernel package is fetched by its name and only unpacked (packages.py). The initramfs holds busybox and the modules that 9p needs; the rest of the system is this machine's file tree,
 read-only over 9p, under a tmpfs. So whatever runs here runs there, and the kernel's other modules load by
 themselves. Commands travel over a virtio-serial port (agent.py), which uses up no network.
 """
 import gzip
 import json
-import os
-import re
 import shutil
 import socket
-import subprocess
 import sys
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from lab import Failure, PATIENCE, Program, TARGET, run, wait_for  # noqa: E402
-
 HERE = Path(__file__).resolve().parent
-CACHE = TARGET / "guest"
+sys.path[:0] = [str(HERE.parent), str(HERE)]
+from lab import Failure, PATIENCE, Program, wait_for  # noqa: E402
+from packages import kernel  # noqa: E402
+
 BOOT_MODULES = ("virtio_pci", "virtio_console", "9pnet_virtio", "9p", "overlay")
 # A TCG guest on a busy machine may take a minute to boot; 10 s is usual.
 BOOT_SECONDS = 120
-
-
-def kernel():
-    """Downloads and unpacks the kernel that linux-image-amd64 stands for. Returns (tree, version)."""
-    CACHE.mkdir(parents=True, exist_ok=True)
-    done = CACHE / "kernel"
-    if not done.exists():
-        def package():
-            text = subprocess.run(["apt-cache", "depends", "linux-image-amd64"], capture_output=True, text=True).stdout
-            return re.search(r"Depends: (linux-image-\S+)", text)
-        if not package():
-            run(["apt-get", "-qq", "update"], 300)
-        name = package().group(1)
-        work = CACHE / f"kernel.{os.getpid()}"
-        work.mkdir()
-        result = subprocess.run(["apt-get", "-qq", "download", "-o", "APT::Sandbox::User=root", name], cwd=work,
-                                capture_output=True, text=True, timeout=600)
-        if result.returncode:       # the lists may be older than the archive
-            run(["apt-get", "-qq", "update"], 300)
-            subprocess.run(["apt-get", "-qq", "download", "-o", "APT::Sandbox::User=root", name], cwd=work, check=True, timeout=600)
-        run(["dpkg-deb", "-x", next(work.glob("*.deb")), work / "tree"], 120)
-        version = next((work / "tree/lib/modules").iterdir()).name
-        run(["depmod", "-b", work / "tree", version], 120)
-        try:
-            (work / "tree").rename(done)
-        except OSError:
-            pass                    # another run was quicker
-        shutil.rmtree(work)
-    return done, next((done / "lib/modules").iterdir()).name
 
 
 def cpio(entries):
@@ -104,8 +71,22 @@ class Nic:
         return ["-netdev", f"tap,id=n{number},ifname={self.tap},script=no,downscript=no,vhost=off", "-device", device]
 
 
+class Wire:
+    """A NIC whose frames are datagrams between two Unix sockets: one datagram, one frame, no network of this
+    machine in between. `theirs` is qemu's end, `ours` the other one's."""
+
+    def __init__(self, ours, theirs, mac):
+        self.ours, self.theirs, self.mac = ours, theirs, mac
+
+    def arguments(self, number):
+        ends = f"local.type=unix,local.path={self.theirs},remote.type=unix,remote.path={self.ours}"
+        return ["-netdev", f"dgram,id=n{number},{ends}", "-device", f"virtio-net-pci,netdev=n{number},mac={self.mac}"]
+
+
 class Guest:
-    def __init__(self, directory, nics=(), space=None, memory=2048, cpus=2):
+    """A running guest. `iommu`: for NICs that are given to vfio-pci."""
+
+    def __init__(self, directory, nics=(), space=None, memory=2048, cpus=2, iommu=True):
         self.dir, self.nics, self.space, self.sequence, self.buffer = Path(directory), nics, space, 0, b""
         tree, version = kernel()
         self.tree, self.version = tree, version
@@ -115,7 +96,7 @@ class Guest:
         self.argv = ["qemu-system-x86_64", "-nodefaults", "-M", "q35", "-accel", "tcg,thread=multi", "-cpu", "max",
                      "-smp", cpus, "-m", memory, "-display", "none", "-no-reboot", "-kernel", tree / "boot" / f"vmlinuz-{version}",
                      "-initrd", image, "-append", words, "-serial", f"file:{self.dir / 'console'}",
-                     "-device", "intel-iommu,caching-mode=on,device-iotlb=on",      # before the devices it serves
+                     *(["-device", "intel-iommu,caching-mode=on,device-iotlb=on"] if iommu else []),     # before the devices it serves
                      "-device", "virtio-serial-pci", "-chardev", f"socket,id=agent,path={self.dir / 'agent'},server=on,wait=off",
                      "-device", "virtserialport,chardev=agent,name=agent",
                      "-virtfs", "local,path=/,mount_tag=host,security_model=none,readonly=on,multidevs=remap"]
@@ -160,16 +141,21 @@ class Guest:
         file = self.dir / "console"
         return "console: " + "\n".join(file.read_text(errors="replace").splitlines()[-30:]) if file.exists() else "no console"
 
-    def run(self, script, seconds=60):
-        """Runs a shell script in the guest; returns (exit status, output)."""
+    def ask(self, seconds=60, **request):
+        """A request to the agent (agent.py says which there are); returns its answer."""
         self.sequence += 1
-        request = {"id": self.sequence, "script": script, "seconds": seconds * PATIENCE}
+        request |= {"id": self.sequence, "seconds": seconds * PATIENCE}
         self.port.settimeout(30)
         self.port.sendall(json.dumps(request).encode() + b"\n")
         while True:
             answer = self._line(seconds + 30)
             if answer.get("id") == self.sequence:
-                return answer["status"], answer["output"]
+                return answer
+
+    def run(self, script, seconds=60):
+        """Runs a shell script in the guest; returns (exit status, output)."""
+        answer = self.ask(seconds, script=script)
+        return answer["status"], answer["output"]
 
     def sh(self, script, seconds=60):
         status, output = self.run(script, seconds)
