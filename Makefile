@@ -4,7 +4,7 @@ CARGO ?= cargo
 # One profile for tests and demo, so that the tree is built once.
 export CARGO
 
-.PHONY: help deps build demo test lint bench instructions e2e clean
+.PHONY: help deps build demo test lint bench instructions e2e differential clean
 
 help:
 	@echo "make demo    build, then watch requests cross rvsd in NAT, DR and TUN mode (1 minute, needs root)"
@@ -14,6 +14,7 @@ help:
 	@echo "make build   rvsd and rvsadm in target/debug"
 	@echo "make lint    formatting and lints"
 	@echo "make e2e     end-to-end tests only; make e2e ONLY=forwarding.nat for some"
+	@echo "make differential SECONDS=600 SEED=1    random rules and packets through the kernel's IPVS (emulated) and through RVS"
 	@echo "make deps    install the Debian packages that all of this needs"
 
 deps:
@@ -55,8 +56,14 @@ instructions:
 
 e2e:
 	@.ci/install-deps test
-	$(CARGO) build --bins
+	$(CARGO) build --workspace --bins --example replay
 	@/usr/bin/python3 -u control/tests/e2e/run.py $(ONLY)
+
+SECONDS ?= 600
+differential:
+	@.ci/install-deps test
+	$(CARGO) build -p control --example replay
+	@/usr/bin/python3 -u control/tests/e2e/guest/differential.py --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
 
 clean:
 	$(CARGO) clean

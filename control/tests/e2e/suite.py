@@ -17,7 +17,7 @@ STEPS = {
     "lint": [("rustfmt", [CARGO, "fmt", "--all", "--check"]),
              ("clippy", [CARGO, "clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"])],
     "cargo": [("cargo test", [CARGO, "test", "--workspace", "--no-fail-fast"])],
-    "e2e": [("build", [CARGO, "build", "--workspace", "--bins"]),
+    "e2e": [("build", [CARGO, "build", "--workspace", "--bins", "--example", "replay"]),
             ("end to end", ["/usr/bin/python3", "-u", str(HERE / "run.py")])],
 }
 CARGO_RESULT = re.compile(r"test result: \w+\. (\d+) passed; (\d+) failed; (\d+) ignored")

@@ -1,0 +1,379 @@
+"""One scenario (scenario.py) through the kernel and through RVS, and what differs.
+
+The kernel goes first and decides what the servers answer. RVS then gets the same rules, the same frames and the
+kernel's times, in the example program `replay` (control/examples/replay): control, admin socket and a worker.
+"""
+import ipaddress
+import json
+import re
+import subprocess
+import time
+
+from lab import Failure, PATIENCE, TARGET
+from kernel import MACS, SIDES, VIPS, network
+from deviations import Rules
+from scenario import PROBES, SYSCTLS
+import wire
+
+REPLAY = TARGET / "debug/examples/replay"
+CONFIG = """[dpdk]
+memory = "no-huge"
+[workers]
+connections = 4096
+max_services = 64
+max_servers = 512
+[ipvs]
+icmp_msgs_per_sec = 1000000
+icmp_msgs_burst = 1000000
+"""
+NUMBERS = {"tcp": wire.TCP, "udp": wire.UDP, "sctp": wire.SCTP}
+OWN = {net + "1" for side in SIDES for net in side} | set(VIPS)
+# The kernel's HZ, in which /proc/net/ip_vs has persistence times.
+HZ = 250
+# Seconds by which times of expiry may differ: both are cut to whole ones, a moment apart.
+SLACK = 1
+
+
+# ---- RVS -------------------------------------------------------------------------------------------
+
+def replay(steps, config=CONFIG):
+    """Steps of the example program; returns their answers."""
+    document = json.dumps({"network": network(), "config": config, "steps": steps})
+    result = subprocess.run([str(REPLAY)], input=document, capture_output=True, text=True, timeout=120 * PATIENCE)
+    if result.returncode:
+        raise Failure(f"replay: exit {result.returncode}: {result.stderr[-2000:]}")
+    return json.loads(result.stdout)
+
+
+def rvsadm(line, at=0, stdin=""):
+    return {"at": at, "do": {"rvsadm": [line, stdin]}}
+
+
+def features():
+    """What RVS has of what scenarios may use."""
+    found = []
+    for name, lines in PROBES:
+        if all(answer["rvsadm"]["status"] == 0 for answer in replay([rvsadm(line) for line in lines])):
+            found.append(name)
+    return found
+
+
+def sysctls():
+    """The settings that RVS has, of those that change what happens to packets."""
+    found = []
+    for name in SYSCTLS:
+        try:
+            replay([], with_sysctls({name: SYSCTLS[name][0]}))
+            found.append(name)
+        except Failure:
+            pass
+    return found
+
+
+def with_sysctls(values):
+    def text(value):
+        return str(value)
+    lines = "".join(f"{name} = {value}\n" for name, value in values.items())
+    config = CONFIG + lines
+    # Switches are true and false in the file, 0 and 1 in the kernel.
+    for name in ("expire_nodest_conn", "sloppy_tcp", "sloppy_sctp", "pmtu_disc", "nat_icmp_send", "expire_quiescent_template", "schedule_icmp"):
+        config = re.sub(rf"(?m)^{name} = 1$", f"{name} = true", config)
+        config = re.sub(rf"(?m)^{name} = 0$", f"{name} = false", config)
+    return config
+
+
+# ---- the kernel --------------------------------------------------------------------------------------
+
+class Trial:
+    """Runs a scenario in the kernel and writes down what RVS is to be asked, step by step."""
+
+    def __init__(self, kernel):
+        self.kernel, self.answers, self.values, self.rules = kernel, [], {}, Rules()
+        self.flows = {}         # flow -> (server, port) that the kernel chose
+        self.last = {}          # ("client" or "server", flow) -> last IP packet it got
+
+    def run(self, scenario):
+        """[(step of the scenario, step for RVS, the kernel's answer)]"""
+        self.kernel.reset()
+        self.began = time.monotonic()
+        for number, step in enumerate(scenario):
+            getattr(self, step[0].replace("-", "_"))(number, *step[1:])
+        return self.answers
+
+    def note(self, number, action, answer):
+        self.answers.append((number, {"at": time.monotonic() - self.began, "do": action}, answer))
+
+    def rule(self, number, line):
+        if not self.rules.takes(line):
+            return
+        at = time.monotonic() - self.began
+        said = self.kernel.ipvsadm(line)[0]
+        self.answers.append((number, {"at": at, "do": {"rvsadm": [line, ""]}}, ("rule", said)))
+
+    def sysctl(self, number, name, value):
+        self.kernel.sysctl(**{name: value})
+        self.values[name] = value
+        self.note(number, {"reload": with_sysctls(self.values)}, ("sysctl",))
+
+    def wait(self, number, seconds):
+        time.sleep(seconds)
+        self.note(number, "wait", ("wait",))
+
+    def tables(self, number):
+        services, connections = self.kernel.tables()
+        self.note(number, {"rvsadm": ["-Ln --nosort", ""]}, ("services", kernel_services(services)))
+        self.note(number, {"rvsadm": ["-Lnc", ""]}, ("connections", kernel_connections(connections)))
+
+    def listing(self, number, arguments):
+        status, text = self.kernel.program(*arguments.split())
+        self.note(number, {"rvsadm": [arguments, ""]}, ("listing", status, text))
+
+    def client(self, number, flow, packet):
+        protocol, client, port, vip, vport = flow
+        data = segment(protocol, client, port, vip, vport, packet)
+        out = self.frame(number, 0, wire.ethernet(MACS[0], wire.mac_of("10.1.0.254"), data))
+        for side, frame in out:
+            got = wire.read(frame)
+            if side == 1 and got["dst"] != vip and "sport" in got and "icmp" not in got:
+                self.flows[tuple(flow)] = (got["dst"], got["dport"])
+                self.last["server", tuple(flow)] = frame[14:]
+
+    def server(self, number, flow, packet):
+        protocol, client, port, _, _ = flow
+        if tuple(flow) not in self.flows:
+            return
+        addr, sport = self.flows[tuple(flow)]
+        data = segment(protocol, addr, sport, client, port, packet)
+        out = self.frame(number, 1, wire.ethernet(MACS[1], wire.mac_of(addr), data))
+        for side, frame in out:
+            if side == 0 and "icmp" not in wire.read(frame):
+                self.last["client", tuple(flow)] = frame[14:]
+
+    def client_error(self, number, flow, code):
+        quoted = self.last.get(("client", tuple(flow)))
+        if quoted:
+            self.error(number, 0, flow[1], flow[3], code, quoted, "10.1.0.254")
+
+    def server_error(self, number, flow, code):
+        quoted = self.last.get(("server", tuple(flow)))
+        if quoted:
+            addr = self.flows[tuple(flow)][0]
+            self.error(number, 1, addr, flow[1], code, quoted, addr)
+
+    def error(self, number, side, src, dst, code, quoted, from_mac):
+        kind, sub, rest = {1: (3, 3, 0), 3: (3, 1, 0), 4: (3, 4, 1000), 11: (11, 0, 0)}[code]
+        protocol = wire.ICMP
+        if ":" in src:
+            kind, sub = {1: (1, 4), 3: (1, 0), 4: (2, 0), 11: (3, 0)}[code]
+            rest, protocol = (1280 if code == 4 else 0), wire.ICMP6
+        body = wire.icmp(src, dst, kind, sub, rest, quoted[:200])
+        self.frame(number, side, wire.ethernet(MACS[side], wire.mac_of(from_mac), wire.ip(src, dst, protocol, body)))
+
+    def frame(self, number, side, frame):
+        at = time.monotonic() - self.began
+        out = self.kernel.inject(side, frame)
+        self.answers.append((number, {"at": at, "do": {"frame": [side, frame.hex()]}}, ("frame", side, frame, out)))
+        return out
+
+
+def segment(protocol, src, sport, dst, dport, packet):
+    """The IP packet that a step describes."""
+    data = bytes(number & 255 for number in range(packet.get("size", 0)))
+    if protocol == "tcp":
+        body = wire.tcp(src, sport, dst, dport, packet.get("flags", "S"), payload=data)
+    elif protocol == "udp":
+        body = wire.udp(src, sport, dst, dport, data, packet.get("summed", True))
+    else:
+        body = wire.sctp(sport, dport, packet.get("chunk", 1))
+    return wire.ip(src, dst, NUMBERS[protocol], body, packet.get("ttl", 64), packet.get("tos", 0), packet.get("df", False))
+
+
+# ---- tables --------------------------------------------------------------------------------------------
+
+def hex_addr(text):
+    if ":" in text or text.startswith("["):
+        return str(ipaddress.ip_address(text.strip("[]")))
+    return str(ipaddress.ip_address(int(text, 16)))
+
+
+def hex_endpoint(text):
+    addr, port = text.rsplit(":", 1)
+    return hex_addr(addr), int(port, 16)
+
+
+def endpoint(text):
+    addr, port = text.rsplit(":", 1)
+    return str(ipaddress.ip_address(addr.strip("[]"))), int(port)
+
+
+def kernel_services(text):
+    """{(protocol, address, port): [scheduler, flags..., servers]} of /proc/net/ip_vs."""
+    services, current = {}, None
+    for line in text.splitlines()[3:]:
+        words = line.split()
+        if words[0] == "->":
+            current[1].append([*hex_endpoint(words[1]), words[2], *map(int, words[3:])])
+            continue
+        key = ("FWM", int(words[1], 16)) if words[0] == "FWM" else (words[0], *hex_endpoint(words[1]))
+        flags = {"ops": "ops" in words}
+        if "persistent" in words:
+            where = words.index("persistent")
+            flags["persistent"] = int(words[where + 1]) // HZ
+        current = services[key] = [(words[2], flags), []]
+    return services
+
+
+def rvs_services(text):
+    services, current = {}, None
+    for line in text.splitlines()[3:]:
+        words = line.split()
+        if words[0] == "->":
+            current[1].append([*endpoint(words[1]), words[2], *map(int, words[3:])])
+            continue
+        key = ("FWM", int(words[1])) if words[0] == "FWM" else (words[0], *endpoint(words[1]))
+        scheduler = words[3] if words[0] == "FWM" and words[2] == "IPv6" else words[2]
+        flags = {"ops": "ops" in words}
+        if "persistent" in words:
+            flags["persistent"] = int(words[words.index("persistent") + 1])
+        current = services[key] = [(scheduler, flags), []]
+    return services
+
+
+def kernel_connections(text):
+    """{(protocol, client, port, virtual, port, server, port): (state, seconds)} of /proc/net/ip_vs_conn."""
+    rows = {}
+    for line in text.splitlines()[1:]:
+        words = line.split()
+        ends = [hex_addr(word) if number % 2 == 0 else int(word, 16) for number, word in enumerate(words[1:7])]
+        rows[words[0], *ends] = (words[7], int(words[8]))
+    return rows
+
+
+def rvs_connections(text):
+    rows = {}
+    for line in text.splitlines()[2:]:
+        words = line.split()
+        minutes, seconds = words[1].split(":")
+        rows[words[0], *endpoint(words[3]), *endpoint(words[4]), *endpoint(words[5])] = (words[2], 60 * int(minutes) + int(seconds))
+    return rows
+
+
+# ---- comparing -------------------------------------------------------------------------------------------
+
+def loosen(frame, made):
+    """Blanks what the kernel makes up: identifications of its own packets and of tunnels' outer headers, and with them
+    the header checksum (verified apart), flow labels of its own packets, and the source port of GUE, seeded at boot."""
+    frame = bytearray(frame)
+    if frame[12:14] == b"\x08\0":
+        protocol = frame[23]
+        gue = protocol == wire.UDP and made is None
+        if made or protocol in (4, 41, 47) or gue:
+            frame[18:20] = frame[24:26] = b"\0\0"
+    else:
+        gue = frame[20] == wire.UDP and made is None
+        if made:
+            frame[14:18] = b"\x60\0\0\0"
+    if gue:
+        at = 34 if frame[12:14] == b"\x08\0" else 54
+        frame[at:at + 2] = b"\0\0"
+        frame[at + 6:at + 8] = b"\0\0"
+    return bytes(frame)
+
+
+def summary(side, frame):
+    packet = wire.read(frame)
+    return f"{('client', 'server')[side]} {packet}"
+
+
+def host_answers(side, frame):
+    """What the host itself does with a packet that IPVS leaves to it: [(side, kind)]."""
+    packet = wire.read(frame)
+    protocol = packet["proto"]
+    if packet["dst"] in OWN:
+        if protocol == wire.TCP:
+            return [] if "R" in packet.get("flags", "") else [(side, "reset")]
+        if protocol in (wire.UDP, wire.SCTP):
+            return [(side, "icmp")]
+        return []
+    if packet["ttl"] <= 1:
+        return [(side, "icmp")]
+    return [(1 if packet["dst"].startswith(SIDES[1]) else 0, "routed")]
+
+
+def kind_of(frame, given):
+    packet, before = wire.read(frame), wire.read(given)
+    if "icmp" in packet and "icmp" not in before:
+        return "icmp"
+    if "R" in packet.get("flags", "") and packet["src"] == before["dst"]:
+        return "reset"
+    same = all(packet.get(key) == before.get(key) for key in ("src", "dst", "sport", "dport", "payload", "icmp"))
+    return "routed" if same and packet["ttl"] == before["ttl"] - 1 else "changed"
+
+
+def compare_frame(kernel, answer):
+    _, side, frame, out = kernel
+    verdict, ours = answer["frame"]["verdict"], [(port, bytes.fromhex(text)) for port, text in answer["frame"]["out"]]
+    if verdict == "kernel":
+        want = host_answers(side, frame)
+        got = [(to, kind_of(out_frame, frame)) for to, out_frame in out]
+        if sorted(want) != sorted(got):
+            return f"left to the host, which would do {want}, but the kernel did:\n" + show(out)
+        return None
+    is_icmp = "icmp" in wire.read(frame)
+    given = wire.read(frame)
+
+    def key(to, out_frame):
+        packet = wire.read(out_frame)
+        made = not is_icmp and "icmp" in packet
+        # GUE: UDP from the balancer itself.
+        if packet["proto"] == wire.UDP and packet["src"] in OWN and packet["src"] not in (given["dst"], given["src"]) and packet["dst"] != given["src"]:
+            made = None
+        return to, loosen(out_frame, made)
+    if [key(*item) for item in out] != [key(*item) for item in ours]:
+        return f"RVS ({verdict}) sent:\n{show(ours)}the kernel sent:\n{show(out)}"
+    for _, out_frame in ours:
+        if out_frame[12:14] == b"\x08\0" and not wire.read(out_frame)["right"]:
+            return f"RVS sent a wrong IPv4 header checksum:\n{show(ours)}"
+    return None
+
+
+def show(frames):
+    return "".join(f"    {summary(*item)}\n" for item in frames) or "    nothing\n"
+
+
+def compare_rows(title, theirs, ours, same):
+    wrong = []
+    for key in sorted(set(theirs) | set(ours), key=str):
+        if key not in theirs or key not in ours or not same(theirs[key], ours[key]):
+            wrong.append(f"    {key}\n        kernel {theirs.get(key)}\n        RVS    {ours.get(key)}")
+    return f"{title}:\n" + "\n".join(wrong) if wrong else None
+
+
+def compare(kernel, answer):
+    """What differs in one step, as text, or None."""
+    kind = kernel[0]
+    if kind == "frame":
+        return compare_frame(kernel, answer)
+    if kind == "rule":
+        said = answer["rvsadm"]["err"]
+        return None if said == kernel[1] else f"the kernel's ipvsadm said {kernel[1]!r}, rvsadm {said!r}"
+    if kind == "services":
+        return compare_rows("services", kernel[1], rvs_services(answer["rvsadm"]["out"]), lambda a, b: a == b)
+    if kind == "connections":
+        return compare_rows("connections", kernel[1], rvs_connections(answer["rvsadm"]["out"]),
+                            lambda a, b: a[0] == b[0] and abs(a[1] - b[1]) <= SLACK)
+    if kind == "listing" and (kernel[1], kernel[2]) != (answer["rvsadm"]["status"], answer["rvsadm"]["out"] + answer["rvsadm"]["err"]):
+        return f"the kernel's ipvsadm: exit {kernel[1]}\n{kernel[2]}rvsadm: exit {answer['rvsadm']['status']}\n{answer['rvsadm']['out']}{answer['rvsadm']['err']}"
+    return None
+
+
+def differences(kernel, scenario):
+    """[(number of the step, what differs)] and the number of frames compared."""
+    trial = Trial(kernel).run(scenario)
+    answers = replay([step for _, step, _ in trial])
+    found = []
+    for (number, _, theirs), ours in zip(trial, answers):
+        text = compare(theirs, ours)
+        if text:
+            found.append((number, text))
+    return found, sum(theirs[0] == "frame" for _, _, theirs in trial)

@@ -1,0 +1,47 @@
+"""Where RVS is meant to differ from the kernel. Each entry says why; docs/ipvs-compat.md has the same list.
+
+A step that would only show a known deviation is left out before either side sees it. Keep this short: whatever else
+differs is a mistake.
+"""
+
+
+def server_spec(line):
+    """(service, server, what an -a or -e says about it), with ipvsadm's defaults."""
+    words = line.split()
+    spec = {"method": "-g", "-w": "1", "-x": "0", "-y": "0"}
+    options = iter(words[5:])
+    for word in options:
+        if word in ("-m", "-g", "-i"):
+            spec["method"] = word
+        elif word in ("--tun-csum", "--tun-nocsum", "--tun-remcsum"):
+            spec["csum"] = word
+        else:
+            spec[word] = next(options)
+    if spec["method"] == "-i":
+        spec.setdefault("--tun-type", "ipip")
+    return tuple(words[1:3]), words[4], spec
+
+
+class Rules:
+    """Which lines of a scenario both sides get."""
+
+    def __init__(self):
+        self.specs = {}
+
+    def takes(self, line):
+        """Editing a server to what it already is changes nothing in RVS (a reload and a health check that repeat
+        themselves must not disturb traffic). In the kernel it starts the round of wrr anew."""
+        words = line.split()
+        if words[0] in ("-a", "-e"):
+            service, server, spec = server_spec(line)
+            if words[0] == "-e" and self.specs.get((service, server)) == spec:
+                return False
+            if words[0] == "-e" or (service, server) not in self.specs:
+                self.specs[service, server] = spec
+        elif words[0] == "-d":
+            self.specs.pop((tuple(words[1:3]), words[4]), None)
+        elif words[0] == "-D":
+            self.specs = {key: spec for key, spec in self.specs.items() if key[0] != tuple(words[1:3])}
+        elif words[0] == "-C":
+            self.specs.clear()
+        return True

@@ -1,0 +1,235 @@
+"""Random scenarios: rules of ipvsadm and packets of clients and servers.
+
+A scenario is a list of steps, plain data, so that it can be written to a file and cut down:
+
+    ["rule", LINE]                          a line of ipvsadm
+    ["sysctl", NAME, VALUE]                 net.ipv4.vs.NAME
+    ["client", FLOW, PACKET]                a client's packet; FLOW = [protocol, client, port, virtual, port]
+    ["server", FLOW, PACKET]                the answer of the server that the flow went to; left out if there is none
+    ["client-error", FLOW, CODE]            an ICMP error from a client about the server's last packet
+    ["server-error", FLOW, CODE]            and from a server, about the last packet it got
+    ["wait", SECONDS]
+    ["tables"]                              services and connections are compared
+    ["listing", ARGUMENTS]                  the text of both programs is compared
+
+PACKET holds what differs from the usual: flags (TCP), chunk (SCTP), size (bytes of payload), ttl, tos, df, summed (UDP).
+The same seed gives the same scenario with the same features.
+"""
+import random
+
+from kernel import SERVERS, VIPS, server
+
+# Lines that RVS takes only once it has the feature: (feature, lines).
+PROBES = [(f"scheduler {name}", [f"-A -t 10.9.0.1:80 -s {name}"]) for name in "rr wrr lc wlc sed nq dh sh lblc lblcr fo ovf mh".split()] + [
+    ("sctp", ["-A --sctp-service 10.9.0.1:80 -s rr"]),
+    ("mark", ["-A -f 1 -s rr"]),
+    ("persistent", ["-A -t 10.9.0.1:80 -s rr -p 30 -M 255.255.255.0"]),
+    ("flags", ["-A -t 10.9.0.1:80 -s sh -b sh-port"]),
+    ("gue", ["-A -t 10.9.0.1:80 -s rr", "-a -t 10.9.0.1:80 -r 10.2.0.11 -i --tun-type gue --tun-port 6080"]),
+    ("gre", ["-A -t 10.9.0.1:80 -s rr", "-a -t 10.9.0.1:80 -r 10.2.0.11 -i --tun-type gre"]),
+    ("mixed", ["-A -t 10.9.0.1:80 -s rr", "-a -t 10.9.0.1:80 -r [fd02::11]:80 -i"]),
+]
+# Settings that change what happens to packets: (name, values other than the default).
+SYSCTLS = {"conn_reuse_mode": (0, 2, 3), "expire_nodest_conn": (1,), "sloppy_tcp": (1,), "sloppy_sctp": (1,), "pmtu_disc": (0,),
+           "nat_icmp_send": (1,), "expire_quiescent_template": (1,), "secure_tcp": (3,), "schedule_icmp": (1,)}
+PORTS = (80, 443, 8080)
+WEIGHTS = (0, 1, 1, 1, 1, 2, 3, 5)
+# What a TCP connection may do, one word a packet: c or s, then the flags; "c+" carries data.
+TALKS = ("cS sSA cA c+PA sA sPA cA cFA sA sFA cA", "cS sSA cA cFA sFA cA", "cS sSA cA sFA cFA sA", "cS sSA cA cR", "cS sSA cA sR", "cS sRA",
+         "cS cS sSA cA", "cS cA c+PA", "cS cFA cA", "cS cR cA", "cS sSA sSA cA cFA cA cS", "cA", "cFA", "cR", "cSA", "sSA cA", "cS sSA cA cRA cS",
+         "cSF sSA cA", "c cS", "cS sSA c cA", "cS sSA cA sFA cA sA cFA")
+CHUNKS = (1, 10, 0, 3, 7, 8, 14, 6, 2, 11, 5, 9, 4, 12)
+
+
+def at(addr, port):
+    return f"[{addr}]:{port}" if ":" in addr else f"{addr}:{port}"
+
+
+class Maker:
+    """Makes one scenario. `features` and `sysctls`: what both sides have."""
+
+    def __init__(self, seed, features, sysctls, length=60):
+        self.random, self.features, self.sysctls, self.length = random.Random(seed), features, sysctls, length
+        self.steps, self.services, self.talks = [], [], []
+        self.schedulers = [name.split()[1] for name in features if name.startswith("scheduler ")]
+
+    def make(self):
+        chance = self.random
+        if self.sysctls and chance.random() < 0.4:
+            name = chance.choice(self.sysctls)
+            self.steps.append(["sysctl", name, chance.choice(SYSCTLS[name])])
+        self.waits = chance.random() < 0.08
+        if self.waits:
+            self.rule(f"--set {chance.choice((1, 2, 3))} {chance.choice((1, 2))} {chance.choice((1, 2, 3))}")
+        for _ in range(chance.choice((1, 1, 2, 3))):
+            self.add_service()
+        packets = 0
+        while packets < self.length:
+            pick = chance.random()
+            if pick < 0.07:
+                self.edit()
+            elif pick < 0.09 and self.waits:
+                self.steps.append(["wait", 1.35])
+            else:
+                packets += 1
+                self.traffic()
+                if packets % 12 == 0:
+                    self.steps.append(["tables"])
+        self.steps.append(["tables"])
+        return self.steps
+
+    # ---- rules -----------------------------------------------------------------------------
+
+    def rule(self, line):
+        self.steps.append(["rule", line])
+
+    def add_service(self):
+        chance = self.random
+        family = chance.choice((4, 4, 4, 6))
+        protocol = chance.choices(("-t", "-u", "--sctp-service"), (6, 3, 1 if "sctp" in self.features else 0))[0]
+        addr = chance.choice([vip for vip in VIPS if (":" in vip) == (family == 6)])
+        service = {"name": f"{protocol} {at(addr, chance.choice(PORTS))}", "protocol": protocol, "addr": addr, "family": family, "servers": [],
+                   "method": chance.choice(("-m", "-m", "-m", "-g", "-i", ""))}
+        service["port"] = int(service["name"].rsplit(":", 1)[1])
+        self.rule(f"-A {service['name']}{self.service_options(service)}")
+        self.services.append(service)
+        for _ in range(chance.choice((0, 1, 2, 2, 3, 3, 4, 5))):
+            self.add_server(service)
+        return service
+
+    def service_options(self, service):
+        chance, scheduler = self.random, self.random.choice(self.schedulers)
+        options = f" -s {scheduler}"
+        if "persistent" in self.features and chance.random() < 0.25:
+            options += f" -p {chance.choice((2, 3) if self.waits else (30, 300))}"
+            if chance.random() < 0.3:
+                options += f" -M {chance.choice((64, 120))}" if service["family"] == 6 else f" -M {chance.choice(('255.255.255.0', '255.255.0.0'))}"
+        if service["protocol"] == "-u" and chance.random() < 0.15:
+            options += " -o"
+        if scheduler in ("sh", "mh") and "flags" in self.features and chance.random() < 0.4:
+            options += " -b " + chance.choice((f"{scheduler}-fallback", f"{scheduler}-port", f"{scheduler}-fallback,{scheduler}-port"))
+        return options
+
+    def server_options(self, service):
+        chance = self.random
+        method = service["method"] or chance.choice(("-m", "-g", "-i"))
+        options = f" {method}"
+        if method == "-i" and chance.random() < 0.5:
+            kind = chance.choice([name for name in ("ipip", "gue", "gre") if name == "ipip" or name in self.features])
+            options += f" --tun-type {kind}" + (" --tun-port 6080" if kind == "gue" else "")
+            if kind != "ipip" and chance.random() < 0.4:
+                options += chance.choice((" --tun-csum", " --tun-nocsum"))
+        if chance.random() < 0.8:
+            options += f" -w {chance.choice(WEIGHTS)}"
+        if chance.random() < 0.12:
+            upper = chance.choice((1, 2, 3, 4))
+            options += f" -x {upper}"
+            if chance.random() < 0.5:
+                options += f" -y {chance.choice((1, upper, upper + 1))}"
+        return options
+
+    def add_server(self, service):
+        chance = self.random
+        number = chance.choice(SERVERS[:7])
+        port = service["port"] if chance.random() < 0.6 else chance.choice((80, 8080, 9000))
+        name = at(server(number, service["family"]), port)
+        service["servers"].append(name)
+        self.rule(f"-a {service['name']} -r {name}{self.server_options(service)}")
+
+    def edit(self):
+        chance = self.random
+        service = chance.choice(self.services)
+        some = chance.choice(service["servers"]) if service["servers"] else at(server(11, service["family"]), 80)
+        what = chance.choices(("add", "edit", "delete", "back", "service", "gone", "new", "clear"), (4, 8, 4, 2, 2, 1, 1, 0.3))[0]
+        if what == "add":
+            self.add_server(service)
+        elif what == "edit":
+            self.rule(f"-e {service['name']} -r {some}{self.server_options(service)}")
+        elif what == "delete":
+            self.rule(f"-d {service['name']} -r {some}")
+        elif what == "back":
+            self.rule(f"-d {service['name']} -r {some}")
+            self.rule(f"-a {service['name']} -r {some}{self.server_options(service)}")
+        elif what == "service":
+            self.rule(f"-E {service['name']}{self.service_options(service)}")
+        elif what == "gone":
+            self.rule(f"-D {service['name']}")
+            self.rule(f"-A {service['name']}{self.service_options(service)}")
+            for name in service["servers"][:3]:
+                self.rule(f"-a {service['name']} -r {name}{self.server_options(service)}")
+        elif what == "clear":
+            self.rule("-C")
+        else:
+            self.add_service()
+
+    # ---- packets ---------------------------------------------------------------------------
+
+    def flow(self):
+        chance = self.random
+        service = chance.choice(self.services)
+        protocol = {"-t": "tcp", "-u": "udp", "--sctp-service": "sctp"}[service["protocol"]]
+        port = service["port"] if chance.random() < 0.95 else 7777
+        host = chance.choice((1, 2, 3, 7, 300))
+        client = f"fd08::{host:x}" if service["family"] == 6 else f"10.8.{host >> 8}.{host & 255}"
+        return [protocol, client, 1024 + chance.randrange(12), service["addr"], port]
+
+    def traffic(self):
+        chance = self.random
+        if len(self.talks) < 6 or chance.random() < 0.1:
+            flow = self.flow()
+            if flow[0] == "tcp":
+                words = chance.choice(TALKS).split()
+            elif flow[0] == "udp":
+                words = [chance.choice(("c", "c", "s")) for _ in range(chance.randrange(1, 6))]
+            else:
+                words = [f"{side}{chunk}" for side, chunk in (("c", 1), ("s", 2), ("c", 10), ("s", 11), ("c", 0), ("c", 7), ("s", 8), ("c", 14))]
+            self.talks.append([flow, words])
+        talk = chance.choice(self.talks)
+        flow, words = talk
+        if not words:
+            self.talks.remove(talk)
+            return
+        odd = chance.random()
+        if odd < 0.04:
+            self.steps.append([chance.choice(("client-error", "server-error")), flow, chance.choice((1, 3, 4, 11))])
+            return
+        if odd < 0.12:
+            word = chance.choice("cs") + self.oddity(flow[0])
+        else:
+            word = words.pop(0)
+        packet, rest = {}, word[1:]
+        if flow[0] == "tcp":
+            packet["flags"] = rest.replace("+", "")
+            if "+" in rest:
+                packet["size"] = chance.choice((1, 100, 1400))
+        elif flow[0] == "udp":
+            packet["size"] = chance.choice((0, 8, 100, 1400, 1460 if flow[0] == "udp" and chance.random() < 0.3 else 20))
+            if ":" not in flow[1] and chance.random() < 0.1:
+                packet["summed"] = False
+        else:
+            packet["chunk"] = int(rest)
+        if chance.random() < 0.05:
+            packet["ttl"] = chance.choice((1, 2, 255))
+        if chance.random() < 0.05:
+            packet["tos"] = chance.choice((2, 3, 0xB8, 0xBB))
+        if ":" not in flow[1] and chance.random() < 0.3:
+            packet["df"] = True
+        self.steps.append(["client" if word[0] == "c" else "server", flow, packet])
+
+    def oddity(self, protocol):
+        if protocol == "tcp":
+            return "".join(letter for letter in "FSRPA" if self.random.random() < 0.35)
+        return str(self.random.choice(CHUNKS)) if protocol == "sctp" else ""
+
+
+def make(seed, features, sysctls, length=60):
+    return Maker(seed, features, sysctls, length).make()
+
+
+def rules(seed, features):
+    """Only lines that set rules up, for listings: a scenario's first part, somewhat larger."""
+    maker = Maker(seed, features, [], 0)
+    maker.waits = False
+    for _ in range(6):
+        maker.add_service()
+    return [step[1] for step in maker.steps]
