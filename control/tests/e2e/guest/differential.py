@@ -70,9 +70,13 @@ def search(kernel, seed, seconds, say=print):
         found, compared = compare.differences(kernel, steps)
         count, frames = count + 1, frames + compared
         if found:
-            say(f"scenario {seed}/{count - 1} differs in {len(found)} steps; shortening it")
-            steps = shrink(kernel, steps)
+            first = f"{json.dumps(steps[found[0][0]])}\n{found[0][1]}"
+            say(f"scenario {seed}/{count - 1} differs in {len(found)} steps; shortening it. The first one:\n{first}")
+            whole, steps = steps, shrink(kernel, steps)
             found, _ = compare.differences(kernel, steps)
+            if not found:
+                raise Failure(f"RVS and the kernel differed in scenario {count - 1} of seed {seed}, but not when it ran again:\n"
+                              f"{json.dumps(whole)}\n{first}")
             directory = TARGET / "differential"
             directory.mkdir(parents=True, exist_ok=True)
             file = directory / f"{seed}-{count - 1}.json"

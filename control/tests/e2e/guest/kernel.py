@@ -87,7 +87,9 @@ class Kernel:
             done
             cd /proc/sys/net
             echo 1 > ipv4/ip_forward; echo 0 > ipv4/icmp_ratelimit; echo 1000000 > ipv4/icmp_msgs_per_sec; echo 1000000 > ipv4/icmp_msgs_burst; echo 0 > ipv6/icmp/ratelimit
-            ip -batch - <<'END'\n""" + "\n".join(commands) + "\nEND")
+            ip -batch - <<'END'\n""" + "\n".join(commands) + "\nEND\n"
+            # One queue for all: the default one lets packets with some TOS values pass others.
+            "for device in eth0 eth1; do tc qdisc replace dev $device root pfifo limit 1000; done")
         names = self.guest.sh("cd /proc/sys/net/ipv4/vs; grep -H . * 2>/dev/null")
         self.defaults = dict(line.split(":", 1) for line in names.splitlines())
         wait_for("a ping through the guest", self._alive, 20)
@@ -123,7 +125,8 @@ class Kernel:
         self.sysctls |= values
 
     def tables(self):
-        """/proc/net/ip_vs and /proc/net/ip_vs_conn, as text."""
+        """/proc/net/ip_vs and /proc/net/ip_vs_conn, as text. What is to end at once ends with the next tick: 4 ms."""
+        time.sleep(0.012)
         return self.guest.ask(files=["/proc/net/ip_vs", "/proc/net/ip_vs_conn"])["files"]
 
     def reset(self):
