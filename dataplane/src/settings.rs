@@ -66,6 +66,9 @@ pub struct Settings {
     pub icmp_msgs_per_sec: u32,
     /// Their burst (`net.ipv4.icmp_msgs_burst`).
     pub icmp_msgs_burst: u32,
+    /// Milliseconds between such answers to one peer once a burst of six is used up, 0 = no
+    /// limit for a peer (`net.ipv4.icmp_ratelimit`).
+    pub icmp_ratelimit: u32,
     /// Packets a second to the kernel for each class (`PuntClass`), 0 = no limit.
     pub punt_limits: [u32; 4],
 }
@@ -94,6 +97,7 @@ impl Default for Settings {
             nat_icmp_send: false,
             icmp_msgs_per_sec: 1000,
             icmp_msgs_burst: 50,
+            icmp_ratelimit: 1000,
             punt_limits: [20_000, 50_000, 100_000, 200_000],
         }
     }

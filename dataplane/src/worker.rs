@@ -232,7 +232,7 @@ impl Worker {
             own_macs: vec![NO_MAC; limits.ports].into_boxed_slice(),
             punt_limits: vec![[Bucket::new(0, 0); PuntClass::COUNT]; limits.ports]
                 .into_boxed_slice(),
-            answers: AnswerLimit::new(settings.icmp_msgs_per_sec, settings.icmp_msgs_burst),
+            answers: AnswerLimit::new(&settings),
             events: ArrayVec::new(),
             ip_id: 1,
             fragment_id: 0,
@@ -495,8 +495,12 @@ impl Worker {
             match core.starts_anew(entry, id, opens) {
                 Ok(false) => {}
                 Ok(true) => {
-                    core.end(shard, i);
-                    return self.admit(now, packet, flow, hash);
+                    let old = core.take_out(shard, i);
+                    let verdict = self.admit(now, packet, flow, hash);
+                    // The kernel ends the old one with its next timer tick: the scheduler and
+                    // the thresholds still see it.
+                    self.core.count_out(old);
+                    return verdict;
                 }
                 Err(reason) => return core.dropped(reason),
             }
@@ -810,17 +814,26 @@ impl Core {
 
     /// Ends a connection and counts it out.
     fn end(&mut self, shard: &mut Shard, i: u32) {
-        let Some(entry) = shard.entry(i) else { return };
-        if !entry.is_valid() {
-            return;
-        }
-        let active = entry.flags & flag::INACTIVE == 0;
-        let id = entry.dest_id();
-        dests::unbind(&self.dests, &self.counters, &self.changes, id, active);
+        let bound = self.take_out(shard, i);
+        self.count_out(bound);
+    }
+
+    /// Takes a connection out of the table: its destination, which still counts it, and whether
+    /// as an active one.
+    fn take_out(&mut self, shard: &mut Shard, i: u32) -> Option<(DestId, bool)> {
+        let entry = shard.entry(i).filter(|entry| entry.is_valid())?;
+        let bound = (entry.dest_id(), entry.flags & flag::INACTIVE == 0);
         shard.remove(i);
         self.counters
             .connections
             .set(self.counters.connections.get().saturating_sub(1));
+        Some(bound)
+    }
+
+    fn count_out(&mut self, bound: Option<(DestId, bool)>) {
+        if let Some((dest, active)) = bound {
+            dests::unbind(&self.dests, &self.counters, &self.changes, dest, active);
+        }
     }
 
     /// Whether a packet of a connection gets a new one: it opens one, or the real server is gone.
@@ -867,8 +880,7 @@ impl Core {
             .punt_limits
             .map(|rate| Bucket::new(rate, (rate / 10).max(64)));
         self.punt_limits.fill(fresh);
-        self.answers
-            .set(settings.icmp_msgs_per_sec, settings.icmp_msgs_burst);
+        self.answers.set(&settings);
     }
 
     /// Index of the destination that a service's scheduler chooses for a packet.

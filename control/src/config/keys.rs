@@ -545,7 +545,7 @@ static IPVS: Section = Section {
     path: "ipvs",
     list: false,
     live: true,
-    help: "Timeouts, and settings named as the kernel's sysctls (`net.ipv4.vs.*` and, for the last two, `net.ipv4.*`).",
+    help: "Timeouts, and settings named as the kernel's sysctls (`net.ipv4.vs.*` and, for the last three, `net.ipv4.*`).",
     keys: &[
         key(
             "tcp_timeout",
@@ -684,6 +684,12 @@ static IPVS: Section = Section {
             Integer(1, 1_000_000),
             Value("50"),
             "ICMP answers of ours in one burst",
+        ),
+        key(
+            "icmp_ratelimit",
+            Integer(0, 1_000_000),
+            Value("1000"),
+            "milliseconds between ICMP answers of ours to one peer after a burst of six, 0 = no limit",
         ),
     ],
 };

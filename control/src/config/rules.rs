@@ -204,7 +204,7 @@ macro_rules! setting {
 }
 
 /// Every live setting. Reading, comparing, showing and saving settings all walk this table.
-pub static SETTINGS: [Setting; 27] = [
+pub static SETTINGS: [Setting; 28] = [
     setting!("ipvs" "tcp_timeout" timeouts.tcp),
     setting!("ipvs" "tcp_fin_timeout" timeouts.tcp_fin),
     setting!("ipvs" "udp_timeout" timeouts.udp),
@@ -228,6 +228,7 @@ pub static SETTINGS: [Setting; 27] = [
     setting!("ipvs" "sloppy_tcp" bool sloppy_tcp),
     setting!("ipvs" "icmp_msgs_per_sec" icmp_msgs_per_sec),
     setting!("ipvs" "icmp_msgs_burst" icmp_msgs_burst),
+    setting!("ipvs" "icmp_ratelimit" icmp_ratelimit),
     setting!("punt" "control" punt_limits[0]),
     setting!("punt" "routing" punt_limits[1]),
     setting!("punt" "host" punt_limits[2]),

@@ -11,7 +11,7 @@ import time
 
 from lab import Failure, PATIENCE, TARGET
 from kernel import MACS, SIDES, VIPS, network
-from deviations import Rules
+from deviations import ALWAYS, Rules
 from scenario import PROBES, SYSCTLS
 import wire
 
@@ -25,6 +25,7 @@ max_servers = 512
 [ipvs]
 icmp_msgs_per_sec = 1000000
 icmp_msgs_burst = 1000000
+icmp_ratelimit = 0
 """
 NUMBERS = {"tcp": wire.TCP, "udp": wire.UDP, "sctp": wire.SCTP}
 OWN = {net + "1" for side in SIDES for net in side} | set(VIPS)
@@ -96,6 +97,7 @@ class Trial:
         """[(step of the scenario, step for RVS, the kernel's answer)]"""
         self.kernel.reset()
         self.began = time.monotonic()
+        self.keep_services(-1)
         for number, step in enumerate(scenario):
             getattr(self, step[0].replace("-", "_"))(number, *step[1:])
         return self.answers
@@ -109,6 +111,14 @@ class Trial:
         at = time.monotonic() - self.began
         said = self.kernel.ipvsadm(line)[0]
         self.answers.append((number, {"at": at, "do": {"rvsadm": [line, ""]}}, ("rule", said)))
+        if line == "-C":
+            self.keep_services(number)
+
+    def keep_services(self, number):
+        """See deviations.ALWAYS."""
+        for line in ALWAYS:
+            self.kernel.ipvsadm(line)
+            self.note(number, {"rvsadm": [line, ""]}, ("rule", ""))
 
     def sysctl(self, number, name, value):
         self.kernel.sysctl(**{name: value})
@@ -215,7 +225,8 @@ def kernel_services(text):
             current[1].append([*hex_endpoint(words[1]), words[2], *map(int, words[3:])])
             continue
         key = ("FWM", int(words[1], 16)) if words[0] == "FWM" else (words[0], *hex_endpoint(words[1]))
-        flags = {"ops": "ops" in words}
+        # The file leaves this out for IPv6.
+        flags = {"ops": "ops" in words} if ":" not in str(key[1]) else {}
         if "persistent" in words:
             where = words.index("persistent")
             flags["persistent"] = int(words[where + 1]) // HZ
@@ -232,7 +243,7 @@ def rvs_services(text):
             continue
         key = ("FWM", int(words[1])) if words[0] == "FWM" else (words[0], *endpoint(words[1]))
         scheduler = words[3] if words[0] == "FWM" and words[2] == "IPv6" else words[2]
-        flags = {"ops": "ops" in words}
+        flags = {"ops": "ops" in words} if ":" not in str(key[1]) else {}
         if "persistent" in words:
             flags["persistent"] = int(words[words.index("persistent") + 1])
         current = services[key] = [(scheduler, flags), []]
@@ -295,7 +306,8 @@ def host_answers(side, frame):
         if protocol in (wire.UDP, wire.SCTP):
             return [(side, "icmp")]
         return []
-    if packet["ttl"] <= 1:
+    # Too old, or too long for a link that is no longer than ours.
+    if packet["ttl"] <= 1 or len(frame) - 14 > 1500:
         return [(side, "icmp")]
     return [(1 if packet["dst"].startswith(SIDES[1]) else 0, "routed")]
 

@@ -22,19 +22,33 @@ def server_spec(line):
     return tuple(words[1:3]), words[4], spec
 
 
+# Services that are always there. Without a service of a family the kernel lets go of all packets of that family,
+# those of connections that still exist, too; RVS goes on with connections as it does while other services are left.
+ALWAYS = ["-A -u 10.9.0.8:9 -s rr", "-A -u [fd09::4]:9 -s rr"]
+
+
 class Rules:
     """Which lines of a scenario both sides get."""
 
     def __init__(self):
         self.specs = {}
+        self.direct = {}
 
     def takes(self, line):
-        """Editing a server to what it already is changes nothing in RVS (a reload and a health check that repeat
-        themselves must not disturb traffic). In the kernel it starts the round of wrr anew."""
+        """Two kinds of lines are left out:
+
+        An edit of a server to what it already is changes nothing in RVS: a reload and a health check that repeat
+        themselves must not disturb traffic. In the kernel it starts the round of wrr anew.
+
+        A server that changes between direct routing and another method. In the kernel all connections of a server
+        share one cached route, and one made for another method has no next hop for direct routing: packets of older
+        connections then go to whoever has the virtual address, which nobody has. RVS sends them to the server."""
         words = line.split()
         if words[0] in ("-a", "-e"):
             service, server, spec = server_spec(line)
             if words[0] == "-e" and self.specs.get((service, server)) == spec:
+                return False
+            if self.direct.setdefault((service, server), spec["method"] == "-g") != (spec["method"] == "-g"):
                 return False
             if words[0] == "-e" or (service, server) not in self.specs:
                 self.specs[service, server] = spec
