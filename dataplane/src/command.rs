@@ -112,11 +112,13 @@ pub enum Event {
 /// One connection as listed by `-Lnc`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ConnectionView {
-    /// Transport protocol.
-    pub protocol: Protocol,
-    /// Client.
+    /// Transport protocol; none for the template of a mark.
+    pub protocol: Option<Protocol>,
+    /// Whether it is a persistence template.
+    pub is_template: bool,
+    /// Client; of a template its network, with port 0.
     pub client: Endpoint,
-    /// Virtual address and port.
+    /// Virtual address and port; the mark in its place in the template of one.
     pub virtual_: Endpoint,
     /// Real server.
     pub dest: Endpoint,

@@ -3,13 +3,17 @@
 use crate::addr::Addr;
 use crate::changes::{Changes, Watch};
 use crate::counters::{DestCounters, WorkerCounters};
-use crate::service::{DestId, Destination, Tunnel};
+use crate::service::{DestId, Destination, ForwardingMethod, Tunnel};
 
 /// What the packet path needs of a destination.
 #[derive(Clone, Copy, Debug)]
 pub struct DestState {
     /// Its address.
     pub addr: Addr,
+    /// Its port, 0 to keep the packet's.
+    pub port: u16,
+    /// How it is reached by new connections.
+    pub method: ForwardingMethod,
     /// Source of outer headers towards it.
     pub source: Addr,
     /// Neighbour that its packets go to, valid while `generation` is the router's.
@@ -32,6 +36,8 @@ impl Default for DestState {
     fn default() -> DestState {
         DestState {
             addr: Addr::UNSPECIFIED,
+            port: 0,
+            method: ForwardingMethod::Local,
             source: Addr::UNSPECIFIED,
             hop: u32::MAX,
             generation: 0,
@@ -50,6 +56,8 @@ impl DestState {
     /// above the upper threshold, cleared below the lower one, kept between them.
     pub fn configure(&mut self, dest: &Destination, counters: &DestCounters) {
         self.addr = dest.endpoint.addr;
+        self.port = dest.endpoint.port;
+        self.method = dest.method;
         self.generation = 0;
         self.available = true;
         self.weight = dest.weight;
@@ -125,11 +133,22 @@ pub fn turn(counters: &WorkerCounters, changes: &Changes, id: DestId, active: bo
     changes.note(id, Watch::Counts);
 }
 
+/// Counts a new template. Templates are no connections: thresholds do not see them.
+pub fn bind_template(counters: &DestCounters) {
+    counters.persistent.set(counters.persistent.get() + 1);
+}
+
+/// Counts the end of a template.
+pub fn unbind_template(counters: &WorkerCounters, id: DestId) {
+    if let Some(c) = counters.dest(id) {
+        c.persistent.set(c.persistent.get().saturating_sub(1));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::addr::Endpoint;
-    use crate::service::ForwardingMethod;
 
     #[test]
     fn the_overload_flag_has_hysteresis() {

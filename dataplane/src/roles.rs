@@ -2,21 +2,38 @@
 //!
 //! Every packet asks it twice, for its source and its destination, so it is a small open
 //! table: 8 bytes a slot for IPv4. Control builds it anew on every change and workers share it.
+//!
+//! Port 0 stands for every port of an address: services on port 0, servers that keep the packet's
+//! port. What marks may match is a set of address ranges. Only a table that has either asks for
+//! them, and only about what is not in the table itself.
 
 use crate::addr::{Addr, Endpoint, Family};
 use crate::conn::hash::digest_v4;
+use crate::route::Prefix;
 
 /// Role of an endpoint: it is a virtual service's, and live.
 pub const VIRTUAL: u8 = 1;
 /// Role of an endpoint: it is a real server's whose replies pass through us (NAT).
 pub const REAL: u8 = 2;
+/// Role of an endpoint: a rule may give packets to it a mark that has a service.
+pub const MARKED: u8 = 4;
+/// Not a role: beside port 0 of an address whose TCP port 21 is virtual. Passive FTP data comes to
+/// port 20 and to any unprivileged port (`ip_vs_service_find`).
+const FTP_DATA: u8 = 8;
+/// First port that needs no privilege (`ip_unprivileged_port_start`).
+pub const UNPRIVILEGED: u16 = 1024;
+
+/// Whether FTP data may come to this port of an address with FTP.
+pub fn is_ftp_data(port: u16) -> bool {
+    port == 20 || port >= UNPRIVILEGED
+}
 
 /// One entry of the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RoleEntry {
     /// IP protocol number.
     pub protocol: u8,
-    /// The endpoint.
+    /// The endpoint; port 0 is every port.
     pub endpoint: Endpoint,
     /// [`VIRTUAL`], [`REAL`] or both.
     pub roles: u8,
@@ -38,9 +55,16 @@ pub struct RoleTable {
     ports: [u64; PORT_WORDS],
     v4: Box<[u64]>,
     v6: Box<[Slot6]>,
+    /// Whether an endpoint that is not in the table may have a role all the same.
+    wide: bool,
+    /// IPv4 and IPv6 addresses that may be marked: ends included, sorted, apart from each other.
+    marked: [Box<[(u128, u128)]>; 2],
 }
 
 const PORT_WORDS: usize = 64;
+
+const TCP: u8 = 6;
+const FTP: u16 = 21;
 
 impl Default for RoleTable {
     fn default() -> RoleTable {
@@ -73,6 +97,41 @@ fn spread6(protocol: u8, addr: &Addr, port: u16) -> usize {
 impl RoleTable {
     /// Builds a table; roles of equal endpoints are joined.
     pub fn build(entries: &[RoleEntry]) -> RoleTable {
+        RoleTable::build_with_marks(entries, &[])
+    }
+
+    /// As [`RoleTable::build`], with the destinations that rules of marks may match.
+    pub fn build_with_marks(entries: &[RoleEntry], marked: &[Prefix]) -> RoleTable {
+        let is_ftp =
+            |e: &&RoleEntry| e.protocol == TCP && e.endpoint.port == FTP && e.roles & VIRTUAL != 0;
+        let data = entries.iter().filter(is_ftp).map(|e| RoleEntry {
+            endpoint: Endpoint::new(e.endpoint.addr, 0),
+            roles: FTP_DATA,
+            ..*e
+        });
+        let mut all: Vec<RoleEntry> = entries.iter().copied().chain(data).collect();
+        let wide = !marked.is_empty() || all.iter().any(|e| e.roles != 0 && e.endpoint.port == 0);
+        let mut table = RoleTable::exact(&all);
+        if wide {
+            table.wide = true;
+            table.marked = [Family::V4, Family::V6].map(|family| ranges(marked, family));
+            // What is in the table is not asked for anywhere else.
+            for e in &mut all {
+                let v4 = e.endpoint.addr.family() == Family::V4;
+                let Endpoint { addr, port } = e.endpoint;
+                e.roles |= table.wide_roles(v4, e.protocol, &addr, port);
+            }
+            table = RoleTable {
+                ports: [u64::MAX; PORT_WORDS],
+                wide,
+                marked: table.marked,
+                ..RoleTable::exact(&all)
+            };
+        }
+        table
+    }
+
+    fn exact(entries: &[RoleEntry]) -> RoleTable {
         let of = |family| {
             let n = entries
                 .iter()
@@ -110,22 +169,49 @@ impl RoleTable {
                 };
             }
         }
-        RoleTable { ports, v4, v6 }
-    }
-
-    /// Whether any endpoint may have this port.
-    #[inline(always)]
-    fn may_have(&self, port: u16) -> bool {
-        self.ports[usize::from(port >> 6) % PORT_WORDS] >> (port & 63) & 1 != 0
-    }
-
-    /// Roles of an IPv4 endpoint as [`digest_v4`] makes it, 0 for none.
-    #[inline(always)]
-    pub fn of_v4(&self, protocol: u8, endpoint: u64) -> u8 {
-        if !self.may_have(endpoint as u16) {
-            return 0;
+        RoleTable {
+            ports,
+            v4,
+            v6,
+            wide: false,
+            marked: Default::default(),
         }
-        let word = endpoint << 16 | u64::from(protocol) << 8;
+    }
+
+    /// Roles of an endpoint that is not in the table.
+    #[cold]
+    fn wide_roles(&self, is_v4: bool, protocol: u8, addr: &Addr, port: u16) -> u8 {
+        let any = self.slot(is_v4, protocol, addr, 0);
+        let mut roles = any & (VIRTUAL | REAL);
+        if any & FTP_DATA != 0 && is_ftp_data(port) {
+            roles |= VIRTUAL;
+        }
+        if self.is_marked(is_v4, addr) {
+            roles |= MARKED;
+        }
+        roles
+    }
+
+    fn is_marked(&self, is_v4: bool, addr: &Addr) -> bool {
+        let bits = u128::from_be_bytes(addr.octets());
+        let ranges = &self.marked[usize::from(!is_v4)];
+        let at = ranges.partition_point(|(first, _)| *first <= bits);
+        at.checked_sub(1)
+            .and_then(|i| ranges.get(i))
+            .is_some_and(|(_, last)| bits <= *last)
+    }
+
+    /// What is beside an endpoint in the table itself, 0 for nothing.
+    fn slot(&self, is_v4: bool, protocol: u8, addr: &Addr, port: u16) -> u8 {
+        if is_v4 {
+            self.slot_v4(digest_v4(addr.bits_v4(), port) << 16 | u64::from(protocol) << 8)
+        } else {
+            self.slot_v6(protocol, addr, port)
+        }
+    }
+
+    #[inline(always)]
+    fn slot_v4(&self, word: u64) -> u8 {
         let mut at = spread(word);
         loop {
             let Some(&slot) = self.v4.get(at & (self.v4.len() - 1)) else {
@@ -141,15 +227,8 @@ impl RoleTable {
         }
     }
 
-    /// Roles of an endpoint of the given family, 0 for none.
     #[inline(always)]
-    pub fn of(&self, is_v4: bool, protocol: u8, addr: &Addr, port: u16) -> u8 {
-        if is_v4 {
-            return self.of_v4(protocol, digest_v4(addr.bits_v4(), port));
-        }
-        if !self.may_have(port) {
-            return 0;
-        }
+    fn slot_v6(&self, protocol: u8, addr: &Addr, port: u16) -> u8 {
         let octets = addr.octets();
         let mut at = spread6(protocol, addr, port);
         loop {
@@ -165,6 +244,70 @@ impl RoleTable {
             at += 1;
         }
     }
+
+    /// Whether any endpoint may have this port.
+    #[inline(always)]
+    fn may_have(&self, port: u16) -> bool {
+        self.ports[usize::from(port >> 6) % PORT_WORDS] >> (port & 63) & 1 != 0
+    }
+
+    /// Roles of an IPv4 endpoint as [`digest_v4`] makes it, 0 for none.
+    #[inline(always)]
+    pub fn of_v4(&self, protocol: u8, endpoint: u64) -> u8 {
+        if !self.may_have(endpoint as u16) {
+            return 0;
+        }
+        let roles = self.slot_v4(endpoint << 16 | u64::from(protocol) << 8);
+        if roles == 0 && self.wide {
+            let addr = Addr::v4(((endpoint >> 16) as u32).to_be_bytes());
+            return self.wide_roles(true, protocol, &addr, endpoint as u16);
+        }
+        roles
+    }
+
+    /// Roles of an endpoint of the given family, 0 for none.
+    #[inline(always)]
+    pub fn of(&self, is_v4: bool, protocol: u8, addr: &Addr, port: u16) -> u8 {
+        if is_v4 {
+            return self.of_v4(protocol, digest_v4(addr.bits_v4(), port));
+        }
+        if !self.may_have(port) {
+            return 0;
+        }
+        let roles = self.slot_v6(protocol, addr, port);
+        if roles == 0 && self.wide {
+            return self.wide_roles(false, protocol, addr, port);
+        }
+        roles
+    }
+}
+
+/// The addresses of the prefixes of a family as ranges that do not touch.
+fn ranges(prefixes: &[Prefix], family: Family) -> Box<[(u128, u128)]> {
+    let mut all: Vec<(u128, u128)> = prefixes
+        .iter()
+        .filter(|p| p.addr().family() == family)
+        .map(|p| {
+            let bits = match family {
+                Family::V4 => 32,
+                Family::V6 => 128,
+            };
+            let first = u128::from_be_bytes(p.addr().octets());
+            let hosts = 1u128
+                .checked_shl(u32::from(bits - p.len()))
+                .map_or(u128::MAX, |n| n - 1);
+            (first, first | hosts)
+        })
+        .collect();
+    all.sort_unstable();
+    let mut joined: Vec<(u128, u128)> = Vec::with_capacity(all.len());
+    for (first, last) in all {
+        match joined.last_mut() {
+            Some(before) if first <= before.1.saturating_add(1) => before.1 = before.1.max(last),
+            _ => joined.push((first, last)),
+        }
+    }
+    joined.into_boxed_slice()
 }
 
 #[cfg(test)]
@@ -202,6 +345,81 @@ mod tests {
                 want
             );
             assert_eq!(table.of(v4, e.protocol, &e.endpoint.addr, 9999), 0);
+        }
+    }
+
+    fn roles(table: &RoleTable, protocol: u8, endpoint: &str) -> u8 {
+        let at: core::net::SocketAddr = endpoint.parse().unwrap();
+        table.of(at.is_ipv4(), protocol, &at.ip().into(), at.port())
+    }
+
+    fn entry(protocol: u8, endpoint: &str, roles: u8) -> RoleEntry {
+        let at: core::net::SocketAddr = endpoint.parse().unwrap();
+        RoleEntry {
+            protocol,
+            endpoint: Endpoint::new(at.ip().into(), at.port()),
+            roles,
+        }
+    }
+
+    #[test]
+    fn port_zero_is_every_port() {
+        let table = RoleTable::build(&[
+            entry(6, "10.0.0.1:0", VIRTUAL),
+            entry(6, "10.0.0.1:80", REAL),
+            entry(17, "[fd00::1]:0", REAL),
+        ]);
+        assert_eq!(roles(&table, 6, "10.0.0.1:443"), VIRTUAL);
+        assert_eq!(roles(&table, 6, "10.0.0.1:0"), VIRTUAL);
+        assert_eq!(roles(&table, 6, "10.0.0.1:80"), VIRTUAL | REAL);
+        assert_eq!(roles(&table, 17, "10.0.0.1:443"), 0);
+        assert_eq!(roles(&table, 6, "10.0.0.2:443"), 0);
+        assert_eq!(roles(&table, 17, "[fd00::1]:5060"), REAL);
+    }
+
+    #[test]
+    fn ftp_takes_its_data_ports() {
+        let table = RoleTable::build(&[entry(6, "10.0.0.1:21", VIRTUAL)]);
+        for (port, want) in [
+            (20, VIRTUAL),
+            (22, 0),
+            (1023, 0),
+            (1024, VIRTUAL),
+            (65535, VIRTUAL),
+        ] {
+            let got = roles(&table, 6, &format!("10.0.0.1:{port}")) & VIRTUAL;
+            assert_eq!(got, want, "{port}");
+        }
+        assert_eq!(roles(&table, 6, "10.0.0.2:1024"), 0);
+        // Plain services cost nothing more.
+        assert!(!RoleTable::build(&[entry(6, "10.0.0.1:80", VIRTUAL)]).wide);
+    }
+
+    proptest::proptest! {
+        /// Against the list of prefixes itself.
+        #[test]
+        fn marked_addresses(
+            prefixes in proptest::collection::vec((0u32..64, 20u8..=32, proptest::bool::ANY), 0..12),
+            probes in proptest::collection::vec(0u32..1 << 15, 1..40),
+        ) {
+            let addr = |n: u32, v6: bool| if v6 {
+                Addr::v6((u128::from(n) << 96).to_be_bytes())
+            } else {
+                Addr::v4(n.to_be_bytes())
+            };
+            let prefixes: Vec<Prefix> = prefixes
+                .iter()
+                .map(|&(n, len, v6)| Prefix::new(addr(n << 9, v6), len).unwrap())
+                .collect();
+            let table = RoleTable::build_with_marks(&[entry(6, "0.0.1.1:80", REAL)], &prefixes);
+            for n in probes {
+                for v6 in [false, true] {
+                    let a = addr(n, v6);
+                    let want = if prefixes.iter().any(|p| p.contains(a)) { MARKED } else { 0 };
+                    let got = table.of(!v6, 6, &a, 80) & MARKED;
+                    proptest::prop_assert_eq!(got, want, "{} in {:?}", a, prefixes);
+                }
+            }
         }
     }
 }

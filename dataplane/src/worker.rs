@@ -10,6 +10,7 @@ mod answer;
 mod apply;
 mod icmp;
 mod ipsec;
+mod persist;
 mod transmit;
 mod usual;
 
@@ -26,7 +27,7 @@ use crate::command::Event;
 use crate::conn::entry::flag;
 use crate::conn::hash::digest_v4;
 use crate::conn::index::REPLY;
-use crate::conn::{Entry, HashKey, KeyHash, NIL, SHARDS, Shard, Side};
+use crate::conn::{Controller, Entry, HashKey, KeyHash, NIL, SHARDS, Shard, Side};
 use crate::counters::WorkerCounters;
 use crate::dests::{self, DestState};
 use crate::flow::{Flow, Parsed, Plain, Shape};
@@ -34,7 +35,7 @@ use crate::limit::{AnswerLimit, Bucket};
 use crate::packet::{DropReason, Packet, PortId, PuntClass, Verdict};
 use crate::proto::{self, Direction, sctp, tcp};
 use crate::punt;
-use crate::roles::{REAL, RoleTable, VIRTUAL};
+use crate::roles::{MARKED, REAL, RoleTable, VIRTUAL};
 use crate::route::{Lookup, Router};
 use crate::schedule::{Loads, Request, Scheduler};
 use crate::service::{DestId, ForwardingMethod, Protocol, ServiceId, ServiceKey, VirtualService};
@@ -123,11 +124,21 @@ struct Core {
     punt_limits: Box<[[Bucket; PuntClass::COUNT]]>,
     answers: AnswerLimit,
     events: ArrayVec<Event, 64>,
+    /// Template that the packet at hand has shown to work.
+    assured: Option<Controller>,
     /// Identification of packets we make.
     ip_id: u16,
     /// The same of IPv6 packets that are cut.
     fragment_id: u32,
     neighbours_learned: u32,
+}
+
+/// What still counts an entry that was taken out of the table.
+struct Bound {
+    dest: DestId,
+    is_active: bool,
+    is_template: bool,
+    controller: Option<Controller>,
 }
 
 /// What the first pass found out about a packet.
@@ -195,11 +206,12 @@ fn ends(flow: &Flow, side: Side) -> (Endpoint, Endpoint) {
 /// Replies first, as the kernel's OUT hook runs before IN.
 #[inline(always)]
 fn choose_side(src: u8, dst: u8) -> Option<(Side, bool)> {
-    let is_virtual = dst & VIRTUAL != 0;
-    match (src != 0, is_virtual) {
+    let is_virtual = dst & (VIRTUAL | MARKED) != 0;
+    match (src & (VIRTUAL | REAL) != 0, is_virtual) {
         (true, both) => Some((Side::Reply, both)),
         (false, true) => Some((Side::Request, false)),
-        (false, false) => None,
+        // Of a marked address, whose replies may pass here, too.
+        (false, false) => (src & MARKED != 0).then_some((Side::Reply, false)),
     }
 }
 
@@ -234,6 +246,7 @@ impl Worker {
                 .into_boxed_slice(),
             answers: AnswerLimit::new(&settings),
             events: ArrayVec::new(),
+            assured: None,
             ip_id: 1,
             fragment_id: 0,
             neighbours_learned: 0,
@@ -392,6 +405,7 @@ impl Worker {
             return;
         };
         self.core.local_reply(now, shard, i, packet, &flow);
+        self.assure();
     }
 
     #[inline(always)]
@@ -428,10 +442,12 @@ impl Worker {
             shard.lookup(at.hash, side, flow.protocol, &client, &other)
         };
         if let Some(i) = found {
-            return match side {
+            let verdict = match side {
                 Side::Request => self.request(now, packet, flow, at.hash, i),
                 Side::Reply => self.core.reply(now, shard, i, packet, flow),
             };
+            self.assure();
+            return verdict;
         }
         self.missed(now, packet, flow, side, both)
     }
@@ -499,7 +515,9 @@ impl Worker {
                     let verdict = self.admit(now, packet, flow, hash);
                     // The kernel ends the old one with its next timer tick: the scheduler and
                     // the thresholds still see it.
-                    self.core.count_out(old);
+                    if let Some(old) = old {
+                        self.count_out(&old);
+                    }
                     return verdict;
                 }
                 Err(reason) => return core.dropped(reason),
@@ -546,12 +564,14 @@ impl Worker {
             if let Some(next) = self.shards.get((self.expiry_at + 1) % SHARDS) {
                 next.prefetch_end();
             }
-            let Some(shard) = self.shards.get_mut(self.expiry_at) else {
-                return;
-            };
-            while let Some(i) = shard.next_due(ticks, &mut budget) {
+            while let Some(shard) = self.shards.get_mut(self.expiry_at)
+                && let Some(i) = shard.next_due(ticks, &mut budget)
+            {
+                if shard.prolong(i, ticks) {
+                    continue;
+                }
                 self.core.counters.expired.add(1);
-                self.core.end(shard, i);
+                self.end(self.expiry_at, i);
             }
             // Also when the budget is used up: no shard may keep the others waiting.
             self.expiry_at = (self.expiry_at + 1) % SHARDS;
@@ -560,6 +580,29 @@ impl Worker {
             if budget == 0 || now < self.expiry_due {
                 return;
             }
+        }
+    }
+
+    /// Ends a connection or a template and counts it out. Nothing of it is left.
+    fn end(&mut self, shard: usize, i: u32) {
+        if let Some(place) = self.shards.get_mut(shard)
+            && let Some(bound) = self.core.take_out(place, i)
+        {
+            self.count_out(&bound);
+        }
+    }
+
+    /// Counts out what was taken out.
+    fn count_out(&mut self, bound: &Bound) {
+        let core = &self.core;
+        if bound.is_template {
+            dests::unbind_template(&core.counters, bound.dest);
+        } else {
+            let (dest, active) = (bound.dest, bound.is_active);
+            dests::unbind(&core.dests, &core.counters, &core.changes, dest, active);
+        }
+        if let Some(controller) = bound.controller {
+            self.release(controller);
         }
     }
 
@@ -758,7 +801,7 @@ impl Core {
     /// Runs the state machine and moves the deadline. `Some(half_open)` when the entry must be
     /// linked to another timer slot.
     #[inline(always)]
-    fn advance(&self, entry: &mut Entry, side: Side, flow: &Flow, now: Ticks) -> Option<bool> {
+    fn advance(&mut self, entry: &mut Entry, side: Side, flow: &Flow, now: Ticks) -> Option<bool> {
         let direction = match side {
             Side::Reply => {
                 entry.flags &= !flag::NOOUTPUT;
@@ -778,6 +821,10 @@ impl Core {
             };
             (0, state)
         } else {
+            let is_answer = side == Side::Reply && flow.protocol == Protocol::Udp.number();
+            if is_answer && entry.flags & flag::CONTROLLED != 0 {
+                self.assured = entry.controller();
+            }
             other_state(flow, entry.state, direction)
         };
         let timeout = self.timeouts[row][state as usize & 15];
@@ -798,11 +845,14 @@ impl Core {
 
     /// Enters a state: active and inactive connections are counted on changes only.
     #[inline(never)]
-    fn change_state(&self, entry: &mut Entry, state: u8) {
+    fn change_state(&mut self, entry: &mut Entry, state: u8) {
         entry.state = state;
         let Some(protocol) = Protocol::from_number(entry.protocol()) else {
             return;
         };
+        if entry.flags & flag::CONTROLLED != 0 && proto::is_established(protocol, state) {
+            self.assured = entry.controller();
+        }
         let active = proto::is_active(protocol, state);
         let was_active = entry.flags & flag::INACTIVE == 0;
         if active == was_active {
@@ -812,28 +862,21 @@ impl Core {
         dests::turn(&self.counters, &self.changes, entry.dest_id(), active);
     }
 
-    /// Ends a connection and counts it out.
-    fn end(&mut self, shard: &mut Shard, i: u32) {
-        let bound = self.take_out(shard, i);
-        self.count_out(bound);
-    }
-
-    /// Takes a connection out of the table: its destination, which still counts it, and whether
-    /// as an active one.
-    fn take_out(&mut self, shard: &mut Shard, i: u32) -> Option<(DestId, bool)> {
+    /// Takes an entry out of the table; its destination still counts it.
+    #[must_use]
+    fn take_out(&mut self, shard: &mut Shard, i: u32) -> Option<Bound> {
         let entry = shard.entry(i).filter(|entry| entry.is_valid())?;
-        let bound = (entry.dest_id(), entry.flags & flag::INACTIVE == 0);
+        let bound = Bound {
+            dest: entry.dest_id(),
+            is_active: entry.flags & flag::INACTIVE == 0,
+            is_template: entry.is_template(),
+            controller: entry.controller(),
+        };
         shard.remove(i);
         self.counters
             .connections
             .set(self.counters.connections.get().saturating_sub(1));
         Some(bound)
-    }
-
-    fn count_out(&mut self, bound: Option<(DestId, bool)>) {
-        if let Some((dest, active)) = bound {
-            dests::unbind(&self.dests, &self.counters, &self.changes, dest, active);
-        }
     }
 
     /// Whether a packet of a connection gets a new one: it opens one, or the real server is gone.
@@ -856,6 +899,9 @@ impl Core {
     fn reschedules(&self, entry: &Entry, dest: &DestState) -> bool {
         if self.settings.expire_nodest_conn && dest.weight == 0 {
             return true;
+        }
+        if entry.flags & flag::CONTROLLED != 0 {
+            return false;
         }
         let mode = self.settings.conn_reuse_mode;
         if entry.protocol() != TCP {

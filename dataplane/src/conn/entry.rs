@@ -10,6 +10,10 @@ use crate::service::{DestId, ForwardingMethod, Protocol};
 /// "No index".
 pub const NIL: u32 = u32::MAX;
 
+/// Added to the protocol number of templates. They live in a protocol space of their own, so
+/// that no packet's tuple, not even one with source port 0, is a template's.
+pub const TEMPLATE_SPACE: u8 = 0x80;
+
 /// Value of [`Entry::valid`] in a live entry.
 const VALID: u32 = 0x5256_5345;
 
@@ -19,8 +23,12 @@ pub mod flag {
     pub const NOOUTPUT: u16 = 0x0080;
     /// Counted as inactive.
     pub const INACTIVE: u16 = 0x0100;
+    /// A persistence template: no connection, but where new ones of a client go.
+    pub const TEMPLATE: u16 = 0x1000;
     /// One-packet scheduling: never indexed.
     pub const ONE_PACKET: u16 = 0x2000;
+    /// Controlled by another entry, which does not end before this one ([`super::Controller`]).
+    pub const CONTROLLED: u16 = 0x4000;
     /// Client and virtual addresses are IPv6 (kept in the second line).
     pub const CLIENT_V6: u16 = 0x0001;
     /// The real server's address is IPv6.
@@ -85,7 +93,8 @@ pub struct Entry {
     pub(super) prev: u32,
     /// Firewall mark of the service, 0 for none.
     pub fwmark: u32,
-    /// Index of the extension entry, or [`NIL`].
+    /// Of a connection: the entry that controls it, see [`Entry::controller`]. Otherwise index of
+    /// the extension entry, or [`NIL`].
     pub extension: u32,
 }
 
@@ -121,6 +130,52 @@ pub struct NewConnection {
 #[inline(always)]
 fn pair(low: u32, high: u32) -> u64 {
     u64::from(low) | u64::from(high) << 32
+}
+
+/// What identifies a persistence template and where it leads. Its client has no port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NewTemplate {
+    /// IP protocol number, 0 for a mark's.
+    pub protocol: u8,
+    /// Client, masked.
+    pub client: Addr,
+    /// Virtual address and port, or the mark in the place of the address.
+    pub virtual_: Endpoint,
+    /// Real server.
+    pub dest: Endpoint,
+    /// Its id.
+    pub dest_id: DestId,
+    /// How it is reached.
+    pub method: ForwardingMethod,
+    /// Firewall mark of the service, 0 for none.
+    pub fwmark: u32,
+}
+
+/// The entry that controls another one: its shard and its number there, in one word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Controller(u32);
+
+impl Controller {
+    /// Bits of the entry's number; the other seven are the shard's.
+    const ENTRY_BITS: u32 = 25;
+
+    /// Puts the two together; `None` for an entry beyond what a reference holds.
+    pub fn new(shard: u8, entry: u32) -> Option<Controller> {
+        let fits = shard < 128 && entry >> Controller::ENTRY_BITS == 0;
+        fits.then_some(Controller(
+            u32::from(shard) << Controller::ENTRY_BITS | entry,
+        ))
+    }
+
+    /// Its shard.
+    pub fn shard(self) -> usize {
+        (self.0 >> Controller::ENTRY_BITS) as usize
+    }
+
+    /// Its number in the shard.
+    pub fn entry(self) -> u32 {
+        self.0 & ((1 << Controller::ENTRY_BITS) - 1)
+    }
 }
 
 #[inline(always)]
@@ -176,6 +231,88 @@ impl Entry {
         if new.dest.addr.family() == Family::V6 {
             self.flags |= flag::DEST_V6;
         }
+    }
+
+    /// Fills a template; it stays invalid until [`Entry::publish`].
+    pub(super) fn fill_template(&mut self, new: &NewTemplate) {
+        self.fill(&NewConnection {
+            // Overwritten below.
+            protocol: Protocol::Tcp,
+            client: Endpoint::new(new.client, 0),
+            virtual_: new.virtual_,
+            dest: new.dest,
+            dest_id: new.dest_id,
+            method: new.method,
+            flags: flag::TEMPLATE,
+        });
+        self.protocol = new.protocol | TEMPLATE_SPACE;
+        self.fwmark = new.fwmark;
+        self.reply_hop = 0;
+    }
+
+    /// Whether it is a persistence template.
+    #[inline(always)]
+    pub fn is_template(&self) -> bool {
+        self.flags & flag::TEMPLATE != 0
+    }
+
+    /// How many entries it controls (`n_control`). Templates have no replies, so the count takes
+    /// the place of their neighbour.
+    #[inline(always)]
+    pub fn controls(&self) -> u32 {
+        if self.is_template() {
+            self.reply_hop
+        } else {
+            0
+        }
+    }
+
+    /// Counts one entry more or less that it controls.
+    pub fn add_controls(&mut self, n: i32) {
+        if self.is_template() {
+            self.reply_hop = self.reply_hop.saturating_add_signed(n);
+        }
+    }
+
+    /// Forgets what a template controls, for counting anew.
+    pub(super) fn clear_controls(&mut self) {
+        if self.is_template() {
+            self.reply_hop = 0;
+        }
+    }
+
+    /// The entry that controls this one.
+    #[inline(always)]
+    pub fn controller(&self) -> Option<Controller> {
+        (self.flags & flag::CONTROLLED != 0).then_some(Controller(self.extension))
+    }
+
+    /// Puts the entry under another one, or frees it.
+    pub fn set_controller(&mut self, controller: Option<Controller>) {
+        match controller {
+            Some(controller) => {
+                self.flags |= flag::CONTROLLED;
+                self.extension = controller.0;
+            }
+            None => {
+                self.flags &= !flag::CONTROLLED;
+                self.extension = NIL;
+            }
+        }
+    }
+
+    /// Takes a template out of use: nothing asks for these ports (`ip_vs_check_template`).
+    pub(super) fn disable_template(&mut self) {
+        self.vport = u16::MAX;
+        self.dport = u16::MAX;
+    }
+
+    /// Whether a live entry can be what its fields say.
+    pub(super) fn makes_sense(&self) -> bool {
+        let number = self.protocol & !TEMPLATE_SPACE;
+        let is_known = Protocol::from_number(number).is_some();
+        self.is_template() == (self.protocol & TEMPLATE_SPACE != 0)
+            && (is_known || (self.is_template() && number == 0))
     }
 
     /// Makes the entry live. Everything else must have been written before.
@@ -325,7 +462,7 @@ impl Entry {
         }
     }
 
-    /// IP protocol number.
+    /// IP protocol number, with [`TEMPLATE_SPACE`] if it is a template.
     #[inline(always)]
     pub fn protocol(&self) -> u8 {
         self.protocol
@@ -343,7 +480,7 @@ impl Entry {
         DestId(self.dest)
     }
 
-    /// The identity, for rebuilding.
+    /// The identity of a connection; a template has none.
     pub fn identity(&self) -> Option<NewConnection> {
         Some(NewConnection {
             protocol: Protocol::from_number(self.protocol)?,

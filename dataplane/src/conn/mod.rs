@@ -6,9 +6,10 @@ pub mod index;
 pub mod prefetch;
 pub mod region;
 pub mod shard;
+pub mod template;
 pub mod wheel;
 
-pub use entry::{Entry, NIL, NewConnection};
+pub use entry::{Controller, Entry, NIL, NewConnection, NewTemplate};
 pub use hash::{HashKey, KeyHash};
 pub use region::{Layout, RegionError, SHARDS};
 pub use shard::{Shard, Side};

@@ -10,6 +10,7 @@ use super::entry::Entry;
 use super::hash::HashKey;
 use super::index::{Bucket, Index, SLOTS};
 use super::shard::Shard;
+use super::template;
 use super::wheel::HEADS;
 use crate::time::Ticks;
 
@@ -223,6 +224,7 @@ pub fn attach(
     for shard in &mut shards {
         shard.rebuild();
     }
+    template::recount(&mut shards);
     Ok((layout, shards))
 }
 

@@ -1,13 +1,13 @@
 //! One self-contained part of the table: index, entries, timers, free list.
 
-use super::entry::{Entry, NIL, NewConnection, flag};
+use super::entry::{Entry, NIL, NewConnection, NewTemplate, flag};
 use super::hash::{HashKey, KeyHash};
 use super::index::{Index, REPLY};
 use super::prefetch::prefetch;
 use super::wheel::Wheel;
 use crate::addr::Endpoint;
 use crate::service::ForwardingMethod;
-use crate::time::Ticks;
+use crate::time::{Ticks, secs};
 
 /// A shard of the connection table, owned by exactly one worker.
 #[derive(Debug)]
@@ -22,6 +22,9 @@ pub struct Shard {
     used: u32,
     key: HashKey,
 }
+
+/// What an entry that controls others has left when its own time is up, ticks.
+const CONTROL_TIMEOUT: u32 = secs(60);
 
 /// What a packet is to the connection it was found by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,8 +66,8 @@ impl Shard {
         self.fresh = self.entries.len() as u32;
         let mut half_open = Vec::new();
         for i in (0..self.entries.len() as u32).rev() {
-            let live = self.entries[i as usize].is_valid()
-                && self.entries[i as usize].identity().is_some();
+            let live =
+                self.entries[i as usize].is_valid() && self.entries[i as usize].makes_sense();
             if live && self.add_to_index(i, self.hashes(&self.entries[i as usize])) {
                 self.used += 1;
                 self.entries[i as usize].next = NIL;
@@ -125,8 +128,11 @@ impl Shard {
 
     /// Where an entry is found: by its requests and, with NAT, by its replies.
     fn hashes(&self, e: &Entry) -> (KeyHash, Option<KeyHash>) {
-        let is_nat = e.method() == ForwardingMethod::Masquerade;
-        (self.request_hash(e), is_nat.then(|| self.reply_hash(e)))
+        let has_replies = e.method() == ForwardingMethod::Masquerade && !e.is_template();
+        (
+            self.request_hash(e),
+            has_replies.then(|| self.reply_hash(e)),
+        )
     }
 
     /// Prefetches the buckets of both.
@@ -156,11 +162,21 @@ impl Shard {
     /// Adds a live connection; `None` if the shard is full. It has no timer until the caller
     /// has set its deadline and called [`Shard::rearm`].
     pub fn insert(&mut self, new: &NewConnection) -> Option<u32> {
+        self.insert_as(|entry| entry.fill(new))
+    }
+
+    /// As [`Shard::insert`], for a template.
+    pub fn insert_template(&mut self, new: &NewTemplate) -> Option<u32> {
+        self.insert_as(|entry| entry.fill_template(new))
+    }
+
+    #[inline(always)]
+    fn insert_as(&mut self, fill: impl FnOnce(&mut Entry)) -> Option<u32> {
         let from_list = self.free != NIL;
         let i = if from_list { self.free } else { self.fresh };
         let entry = self.entries.get_mut(i as usize)?;
         let next_free = entry.next;
-        entry.fill(new);
+        fill(entry);
         let hashes = self.hashes(&self.entries[i as usize]);
         self.prefetch_buckets(hashes);
         if !self.add_to_index(i, hashes) {
@@ -210,6 +226,35 @@ impl Shard {
         } else {
             self.wheel.link(self.entries, i);
         }
+    }
+
+    /// Takes a template out of use: it is never found again, and its timer goes on.
+    pub fn disable_template(&mut self, i: u32) {
+        let Some(entry) = self.entries.get(i as usize) else {
+            return;
+        };
+        let (old, _) = self.hashes(entry);
+        self.index.remove(old, i);
+        self.entries[i as usize].disable_template();
+        let (new, _) = self.hashes(&self.entries[i as usize]);
+        // A full index: the entry is found by its timer alone, which is all that it needs.
+        let _ = self.index.insert(new, i);
+    }
+
+    /// Grants an entry that controls others another minute instead of its end, for good
+    /// (`ip_vs_conn_expire`). `false` if it controls none.
+    #[inline(always)]
+    pub fn prolong(&mut self, i: u32, now: Ticks) -> bool {
+        let Some(entry) = self.entries.get_mut(i as usize) else {
+            return false;
+        };
+        if entry.controls() == 0 {
+            return false;
+        }
+        entry.timeout = CONTROL_TIMEOUT;
+        entry.deadline = now.plus(CONTROL_TIMEOUT).0;
+        self.rearm(i, false);
+        true
     }
 
     /// Next connection that is due, unlinked from its timer but still live.

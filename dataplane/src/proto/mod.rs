@@ -71,6 +71,17 @@ pub const fn is_active(protocol: Protocol, state: u8) -> bool {
     }
 }
 
+/// Whether a connection in this state shows that its real server answers, which assures the
+/// template above it. UDP has no such state: there a reply shows it.
+#[inline(always)]
+pub const fn is_established(protocol: Protocol, state: u8) -> bool {
+    match protocol {
+        Protocol::Tcp => state == tcp::State::Established as u8,
+        Protocol::Udp => false,
+        Protocol::Sctp => state == sctp::State::Established as u8,
+    }
+}
+
 /// Name of the state as `ipvsadm -Lnc` prints it.
 pub const fn state_name(protocol: Protocol, state: u8) -> &'static str {
     match protocol {

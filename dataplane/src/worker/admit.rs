@@ -5,24 +5,28 @@ use core::net::IpAddr;
 use super::{Core, Running, Worker};
 use crate::addr::Endpoint;
 use crate::conn::entry::flag;
-use crate::conn::{KeyHash, NewConnection, Side};
+use crate::conn::template::FTP;
+use crate::conn::{KeyHash, NewConnection, Shard, Side};
 use crate::dests;
 use crate::flow::Flow;
 use crate::forward::nat;
 use crate::packet::{DropReason, Packet, Verdict};
 use crate::proto::{self, Opening, tcp};
+use crate::roles::is_ftp_data;
 use crate::route::Lookup;
-use crate::service::{ForwardingMethod, Protocol, ServiceKey};
+use crate::service::{DestId, ForwardingMethod, Protocol, ServiceId, ServiceKey, VirtualService};
 use crate::time::Instant;
 use crate::wire::icmp::Answer;
 
-/// What scheduling a packet came to.
-enum Choice {
-    /// A new connection to this destination; `one_packet` when it lasts for this packet only.
-    Connect {
-        new: NewConnection,
-        one_packet: bool,
-    },
+/// Where a new connection goes.
+struct Chosen {
+    new: NewConnection,
+    /// Firewall mark of the service, 0 for none.
+    fwmark: u32,
+}
+
+/// Why a packet opens no connection.
+enum Refusal {
     /// IPVS is not interested: the host answers.
     Accept,
     /// The service has no usable destination.
@@ -41,36 +45,89 @@ impl Worker {
         flow: &Flow,
         hash: KeyHash,
     ) -> Verdict {
+        match self.open(now, packet, flow, hash) {
+            Ok(verdict) => verdict,
+            Err(Refusal::Accept) => {
+                let class = self.core.class_of(flow, packet.frame(), false);
+                self.core.punt(now, packet.port, class)
+            }
+            Err(Refusal::NoDestination) => {
+                self.core
+                    .answer(now, packet, flow, Answer::PortUnreachable, flow.dst)
+            }
+            Err(Refusal::Drop(reason)) => self.core.dropped(reason),
+        }
+    }
+
+    fn open(
+        &mut self,
+        now: Instant,
+        packet: &mut Packet<'_>,
+        flow: &Flow,
+        hash: KeyHash,
+    ) -> Result<Verdict, Refusal> {
+        let full = Refusal::Drop(DropReason::TableFull);
+        let (protocol, service) = self.core.service_for(flow)?;
+        let key = self.core.template_key(service, flow);
+        let found = key.and_then(|key| self.find_template(&key));
+        let chosen = match &found {
+            Some((_, dest)) => self.core.follow(service, protocol, flow, *dest),
+            None => self.core.schedule(now, service, protocol, flow),
+        }?;
+        let new = &chosen.new;
+        if let Some(wait) = self.core.awaits_hop(new.dest_id) {
+            return Ok(wait);
+        }
+        let template = match (found, key) {
+            (Some((template, _)), _) => Some(template),
+            (None, Some(key)) => Some(
+                self.add_template(now.ticks(), service, &key, new)
+                    .ok_or(full)?,
+            ),
+            (None, None) => None,
+        };
+        let shard = usize::from(hash.shard);
+        let full = Refusal::Drop(DropReason::TableFull);
+        let i = self.insert(shard, |shard| shard.insert(new)).ok_or(full)?;
+        if let Some(template) = template {
+            self.put_under(now.ticks(), template, shard, i);
+        }
+        Ok(self.first_packet(now, packet, flow, shard, i, &chosen))
+    }
+
+    /// Adds an entry; the oldest half-open connection makes room for it.
+    pub(super) fn insert(
+        &mut self,
+        shard: usize,
+        add: impl Fn(&mut Shard) -> Option<u32>,
+    ) -> Option<u32> {
+        let place = self.shards.get_mut(shard)?;
+        let added = add(place);
+        if added.is_some() {
+            self.core.counters.connections.add(1);
+            return added;
+        }
+        let oldest = place.oldest_half_open()?;
+        self.core.counters.reclaimed.add(1);
+        self.end(shard, oldest);
+        let added = add(self.shards.get_mut(shard)?);
+        if added.is_some() {
+            self.core.counters.connections.add(1);
+        }
+        added
+    }
+
+    /// Counts a new connection and sends its first packet.
+    fn first_packet(
+        &mut self,
+        now: Instant,
+        packet: &mut Packet<'_>,
+        flow: &Flow,
+        at: usize,
+        i: u32,
+        Chosen { new, fwmark }: &Chosen,
+    ) -> Verdict {
         let core = &mut self.core;
-        let (new, one_packet) = match core.choose(now, flow) {
-            Choice::Connect { new, one_packet } => (new, one_packet),
-            Choice::Accept => {
-                let class = core.class_of(flow, packet.frame(), false);
-                return core.punt(now, packet.port, class);
-            }
-            Choice::NoDestination => {
-                return core.answer(now, packet, flow, Answer::PortUnreachable, flow.dst);
-            }
-            Choice::Drop(reason) => return core.dropped(reason),
-        };
-        if let Some(wait) = core.awaits_hop(new.dest_id) {
-            return wait;
-        }
-        let Some(shard) = self.shards.get_mut(hash.shard as usize) else {
-            return core.dropped(DropReason::TableFull);
-        };
-        let mut at = shard.insert(&new);
-        if at.is_none()
-            && let Some(oldest) = shard.oldest_half_open()
-        {
-            core.counters.reclaimed.add(1);
-            core.end(shard, oldest);
-            at = shard.insert(&new);
-        }
-        let Some(i) = at else {
-            return core.dropped(DropReason::TableFull);
-        };
-        core.counters.connections.add(1);
         dests::bind(
             &core.dests,
             &core.counters,
@@ -82,23 +139,28 @@ impl Worker {
             c.in_pkts.add(1);
             c.in_bytes.add(u64::from(flow.l3_len));
         }
+        let Some(shard) = self.shards.get_mut(at) else {
+            return core.dropped(DropReason::TableFull);
+        };
         let Some(entry) = shard.entry_mut(i) else {
             return core.dropped(DropReason::TableFull);
         };
         if new.method == ForwardingMethod::Masquerade {
             (entry.delta_l3, entry.delta_l4) = nat::deltas(&new.virtual_, &new.dest);
         }
+        entry.fwmark = *fwmark;
         entry.in_pkts = 1;
         let half_open = core
             .advance(entry, Side::Request, flow, now.ticks())
             // A fresh entry is in no list yet, whatever its deadline.
             .unwrap_or(flow.protocol == 6 && entry.state == tcp::State::SynRecv as u8);
         let verdict = core.forward_request(now, packet, flow, entry);
-        if one_packet {
-            core.end(shard, i);
+        if new.flags & flag::ONE_PACKET != 0 {
+            self.end(at, i);
         } else {
             shard.rearm(i, half_open);
         }
+        self.assure();
         verdict
     }
 }
@@ -115,52 +177,125 @@ impl Core {
             || matches!(self.router.lookup(flow.src, 0), Lookup::Local)
     }
 
-    fn choose(&mut self, now: Instant, flow: &Flow) -> Choice {
-        let Some(protocol) = Protocol::from_number(flow.protocol) else {
-            return Choice::Accept;
-        };
+    /// The service of a packet that may open a connection.
+    fn service_for(&self, flow: &Flow) -> Result<(Protocol, ServiceId), Refusal> {
+        let protocol = Protocol::from_number(flow.protocol).ok_or(Refusal::Accept)?;
         match proto::may_open(protocol, flow, &self.settings) {
             Opening::Allowed => {}
-            Opening::Refused => return Choice::Accept,
-            Opening::Short => return Choice::Drop(DropReason::ShortTransport),
+            Opening::Refused => return Err(Refusal::Accept),
+            Opening::Short => return Err(Refusal::Drop(DropReason::ShortTransport)),
         }
-        let virtual_ = Endpoint::new(flow.dst, flow.dst_port);
         if self.is_martian(flow) {
-            return Choice::Drop(DropReason::MartianSource);
+            return Err(Refusal::Drop(DropReason::MartianSource));
         }
-        let Some(&id) = self.services.get(&ServiceKey::new(protocol, virtual_)) else {
-            return Choice::Accept;
+        self.find_service(protocol, flow)
+            .map(|service| (protocol, service))
+            .ok_or(Refusal::Accept)
+    }
+
+    /// In the kernel's order: the exact endpoint, FTP for its data, port 0
+    /// (`ip_vs_service_find`).
+    fn find_service(&self, protocol: Protocol, flow: &Flow) -> Option<ServiceId> {
+        let with = |port| {
+            let key = ServiceKey::new(protocol, Endpoint::new(flow.dst, port));
+            self.services.get(&key).copied()
         };
-        let chosen = self.pick(now, id, flow);
-        let Some(Some(Running { service, .. })) = self.running.get(id.0 as usize) else {
-            return Choice::Accept;
+        let is_data = protocol == Protocol::Tcp && is_ftp_data(flow.dst_port);
+        with(flow.dst_port)
+            .or_else(|| is_data.then(|| with(FTP)).flatten())
+            .or_else(|| with(0))
+    }
+
+    /// Asks the scheduler (`ip_vs_schedule`).
+    fn schedule(
+        &mut self,
+        now: Instant,
+        service: ServiceId,
+        protocol: Protocol,
+        flow: &Flow,
+    ) -> Result<Chosen, Refusal> {
+        let Some(Some(running)) = self.running.get(service.0 as usize) else {
+            return Err(Refusal::Accept);
         };
-        let Some(dest) = chosen.and_then(|i| service.destinations.get(i)) else {
-            return Choice::NoDestination;
+        let (key, options) = (running.service.key, running.service.options);
+        let has_own_port = key.mark() != 0 || key.port() == flow.dst_port;
+        // Other ports than its own are for persistent services.
+        let at = (has_own_port || options.persistence.is_some())
+            .then(|| self.pick(now, service, flow))
+            .flatten();
+        let Some(Some(Running { service, .. })) = self.running.get(service.0 as usize) else {
+            return Err(Refusal::Accept);
         };
-        // A server without a port of its own keeps the packet's.
+        let Some(dest) = at.and_then(|i| service.destinations.get(i)) else {
+            // Whatever asks for a data port may be no FTP at all.
+            let is_ftp = key.port() == FTP && flow.dst_port != FTP;
+            return Err(if is_ftp {
+                Refusal::Accept
+            } else {
+                Refusal::NoDestination
+            });
+        };
+        // A persistent client keeps all its ports but the service's own.
+        let moves = options.persistence.is_none() || key.port() == flow.dst_port;
         let port = match dest.endpoint.port {
-            0 => virtual_.port,
-            port => port,
+            port @ 1.. if moves => port,
+            _ => flow.dst_port,
         };
-        let one_packet = service.options.one_packet && protocol == Protocol::Udp;
-        let no_output = if dest.method == ForwardingMethod::Masquerade {
-            0
-        } else {
-            flag::NOOUTPUT
+        let to = Endpoint::new(dest.endpoint.addr, port);
+        Ok(chosen(service, protocol, flow, (dest.id, dest.method, to)))
+    }
+
+    /// Goes where a template leads: neither the scheduler nor the weight nor a threshold is asked
+    /// (`ip_vs_sched_persist`).
+    fn follow(
+        &self,
+        service: ServiceId,
+        protocol: Protocol,
+        flow: &Flow,
+        dest: DestId,
+    ) -> Result<Chosen, Refusal> {
+        let (Some(Some(running)), Some(state)) = (
+            self.running.get(service.0 as usize),
+            self.dests.get(dest.0 as usize),
+        ) else {
+            return Err(Refusal::Accept);
         };
-        let once = if one_packet { flag::ONE_PACKET } else { 0 };
-        Choice::Connect {
-            new: NewConnection {
-                protocol,
-                client: Endpoint::new(flow.src, flow.src_port),
-                virtual_,
-                dest: Endpoint::new(dest.endpoint.addr, port),
-                dest_id: dest.id,
-                method: dest.method,
-                flags: flag::INACTIVE | no_output | once,
-            },
-            one_packet,
-        }
+        let port = match state.port {
+            port @ 1.. if running.service.key.port() == flow.dst_port => port,
+            _ => flow.dst_port,
+        };
+        let to = Endpoint::new(state.addr, port);
+        Ok(chosen(
+            &running.service,
+            protocol,
+            flow,
+            (dest, state.method, to),
+        ))
+    }
+}
+
+fn chosen(
+    service: &VirtualService,
+    protocol: Protocol,
+    flow: &Flow,
+    (dest_id, method, dest): (DestId, ForwardingMethod, Endpoint),
+) -> Chosen {
+    let one_packet = service.options.one_packet && protocol == Protocol::Udp;
+    let once = if one_packet { flag::ONE_PACKET } else { 0 };
+    let no_output = match method {
+        ForwardingMethod::Masquerade => 0,
+        _ => flag::NOOUTPUT,
+    };
+    Chosen {
+        new: NewConnection {
+            protocol,
+            client: Endpoint::new(flow.src, flow.src_port),
+            virtual_: Endpoint::new(flow.dst, flow.dst_port),
+            dest,
+            dest_id,
+            method,
+            flags: flag::INACTIVE | no_output | once,
+        },
+        fwmark: service.key.mark(),
     }
 }

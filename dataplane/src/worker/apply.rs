@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use super::{Running, Worker};
 use crate::command::{Command, ConnectionBatch, ConnectionView, Outcome, Retired};
-use crate::conn::Entry;
+use crate::conn::entry::TEMPLATE_SPACE;
+use crate::conn::{Entry, template};
 use crate::proto;
 use crate::schedule::{Loads, Predecessor, Scheduler};
 use crate::service::{Protocol, ServiceId, VirtualService};
@@ -184,7 +185,12 @@ fn view(entry: &Entry, now: Ticks) -> Option<ConnectionView> {
     if !entry.is_valid() {
         return None;
     }
-    let protocol = Protocol::from_number(entry.protocol())?;
+    let protocol = Protocol::from_number(entry.protocol() & !TEMPLATE_SPACE);
+    let state = match protocol {
+        _ if entry.is_template() => template::state_name(entry.state),
+        Some(protocol) => proto::state_name(protocol, entry.state),
+        None => return None,
+    };
     let left = Ticks(entry.deadline).since(now).max(0) as u32;
     Some(ConnectionView {
         protocol,
@@ -192,7 +198,8 @@ fn view(entry: &Entry, now: Ticks) -> Option<ConnectionView> {
         virtual_: entry.virtual_(),
         dest: entry.dest(),
         method: entry.method(),
-        state: proto::state_name(protocol, entry.state),
+        state,
+        is_template: entry.is_template(),
         expires: left / TICKS_PER_SECOND,
     })
 }

@@ -18,8 +18,8 @@ use dataplane::roles::{REAL, RoleEntry, RoleTable, VIRTUAL};
 use dataplane::route::{FibBuilder, Link, LinkId, Neighbour, NeighbourId, NextHop, Prefix, Target};
 use dataplane::schedule;
 use dataplane::service::{
-    DestId, Destination, ForwardingMethod, Protocol, ServiceId, ServiceKey, ServiceOptions, Tunnel,
-    TunnelChecksum, TunnelKind, VirtualService,
+    DestId, Destination, ForwardingMethod, Persistence, Protocol, ServiceId, ServiceKey,
+    ServiceOptions, Tunnel, TunnelChecksum, TunnelKind, VirtualService,
 };
 use dataplane::settings::Settings;
 use dataplane::time::Instant;
@@ -46,6 +46,25 @@ pub struct Rig {
     neighbours: u32,
     /// VLAN of the servers' side, 0 for none.
     vlan: u16,
+}
+
+/// `-p` and `-M`.
+fn persistence(words: &[&str], family: Family) -> Option<Persistence> {
+    let value = |option: &str| {
+        let i = words.iter().position(|w| *w == option)?;
+        words.get(i + 1).copied()
+    };
+    let timeout = words.contains(&"-p").then(|| value("-p"))?;
+    let mask = match (value("-M"), family) {
+        (None, Family::V4) => u32::MAX,
+        (None, Family::V6) => 128,
+        (Some(mask), Family::V4) => addr(mask).bits_v4(),
+        (Some(len), Family::V6) => len.parse().unwrap(),
+    };
+    Some(Persistence {
+        timeout: timeout.and_then(|n| n.parse().ok()).unwrap_or(360),
+        mask,
+    })
 }
 
 /// `02:04` and the four bytes of an IPv4 address, `02:10` and the last four of an IPv6 one.
@@ -230,13 +249,22 @@ impl Rig {
             let i = words.iter().position(|w| *w == option)?;
             words.get(i + 1).copied()
         };
-        let (protocol, vip) = match (value("-t"), value("-u"), value("--sctp-service")) {
-            (Some(vip), ..) => (Protocol::Tcp, vip),
-            (_, Some(vip), _) => (Protocol::Udp, vip),
-            (.., Some(vip)) => (Protocol::Sctp, vip),
+        let address = |option, protocol| Some((value(option)?, protocol));
+        let at = address("-t", Protocol::Tcp)
+            .or_else(|| address("-u", Protocol::Udp))
+            .or_else(|| address("--sctp-service", Protocol::Sctp));
+        let key = match (at, value("-f")) {
+            (Some((vip, protocol)), _) => ServiceKey::new(protocol, endpoint(vip)),
+            (_, Some(mark)) => ServiceKey::Mark {
+                family: if words.contains(&"-6") {
+                    Family::V6
+                } else {
+                    Family::V4
+                },
+                mark: mark.parse().unwrap(),
+            },
             _ => panic!("{args}: no service"),
         };
-        let key = ServiceKey::new(protocol, endpoint(vip));
         let at = self.services.iter().position(|s| s.key == key);
         let at = at.unwrap_or_else(|| {
             assert_eq!(words[0], "-A", "{args}: no such service");
@@ -245,21 +273,29 @@ impl Rig {
                 id,
                 key,
                 scheduler: "",
-                options: ServiceOptions {
-                    one_packet: words.contains(&"-o"),
-                    ..ServiceOptions::default()
-                },
+                options: ServiceOptions::default(),
                 destinations: Vec::new(),
             });
-            self.role(protocol, endpoint(vip), VIRTUAL);
+            if let (Some(protocol), Some(vip)) = (key.protocol(), key.endpoint()) {
+                self.role(protocol, vip, VIRTUAL);
+            }
             self.put_network();
             self.services.len() - 1
         });
         if let Some(name) = value("-s") {
             self.services[at].scheduler = schedule::find(name).unwrap();
         }
+        if ["-A", "-E"].contains(&words[0]) {
+            self.services[at].options = ServiceOptions {
+                one_packet: words.contains(&"-o"),
+                persistence: persistence(&words, key.family()),
+                ..ServiceOptions::default()
+            };
+        }
         if let Some(real) = value("-r") {
-            let real = endpoint(real);
+            let real = real
+                .parse::<std::net::IpAddr>()
+                .map_or_else(|_| endpoint(real), |a| Endpoint::new(a.into(), key.port()));
             let dests = &mut self.services[at].destinations;
             match words[0] {
                 "-d" => dests.retain(|d| d.endpoint != real),
@@ -305,8 +341,12 @@ impl Rig {
             () => ForwardingMethod::DirectRoute,
         };
         if method == ForwardingMethod::Masquerade {
-            let protocol = self.services[service].key.protocol().unwrap();
-            self.role(protocol, real, REAL);
+            match self.services[service].key.protocol() {
+                Some(protocol) => self.role(protocol, real, REAL),
+                None => [Protocol::Tcp, Protocol::Udp, Protocol::Sctp]
+                    .into_iter()
+                    .for_each(|protocol| self.role(protocol, real, REAL)),
+            }
         }
         let number =
             |option: &str, otherwise| value(option).map_or(otherwise, |n| n.parse().unwrap());
@@ -349,6 +389,24 @@ impl Rig {
         self.worker
             .process(self.now, std::slice::from_mut(&mut packet), &mut out);
         (out[0], packet.frame().to_vec())
+    }
+
+    /// Lets time pass: what is due expires.
+    pub fn sleep(&mut self, time: std::time::Duration) {
+        let step = std::time::Duration::from_millis(50);
+        let end = self.now + time;
+        while self.now < end {
+            self.now = (self.now + step).min(end);
+            // Enough for every shard.
+            for _ in 0..64 {
+                self.worker.expire(self.now, 4096);
+            }
+        }
+    }
+
+    /// The services as they are now.
+    pub fn services(&self) -> &[VirtualService] {
+        &self.services
     }
 
     /// All connections.

@@ -1,0 +1,127 @@
+//! Persistence: clients of one network stay with one real server (`ip_vs_sched_persist`).
+//!
+//! The service's first connection of a client leaves a template; later ones go where it leads.
+//! Packets of a connection do not touch the template, only new connections do.
+
+use super::{Core, Worker};
+use crate::addr::Endpoint;
+use crate::conn::template::{ASSURED, TemplateKey};
+use crate::conn::{Controller, NewConnection, NewTemplate};
+use crate::dests;
+use crate::flow::Flow;
+use crate::service::{DestId, ServiceId};
+use crate::time::{Ticks, secs};
+
+impl Worker {
+    /// The template of a client with its real server, if it still leads somewhere. One that does
+    /// not is never found again; its connections go on (`ip_vs_check_template`).
+    pub(super) fn find_template(&mut self, key: &TemplateKey) -> Option<(Controller, DestId)> {
+        let hash = key.hash(&self.core.key);
+        let shard = self.shards.get_mut(usize::from(hash.shard))?;
+        let i = key.find(shard, hash)?;
+        let dest = shard.entry(i)?.dest_id();
+        if !self.core.leads_on(dest) {
+            shard.disable_template(i);
+            return None;
+        }
+        Some((Controller::new(hash.shard, i)?, dest))
+    }
+
+    /// Leaves a template for the client of a new connection.
+    pub(super) fn add_template(
+        &mut self,
+        now: Ticks,
+        service: ServiceId,
+        key: &TemplateKey,
+        connection: &NewConnection,
+    ) -> Option<Controller> {
+        let running = self.core.running.get(service.0 as usize)?.as_ref()?;
+        let timeout = secs(running.service.options.persistence?.timeout);
+        let fwmark = running.service.key.mark();
+        let state = self.core.dests.get(connection.dest_id.0 as usize)?;
+        let port = if key.keeps_port { state.port } else { 0 };
+        let new = NewTemplate {
+            protocol: key.protocol,
+            client: key.client,
+            virtual_: key.virtual_,
+            dest: Endpoint::new(state.addr, port),
+            dest_id: connection.dest_id,
+            method: connection.method,
+            fwmark,
+        };
+        let hash = key.hash(&self.core.key);
+        let at = usize::from(hash.shard);
+        let i = self.insert(at, |shard| shard.insert_template(&new))?;
+        if let Some(counters) = self.core.counters.dest(new.dest_id) {
+            dests::bind_template(counters);
+        }
+        let shard = self.shards.get_mut(at)?;
+        let entry = shard.entry_mut(i)?;
+        entry.timeout = timeout;
+        entry.deadline = now.plus(timeout).0;
+        shard.rearm(i, false);
+        Controller::new(hash.shard, i)
+    }
+
+    /// Puts a new connection under its template, whose time starts anew. That is its own by now,
+    /// not the service's.
+    pub(super) fn put_under(&mut self, now: Ticks, template: Controller, shard: usize, i: u32) {
+        if let Some(above) = self.template(template) {
+            above.add_controls(1);
+            above.deadline = now.plus(above.timeout).0;
+            if let Some(entry) = self.shards.get_mut(shard).and_then(|s| s.entry_mut(i)) {
+                entry.set_controller(Some(template));
+            }
+        }
+    }
+
+    /// A connection under this template has ended.
+    #[cold]
+    pub(super) fn release(&mut self, template: Controller) {
+        if let Some(entry) = self.template(template) {
+            entry.add_controls(-1);
+        }
+    }
+
+    /// Notes it if the packet at hand has shown that a template's real server answers
+    /// (`ip_vs_control_assure_ct`).
+    #[inline(always)]
+    pub(super) fn assure(&mut self) {
+        if let Some(template) = self.core.assured.take()
+            && let Some(entry) = self.template(template)
+        {
+            entry.state |= ASSURED;
+        }
+    }
+
+    fn template(&mut self, at: Controller) -> Option<&mut crate::conn::Entry> {
+        let entry = self.shards.get_mut(at.shard())?.entry_mut(at.entry())?;
+        (entry.is_valid() && entry.is_template()).then_some(entry)
+    }
+}
+
+impl Core {
+    /// Under which key the client of this packet is kept, if the service is persistent.
+    pub(super) fn template_key(&self, service: ServiceId, flow: &Flow) -> Option<TemplateKey> {
+        let service = &self.running.get(service.0 as usize)?.as_ref()?.service;
+        let persistence = service.options.persistence.as_ref()?;
+        let virtual_ = Endpoint::new(flow.dst, flow.dst_port);
+        let (key, protocol) = (&service.key, flow.protocol);
+        Some(TemplateKey::of(
+            key,
+            persistence,
+            protocol,
+            flow.src,
+            virtual_,
+        ))
+    }
+
+    /// Whether a template's real server takes its clients. Weight 0 does not mind unless it was
+    /// asked for, and thresholds never do.
+    fn leads_on(&self, dest: DestId) -> bool {
+        self.dests.get(dest.0 as usize).is_some_and(|state| {
+            let is_quiet = self.settings.expire_quiescent_template && state.weight == 0;
+            state.available && !is_quiet
+        })
+    }
+}
