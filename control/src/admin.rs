@@ -710,11 +710,11 @@ fn error(refusal: Refusal) -> Response {
 fn row(view: &ConnectionView) -> ConnectionRow {
     let at = |e: dataplane::addr::Endpoint| (e.addr.into(), e.port);
     ConnectionRow {
-        protocol: match view.protocol {
+        protocol: view.protocol.map(|protocol| match protocol {
             Protocol::Tcp => api::Protocol::Tcp,
             Protocol::Udp => api::Protocol::Udp,
             Protocol::Sctp => api::Protocol::Sctp,
-        },
+        }),
         expires: view.expires,
         state: view.state.to_owned(),
         client: at(view.client),

@@ -9,7 +9,8 @@
 //! A frame that cannot be cut or read is answered with [`Response::Error`] (`Malformed`); after an
 //! oversized one the daemon closes the connection, since the stream cannot be followed any more.
 
-use std::net::IpAddr;
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr};
 
 use serde::{Deserialize, Serialize};
 
@@ -267,6 +268,59 @@ pub struct ServiceSpec {
     /// One-packet scheduling.
     #[serde(default)]
     pub one_packet: bool,
+    /// Clients stay with their server.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub persistence: Option<Persistence>,
+}
+
+/// How clients stay with their server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Persistence {
+    /// Seconds after the last new connection.
+    pub timeout: u32,
+    /// Clients of one network go together.
+    pub netmask: Netmask,
+}
+
+/// Which part of a client's address counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Netmask {
+    /// IPv4: any mask.
+    V4(Ipv4Addr),
+    /// IPv6: a prefix length, 1 to 128.
+    V6(u8),
+}
+
+impl Netmask {
+    /// The whole address.
+    pub const fn full(is_ipv6: bool) -> Netmask {
+        if is_ipv6 {
+            Netmask::V6(128)
+        } else {
+            Netmask::V4(Ipv4Addr::BROADCAST)
+        }
+    }
+
+    /// Whether the whole address counts.
+    pub fn is_full(&self) -> bool {
+        *self == Netmask::full(self.is_ipv6())
+    }
+
+    /// Whether it is for IPv6.
+    pub fn is_ipv6(&self) -> bool {
+        matches!(self, Netmask::V6(_))
+    }
+}
+
+impl fmt::Display for Netmask {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Netmask::V4(mask) => mask.fmt(f),
+            Netmask::V6(len) => len.fmt(f),
+        }
+    }
 }
 
 /// What identifies a real server within a service.
@@ -577,8 +631,9 @@ pub struct ServerView {
 /// A connection as listed by `-Lnc`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConnectionRow {
-    /// Protocol.
-    pub protocol: Protocol,
+    /// Protocol; none for the persistence template of a mark.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub protocol: Option<Protocol>,
     /// Seconds to expiry.
     pub expires: u32,
     /// State as ipvsadm prints it.

@@ -100,7 +100,8 @@ impl FakeWorker {
         while batch.rows.len() < batch.rows.capacity() && batch.cursor.entry < self.connections {
             let n = batch.cursor.entry;
             batch.rows.push(ConnectionView {
-                protocol: Protocol::Tcp,
+                protocol: Some(Protocol::Tcp),
+                is_template: false,
                 client: Endpoint::new(Addr::v4((0x0b00_0000 + n).to_be_bytes()), 40_000),
                 virtual_: Endpoint::new(Addr::v4([10, 0, 0, 1]), 80),
                 dest: Endpoint::new(Addr::v4([192, 168, 0, 1]), 8080),

@@ -13,15 +13,15 @@ use dataplane::addr::{Endpoint, Family};
 use dataplane::counters::WorkerCounters;
 use dataplane::roles::{self, RoleEntry, RoleTable};
 use dataplane::service::{
-    DestId, Destination, ForwardingMethod, Protocol, ServiceId, ServiceKey as CoreKey,
-    ServiceOptions, Tunnel, TunnelChecksum, TunnelKind, VirtualService,
+    DestId, Destination, ForwardingMethod, Persistence as CorePersistence, Protocol, ServiceId,
+    ServiceKey as CoreKey, ServiceOptions, Tunnel, TunnelChecksum, TunnelKind, VirtualService,
 };
 use dataplane::settings::Settings;
 use dataplane::time::Instant;
 
 use crate::api::{
-    self, ErrorKind, Method, Origin, ServerKey, ServerSpec, ServerView, ServiceKey, ServiceSpec,
-    ServiceView,
+    self, ErrorKind, Method, Netmask, Origin, Persistence, ServerKey, ServerSpec, ServerView,
+    ServiceKey, ServiceSpec, ServiceView,
 };
 use crate::config::{
     OperatorState, Rules, Running, RunningServer, RunningService, describe_server, describe_service,
@@ -655,6 +655,7 @@ impl Model {
             scheduler: service.scheduler,
             options: ServiceOptions {
                 one_packet: service.spec.one_packet,
+                persistence: service.spec.persistence.map(core_persistence),
                 ..ServiceOptions::default()
             },
             destinations: service
@@ -873,7 +874,7 @@ fn trashed(service: ServiceId, server: Server, counters: Counters<'_>) -> Trashe
 /// A server of a marked service is one for each protocol.
 fn real(service: ServiceKey, server: ServerKey) -> impl Iterator<Item = RoleEntry> {
     let only = service.protocol().map(core_protocol);
-    let protocols = [Protocol::Tcp, Protocol::Udp];
+    let protocols = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
     let protocols = protocols
         .into_iter()
         .filter(move |p| only.is_none_or(|only| only == *p));
@@ -889,6 +890,16 @@ fn core_protocol(protocol: api::Protocol) -> Protocol {
         api::Protocol::Tcp => Protocol::Tcp,
         api::Protocol::Udp => Protocol::Udp,
         api::Protocol::Sctp => Protocol::Sctp,
+    }
+}
+
+fn core_persistence(persistence: Persistence) -> CorePersistence {
+    CorePersistence {
+        timeout: persistence.timeout,
+        mask: match persistence.netmask {
+            Netmask::V4(mask) => mask.to_bits(),
+            Netmask::V6(len) => len.into(),
+        },
     }
 }
 
@@ -990,11 +1001,14 @@ fn check_service(key: ServiceKey, spec: &ServiceSpec) -> Result<&'static str, Re
             format!("service {name}: a mark is 1 or more"),
         ));
     }
-    if key.mark().is_none() && key.port() == 0 {
+    if key.mark().is_none() && key.port() == 0 && spec.persistence.is_none() {
         return Err(Refusal::new(
             ErrorKind::Invalid,
-            format!("service {name}: port 0 needs persistence, which this version does not have"),
+            format!("service {name}: port 0 is for persistent services; give -p"),
         ));
+    }
+    if let Some(p) = spec.persistence {
+        check_persistence(key, p)?;
     }
     if spec.one_packet && key.protocol() == Some(api::Protocol::Tcp) {
         return Err(Refusal::new(
@@ -1008,6 +1022,31 @@ fn check_service(key: ServiceKey, spec: &ServiceSpec) -> Result<&'static str, Re
             format!("service {name}: {}", schedulers::unknown(&spec.scheduler)),
         )
     })
+}
+
+fn check_persistence(key: ServiceKey, persistence: Persistence) -> Result<(), Refusal> {
+    let name = describe_service(&key);
+    let Persistence { timeout, netmask } = persistence;
+    if !(1..=MAX_TIMEOUT).contains(&timeout) {
+        return Err(Refusal::new(
+            ErrorKind::Range,
+            format!("service {name}: persistence of {timeout} s; give 1 to {MAX_TIMEOUT}"),
+        ));
+    }
+    let fits = match netmask {
+        Netmask::V4(_) => !key.is_ipv6(),
+        Netmask::V6(len) => key.is_ipv6() && (1..=128).contains(&len),
+    };
+    if fits {
+        return Ok(());
+    }
+    Err(Refusal::new(
+        ErrorKind::Invalid,
+        format!(
+            "service {name}: netmask {netmask} does not fit; IPv4 takes a dotted mask, \
+             IPv6 a length from 1 to 128"
+        ),
+    ))
 }
 
 /// What is wrong with a server whether it is new or edited.
@@ -1228,6 +1267,7 @@ mod tests {
         ServiceSpec {
             scheduler: "rr".into(),
             one_packet: false,
+            ..Default::default()
         }
     }
 
@@ -1295,6 +1335,7 @@ mod tests {
         let bad = ServiceSpec {
             scheduler: "wlcc".into(),
             one_packet: false,
+            ..Default::default()
         };
         b.add("192.168.0.1:80").unwrap();
         for (change, kind) in [

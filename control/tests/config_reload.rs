@@ -43,6 +43,7 @@ fn rules(lines: &[&str]) -> Rules {
         let spec = ServiceSpec {
             scheduler: scheduler.into(),
             one_packet: false,
+            ..Default::default()
         };
         let servers = servers.split_whitespace().map(|s| {
             let (name, weight) = s.split_once('=').expect("SERVER=WEIGHT");
@@ -144,6 +145,7 @@ fn add_service(running: &mut Running, name: &str, scheduler: &str) {
     let spec = ServiceSpec {
         scheduler: scheduler.into(),
         one_packet: false,
+        ..Default::default()
     };
     let service = RunningService {
         spec,
@@ -422,6 +424,7 @@ impl Dice {
             let spec = ServiceSpec {
                 scheduler: self.one_of(&["rr", "lc"]).into(),
                 one_packet: false,
+                ..Default::default()
             };
             let mut servers = Vec::new();
             for name in ["a", "b", "c"] {

@@ -39,7 +39,7 @@ fn run_hastily(daemon: &Daemon, words: &[&str]) -> Output {
 fn row(n: u16) -> ConnectionRow {
     let addr = |text: &str| text.parse().expect("an address");
     ConnectionRow {
-        protocol: Protocol::Tcp,
+        protocol: Some(Protocol::Tcp),
         expires: 6001,
         state: "ESTABLISHED".into(),
         client: (addr("192.0.2.1"), n),

@@ -143,10 +143,9 @@ impl Refused {
             let words: Vec<&str> = line.split_whitespace().collect();
             match words[..] {
                 // A connection, not a service.
-                ["TCP" | "UDP" | "SCTP", expires, _, _, _, _] if expires.len() == 5 => {
+                ["TCP" | "UDP" | "SCTP" | "IP", expires, _, _, _, _] if expires.len() == 5 => {
                     return true;
                 }
-                ["IP", expires, _, _, _, _] if expires.len() == 5 => return false,
                 ["TCP", addr, ..] => keep = !self.has("-t", addr),
                 ["UDP", addr, ..] => keep = !self.has("-u", addr),
                 ["FWM", mark, ..] => keep = !self.has("-f", mark),
@@ -266,7 +265,7 @@ fn connection(line: &str) -> ConnectionRow {
         (addr.ip(), addr.port())
     };
     ConnectionRow {
-        protocol: protocol_of(protocol),
+        protocol: (protocol != "IP").then(|| protocol_of(protocol)),
         expires: number(minutes) * 60 + number(seconds),
         state: state.into(),
         client: endpoint(client),

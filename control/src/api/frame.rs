@@ -286,6 +286,7 @@ mod tests {
             spec: ServiceSpec {
                 scheduler: "a-scheduler-name".into(),
                 one_packet: false,
+                ..Default::default()
             },
             live: false,
             origin: Origin::FileChanged,

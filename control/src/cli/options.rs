@@ -506,7 +506,7 @@ pub const OPTIONS: &[OptionSpec] = &[
         SERVICE,
         "how a server is chosen, such as rr, wrr, lc, sh, mh (default wlc)",
     ),
-    later(option(
+    option(
         Opt::Persistent,
         Some('p'),
         "persistent",
@@ -514,8 +514,8 @@ pub const OPTIONS: &[OptionSpec] = &[
         Slot::Persistent,
         SERVICE,
         "a client stays with its server",
-    )),
-    later(option(
+    ),
+    option(
         Opt::Netmask,
         Some('M'),
         "netmask",
@@ -523,7 +523,7 @@ pub const OPTIONS: &[OptionSpec] = &[
         Slot::Netmask,
         SERVICE,
         "clients of one network persist together",
-    )),
+    ),
     option(
         Opt::Server,
         Some('r'),

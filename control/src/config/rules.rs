@@ -280,7 +280,11 @@ pub fn describe_server(key: &ServerKey) -> String {
 /// Attributes of a service in one line.
 pub(super) fn describe_service_spec(spec: &ServiceSpec) -> String {
     let one_packet = if spec.one_packet { " one_packet" } else { "" };
-    format!("scheduler {}{one_packet}", spec.scheduler)
+    let persistent = spec.persistence.map_or(String::new(), |p| match p.netmask {
+        mask if mask.is_full() => format!(" persistence_timeout {}", p.timeout),
+        mask => format!(" persistence_timeout {} netmask {mask}", p.timeout),
+    });
+    format!("scheduler {}{one_packet}{persistent}", spec.scheduler)
 }
 
 /// Attributes of a server in one line; what has its default is left out, but for method and weight.

@@ -11,7 +11,7 @@ use toml_edit::{ArrayOfTables, DocumentMut, Item, Table, value};
 
 use super::rules::{SETTINGS, method_name, protocol_name};
 use super::{Config, Host, Rules, Running, Server, Service, parse};
-use crate::api::{Family, ServerKey, ServerSpec, ServiceKey, Tunnel};
+use crate::api::{Family, Persistence, ServerKey, ServerSpec, ServiceKey, Tunnel};
 
 /// Why nothing was saved. The file is as it was.
 #[derive(Debug, Error)]
@@ -266,6 +266,9 @@ fn edit_service(table: &mut Table, key: &ServiceKey, old: &Service, new: &Servic
     if old.spec.one_packet != new.spec.one_packet {
         put(table, "one_packet", value(new.spec.one_packet));
     }
+    if old.spec.persistence != new.spec.persistence {
+        put_persistence(table, new.spec.persistence);
+    }
     if old.servers == new.servers {
         return;
     }
@@ -291,6 +294,17 @@ fn edit_service(table: &mut Table, key: &ServiceKey, old: &Service, new: &Servic
     }
     if !tables.is_empty() {
         table.insert("server", Item::ArrayOfTables(tables));
+    }
+}
+
+fn put_persistence(table: &mut Table, persistence: Option<Persistence>) {
+    match persistence {
+        Some(p) => put(table, "persistence_timeout", value(i64::from(p.timeout))),
+        None => drop(table.remove("persistence_timeout")),
+    }
+    match persistence.map(|p| p.netmask).filter(|m| !m.is_full()) {
+        Some(mask) => put(table, "netmask", value(mask.to_string())),
+        None => drop(table.remove("netmask")),
     }
 }
 
@@ -365,6 +379,7 @@ fn new_service(key: &ServiceKey, service: &Service) -> Table {
     if service.spec.one_packet {
         table.insert("one_packet", value(true));
     }
+    put_persistence(&mut table, service.spec.persistence);
     if !service.servers.is_empty() {
         let servers: ArrayOfTables = service.servers.iter().map(|s| new_server(key, s)).collect();
         table.insert("server", Item::ArrayOfTables(servers));

@@ -262,6 +262,7 @@ fn add(port: u16) -> Request {
     let spec = api::ServiceSpec {
         scheduler: "rr".into(),
         one_packet: false,
+        ..Default::default()
     };
     Request::AddService {
         service: key(port),
@@ -326,6 +327,7 @@ fn services_are_added_listed_and_deleted() {
     let spec = api::ServiceSpec {
         scheduler: "rr".into(),
         one_packet: false,
+        ..Default::default()
     };
     match client.ask(Request::AddService {
         service: away,

@@ -4,8 +4,8 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use super::{Action, Format, Line, Listing};
 use crate::api::{
-    Family, Method, Protocol, Request, ServerKey, ServerSpec, ServiceKey, ServiceSpec, Tunnel,
-    TunnelChecksum, TunnelKind,
+    Family, Method, Netmask, Persistence, Protocol, Request, ServerKey, ServerSpec, ServiceKey,
+    ServiceSpec, Tunnel, TunnelChecksum, TunnelKind,
 };
 use crate::cli::address::{host_port, ipv4, number};
 use crate::cli::failure::Failure;
@@ -14,6 +14,9 @@ use crate::cli::options::{Command, CommandSpec, OPTIONS, Opt, OptionSpec, Slot, 
 
 /// Scheduler when none is named.
 const DEFAULT_SCHEDULER: &str = "wlc";
+
+/// Seconds of `-p` without a number.
+const DEFAULT_PERSISTENCE: u32 = 360;
 
 /// Longest time-out: 31 days, in seconds.
 const MAX_TIMEOUT: u32 = 31 * 24 * 3600;
@@ -65,6 +68,8 @@ pub struct Draft {
     lower: u32,
     tunnel: usize,
     tunnel_port: u16,
+    persistent: Option<u32>,
+    netmask: Option<Netmask>,
     socket: Option<String>,
 }
 
@@ -94,6 +99,8 @@ impl Draft {
             lower: 0,
             tunnel: 0,
             tunnel_port: 0,
+            persistent: None,
+            netmask: None,
             socket: None,
         })
     }
@@ -135,11 +142,14 @@ impl Draft {
             Opt::Scheduler => self.scheduler = Some(text.to_string()),
             Opt::SchedFlags => self.sched_flags = Some(text.to_string()),
             Opt::Persistent => {
-                if value.is_some_and(|v| number(v, 1, MAX_TIMEOUT).is_none()) {
+                let timeout =
+                    value.map_or(Some(DEFAULT_PERSISTENCE), |v| number(v, 1, MAX_TIMEOUT));
+                if timeout.is_none() {
                     return usage(format!("invalid timeout value `{text}' specified"));
                 }
+                self.persistent = timeout;
             }
-            Opt::Netmask => self.netmask(text)?,
+            Opt::Netmask => self.netmask = Some(self.netmask(text)?),
             Opt::Server => self.server(text, names)?,
             Opt::Route => self.method = Method::Route,
             Opt::Tunnel => self.method = Method::Tunnel,
@@ -206,15 +216,17 @@ impl Draft {
         Ok(())
     }
 
-    fn netmask(&self, text: &str) -> Result<(), Failure> {
+    fn netmask(&self, text: &str) -> Result<Netmask, Failure> {
         if self.target.is_some_and(|key| key.is_ipv6()) {
-            if number(text, 1, 128).is_none() {
-                return usage("illegal ipv6 netmask specified".into());
-            }
-        } else if ipv4(text).is_none() {
-            return usage("illegal virtual server persistent mask specified".into());
+            return match number(text, 1, 128) {
+                Some(len) => Ok(Netmask::V6(len as u8)),
+                None => usage("illegal ipv6 netmask specified".into()),
+            };
         }
-        Ok(())
+        match ipv4(text) {
+            Some(mask) => Ok(Netmask::V4(mask)),
+            None => usage("illegal virtual server persistent mask specified".into()),
+        }
     }
 
     /// Checks the complete line; `leftover` are the words that are no options.
@@ -484,6 +496,12 @@ impl Draft {
         ServiceSpec {
             scheduler: name.unwrap_or(DEFAULT_SCHEDULER).to_string(),
             one_packet: self.has(Slot::OnePacket),
+            persistence: self.persistent.map(|timeout| Persistence {
+                timeout,
+                netmask: self
+                    .netmask
+                    .unwrap_or_else(|| Netmask::full(self.target.is_some_and(|key| key.is_ipv6()))),
+            }),
         }
     }
 

@@ -34,8 +34,17 @@ pub fn print(
             },
         };
         let protocol = service.key.protocol().unwrap_or(Protocol::Tcp);
-        let one_packet = if service.spec.one_packet { " -o" } else { "" };
-        writeln!(out, "-A {name} -s {}{one_packet}", service.spec.scheduler)?;
+        let spec = &service.spec;
+        let persistent = spec.persistence.map_or(String::new(), |p| match p.netmask {
+            mask if mask.is_full() => format!(" -p {}", p.timeout),
+            mask => format!(" -p {} -M {mask}", p.timeout),
+        });
+        let one_packet = if spec.one_packet { " -o" } else { "" };
+        writeln!(
+            out,
+            "-A {name} -s {}{persistent}{one_packet}",
+            spec.scheduler
+        )?;
         for server in &service.servers {
             server_line(out, &name, protocol, server, endpoints)?;
         }

@@ -22,13 +22,16 @@ pub fn title(out: &mut dyn Write, engine: bool) -> io::Result<()> {
 /// Prints one connection.
 pub fn row(out: &mut dyn Write, row: &ConnectionRow, endpoints: &Endpoints<'_>) -> io::Result<()> {
     let protocol = match row.protocol {
-        Protocol::Tcp => "TCP",
-        Protocol::Udp => "UDP",
-        Protocol::Sctp => "SCTP",
+        Some(Protocol::Tcp) => "TCP",
+        Some(Protocol::Udp) => "UDP",
+        Some(Protocol::Sctp) => "SCTP",
+        None => "IP",
     };
+    // Ports of no protocol have no names; the original asks for TCP's.
+    let named = row.protocol.unwrap_or(Protocol::Tcp);
     let expires = format!("{:02}:{:02}", row.expires / 60, row.expires % 60);
-    let [client, service, server] = [row.client, row.virtual_, row.dest]
-        .map(|(addr, port)| endpoints.full(addr, port, row.protocol));
+    let [client, service, server] =
+        [row.client, row.virtual_, row.dest].map(|(addr, port)| endpoints.full(addr, port, named));
     let state = &row.state;
     writeln!(
         out,

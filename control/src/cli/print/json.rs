@@ -12,8 +12,11 @@
 //!   `local`, `origin` is `file`, `file-changed` or `live`, and `tunnel`, which only servers of
 //!   that method have, is `{"kind", "port", "checksum"}`. A service with a firewall mark has
 //!   `fwmark` and `family` (`ipv4`, `ipv6`) instead of `protocol`, `address` and `port`.
+//!   `persistence` is `{"timeout", "netmask"}` with a dotted mask or, for IPv6, a prefix length, and
+//!   left out of services without.
 //! - `-Lc`: `{"connections": [{"protocol", "expires", "state", "client", "virtual", "server"}]}`
-//!   with endpoints as `{"address", "port"}`; one connection per line, printed as they arrive.
+//!   with endpoints as `{"address", "port"}`; one connection per line, printed as they arrive. The
+//!   persistence template of a mark has no `protocol`.
 //! - `-L --timeout`: `{"tcp", "tcp_fin", "udp"}`. `-L --daemon`: `{"daemons": []}`.
 //! - `status`: see [`Status`].
 //! - `stats`: `{"total", "rates", "workers": []}`, each as `stats` above; `workers` has what each
@@ -27,8 +30,8 @@ use std::net::IpAddr;
 use serde::Serialize;
 
 use crate::api::{
-    ConnectionRow, Family, Method, Origin, Protocol, ServerView, ServiceKey, ServiceView, Stats,
-    StatusView, Tunnel, WorkerView,
+    ConnectionRow, Family, Method, Origin, Persistence, Protocol, ServerView, ServiceKey,
+    ServiceView, Stats, StatusView, Tunnel, WorkerView,
 };
 
 #[derive(Serialize)]
@@ -51,6 +54,8 @@ struct Service<'a> {
     family: Option<Family>,
     scheduler: &'a str,
     one_packet: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    persistence: Option<Persistence>,
     live: bool,
     origin: Origin,
     stats: Stats,
@@ -90,6 +95,7 @@ impl<'a> From<&'a ServiceView> for Service<'a> {
             },
             scheduler: &view.spec.scheduler,
             one_packet: view.spec.one_packet,
+            persistence: view.spec.persistence,
             live: view.live,
             origin: view.origin,
             stats: view.stats,
@@ -145,7 +151,8 @@ impl From<(IpAddr, u16)> for Endpoint {
 
 #[derive(Serialize)]
 struct Connection<'a> {
-    protocol: Protocol,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    protocol: Option<Protocol>,
     expires: u32,
     state: &'a str,
     client: Endpoint,

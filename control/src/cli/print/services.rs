@@ -92,8 +92,13 @@ fn service_line(
         Format::Stats => counters(out, &format!("{name:33}"), &service.stats, listing.exact),
         Format::Rate => rates(out, &format!("{name:33}"), &service.rates, listing.exact),
         Format::Plain | Format::Thresholds | Format::PersistentConn | Format::TunInfo => {
-            let one_packet = if service.spec.one_packet { " ops" } else { "" };
-            writeln!(out, "{name} {}{one_packet}", service.spec.scheduler)
+            let spec = &service.spec;
+            let persistent = spec.persistence.map_or(String::new(), |p| match p.netmask {
+                mask if mask.is_full() => format!(" persistent {}", p.timeout),
+                mask => format!(" persistent {} mask {mask}", p.timeout),
+            });
+            let one_packet = if spec.one_packet { " ops" } else { "" };
+            writeln!(out, "{name} {}{persistent}{one_packet}", spec.scheduler)
         }
     }
 }

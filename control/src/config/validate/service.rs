@@ -5,8 +5,8 @@ use std::net::IpAddr;
 
 use super::{Notes, number};
 use crate::api::{
-    Family, Method, Protocol, ServerKey, ServerSpec, ServiceKey, ServiceSpec, Tunnel,
-    TunnelChecksum, TunnelKind,
+    Family, Method, Netmask, Persistence, Protocol, ServerKey, ServerSpec, ServiceKey, ServiceSpec,
+    Tunnel, TunnelChecksum, TunnelKind,
 };
 use crate::config::file::{File, Table};
 use crate::config::rules::{describe_server, describe_service, method_name, protocol_name};
@@ -72,10 +72,10 @@ fn service_key(table: &Table, notes: &mut Notes<'_>) -> Option<ServiceKey> {
     };
     let addr = address(table, notes);
     let port = table.integer("port").map(|n| n as u16);
-    if port == Some(0) {
+    if port == Some(0) && table.integer("persistence_timeout").unwrap_or(0) == 0 {
         notes.mistake(
             table.line_of("port"),
-            "port 0 (any port) needs a persistent service, which this version has not; give 1 to 65535",
+            "port 0 (any port) is for persistent services; add persistence_timeout or give 1 to 65535",
         );
     }
     Some(ServiceKey::new(protocol?, addr?, port?))
@@ -139,6 +139,7 @@ fn service(table: &Table, key: Option<ServiceKey>, notes: &mut Notes<'_>) -> Ser
         let text = format!("one_packet is for udp; remove it from this {other} service");
         notes.mistake(table.line_of("one_packet"), text);
     }
+    let persistence = persistence(table, key, notes);
     let scheduler = table.text("scheduler").unwrap_or_default().to_owned();
     let mut servers: Vec<Server> = Vec::new();
     let mut lines: HashMap<ServerKey, usize> = HashMap::new();
@@ -159,9 +160,47 @@ fn service(table: &Table, key: Option<ServiceKey>, notes: &mut Notes<'_>) -> Ser
         spec: ServiceSpec {
             scheduler,
             one_packet,
+            persistence,
         },
         servers,
     }
+}
+
+fn persistence(
+    table: &Table,
+    key: Option<ServiceKey>,
+    notes: &mut Notes<'_>,
+) -> Option<Persistence> {
+    let timeout: u32 = number(table, "persistence_timeout");
+    let is_ipv6 = key?.is_ipv6();
+    let mut netmask = Netmask::full(is_ipv6);
+    if let Some(text) = table.text("netmask") {
+        let line = table.line_of("netmask");
+        let read = if is_ipv6 {
+            let len = text.parse().ok().filter(|len| (1..=128).contains(len));
+            len.map(Netmask::V6)
+        } else {
+            text.parse().ok().map(Netmask::V4)
+        };
+        match read {
+            Some(mask) => netmask = mask,
+            None => {
+                let form = if is_ipv6 {
+                    "a prefix length from 1 to 128 in quotes"
+                } else {
+                    "a mask like 255.255.255.0"
+                };
+                notes.mistake(line, format!("netmask \"{text}\" is none; give {form}"));
+            }
+        }
+        if timeout == 0 {
+            notes.warning(
+                line,
+                "netmask does nothing without persistence_timeout; add that or remove it",
+            );
+        }
+    }
+    (timeout != 0).then_some(Persistence { timeout, netmask })
 }
 
 fn server(table: &Table, service: Option<ServiceKey>, notes: &mut Notes<'_>) -> Option<Server> {
