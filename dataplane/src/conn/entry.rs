@@ -10,9 +10,10 @@ use crate::service::{DestId, ForwardingMethod, Protocol};
 /// "No index".
 pub const NIL: u32 = u32::MAX;
 
-/// Added to the protocol number of templates. They live in a protocol space of their own, so
-/// that no packet's tuple, not even one with source port 0, is a template's.
-pub const TEMPLATE_SPACE: u8 = 0x80;
+/// Bit of the protocol number of templates, which no balanced protocol's number has. They live in
+/// a protocol space of their own, so that no packet's tuple, not even one with source port 0, is a
+/// template's.
+pub const TEMPLATE_SPACE: u8 = 0x40;
 
 /// Value of [`Entry::valid`] in a live entry.
 const VALID: u32 = 0x5256_5345;

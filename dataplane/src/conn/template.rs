@@ -197,4 +197,13 @@ mod tests {
         }
         assert_eq!(mark_address(Family::V6, 12).to_string(), "0:c::");
     }
+
+    #[test]
+    fn no_balanced_protocol_is_in_the_space_of_templates() {
+        for number in 0..=u8::MAX {
+            if Protocol::from_number(number).is_some() {
+                assert_eq!(number & TEMPLATE_SPACE, 0, "{number}");
+            }
+        }
+    }
 }
