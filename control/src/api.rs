@@ -672,6 +672,12 @@ pub struct StatusView {
     pub services: u64,
     /// Real servers.
     pub servers: u64,
+    /// Milliseconds since the pump, the thread of the kernel twins, was last seen to move.
+    #[serde(default)]
+    pub pump_age_ms: u64,
+    /// Longest turn of the control loop in the last minute, milliseconds.
+    #[serde(default)]
+    pub control_turn_ms: u64,
     /// Log lines dropped because the log queue was full.
     pub log_dropped: u64,
     /// Standing warnings, a line each (rules not mirrored, VIP held by no port, ...).

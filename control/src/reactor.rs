@@ -1,6 +1,6 @@
 //! The control loop: waits for sockets, signals and timers, and never for anything else.
 //!
-//! Each wake reads the clock once and does a bounded piece of everything that is due.
+//! Each wake reads the clock once for its work and does a bounded piece of everything that is due.
 
 use std::io;
 use std::sync::Arc;
@@ -176,6 +176,8 @@ impl Reactor {
         self.do_timers(now);
         self.finish_start(now);
         self.finish_signal_reloads();
+        let took = clock::now().since(now);
+        self.state.turns.note(now, took);
         Ok(!self.handle.stop.load(Relaxed))
     }
 
@@ -299,7 +301,12 @@ impl Reactor {
                 );
             }
         }
-        if state.heartbeats.all_alive() {
+        match state.check_pump(now) {
+            Some(true) => tracing::error!(event = "stuck", "the pump thread stands still"),
+            Some(false) => tracing::info!(event = "alive", "the pump thread moves again"),
+            None => {}
+        }
+        if state.heartbeats.all_alive() && state.pump.is_alive() {
             self.manager.feed_watchdog();
         }
     }

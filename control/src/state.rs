@@ -12,9 +12,9 @@ use crate::host::Host;
 use crate::logging::Dropped;
 use crate::model::{Limits, Model, Refusal};
 use crate::reload;
-use crate::status::{self, PortHandle, Sampler};
+use crate::status::{self, PortHandle, Sampler, Turns};
 use crate::update::Subject;
-use crate::watchdog::Heartbeats;
+use crate::watchdog::{Heartbeats, PumpBeat};
 use crate::workers::{WorkerRefusal, Workers};
 
 /// What `rvsadm --version` shows of the daemon.
@@ -81,6 +81,10 @@ pub struct State {
     pub sampler: Sampler,
     /// Heartbeats of the workers.
     pub heartbeats: Heartbeats,
+    /// Sign of life of the pump thread.
+    pub pump: PumpBeat,
+    /// How long turns of the control loop take.
+    pub turns: Turns,
     /// Log lines lost.
     pub log_dropped: Dropped,
     /// When the daemon started.
@@ -129,6 +133,8 @@ impl State {
             model,
             sampler: Sampler::new(now, counters),
             heartbeats: Heartbeats::new(now, counters),
+            pump: PumpBeat::new(now),
+            turns: Turns::new(now),
             workers: parts.workers,
             cores: parts.cores,
             host: parts.host,
@@ -195,6 +201,12 @@ impl State {
         Ok((plan.summary(), commit))
     }
 
+    /// Looks whether the pump thread moves; whether it is stuck, if that is new.
+    pub fn check_pump(&mut self, now: Instant) -> Option<bool> {
+        let rounds = self.ports.iter().map(|port| port.counters.rounds.get());
+        self.pump.check(now, rounds.sum())
+    }
+
     /// The answer to `rvsadm status`.
     pub fn status(&self, now: Instant) -> StatusView {
         let counters = self.workers.counters();
@@ -213,6 +225,8 @@ impl State {
             neighbours,
             services,
             servers,
+            pump_age_ms: self.pump.age(now).as_millis() as u64,
+            control_turn_ms: self.turns.longest().as_millis() as u64,
             log_dropped: self.log_dropped.get(),
             ..StatusView::default()
         };

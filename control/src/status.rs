@@ -146,6 +146,39 @@ impl Sampler {
     }
 }
 
+/// The longest turns of the control loop, in halves of a minute.
+#[derive(Debug)]
+pub struct Turns {
+    since: Instant,
+    longest: Duration,
+    before: Duration,
+}
+
+impl Turns {
+    /// None yet.
+    pub fn new(now: Instant) -> Turns {
+        Turns {
+            since: now,
+            longest: Duration::ZERO,
+            before: Duration::ZERO,
+        }
+    }
+
+    /// One turn has taken so long.
+    pub fn note(&mut self, now: Instant, took: Duration) {
+        if now.since(self.since) >= Duration::from_secs(30) {
+            self.since = now;
+            self.before = std::mem::take(&mut self.longest);
+        }
+        self.longest = self.longest.max(took);
+    }
+
+    /// The longest of the last half minute to minute.
+    pub fn longest(&self) -> Duration {
+        self.longest.max(self.before)
+    }
+}
+
 /// Fills in what is summed over the workers: drops, punted packets, connections.
 pub fn sum_workers(view: &mut StatusView, counters: Counters<'_>, capacity: u64) {
     for reason in DropReason::ALL {
@@ -187,6 +220,19 @@ mod tests {
         assert_eq!(view.heartbeat_age_ms, 7);
         sampler.sample(Instant::from_secs(13), &counters);
         assert_eq!(sampler.view(0, 3, &counters[0], Duration::ZERO).load, 0.0);
+    }
+
+    #[test]
+    fn long_turns_are_remembered_for_a_while() {
+        let ms = Duration::from_millis;
+        let mut turns = Turns::new(Instant::from_secs(10));
+        turns.note(Instant::from_secs(11), ms(90));
+        turns.note(Instant::from_secs(39), ms(2));
+        assert_eq!(turns.longest(), ms(90));
+        turns.note(Instant::from_secs(41), ms(3));
+        assert_eq!(turns.longest(), ms(90));
+        turns.note(Instant::from_secs(72), ms(1));
+        assert_eq!(turns.longest(), ms(3));
     }
 
     #[test]

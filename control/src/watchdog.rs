@@ -17,6 +17,59 @@ struct Beat {
     stuck: bool,
 }
 
+impl Beat {
+    fn new(now: Instant, count: u64) -> Beat {
+        Beat {
+            count,
+            moved: now,
+            stuck: false,
+        }
+    }
+
+    /// Whether it is stuck, if that is new.
+    fn check(&mut self, now: Instant, count: u64) -> Option<bool> {
+        if count != self.count {
+            self.count = count;
+            self.moved = now;
+        }
+        let stuck = now.since(self.moved) >= STUCK_AFTER;
+        (std::mem::replace(&mut self.stuck, stuck) != stuck).then_some(stuck)
+    }
+}
+
+/// Sign of life of the pump thread: the rounds it makes around the ports.
+#[derive(Debug)]
+pub struct PumpBeat {
+    beat: Beat,
+}
+
+impl PumpBeat {
+    /// It counts as alive until it was seen to move once.
+    pub fn new(now: Instant) -> PumpBeat {
+        PumpBeat {
+            beat: Beat::new(now, 0),
+        }
+    }
+
+    /// Looks at the rounds; whether it is stuck, if that is new.
+    pub fn check(&mut self, now: Instant, rounds: u64) -> Option<bool> {
+        if rounds == 0 {
+            self.beat.moved = now;
+        }
+        self.beat.check(now, rounds)
+    }
+
+    /// Whether it makes progress.
+    pub fn is_alive(&self) -> bool {
+        !self.beat.stuck
+    }
+
+    /// Time since it was last seen to move.
+    pub fn age(&self, now: Instant) -> Duration {
+        now.since(self.beat.moved)
+    }
+}
+
 /// A worker that began or ceased to be stuck.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Turn {
@@ -35,13 +88,11 @@ pub struct Heartbeats {
 impl Heartbeats {
     /// Every worker counts as alive at first.
     pub fn new(now: Instant, counters: Counters<'_>) -> Heartbeats {
-        let beat = |c: &std::sync::Arc<dataplane::counters::WorkerCounters>| Beat {
-            count: c.heartbeat.get(),
-            moved: now,
-            stuck: false,
-        };
         Heartbeats {
-            beats: counters.iter().map(beat).collect(),
+            beats: counters
+                .iter()
+                .map(|c| Beat::new(now, c.heartbeat.get()))
+                .collect(),
         }
     }
 
@@ -49,17 +100,7 @@ impl Heartbeats {
     pub fn check(&mut self, now: Instant, counters: Counters<'_>) -> Vec<Turn> {
         let mut turns = Vec::new();
         for (worker, (beat, c)) in self.beats.iter_mut().zip(counters).enumerate() {
-            let count = c.heartbeat.get();
-            if count != beat.count {
-                *beat = Beat {
-                    count,
-                    moved: now,
-                    ..*beat
-                };
-            }
-            let stuck = now.since(beat.moved) >= STUCK_AFTER;
-            if stuck != beat.stuck {
-                beat.stuck = stuck;
+            if let Some(stuck) = beat.check(now, c.heartbeat.get()) {
                 turns.push(Turn { worker, stuck });
             }
         }
@@ -148,6 +189,23 @@ mod tests {
     use super::*;
     use dataplane::counters::WorkerCounters;
     use std::sync::Arc;
+
+    #[test]
+    fn the_pump_is_watched_once_it_has_run() {
+        let at = Instant::from_secs;
+        let mut beat = PumpBeat::new(at(10));
+        assert_eq!(beat.check(at(20), 0), None, "it has not begun");
+        assert_eq!(beat.check(at(21), 5), None);
+        assert_eq!(
+            (beat.check(at(23), 5), beat.age(at(23))),
+            (None, Duration::from_secs(2))
+        );
+        assert_eq!(beat.check(at(24), 5), Some(true));
+        assert!(!beat.is_alive());
+        assert_eq!(beat.check(at(25), 5), None, "told once");
+        assert_eq!(beat.check(at(26), 6), Some(false));
+        assert!(beat.is_alive());
+    }
 
     #[test]
     fn a_worker_is_stuck_after_three_seconds_and_recovers() {

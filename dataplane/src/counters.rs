@@ -181,4 +181,6 @@ pub struct PortCounters {
     pub twin_failed: Counter,
     /// Frames from the twin that found no buffer or a full ring.
     pub twin_dropped: Counter,
+    /// Rounds of the housekeeping, some ten a second: its thread is alive.
+    pub rounds: Counter,
 }

@@ -239,6 +239,7 @@ impl Twin {
     }
 
     fn keep_house(&mut self) {
+        self.counters.rounds.add(1);
         let removed = self.port.events().is_removed();
         let link = if removed { None } else { self.port.link().ok() };
         let up = link.is_some_and(|link| link.up);

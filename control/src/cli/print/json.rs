@@ -242,6 +242,11 @@ pub struct Status<'a> {
     services: u64,
     /// Real servers.
     servers: u64,
+    /// Milliseconds since the thread of the kernel twins was last seen to move (looked at once
+    /// a second).
+    pump_age_ms: u64,
+    /// Longest turn of the control loop in the last minute, milliseconds.
+    control_turn_ms: u64,
     /// Log lines lost.
     log_dropped: u64,
     /// Standing warnings.
@@ -316,6 +321,8 @@ pub fn status(out: &mut dyn Write, view: &StatusView) -> io::Result<()> {
             neighbours: view.neighbours,
             services: view.services,
             servers: view.servers,
+            pump_age_ms: view.pump_age_ms,
+            control_turn_ms: view.control_turn_ms,
             log_dropped: view.log_dropped,
             warnings: &view.warnings,
         },

@@ -10,6 +10,9 @@ const PORT_COLUMNS: [&str; 2] = ["rx", "tx"];
 /// Age from which a worker's heartbeat is called out.
 const STALLED_MS: u64 = 1000;
 
+/// The same for the pump, which is looked at once a second.
+const PUMP_STALLED_MS: u64 = 2500;
+
 /// Prints the status.
 pub fn print(out: &mut dyn Write, view: &StatusView) -> io::Result<()> {
     writeln!(out, "rvsd {}, up {}", view.version, duration(view.uptime))?;
@@ -38,6 +41,15 @@ fn overview(out: &mut dyn Write, view: &StatusView) -> io::Result<()> {
         out,
         "Routes       {}, neighbours {}",
         view.routes, view.neighbours
+    )?;
+    let pump = match view.pump_age_ms {
+        age if age >= PUMP_STALLED_MS => format!("pump STALLED for {age} ms"),
+        _ => "pump alive".to_string(),
+    };
+    writeln!(
+        out,
+        "Threads      {pump}, longest turn of control {} ms",
+        view.control_turn_ms
     )
 }
 
@@ -254,6 +266,8 @@ mod tests {
             neighbours: 3,
             services: 1,
             servers: 2,
+            pump_age_ms: 900,
+            control_turn_ms: 4,
             log_dropped: 0,
             warnings: vec!["VIP 10.0.0.1 is held by no port".into()],
         };
@@ -266,6 +280,7 @@ WARNING: VIP 10.0.0.1 is held by no port
 Connections  17 of 1000 (1.7 %)
 Services     1 with 2 real servers
 Routes       4, neighbours 3
+Threads      pump alive, longest turn of control 4 ms
 
 Port  Link     MTU  MAC                Twin     Driver      Device            RX  TX
 wan   up 10G  1500  02:00:00:00:00:01  rvs-wan  net_virtio  0000:01:00.0  123456  99
@@ -290,8 +305,13 @@ arp                  5
     #[test]
     fn a_quiet_balancer_prints_no_empty_tables() {
         let mut out = Vec::new();
-        print(&mut out, &StatusView::default()).expect("a vector takes every write");
+        let view = StatusView {
+            pump_age_ms: 3000,
+            ..StatusView::default()
+        };
+        print(&mut out, &view).expect("a vector takes every write");
         let text = String::from_utf8(out).expect("text");
+        assert!(text.contains("pump STALLED for 3000 ms,"), "{text}");
         assert!(text.ends_with("\nDrops        none\n"), "{text}");
         assert!(!text.contains("To the kernel"), "{text}");
     }
