@@ -252,7 +252,8 @@ impl Admin {
         let Some((asker, wish)) = self.wishes.pop_front() else {
             return;
         };
-        let job = file_job(wish, Arc::clone(&state.config), state.model.running());
+        let (loaded, booted) = (Arc::clone(&state.config), Arc::clone(&state.booted));
+        let job = file_job(wish, loaded, booted, state.model.running());
         // It is idle, as was checked.
         if self.files.run(job).is_ok() {
             self.asker = Some(asker);
@@ -654,6 +655,7 @@ fn dump(state: &State) -> Begun {
 fn file_job(
     wish: Wish,
     loaded: Arc<Config>,
+    booted: Arc<Config>,
     running: Running,
 ) -> Box<dyn FnOnce() -> FileResult + Send> {
     Box::new(move || match wish {
@@ -665,10 +667,19 @@ fn file_job(
             }
         }
         Wish::Diff => FileResult::Compared(
-            config::load(&loaded.path).map(|file| config::render_diff(&file.rules, &running)),
+            config::load(&loaded.path).map(|file| compare(&file, &booted, &running)),
         ),
         Wish::Save => FileResult::Saved(config::save::save(&loaded, &running).map(Box::new)),
     })
+}
+
+/// The file against what runs, also where only a restart changes that.
+fn compare(file: &Config, booted: &Config, running: &Running) -> String {
+    let mut text = config::render_diff(&file.rules, running);
+    for line in config::needs_restart(booted, file) {
+        text += &format!("needs restart: {line}\n");
+    }
+    text
 }
 
 /// What to tell, and what to wait for.

@@ -69,6 +69,8 @@ pub struct State {
     pub host: Box<dyn Host>,
     /// The file as it was last loaded or saved.
     pub config: Arc<Config>,
+    /// The file of the start, by which everything runs that only a restart changes.
+    pub booted: Arc<Config>,
     /// Data ports.
     pub ports: Vec<PortHandle>,
     /// Of this daemon.
@@ -129,6 +131,7 @@ impl State {
         };
         let plan = config::plan(&nothing, &empty.running(), &config.rules, false);
         let model = reload::carry_out(&empty, &plan, now, counters)?;
+        let config = Arc::new(config);
         Ok(State {
             model,
             sampler: Sampler::new(now, counters),
@@ -139,7 +142,8 @@ impl State {
             cores: parts.cores,
             host: parts.host,
             capacity: u64::from(config.workers.connections),
-            config: Arc::new(config),
+            booted: Arc::clone(&config),
+            config,
             ports: parts.ports,
             version: parts.version,
             table_size: parts.table_size,
@@ -193,7 +197,7 @@ impl State {
     ) -> Result<(String, Commit), Refusal> {
         let running = self.model.running();
         let mut plan: Plan = config::plan(&self.config.rules, &running, &new.rules, discard_live);
-        plan.restart = config::needs_restart(&self.config, &new);
+        plan.restart = config::needs_restart(&self.booted, &new);
         self.model = reload::carry_out(&self.model, &plan, now, self.workers.counters())
             .map_err(|r| Refusal::new(ErrorKind::Config, r.message))?;
         self.config = Arc::new(new);

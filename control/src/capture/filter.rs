@@ -127,7 +127,11 @@ impl Parser {
     fn primitive(&mut self) -> Result<(), String> {
         let mut tests = Vec::new();
         let word = match self.words.peek() {
-            None => return Err(format!("filter: something is missing at its end; {KNOWN}")),
+            None => {
+                return Err(format!(
+                    "filter: something is missing at its end; known: {KNOWN}"
+                ));
+            }
             Some(word) => word.clone(),
         };
         if self.is_operator() {

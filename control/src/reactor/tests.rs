@@ -734,6 +734,26 @@ fn a_reload_changes_what_the_file_changed_and_keeps_live_changes() {
 }
 
 #[test]
+fn what_needs_a_restart_is_told_until_it_came() {
+    let rig = Rig::start();
+    let told = "needs restart: workers.max_services runs as 4, the file has 5\n";
+    std::fs::write(
+        rig.file(),
+        FILE.replace("max_services = 4", "max_services = 5"),
+    )
+    .unwrap();
+    let reload = Request::Reload {
+        discard_live: false,
+    };
+    for request in [Request::Diff, reload.clone(), reload.clone(), Request::Diff] {
+        assert_eq!(text(rig.ask(request)), told);
+    }
+    std::fs::write(rig.file(), FILE).unwrap();
+    assert_eq!(text(rig.ask(Request::Diff)), "");
+    assert_eq!(text(rig.ask(reload)), "nothing to change\n");
+}
+
+#[test]
 fn a_reload_that_fails_leaves_everything_as_it_was() {
     let rig = Rig::start();
     for port in 81..84 {
