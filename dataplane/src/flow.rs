@@ -48,6 +48,8 @@ pub struct Flow {
     pub dont_fragment: bool,
     /// IPv4 options or IPv6 extension headers stand between `l3` and `l4`.
     pub has_options: bool,
+    /// It is a piece of a packet.
+    pub is_fragment: bool,
 }
 
 const _: () = assert!(size_of::<Flow>() <= 64);
@@ -221,6 +223,7 @@ impl Flow {
         is_v4: true,
         dont_fragment: false,
         has_options: false,
+        is_fragment: false,
     };
 
     /// Parses a frame. `vlan_tci` is the tag that the driver took out of it (0: none),
@@ -324,6 +327,7 @@ impl Flow {
             is_v4: true,
             dont_fragment: a as u16 & ipv4::DONT_FRAGMENT != 0,
             has_options: options_len != 0,
+            is_fragment: false,
         };
         let field = a as u16;
         if field & (ipv4::MORE_FRAGMENTS | ipv4::OFFSET_MASK) != 0 {
@@ -336,6 +340,7 @@ impl Flow {
     #[cold]
     fn ipv4_fragment(&mut self, field: u16, id: u16, l4: &[u8]) -> Shape {
         let offset = (field & ipv4::OFFSET_MASK) * 8;
+        self.is_fragment = true;
         if offset == 0 {
             self.read_transport(l4);
         }
@@ -387,6 +392,7 @@ impl Flow {
             is_v4: false,
             dont_fragment: true,
             has_options: false,
+            is_fragment: false,
         };
         if ipv6::is_extension(h[6]) {
             return self.ipv6_chain(rest);
@@ -414,7 +420,10 @@ impl Flow {
                 more: false,
                 ..
             }) => Shape::Ip,
-            Some(fragment) => Shape::Fragment(fragment),
+            Some(fragment) => {
+                self.is_fragment = true;
+                Shape::Fragment(fragment)
+            }
         }
     }
 
@@ -510,6 +519,14 @@ impl Flow {
 }
 
 impl EmbeddedFlow {
+    /// The IPv4 packet inside the quoted one. `quote` is what is left of the message from there
+    /// on, `at` its offset in the frame. `None` as for [`Flow::parse_embedded`].
+    pub fn parse_inner(&self, quote: &[u8], at: u16) -> Option<EmbeddedFlow> {
+        EmbeddedFlow { l3: at, ..*self }
+            .read_ipv4_quote(quote)
+            .filter(|inner| matches!(inner.protocol, TCP | UDP))
+    }
+
     fn read_ipv4_quote(mut self, quote: &[u8]) -> Option<EmbeddedFlow> {
         let h = quote.first_chunk::<20>()?;
         let header_len = u16::from(h[0] & 15) * 4;

@@ -12,6 +12,7 @@ pub mod counters;
 pub mod dests;
 pub mod flow;
 pub mod forward;
+pub mod fragments;
 pub mod limit;
 pub mod packet;
 pub mod partial;

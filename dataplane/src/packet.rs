@@ -183,6 +183,9 @@ pub enum Verdict {
     /// Nothing was changed or counted yet: the MAC of the next hop is being asked for. Keep the
     /// packet for a moment and process it again, else drop it as [`DropReason::NoNeighbour`].
     Wait,
+    /// Nothing was changed or counted yet: a later piece of a packet came before its first. Keep
+    /// it for a moment and process it again; the last time, say so.
+    Hold,
 }
 
 macro_rules! drop_reasons {
@@ -215,7 +218,9 @@ drop_reasons! {
     BadHeader "bad-header" "impossible IP header: version, header length or total length",
     BadChecksum "bad-checksum" "IPv4 header checksum is wrong",
     ShortTransport "short-transport" "transport header shorter than its protocol needs",
-    Fragment "fragment" "fragment of a packet for a virtual service",
+    Fragment "fragment" "impossible fragment (offset, length or kind), or one whose first piece was answered",
+    FragmentEarly "fragment-early" "fragment for this host whose first piece did not come in time, or too many waited",
+    PathMtu "path-mtu" "a router's message about the MTU of a tunnel: taken note of, nobody else needs it",
     NoDestination "no-destination" "service has no usable real server (answered with port unreachable)",
     TableFull "table-full" "connection table is full and nothing half-open was left to reclaim",
     DestinationGone "destination-gone" "connection's real server was deleted (expire_nodest_conn = 0)",

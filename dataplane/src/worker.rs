@@ -8,10 +8,13 @@
 mod admit;
 mod answer;
 mod apply;
+mod fragment;
 mod icmp;
 mod ipsec;
 mod persist;
+mod pmtu;
 mod transmit;
+mod tunnel_error;
 mod usual;
 
 use core::time::Duration;
@@ -31,6 +34,7 @@ use crate::conn::{Controller, Entry, HashKey, KeyHash, NIL, SHARDS, Shard, Side}
 use crate::counters::WorkerCounters;
 use crate::dests::{self, DestState};
 use crate::flow::{Flow, Parsed, Plain, Shape};
+use crate::fragments::{Fate, Fragments};
 use crate::limit::{AnswerLimit, Bucket};
 use crate::packet::{DropReason, Packet, PortId, PuntClass, Verdict};
 use crate::proto::{self, Direction, sctp, tcp};
@@ -130,6 +134,14 @@ struct Core {
     ip_id: u16,
     /// The same of IPv6 packets that are cut.
     fragment_id: u32,
+    /// Path MTUs of tunnels.
+    paths: pmtu::PathMtus,
+    /// Packets that come in pieces.
+    fragments: Fragments,
+    /// First pieces seen.
+    first_fragments: u32,
+    /// Where the last one-packet connection went: it is over before its later pieces come.
+    connected_once: Option<Fate>,
     neighbours_learned: u32,
 }
 
@@ -154,6 +166,8 @@ enum Kind {
     Kernel(PuntClass),
     /// Refused.
     Drop(DropReason),
+    /// A piece of a packet.
+    Fragment,
 }
 
 struct Located {
@@ -249,6 +263,10 @@ impl Worker {
             assured: None,
             ip_id: 1,
             fragment_id: 0,
+            paths: pmtu::PathMtus::new(limits.dests),
+            fragments: Fragments::new(key),
+            first_fragments: 0,
+            connected_once: None,
             neighbours_learned: 0,
         };
         core.use_settings(settings);
@@ -271,7 +289,7 @@ impl Worker {
         self.walk(now, packets, out);
     }
 
-    /// Takes a packet that waited for its next hop through the walk again; with `last` it may
+    /// Takes a packet that waited through the walk again; with `last` it may
     /// wait no longer. A capture has a copy from when it came, and gets another with the verdict
     /// that ends the wait.
     #[cold]
@@ -283,12 +301,14 @@ impl Worker {
         let mut verdict = [Verdict::Wait];
         self.process(now, core::slice::from_mut(packet), &mut verdict);
         let [mut verdict] = verdict;
-        if last && verdict == Verdict::Wait {
-            verdict = self.core.dropped(DropReason::NoNeighbour);
+        match verdict {
+            Verdict::Wait if last => verdict = self.core.dropped(DropReason::NoNeighbour),
+            Verdict::Hold if last => verdict = self.give_up_fragment(now, packet),
+            _ => {}
         }
         if let Some(capture) = &mut capture {
             match verdict {
-                Verdict::Wait => capture.undecided(0),
+                Verdict::Wait | Verdict::Hold => capture.undecided(0),
                 _ => capture.decided(0, verdict),
             }
             if let Verdict::Transmit(port) | Verdict::Fragment(port, _) = verdict {
@@ -356,6 +376,7 @@ impl Worker {
             Kind::Ipsec => self.ipsec(now, packet, &at.flow),
             Kind::Kernel(class) => self.core.punt(now, packet.port, class),
             Kind::Drop(reason) => self.core.dropped(reason),
+            Kind::Fragment => self.fragment(now, packet, at),
         }
     }
 
@@ -750,24 +771,7 @@ impl Core {
             Shape::NotIp { ethertype } => Kind::Kernel(punt::class_of_ethertype(ethertype)),
             Shape::Bad(reason) => Kind::Drop(reason),
             Shape::Ip => Kind::Kernel(self.class_of(flow, packet.frame(), false)),
-            Shape::Fragment(_) => {
-                // The kernel would reassemble and then answer for us: a fragment that belongs
-                // to a virtual service must not reach it.
-                let first = flow.has_ports() && (flow.src_port | flow.dst_port) != 0;
-                let ours = first
-                    && (self
-                        .roles
-                        .of(flow.is_v4, flow.protocol, &flow.dst, flow.dst_port)
-                        | self
-                            .roles
-                            .of(flow.is_v4, flow.protocol, &flow.src, flow.src_port))
-                        != 0;
-                if ours {
-                    Kind::Drop(DropReason::Fragment)
-                } else {
-                    Kind::Kernel(self.class_of(flow, packet.frame(), false))
-                }
-            }
+            Shape::Fragment(_) => Kind::Fragment,
         }
     }
 

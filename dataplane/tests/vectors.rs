@@ -233,7 +233,7 @@ impl<'a> Run<'a> {
         self.left = match verdict {
             Verdict::Transmit(_) => vec![after],
             Verdict::Fragment(_, mtu) => cut(&after, mtu),
-            Verdict::Kernel(_) | Verdict::Drop(_) | Verdict::Wait => Vec::new(),
+            Verdict::Kernel(_) | Verdict::Drop(_) | Verdict::Wait | Verdict::Hold => Vec::new(),
         };
     }
 
@@ -302,6 +302,7 @@ fn describe_verdict(verdict: Verdict) -> String {
         Verdict::Kernel(class) => format!("kernel {}", class.name()),
         Verdict::Drop(reason) => format!("drop {}", reason.name()),
         Verdict::Wait => "wait".to_owned(),
+        Verdict::Hold => "hold".to_owned(),
     }
 }
 

@@ -32,10 +32,11 @@ const COMMANDS: usize = 8;
 /// Longest fragment: more than any MTU of an Ethernet port with its header.
 const LONGEST_PIECE: usize = 16384;
 
-/// Packets that may wait for their next hops.
+/// Packets that may wait for their next hops, and fragments that may wait for their first ones.
 const PARKING_SLOTS: usize = 64;
 
-/// How long they may.
+/// How long they may. Pieces of a packet overtake each other by milliseconds; if the first one
+/// was lost, the others are of no use.
 const PARKING_TIME: Duration = Duration::from_secs(1);
 
 /// List steps of the expiry of one turn.
@@ -190,11 +191,16 @@ pub struct Loop {
     pub parking: Parking,
 }
 
-/// Packets that wait for the MAC of their next hop.
+/// Packets that wait: for the MAC of their next hop, or for the first piece of their packet.
 #[derive(Debug)]
 pub struct Parking {
-    waiting: VecDeque<Waiting>,
-    learned: u32,
+    hops: VecDeque<Waiting>,
+    neighbours_learned: u32,
+    /// Later fragments.
+    pieces: VecDeque<Waiting>,
+    /// Those of them that too many others came after.
+    given_up: VecDeque<Waiting>,
+    first_fragments: u32,
 }
 
 #[derive(Debug)]
@@ -207,32 +213,51 @@ struct Waiting {
 impl Default for Parking {
     fn default() -> Parking {
         Parking {
-            waiting: VecDeque::with_capacity(PARKING_SLOTS),
-            learned: 0,
+            hops: VecDeque::with_capacity(PARKING_SLOTS),
+            neighbours_learned: 0,
+            pieces: VecDeque::with_capacity(PARKING_SLOTS),
+            given_up: VecDeque::with_capacity(BURST),
+            first_fragments: 0,
         }
     }
 }
 
 impl Parking {
+    #[inline(always)]
+    fn is_empty(&self) -> bool {
+        self.hops.is_empty() && self.pieces.is_empty()
+    }
+
     /// `learned` is the worker's count of learned neighbours at the last look at the packet.
     #[cold]
-    fn park(
-        &mut self,
-        counters: &WorkerCounters,
-        lane: usize,
-        (since, learned): (Instant, u32),
-        mbuf: Mbuf,
-    ) {
-        if self.waiting.len() < PARKING_SLOTS {
+    fn park(&mut self, counters: &WorkerCounters, learned: u32, waiting: Waiting) {
+        if self.hops.len() < PARKING_SLOTS {
             // With others waiting, theirs is not newer: what they wait for may have come since.
-            if self.waiting.is_empty() {
-                self.learned = learned;
+            if self.hops.is_empty() {
+                self.neighbours_learned = learned;
             }
-            self.waiting.push_back(Waiting { mbuf, lane, since });
+            self.hops.push_back(waiting);
         } else {
             counters.count_drop(DropReason::NoNeighbour);
         }
     }
+
+    /// Keeps a fragment; if too many wait, the one that has waited longest comes back. A flood
+    /// of them thus shortens the time that others are kept, but not to nothing.
+    #[cold]
+    fn hold(&mut self, waiting: Waiting) -> Option<Waiting> {
+        let oldest = match self.pieces.len() {
+            PARKING_SLOTS.. => self.pieces.pop_front(),
+            _ => None,
+        };
+        self.pieces.push_back(waiting);
+        oldest
+    }
+}
+
+fn is_overdue(waiting: &VecDeque<Waiting>, now: Instant) -> bool {
+    let oldest = waiting.front().map(|waiting| waiting.since);
+    oldest.is_some_and(|since| now.since(since) >= PARKING_TIME)
 }
 
 impl Loop {
@@ -284,7 +309,7 @@ impl Loop {
             busy |= self.receive(at, now, probe);
             busy |= self.receive_from_kernel(at, now);
         }
-        if !self.parking.waiting.is_empty() {
+        if !self.parking.is_empty() {
             self.retry_parked(now);
         }
         self.flush_all();
@@ -332,7 +357,7 @@ impl Loop {
             return true;
         }
         let mut refused = Burst::new();
-        let mut punted = false;
+        let (mut punted, mut crowded_out) = (false, false);
         for (mbuf, verdict) in burst.drain().zip(verdicts) {
             match verdict {
                 Verdict::Transmit(port) => send_by(&mut self.lanes, counters, port, mbuf),
@@ -346,11 +371,32 @@ impl Loop {
                 }
                 Verdict::Wait => {
                     let learned = self.worker.neighbours_learned();
-                    self.parking.park(counters, at, (now, learned), mbuf);
+                    let waiting = Waiting {
+                        mbuf,
+                        lane: at,
+                        since: now,
+                    };
+                    self.parking.park(counters, learned, waiting);
+                }
+                Verdict::Hold => {
+                    let waiting = Waiting {
+                        mbuf,
+                        lane: at,
+                        since: now,
+                    };
+                    if let Some(oldest) = self.parking.hold(waiting) {
+                        crowded_out = true;
+                        self.parking.given_up.push_back(oldest);
+                    }
                 }
             }
         }
         refused.free();
+        if crowded_out {
+            while let Some(oldest) = self.parking.given_up.pop_front() {
+                self.retry(now, oldest, true);
+            }
+        }
         if punted {
             self.bell.ring();
         }
@@ -359,54 +405,77 @@ impl Loop {
 
     /// Processes packets that wait for a next hop again once a neighbour was learned, and gives
     /// up those that waited too long. As many as the kernel keeps for a neighbour it resolves,
-    /// and for as long: a server that has just been added loses no first packet.
+    /// and for as long: a server that has just been added loses no first packet. Fragments are
+    /// tried again once a first one came.
     #[cold]
     fn retry_parked(&mut self, now: Instant) {
         let learned = self.worker.neighbours_learned();
-        let oldest = self
-            .parking
-            .waiting
-            .front()
-            .map_or(now, |waiting| waiting.since);
-        if learned == self.parking.learned && now.since(oldest) < PARKING_TIME {
-            return;
-        }
-        self.parking.learned = learned;
-        // Each once, in order; those that wait on go back to the end.
-        for _ in 0..self.parking.waiting.len() {
-            let Some(Waiting {
-                mbuf,
-                lane: at,
-                since,
-            }) = self.parking.waiting.pop_front()
-            else {
-                break;
-            };
-            let Some(lane) = self.lanes.get(at) else {
-                continue;
-            };
-            let (port, worker) = (lane.port, &mut self.worker);
-            let last = now.since(since) >= PARKING_TIME;
-            let mut one = Burst::new();
-            drop(one.push(mbuf));
-            let verdict = one.with_packets(port, |packets| match packets {
-                [packet] => worker.process_again(now, packet, last),
-                _ => Verdict::Drop(DropReason::NoMbuf),
-            });
-            let Some(mbuf) = one.pop() else { continue };
-            let counters = &self.end.counters;
-            match verdict {
-                Verdict::Transmit(port) => send_by(&mut self.lanes, counters, port, mbuf),
-                Verdict::Kernel(class) => {
-                    punt(&mut self.lanes, counters, at, class, mbuf);
-                    self.bell.ring();
-                }
-                Verdict::Fragment(port, mtu) => {
-                    cut(&mut self.lanes, counters, &self.pool, port, mtu, &mbuf);
-                }
-                Verdict::Wait => self.parking.park(counters, at, (since, learned), mbuf),
-                Verdict::Drop(_) => {}
+        if learned != self.parking.neighbours_learned || is_overdue(&self.parking.hops, now) {
+            self.parking.neighbours_learned = learned;
+            // Each once, in order; those that wait on go back to the end.
+            for _ in 0..self.parking.hops.len() {
+                let Some(waiting) = self.parking.hops.pop_front() else {
+                    break;
+                };
+                self.retry(now, waiting, false);
             }
+        }
+        let first_fragments = self.worker.first_fragments();
+        if first_fragments != self.parking.first_fragments || is_overdue(&self.parking.pieces, now)
+        {
+            self.parking.first_fragments = first_fragments;
+            for _ in 0..self.parking.pieces.len() {
+                let Some(waiting) = self.parking.pieces.pop_front() else {
+                    break;
+                };
+                self.retry(now, waiting, false);
+            }
+        }
+    }
+
+    /// Processes one packet that waited; with `last` it may wait no longer.
+    fn retry(&mut self, now: Instant, waiting: Waiting, last: bool) {
+        let Waiting { mbuf, lane, since } = waiting;
+        let Some(port) = self.lanes.get(lane).map(|lane| lane.port) else {
+            return;
+        };
+        let last = last || now.since(since) >= PARKING_TIME;
+        let worker = &mut self.worker;
+        let mut one = Burst::new();
+        drop(one.push(mbuf));
+        let verdict = one.with_packets(port, |packets| match packets {
+            [packet] => worker.process_again(now, packet, last),
+            _ => Verdict::Drop(DropReason::NoMbuf),
+        });
+        let Some(mbuf) = one.pop() else { return };
+        let waiting = Waiting { mbuf, lane, since };
+        match verdict {
+            Verdict::Wait => {
+                let learned = self.worker.neighbours_learned();
+                self.parking.park(&self.end.counters, learned, waiting);
+            }
+            Verdict::Hold => {
+                if let Some(oldest) = self.parking.hold(waiting) {
+                    self.retry(now, oldest, true);
+                }
+            }
+            verdict => self.settle(lane, waiting.mbuf, verdict),
+        }
+    }
+
+    /// Moves one mbuf by its verdict; one that is to wait or refused is freed.
+    fn settle(&mut self, lane: usize, mbuf: Mbuf, verdict: Verdict) {
+        let counters = &self.end.counters;
+        match verdict {
+            Verdict::Transmit(port) => send_by(&mut self.lanes, counters, port, mbuf),
+            Verdict::Kernel(class) => {
+                punt(&mut self.lanes, counters, lane, class, mbuf);
+                self.bell.ring();
+            }
+            Verdict::Fragment(port, mtu) => {
+                cut(&mut self.lanes, counters, &self.pool, port, mtu, &mbuf);
+            }
+            Verdict::Drop(_) | Verdict::Wait | Verdict::Hold => {}
         }
     }
 
@@ -528,7 +597,7 @@ fn punt(lanes: &mut [Lane], counters: &WorkerCounters, at: usize, class: PuntCla
     }
 }
 
-/// Cuts an IPv4 packet to the MTU and queues the pieces.
+/// Cuts a packet to the MTU and queues the pieces.
 #[cold]
 fn cut(
     lanes: &mut [Lane],

@@ -72,6 +72,7 @@ fn the_loop() {
     partial_checksums(&mut net);
     commands_and_replies(&mut net);
     waiting_for_a_neighbour(&mut net);
+    waiting_for_the_first_fragment(&mut net);
     net.end(&eal);
 
     a_port_that_is_not_there(&eal, Net::between_rings(&eal, &pool));
@@ -660,6 +661,70 @@ fn waiting_for_a_neighbour(net: &mut Net) {
     let dropped = Some(Verdict::Drop(DropReason::NoNeighbour));
     assert_eq!(verdicts(), [dropped; 64]);
     while net.control.events.pop().is_some() {}
+}
+
+/// A piece of a packet that overtakes the first one waits for it, then goes the same way. After a
+/// second, or as the oldest of too many, it is dropped, or the kernel's if it is for others.
+fn waiting_for_the_first_fragment(net: &mut Net) {
+    let mut rig = rig_with(&["udp 192.168.40.200:53 rr direct -> 192.168.50.6:53"]);
+    let head = "eth 02:04:c0:a8:28:fe > 52:54:..:01 | ip 172.16.1.7 > 192.168.40.200";
+    let later = |id: u32, offset: u32| {
+        build(&format!(
+            "{head} id {id} mf offset {offset} proto 17 | bytes 16"
+        ))
+    };
+    let lost = |rig: &Rig| drops(rig, DropReason::FragmentEarly);
+    net.put(0, &later(7, 24));
+    net.put(0, &later(7, 40));
+    net.put(0, &later(8, 24));
+    assert!(net.turn(&mut rig));
+    assert_eq!((net.pool.in_use(), net.take(1).len()), (3, 0));
+    net.put(
+        0,
+        &build(&format!(
+            "{head} id 7 mf | udp 4000 > 53 csum none len 99 | bytes 16"
+        )),
+    );
+    assert!(net.turn(&mut rig));
+    let left = net.take(1);
+    let offsets: Vec<u8> = left.iter().map(|frame| frame[21] * 8).collect();
+    assert_eq!(offsets, [0, 24, 40]);
+    assert!(
+        left.iter()
+            .all(|frame| frame[..6] == [2, 4, 192, 168, 50, 6])
+    );
+    assert_eq!(rig.counters.dests[0].in_pkts.get(), 1, "one packet");
+    assert_eq!(rig.counters.dests[0].in_bytes.get(), 44 + 16 + 16);
+    // The other packet's first piece never comes.
+    rig.now = rig.now + Duration::from_millis(999);
+    net.turn(&mut rig);
+    assert_eq!((net.pool.in_use(), lost(&rig)), (1, 0));
+    rig.now = rig.now + Duration::from_millis(1);
+    net.turn(&mut rig);
+    assert_eq!((net.pool.in_use(), lost(&rig)), (0, 1));
+
+    // A flood: the oldest make room.
+    for id in 100..170 {
+        net.put(0, &later(id, 24));
+    }
+    while net.turn(&mut rig) {}
+    assert_eq!((net.pool.in_use(), lost(&rig)), (64, 7));
+    rig.now = rig.now + Duration::from_secs(1);
+    net.turn(&mut rig);
+    assert_eq!((net.pool.in_use(), lost(&rig)), (0, 71));
+
+    // Not for this host: the first piece may have taken another way.
+    let transit = build(
+        "eth 02:04:c0:a8:28:fe > 52:54:..:01 | ip 172.16.1.7 > 172.16.2.2 id 5 offset 24 proto 17
+        | bytes 16",
+    );
+    net.put(0, &transit);
+    assert!(net.turn(&mut rig));
+    assert_eq!(net.pool.in_use(), 1);
+    rig.now = rig.now + Duration::from_secs(1);
+    net.turn(&mut rig);
+    assert_eq!(net.take_punted(0, PuntClass::Transit), [transit]);
+    assert_eq!((net.pool.in_use(), lost(&rig)), (0, 71));
 }
 
 fn a_port_that_is_not_there(eal: &Eal, mut net: Net) {

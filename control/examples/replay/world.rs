@@ -35,6 +35,8 @@ const ROOM: usize = 128;
 const STRIDE: Duration = Duration::from_millis(16);
 /// Calls of `Worker::expire` that look at all shards once.
 const ROUND: usize = 17;
+/// What a piece that is kept is called.
+const HOLD: &str = "hold";
 /// When a scenario starts.
 const START: Instant = Instant::from_secs(1000);
 
@@ -51,6 +53,8 @@ pub struct World {
     end: WorkerEnd,
     ports: usize,
     now: Instant,
+    /// Later pieces of packets whose first has not come, with their ports.
+    held: Vec<(u16, Vec<u8>)>,
 }
 
 impl World {
@@ -92,6 +96,7 @@ impl World {
             end,
             ports,
             now: START,
+            held: Vec::new(),
         };
         world.settle()?;
         Ok(world)
@@ -206,22 +211,42 @@ impl World {
         }
     }
 
+    /// As the poll loop does it: pieces of packets that overtook their first are kept, and follow
+    /// it.
     fn frame(&mut self, port: u16, text: &str) -> Result<Answer> {
         let frame = from_hex(text).context("a frame in hexadecimal digits")?;
+        let seen = self.worker.first_fragments();
+        let (verdict, mut out) = self.process(port, &frame)?;
+        if self.worker.first_fragments() != seen {
+            for (port, frame) in std::mem::take(&mut self.held) {
+                let (verdict, more) = self.process(port, &frame)?;
+                if verdict == HOLD {
+                    self.held.push((port, frame));
+                }
+                out.extend(more);
+            }
+        }
+        if verdict == HOLD {
+            self.held.push((port, frame));
+        }
+        Ok(Answer::Frame { verdict, out })
+    }
+
+    fn process(&mut self, port: u16, frame: &[u8]) -> Result<(&'static str, Vec<(u16, String)>)> {
         let mut room = vec![0xa5; ROOM + frame.len() + ROOM];
-        room[ROOM..ROOM + frame.len()].copy_from_slice(&frame);
+        room[ROOM..ROOM + frame.len()].copy_from_slice(frame);
         let mut packet = Packet::new(&mut room, ROOM as u16, frame.len() as u16, PortId(port));
         let mut verdict = [Verdict::Drop(DropReason::NotOurMac)];
         self.worker
             .process(self.now, std::slice::from_mut(&mut packet), &mut verdict);
-        let (name, out) = match verdict[0] {
+        Ok(match verdict[0] {
             Verdict::Transmit(to) => ("transmit", vec![(to.0, to_hex(packet.frame()))]),
             Verdict::Fragment(to, mtu) => ("transmit", fragments(packet.frame(), to, mtu)?),
             Verdict::Kernel(_) => ("kernel", Vec::new()),
             Verdict::Wait => ("wait", Vec::new()),
+            Verdict::Hold => (HOLD, Vec::new()),
             Verdict::Drop(reason) => (reason.name(), Vec::new()),
-        };
-        Ok(Answer::Frame { verdict: name, out })
+        })
     }
 }
 

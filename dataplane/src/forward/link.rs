@@ -3,7 +3,7 @@
 use crate::flow::Flow;
 use crate::packet::{DropReason, Packet, PortId, Verdict};
 use crate::route::ResolvedHop;
-use crate::wire::ethernet;
+use crate::wire::{checksum, ethernet, ipv4};
 
 /// Writes MACs and VLAN tag for `hop` before the IP packet that begins `l3` bytes into the frame,
 /// and says where the frame goes. `ethertype` is that of the IP packet.
@@ -77,10 +77,23 @@ pub fn lower_ttl(frame: &mut [u8], flow: &Flow) {
     }
 }
 
+/// Takes DF off an IPv4 packet: ICMP errors are cut rather than answered.
+pub fn allow_cutting(frame: &mut [u8], flow: &Flow) {
+    let ip = frame.get_mut(flow.l3 as usize..).unwrap_or(&mut []);
+    if let Some(h) = ip.first_chunk_mut::<20>() {
+        let old = u16::from_be_bytes([h[6], h[7]]);
+        let new = old & !ipv4::DONT_FRAGMENT;
+        let sum = u16::from_be_bytes([h[10], h[11]]);
+        let sum = checksum::apply(sum, checksum::delta_word(old, new));
+        h[6..8].copy_from_slice(&new.to_be_bytes());
+        h[10..12].copy_from_slice(&sum.to_be_bytes());
+    }
+}
+
 /// The port a verdict sends by, for tests and captures.
 pub fn port_of(verdict: Verdict) -> Option<PortId> {
     match verdict {
         Verdict::Transmit(port) | Verdict::Fragment(port, _) => Some(port),
-        Verdict::Kernel(_) | Verdict::Drop(_) | Verdict::Wait => None,
+        Verdict::Kernel(_) | Verdict::Drop(_) | Verdict::Wait | Verdict::Hold => None,
     }
 }

@@ -6,7 +6,7 @@
 //! checksum of zero is replaced by a real one, and SCTP gets a new CRC if its port changes. Of AH
 //! and ESP only the addresses are rewritten.
 
-use crate::addr::Endpoint;
+use crate::addr::{Addr, Endpoint};
 use crate::conn::{Entry, Side};
 use crate::flow::Flow;
 use crate::wire::{checksum, sctp};
@@ -124,9 +124,10 @@ fn rewrite_any(frame: &mut [u8], flow: &Flow, entry: &Entry, side: Side) -> bool
     let has_moved = *to != port;
     to.copy_from_slice(&port);
     if flow.protocol == sctp::PROTOCOL {
-        // Its checksum covers no addresses: it stays as it came unless the port changes.
+        // Its checksum covers no addresses: it stays as it came unless the port changes, and then
+        // all pieces would be needed.
         let whole = l4.get_mut(..flow.l4_len as usize).unwrap_or(&mut []);
-        return !has_moved || sctp::fill_checksum(whole);
+        return !has_moved || !flow.is_fragment && sctp::fill_checksum(whole);
     }
     if flow.protocol == 6 {
         if let Some(sum) = l4.get_mut(16..18) {
@@ -139,6 +140,10 @@ fn rewrite_any(frame: &mut [u8], flow: &Flow, entry: &Entry, side: Side) -> bool
         return false;
     };
     if old == 0 {
+        // The sum would need the other pieces. None is right too.
+        if flow.is_fragment {
+            return true;
+        }
         let (src, dst) = match side {
             Side::Request => (flow.src, entry.dest().addr),
             Side::Reply => (entry.virtual_().addr, flow.dst),
@@ -151,4 +156,28 @@ fn rewrite_any(frame: &mut [u8], flow: &Flow, entry: &Entry, side: Side) -> bool
         sum.copy_from_slice(&new.to_be_bytes());
     }
     true
+}
+
+/// Rewrites one address of a later fragment: it has no ports, and the checksum of the whole
+/// packet stands in the first one. TTL and layer 2 are left alone.
+pub fn rewrite_address(frame: &mut [u8], flow: &Flow, new: &Addr, side: Side) {
+    let (len, at) = match (flow.is_v4, side) {
+        (true, Side::Request) => (4, 16),
+        (true, Side::Reply) => (4, 12),
+        (false, Side::Request) => (16, 24),
+        (false, Side::Reply) => (16, 8),
+    };
+    let octets = new.octets();
+    let (Some(new), Some(ip)) = (octets.get(16 - len..), frame.get_mut(flow.l3 as usize..)) else {
+        return;
+    };
+    let Some(field) = ip.get_mut(at..at + len) else {
+        return;
+    };
+    let delta = checksum::delta(field, new);
+    field.copy_from_slice(new);
+    if let (true, Some(sum)) = (flow.is_v4, ip.get_mut(10..12)) {
+        let new = checksum::apply(u16::from_be_bytes([sum[0], sum[1]]), delta);
+        sum.copy_from_slice(&new.to_be_bytes());
+    }
 }

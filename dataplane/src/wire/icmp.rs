@@ -47,6 +47,15 @@ pub enum Answer {
         /// The MTU, bytes of layer 3.
         mtu: u16,
     },
+    /// An IPv4 error about a tunnel, passed on as it was told.
+    Relayed {
+        /// Type.
+        icmp_type: u8,
+        /// Code.
+        code: u8,
+        /// The word behind the checksum.
+        word: u32,
+    },
 }
 
 impl Answer {
@@ -61,6 +70,14 @@ impl Answer {
             (Answer::TimeExceeded, false) => (3, 0, 0),
             (Answer::TooBig { mtu }, true) => (3, 4, mtu as u32),
             (Answer::TooBig { mtu }, false) => (2, 0, mtu as u32),
+            (
+                Answer::Relayed {
+                    icmp_type,
+                    code,
+                    word,
+                },
+                _,
+            ) => (icmp_type, code, word),
         }
     }
 }

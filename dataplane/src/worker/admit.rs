@@ -10,6 +10,7 @@ use crate::conn::{KeyHash, NewConnection, Shard, Side};
 use crate::dests;
 use crate::flow::Flow;
 use crate::forward::nat;
+use crate::fragments::Fate;
 use crate::packet::{DropReason, Packet, Verdict};
 use crate::proto::{self, Opening, tcp};
 use crate::roles::is_ftp_data;
@@ -156,6 +157,11 @@ impl Worker {
             .unwrap_or(flow.protocol == 6 && entry.state == tcp::State::SynRecv as u8);
         let verdict = core.forward_request(now, packet, flow, entry);
         if new.flags & flag::ONE_PACKET != 0 {
+            core.connected_once = Some(Fate::ToServer {
+                dest: new.dest_id,
+                method: new.method,
+                real: new.dest.addr,
+            });
             self.end(at, i);
         } else {
             shard.rearm(i, half_open);

@@ -15,6 +15,7 @@ fn reason_of(answer: Answer) -> DropReason {
         Answer::HostUnreachable => DropReason::NoRoute,
         Answer::TimeExceeded => DropReason::TtlExceeded,
         Answer::TooBig { .. } => DropReason::TooBig,
+        Answer::Relayed { .. } => DropReason::NoReply,
     }
 }
 
@@ -30,23 +31,39 @@ impl Core {
         answer: Answer,
         source: Addr,
     ) -> Verdict {
-        let reason = reason_of(answer);
-        let refused = self.dropped(reason);
+        let refused = self.dropped(reason_of(answer));
+        self.tell(now, packet, flow, answer, source)
+            .unwrap_or(refused)
+    }
+
+    /// Turns the packet into an ICMP error about itself.
+    ///
+    /// # Errors
+    /// Why that may not be; it has been counted.
+    pub(super) fn tell(
+        &mut self,
+        now: Instant,
+        packet: &mut Packet<'_>,
+        flow: &Flow,
+        answer: Answer,
+        source: Addr,
+    ) -> Result<Verdict, DropReason> {
+        let refuse = |core: &Core, reason| {
+            core.counters.count_drop(reason);
+            Err(reason)
+        };
         if source == Addr::UNSPECIFIED || !icmp::may_answer(flow, packet.frame()) {
-            self.counters.count_drop(DropReason::NoReply);
-            return refused;
+            return refuse(self, DropReason::NoReply);
         }
         // Path MTU discovery is never held back (`icmpv4_mask_allow`, `icmpv6_mask_allow`).
         let limited = !matches!(answer, Answer::TooBig { .. });
         if limited && !self.answers.allow(&flow.src, now) {
-            self.counters.count_drop(DropReason::IcmpRateLimited);
-            return refused;
+            return refuse(self, DropReason::IcmpRateLimited);
         }
         let back_by = packet.port;
         let id = self.next_id();
         if !icmp::build(packet, flow, answer, source, id) {
-            self.counters.count_drop(DropReason::NoReply);
-            return refused;
+            return refuse(self, DropReason::NoReply);
         }
         // Back by the route to the sender; without one, to the station it came from.
         let hop = self.router.route(flow.src, 0).ok();
@@ -54,12 +71,12 @@ impl Core {
             Some(hop) => link::send(packet, flow.l3, link::ethertype(flow), hop),
             None => Verdict::Transmit(back_by),
         };
-        match sent {
+        Ok(match sent {
             Verdict::Drop(reason) => self.dropped(reason),
             sent => {
                 self.counters.icmp_sent.add(1);
                 sent
             }
-        }
+        })
     }
 }

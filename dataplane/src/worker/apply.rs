@@ -112,6 +112,9 @@ impl Worker {
                 core.dests.get_mut(dest.id.0 as usize),
                 core.counters.dest(dest.id),
             ) {
+                if state.addr != dest.endpoint.addr {
+                    core.paths.forget(dest.id);
+                }
                 state.configure(dest, counters);
             }
         }

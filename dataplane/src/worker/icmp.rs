@@ -41,6 +41,9 @@ impl Worker {
                     };
                 }
             }
+            if let Some(verdict) = self.tunnel_error(now, packet, flow, &quoted) {
+                return verdict;
+            }
         }
         let class = self.core.class_of(flow, packet.frame(), false);
         self.core.punt(now, packet.port, class)
@@ -175,6 +178,9 @@ impl Core {
             return self.dropped(DropReason::TooBig);
         }
         link::lower_ttl(packet.frame_mut(), flow);
+        if flow.l3_len > next.mtu && flow.dont_fragment {
+            link::allow_cutting(packet.frame_mut(), flow);
+        }
         self.send(packet, flow.l3, link::ethertype(flow), next, flow.l3_len)
     }
 }

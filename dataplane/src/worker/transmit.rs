@@ -217,6 +217,10 @@ impl Core {
             tunnel: dest.tunnel,
         };
         let overhead = outer.overhead();
+        let next = NextHop {
+            mtu: self.paths.limit(id, next.mtu, now),
+            ..next
+        };
         let mtu = next.mtu.saturating_sub(overhead);
         if mtu < outer.least_mtu() {
             return self.dropped(DropReason::TooBig);
@@ -241,6 +245,22 @@ impl Core {
             }
             None => self.dropped(DropReason::NoHeadroom),
         }
+    }
+
+    /// A router on the way to a tunnel's real server told its MTU: what now fits inside.
+    pub(super) fn learn_path_mtu(&mut self, id: DestId, told: u16, now: Instant) -> u16 {
+        let current = self.dest_hop(id).map_or(u16::MAX, |next| next.mtu);
+        let current = self.paths.limit(id, current, now);
+        let mtu = self.paths.learn(id, told, current, now);
+        let Some(dest) = self.dests.get(id.0 as usize) else {
+            return mtu;
+        };
+        let outer = tunnel::Outer {
+            src: dest.source,
+            dst: dest.addr,
+            tunnel: dest.tunnel,
+        };
+        mtu.saturating_sub(outer.overhead())
     }
 
     /// The real server is this host: NAT still rewrites, the kernel delivers. TTL is untouched.

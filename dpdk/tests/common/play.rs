@@ -24,7 +24,7 @@ pub enum Became {
     Punted(PuntClass),
     /// It was dropped and counted.
     Dropped(DropReason),
-    /// It waits for its next hop.
+    /// It waits for its next hop, or for the first piece of its packet.
     Kept,
 }
 
@@ -114,7 +114,7 @@ fn check(became: &Became, verdict: &str, place: &str) {
         }
         (Became::Punted(class), ["kernel", name]) => class.name() == *name,
         (Became::Dropped(reason), ["drop", name]) => reason.name() == *name,
-        (Became::Kept, ["wait"]) => true,
+        (Became::Kept, ["wait" | "hold"]) => true,
         _ => false,
     };
     assert!(is_as_told, "{place}\n  {became:?}");
@@ -138,7 +138,12 @@ pub fn service(rig: &mut Rig, value: &str) {
     let [protocol, vip, scheduler, method] = words[..] else {
         panic!("service {value}")
     };
-    let protocol = if protocol == "tcp" { "-t" } else { "-u" };
+    let protocol = match protocol {
+        "tcp" => "-t",
+        "udp" => "-u",
+        "sctp" => "--sctp-service",
+        other => panic!("unknown protocol {other}"),
+    };
     let method = match method {
         "masquerade" => "-m",
         "tunnel" => "-i",
