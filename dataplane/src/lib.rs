@@ -13,6 +13,7 @@ pub mod dests;
 pub mod flow;
 pub mod forward;
 pub mod fragments;
+pub mod helper;
 pub mod limit;
 pub mod packet;
 pub mod partial;

@@ -1,0 +1,4 @@
+//! Protocols that speak of addresses in their payload.
+
+pub mod ftp;
+pub mod sequence;
