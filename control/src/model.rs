@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use dataplane::addr::{Endpoint, Family};
 use dataplane::counters::WorkerCounters;
+use dataplane::helper::ftp;
 use dataplane::roles::{self, RoleEntry, RoleTable};
 use dataplane::service::{
     DestId, Destination, ForwardingMethod, Persistence as CorePersistence, Protocol, ServiceId,
@@ -871,17 +872,22 @@ fn trashed(service: ServiceId, server: Server, counters: Counters<'_>) -> Trashe
     }
 }
 
-/// A server of a marked service is one for each protocol.
+/// A server of a marked service is one for each protocol, one of FTP is one on every port: its data
+/// connections come from anywhere.
 fn real(service: ServiceKey, server: ServerKey) -> impl Iterator<Item = RoleEntry> {
     let only = service.protocol().map(core_protocol);
     let protocols = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
     let protocols = protocols
         .into_iter()
         .filter(move |p| only.is_none_or(|only| only == *p));
-    protocols.map(move |protocol| RoleEntry {
-        protocol: protocol.number(),
-        endpoint: Endpoint::new(server.addr.into(), server.port),
-        roles: roles::REAL,
+    let is_ftp = only == Some(Protocol::Tcp) && service.port() == ftp::PORT;
+    let ports = [Some(server.port), is_ftp.then_some(0)];
+    protocols.flat_map(move |protocol| {
+        ports.into_iter().flatten().map(move |port| RoleEntry {
+            protocol: protocol.number(),
+            endpoint: Endpoint::new(server.addr.into(), port),
+            roles: roles::REAL,
+        })
     })
 }
 

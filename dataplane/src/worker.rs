@@ -9,6 +9,7 @@ mod admit;
 mod answer;
 mod apply;
 mod fragment;
+mod ftp;
 mod icmp;
 mod ipsec;
 mod persist;
@@ -128,6 +129,8 @@ struct Core {
     punt_limits: Box<[[Bucket; PuntClass::COUNT]]>,
     answers: AnswerLimit,
     events: ArrayVec<Event, 64>,
+    /// Connections that do not know their client's port yet.
+    ports_unknown: u32,
     /// Template that the packet at hand has shown to work.
     assured: Option<Controller>,
     /// Identification of packets we make.
@@ -260,6 +263,7 @@ impl Worker {
                 .into_boxed_slice(),
             answers: AnswerLimit::new(&settings),
             events: ArrayVec::new(),
+            ports_unknown: 0,
             assured: None,
             ip_id: 1,
             fragment_id: 0,
@@ -270,14 +274,20 @@ impl Worker {
             neighbours_learned: 0,
         };
         core.use_settings(settings);
-        Worker {
+        let mut worker = Worker {
             shards,
             core,
             expiry_at: 0,
             expiry_due: Instant(0),
             capture: None,
             located: (0..BURST).map(|_| Located::EMPTY).collect(),
-        }
+        };
+        let mut ports_unknown = 0;
+        worker.for_each_connection(|e| {
+            ports_unknown += u32::from(e.flags & flag::NO_CPORT != 0);
+        });
+        worker.core.ports_unknown = ports_unknown;
+        worker
     }
 
     /// Takes a burst of frames through the walk. `out[i]` is what becomes of `packets[i]`; at
@@ -463,8 +473,10 @@ impl Worker {
             shard.lookup(at.hash, side, flow.protocol, &client, &other)
         };
         if let Some(i) = found {
+            let is_read = shard.entry(i).is_some_and(|e| e.flags & flag::HELPER != 0);
             let verdict = match side {
                 Side::Request => self.request(now, packet, flow, at.hash, i),
+                Side::Reply if is_read => self.helped_reply(now, packet, flow, at.hash, i),
                 Side::Reply => self.core.reply(now, shard, i, packet, flow),
             };
             self.assure();
@@ -498,6 +510,12 @@ impl Worker {
             && let Some(i) =
                 self.shard(hash)
                     .lookup(hash, Side::Request, flow.protocol, &client, &other)
+        {
+            return self.request(now, packet, flow, hash, i);
+        }
+        if self.core.ports_unknown != 0
+            && flow.protocol == TCP
+            && let Some(i) = self.fill_client_port(flow, hash)
         {
             return self.request(now, packet, flow, hash, i);
         }
@@ -547,18 +565,10 @@ impl Worker {
         if let Some(wait) = core.awaits_hop(id) {
             return wait;
         }
-        if let Some(c) = core.counters.dest(id) {
-            c.in_pkts.add(1);
-            c.in_bytes.add(u64::from(flow.l3_len));
+        if entry.flags & flag::HELPER != 0 {
+            return self.helped_request(now, packet, flow, hash, i);
         }
-        entry.in_pkts = entry.in_pkts.wrapping_add(1);
-        if let Some(half_open) = core.advance(entry, Side::Request, flow, now.ticks()) {
-            shard.rearm(i, half_open);
-        }
-        match shard.entry(i) {
-            Some(entry) => core.forward_request(now, packet, flow, entry),
-            None => core.dropped(DropReason::TableFull),
-        }
+        core.pass_request(now, shard, i, packet, flow)
     }
 
     /// Expires connections that are due, with at most `budget` list steps. A shard is looked at
@@ -802,6 +812,33 @@ impl Core {
         Verdict::Kernel(class)
     }
 
+    /// Counts a client's packet and sends it on.
+    #[inline(always)]
+    fn pass_request(
+        &mut self,
+        now: Instant,
+        shard: &mut Shard,
+        i: u32,
+        packet: &mut Packet<'_>,
+        flow: &Flow,
+    ) -> Verdict {
+        let Some(entry) = shard.entry_mut(i) else {
+            return self.dropped(DropReason::TableFull);
+        };
+        if let Some(c) = self.counters.dest(entry.dest_id()) {
+            c.in_pkts.add(1);
+            c.in_bytes.add(u64::from(flow.l3_len));
+        }
+        entry.in_pkts = entry.in_pkts.wrapping_add(1);
+        if let Some(half_open) = self.advance(entry, Side::Request, flow, now.ticks()) {
+            shard.rearm(i, half_open);
+        }
+        match shard.entry(i) {
+            Some(entry) => self.forward_request(now, packet, flow, entry),
+            None => self.dropped(DropReason::TableFull),
+        }
+    }
+
     /// Runs the state machine and moves the deadline. `Some(half_open)` when the entry must be
     /// linked to another timer slot.
     #[inline(always)]
@@ -876,6 +913,9 @@ impl Core {
             is_template: entry.is_template(),
             controller: entry.controller(),
         };
+        if entry.flags & flag::NO_CPORT != 0 {
+            self.ports_unknown = self.ports_unknown.saturating_sub(1);
+        }
         shard.remove(i);
         self.counters
             .connections
@@ -887,6 +927,8 @@ impl Core {
     #[cold]
     fn starts_anew(&self, entry: &Entry, id: DestId, opens: bool) -> Result<bool, DropReason> {
         let dest = self.dests.get(id.0 as usize).copied().unwrap_or_default();
+        // What controls others stays for them.
+        let opens = opens && entry.controls() == 0;
         if opens && self.reschedules(entry, &dest) {
             return Ok(true);
         }

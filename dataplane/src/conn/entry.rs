@@ -5,6 +5,7 @@ use core::sync::atomic::{AtomicU32, Ordering};
 use zerocopy::{FromBytes, IntoBytes, KnownLayout};
 
 use crate::addr::{Addr, Endpoint};
+use crate::helper::sequence::Adjustment;
 use crate::service::{DestId, ForwardingMethod, Protocol};
 
 /// "No index".
@@ -24,6 +25,10 @@ pub mod flag {
     pub const NOOUTPUT: u16 = 0x0080;
     /// Counted as inactive.
     pub const INACTIVE: u16 = 0x0100;
+    /// Sequence numbers of the real server are adjusted.
+    pub const OUT_SEQ: u16 = 0x0200;
+    /// The client's port is not known yet: passive FTP data.
+    pub const NO_CPORT: u16 = 0x0800;
     /// A persistence template: no connection, but where new ones of a client go.
     pub const TEMPLATE: u16 = 0x1000;
     /// One-packet scheduling: never indexed.
@@ -36,6 +41,8 @@ pub mod flag {
     pub const DEST_V6: u16 = 0x0002;
     /// Linked into the half-open list instead of the wheel.
     pub const HALF_OPEN: u16 = 0x0004;
+    /// A helper reads the payload: FTP control.
+    pub const HELPER: u16 = 0x0010;
     /// Belongs to another entry: sequence deltas, engine data.
     pub const EXTENSION: u16 = 0x0008;
 }
@@ -62,7 +69,8 @@ pub struct Entry {
     pub flags: u16,
     /// State number of the protocol's machine.
     pub state: u8,
-    reserved: u8,
+    /// What the helper waits for (`ip_vs_conn.app_data`).
+    pub helper: u8,
     /// When it expires unless another packet comes.
     pub deadline: u32,
     /// When its timer slot fires; never later than `deadline` needs.
@@ -78,7 +86,8 @@ pub struct Entry {
     pub reply_hop: u32,
     /// Largest IP packet on that route.
     pub reply_mtu: u16,
-    reserved2: u16,
+    /// How many entries it controls, if it is no template.
+    controls: u16,
     /// One's-complement delta of the address change, for the IPv4 header checksum (request).
     pub delta_l3: u16,
     /// The same of addresses and ports, for the transport checksum (request).
@@ -206,7 +215,7 @@ impl Entry {
             method: new.method as u8,
             flags: new.flags,
             state: 0,
-            reserved: 0,
+            helper: 0,
             deadline: 0,
             armed: 0,
             timeout: 0,
@@ -215,7 +224,7 @@ impl Entry {
             route_generation: 0,
             reply_hop: NIL,
             reply_mtu: 0,
-            reserved2: 0,
+            controls: 0,
             delta_l3: 0,
             delta_l4: 0,
             caddr6: new.client.addr.octets(),
@@ -264,7 +273,7 @@ impl Entry {
         if self.is_template() {
             self.reply_hop
         } else {
-            0
+            u32::from(self.controls)
         }
     }
 
@@ -272,6 +281,9 @@ impl Entry {
     pub fn add_controls(&mut self, n: i32) {
         if self.is_template() {
             self.reply_hop = self.reply_hop.saturating_add_signed(n);
+        } else {
+            let count = i32::from(self.controls).saturating_add(n);
+            self.controls = count.clamp(0, u16::MAX.into()) as u16;
         }
     }
 
@@ -280,6 +292,34 @@ impl Entry {
         if self.is_template() {
             self.reply_hop = 0;
         }
+        self.controls = 0;
+    }
+
+    /// How sequence numbers of the real server are moved.
+    pub fn adjustment(&self) -> Option<Adjustment> {
+        if self.flags & flag::OUT_SEQ == 0 {
+            return None;
+        }
+        let [a, b, c, d, e, f, g, h, i, j, k, l, ..] = self.daddr6;
+        Some(Adjustment {
+            at: u32::from_ne_bytes([a, b, c, d]),
+            after: i32::from_ne_bytes([e, f, g, h]),
+            before: i32::from_ne_bytes([i, j, k, l]),
+        })
+    }
+
+    /// Keeps an adjustment, in the place of the long address that an IPv4 connection has not.
+    /// False for IPv6, where nothing is ever rewritten in a stream.
+    #[must_use]
+    pub fn set_adjustment(&mut self, adjustment: &Adjustment) -> bool {
+        if self.flags & (flag::CLIENT_V6 | flag::DEST_V6) != 0 {
+            return false;
+        }
+        self.flags |= flag::OUT_SEQ;
+        self.daddr6[..4].copy_from_slice(&adjustment.at.to_ne_bytes());
+        self.daddr6[4..8].copy_from_slice(&adjustment.after.to_ne_bytes());
+        self.daddr6[8..12].copy_from_slice(&adjustment.before.to_ne_bytes());
+        true
     }
 
     /// The entry that controls this one.

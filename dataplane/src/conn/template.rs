@@ -100,7 +100,7 @@ pub const fn state_name(state: u8) -> &'static str {
 /// State of a template of which some connection was answered.
 pub const ASSURED: u8 = 1;
 
-/// Counts anew what templates control, after a table was taken over: a connection that makes no
+/// Counts anew what templates and FTP control connections control, after a table was taken over: a connection that makes no
 /// sense any more has ended without counting itself out.
 pub fn recount(shards: &mut [Shard]) {
     let live = |shard: &Shard, i: u32| shard.entry(i).is_some_and(Entry::is_valid);
@@ -124,9 +124,9 @@ pub fn recount(shards: &mut [Shard]) {
             let above = shards
                 .get_mut(controller.shard())
                 .and_then(|shard| shard.entry_mut(controller.entry()))
-                .filter(|e| e.is_valid() && e.is_template());
+                .filter(|e| e.is_valid());
             match above {
-                Some(template) => template.add_controls(1),
+                Some(above) => above.add_controls(1),
                 None => {
                     if let Some(entry) = shards[at].entry_mut(i) {
                         entry.set_controller(None);

@@ -5,6 +5,8 @@
 //! with the sum of all before it: that is enough for dialogues, in which the next change comes
 //! after the last one was acknowledged (`vs_fix_seq`, `nf_ct_seqadj_set`).
 
+use crate::wire::tcp;
+
 /// What became of one direction of a connection. Numbers are the sender's own.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Adjustment {
@@ -55,6 +57,52 @@ impl Adjustment {
             old
         }
     }
+
+    /// Moves the sequence number in a TCP header of the sender. The checksum is left alone.
+    pub fn move_sequence(&self, header: &mut [u8]) {
+        change(header, SEQUENCE, |seq| self.forward(seq));
+    }
+
+    /// Moves the acknowledgement in a TCP header of the receiver, the selective ones too (RFC
+    /// 2018, 3). The checksum is left alone.
+    pub fn move_acknowledgements(&self, header: &mut [u8]) {
+        if header.get(tcp::FLAGS).is_none_or(|flags| flags & ACK == 0) {
+            return;
+        }
+        change(header, ACKNOWLEDGEMENT, |ack| self.back(ack));
+        let mut at = tcp::HEADER_LEN;
+        while let Some(&kind) = header.get(at) {
+            let len = match (kind, header.get(at + 1)) {
+                (END, _) => return,
+                (NOP, _) => 1,
+                (_, Some(&len @ 2..)) => usize::from(len),
+                _ => return,
+            };
+            if kind == SACK && at + len <= header.len() {
+                for edge in (at + 2..at + len).step_by(4).take((len - 2) / 4) {
+                    change(header, edge, |edge| self.back(edge));
+                }
+            }
+            at += len;
+        }
+    }
+}
+
+const ACK: u8 = 0x10;
+/// Offset of the sequence number.
+const SEQUENCE: usize = 4;
+/// Offset of the acknowledgement.
+const ACKNOWLEDGEMENT: usize = 8;
+/// Kinds of options (RFC 9293, 3.1; RFC 2018).
+const END: u8 = 0;
+const NOP: u8 = 1;
+const SACK: u8 = 5;
+
+/// Replaces a number of four bytes, if it is there.
+fn change(header: &mut [u8], at: usize, new: impl Fn(u32) -> u32) {
+    if let Some(field) = header.get_mut(at..).and_then(|rest| rest.first_chunk_mut()) {
+        *field = new(u32::from_be_bytes(*field)).to_be_bytes();
+    }
 }
 
 #[cfg(test)]
@@ -93,6 +141,37 @@ mod tests {
         assert_eq!(a.back(9), 5);
         assert_eq!(a.back(u32::MAX - 10), u32::MAX - 10);
         assert_eq!(a.changed(5, 1).before, 4);
+    }
+
+    #[test]
+    fn headers() {
+        let a = Adjustment::default().changed(1000, 3);
+        let mut header = [0u8; 40];
+        header[4..8].copy_from_slice(&1050u32.to_be_bytes());
+        a.move_sequence(&mut header);
+        assert_eq!(header[4..8], 1053u32.to_be_bytes());
+        // Two blocks behind two fillers; then a block that is cut.
+        header[8..12].copy_from_slice(&1053u32.to_be_bytes());
+        header[20..24].copy_from_slice(&[NOP, NOP, SACK, 18]);
+        let edges = [1053u32, 1100, 990, 1000];
+        for (place, edge) in header[24..].chunks_exact_mut(4).zip(edges) {
+            place.copy_from_slice(&edge.to_be_bytes());
+        }
+        let untouched = header;
+        a.move_acknowledgements(&mut header);
+        assert_eq!(header, untouched, "no ACK flag, nothing acknowledged");
+        header[tcp::FLAGS] = ACK;
+        a.move_acknowledgements(&mut header);
+        let number = |at: usize| u32::from_be_bytes(*header[at..].first_chunk().unwrap());
+        assert_eq!(number(8), 1050);
+        assert_eq!([24, 28, 32, 36].map(number), [1050, 1097, 990, 1000]);
+        for len in 0..40 {
+            a.move_acknowledgements(&mut { header }[..len]);
+        }
+        for len in 0..=255 {
+            header[21] = len;
+            a.move_acknowledgements(&mut { header });
+        }
     }
 
     #[test]

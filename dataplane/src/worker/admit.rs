@@ -2,7 +2,7 @@
 
 use core::net::IpAddr;
 
-use super::{Core, Running, Worker};
+use super::{Core, Running, Worker, ftp};
 use crate::addr::Endpoint;
 use crate::conn::entry::flag;
 use crate::conn::template::FTP;
@@ -292,15 +292,17 @@ fn chosen(
         ForwardingMethod::Masquerade => 0,
         _ => flag::NOOUTPUT,
     };
+    let virtual_ = Endpoint::new(flow.dst, flow.dst_port);
+    let helper = ftp::flags(protocol, &virtual_, method);
     Chosen {
         new: NewConnection {
             protocol,
             client: Endpoint::new(flow.src, flow.src_port),
-            virtual_: Endpoint::new(flow.dst, flow.dst_port),
+            virtual_,
             dest,
             dest_id,
             method,
-            flags: flag::INACTIVE | no_output | once,
+            flags: flag::INACTIVE | no_output | once | helper,
         },
         fwmark: service.key.mark(),
     }

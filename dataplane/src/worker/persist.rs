@@ -5,8 +5,9 @@
 
 use super::{Core, Worker};
 use crate::addr::Endpoint;
+use crate::conn::entry::flag;
 use crate::conn::template::{ASSURED, TemplateKey};
-use crate::conn::{Controller, NewConnection, NewTemplate};
+use crate::conn::{Controller, Entry, NewConnection, NewTemplate};
 use crate::dests;
 use crate::flow::Flow;
 use crate::service::{DestId, ServiceId};
@@ -75,10 +76,12 @@ impl Worker {
         }
     }
 
-    /// A connection under this template has ended.
+    /// A connection under this template, or FTP control connection, has ended.
     #[cold]
-    pub(super) fn release(&mut self, template: Controller) {
-        if let Some(entry) = self.template(template) {
+    pub(super) fn release(&mut self, controller: Controller) {
+        if let Some(entry) = self.controlling(controller)
+            && (entry.is_template() || entry.flags & flag::HELPER != 0)
+        {
             entry.add_controls(-1);
         }
     }
@@ -94,9 +97,13 @@ impl Worker {
         }
     }
 
-    fn template(&mut self, at: Controller) -> Option<&mut crate::conn::Entry> {
+    fn template(&mut self, at: Controller) -> Option<&mut Entry> {
+        self.controlling(at).filter(|entry| entry.is_template())
+    }
+
+    pub(super) fn controlling(&mut self, at: Controller) -> Option<&mut Entry> {
         let entry = self.shards.get_mut(at.shard())?.entry_mut(at.entry())?;
-        (entry.is_valid() && entry.is_template()).then_some(entry)
+        entry.is_valid().then_some(entry)
     }
 }
 

@@ -321,7 +321,7 @@ impl Core {
 
     /// The packet has to wait until the MAC of this next hop is known.
     #[cold]
-    fn wait_for(&mut self, link: LinkId, addr: Addr) -> Verdict {
+    pub(super) fn wait_for(&mut self, link: LinkId, addr: Addr) -> Verdict {
         self.ask(Event::Resolve { link, addr });
         Verdict::Wait
     }

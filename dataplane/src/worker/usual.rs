@@ -62,7 +62,7 @@ impl Worker {
         let is_nat = entry.method() == ForwardingMethod::Masquerade;
         let is_direct = REQUEST && entry.method() == ForwardingMethod::DirectRoute;
         // The first reply changes the tables that a connection goes by.
-        let unsettled = if REQUEST { 0 } else { flag::NOOUTPUT };
+        let unsettled = flag::HELPER | if REQUEST { 0 } else { flag::NOOUTPUT };
         // In each direction, and in the secure table too, ACK leaves ESTABLISHED as it is.
         if !(is_nat || is_direct) || entry.state != ESTABLISHED || entry.flags & unsettled != 0 {
             return None;

@@ -342,7 +342,13 @@ impl Rig {
         };
         if method == ForwardingMethod::Masquerade {
             match self.services[service].key.protocol() {
-                Some(protocol) => self.role(protocol, real, REAL),
+                Some(protocol) => {
+                    self.role(protocol, real, REAL);
+                    if protocol == Protocol::Tcp && self.services[service].key.port() == 21 {
+                        // Data connections come from any port.
+                        self.role(protocol, Endpoint::new(real.addr, 0), REAL);
+                    }
+                }
                 None => [Protocol::Tcp, Protocol::Udp, Protocol::Sctp]
                     .into_iter()
                     .for_each(|protocol| self.role(protocol, real, REAL)),
