@@ -10,6 +10,7 @@ use crossbeam::queue::ArrayQueue;
 use crate::addr::{Addr, Endpoint, Mac};
 use crate::capture::Capture;
 use crate::counters::WorkerCounters;
+use crate::marks::Marks;
 use crate::packet::PortId;
 use crate::roles::RoleTable;
 use crate::route::{Fib, Link, LinkId, Neighbour, NeighbourId};
@@ -39,6 +40,8 @@ pub enum Command {
     DeleteService(ServiceId),
     /// Replaces the table that tells clients from servers and which VIPs are live.
     PutRoles(Arc<RoleTable>),
+    /// Replaces the rules that mark packets.
+    PutMarks(Arc<Marks>),
     /// Replaces the forwarding table.
     PutFib(Arc<Fib>),
     /// Sets a link: (port, VLAN) with its source MAC and MTU.
@@ -91,6 +94,8 @@ pub struct Retired {
     pub fib: Option<Arc<Fib>>,
     /// The old role table.
     pub roles: Option<Arc<RoleTable>>,
+    /// The old rules of marks.
+    pub marks: Option<Arc<Marks>>,
     /// The old MAC list.
     pub macs: Option<Box<[Mac]>>,
     /// A capture that ended.

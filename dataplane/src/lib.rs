@@ -15,6 +15,7 @@ pub mod forward;
 pub mod fragments;
 pub mod helper;
 pub mod limit;
+pub mod marks;
 pub mod packet;
 pub mod partial;
 pub mod proto;

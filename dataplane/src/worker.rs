@@ -37,6 +37,7 @@ use crate::dests::{self, DestState};
 use crate::flow::{Flow, Parsed, Plain, Shape};
 use crate::fragments::{Fate, Fragments};
 use crate::limit::{AnswerLimit, Bucket};
+use crate::marks::Marks;
 use crate::packet::{DropReason, Packet, PortId, PuntClass, Verdict};
 use crate::proto::{self, Direction, sctp, tcp};
 use crate::punt;
@@ -112,6 +113,7 @@ struct Core {
     counters: Arc<WorkerCounters>,
     router: Router,
     roles: Arc<RoleTable>,
+    marks: Arc<Marks>,
     services: hashbrown::HashMap<ServiceKey, ServiceId>,
     running: Box<[Option<Running>]>,
     dests: Box<[DestState]>,
@@ -249,6 +251,7 @@ impl Worker {
             counters,
             router: Router::new(limits.neighbours),
             roles: Arc::default(),
+            marks: Arc::default(),
             // Twice the room: tombstones are then cleaned in place and the map never grows.
             services: hashbrown::HashMap::with_capacity(2 * limits.services),
             running: (0..limits.services).map(|_| None).collect(),

@@ -197,6 +197,12 @@ fn replay(name: &str) -> usize {
     for (key, value) in recording["sysctl"].as_object().unwrap() {
         sysctl(&mut rig, key, value);
     }
+    for rule in recording["nft"].as_array().unwrap() {
+        rig.nft(rule.as_str().unwrap());
+    }
+    for prefix in recording["local"].as_array().unwrap() {
+        rig.local(prefix.as_str().unwrap());
+    }
     for rule in recording["rules"].as_array().unwrap() {
         rig.ipvsadm(rule.as_str().unwrap());
     }
@@ -269,6 +275,9 @@ recordings! {
     persist_deleted "persist-deleted" 30,
     persist_weight0 "persist-weight0" 30,
     persist_weight0_expire "persist-weight0-expire" 30,
+    persist_fwmark "persist-fwmark" 30,
+    persist_fwmark_m16 "persist-fwmark-m16" 30,
+    fwmark_wrr "fwmark-wrr" 30,
     udp_entries "udp-entries" 20,
     ops_wrr "ops-wrr" 31,
 }

@@ -11,9 +11,10 @@ use crate::dests;
 use crate::flow::Flow;
 use crate::forward::nat;
 use crate::fragments::Fate;
-use crate::packet::{DropReason, Packet, Verdict};
+use crate::marks::Marked;
+use crate::packet::{DropReason, Packet, PortId, Verdict};
 use crate::proto::{self, Opening, tcp};
-use crate::roles::is_ftp_data;
+use crate::roles::{VIRTUAL, is_ftp_data};
 use crate::route::Lookup;
 use crate::service::{DestId, ForwardingMethod, Protocol, ServiceId, ServiceKey, VirtualService};
 use crate::time::Instant;
@@ -68,7 +69,7 @@ impl Worker {
         hash: KeyHash,
     ) -> Result<Verdict, Refusal> {
         let full = Refusal::Drop(DropReason::TableFull);
-        let (protocol, service) = self.core.service_for(flow)?;
+        let (protocol, service) = self.core.service_for(flow, packet.port)?;
         let key = self.core.template_key(service, flow);
         let found = key.and_then(|key| self.find_template(&key));
         let chosen = match &found {
@@ -184,7 +185,7 @@ impl Core {
     }
 
     /// The service of a packet that may open a connection.
-    fn service_for(&self, flow: &Flow) -> Result<(Protocol, ServiceId), Refusal> {
+    fn service_for(&self, flow: &Flow, input: PortId) -> Result<(Protocol, ServiceId), Refusal> {
         let protocol = Protocol::from_number(flow.protocol).ok_or(Refusal::Accept)?;
         match proto::may_open(protocol, flow, &self.settings) {
             Opening::Allowed => {}
@@ -194,14 +195,26 @@ impl Core {
         if self.is_martian(flow) {
             return Err(Refusal::Drop(DropReason::MartianSource));
         }
-        self.find_service(protocol, flow)
+        self.find_service(protocol, flow, input)
             .map(|service| (protocol, service))
             .ok_or(Refusal::Accept)
     }
 
-    /// In the kernel's order: the exact endpoint, FTP for its data, port 0
+    /// In the kernel's order: the mark, the exact endpoint, FTP for its data, port 0
     /// (`ip_vs_service_find`).
-    fn find_service(&self, protocol: Protocol, flow: &Flow) -> Option<ServiceId> {
+    fn find_service(&self, protocol: Protocol, flow: &Flow, input: PortId) -> Option<ServiceId> {
+        if !self.marks.is_empty()
+            && let Some(service) = self.marked_service(flow, input)
+        {
+            return Some(service);
+        }
+        // A rule of marks may bring packets here to an address that is not ours.
+        let roles = self
+            .roles
+            .of(flow.is_v4, flow.protocol, &flow.dst, flow.dst_port);
+        if roles & VIRTUAL == 0 {
+            return None;
+        }
         let with = |port| {
             let key = ServiceKey::new(protocol, Endpoint::new(flow.dst, port));
             self.services.get(&key).copied()
@@ -210,6 +223,23 @@ impl Core {
         with(flow.dst_port)
             .or_else(|| is_data.then(|| with(FTP)).flatten())
             .or_else(|| with(0))
+    }
+
+    fn marked_service(&self, flow: &Flow, input: PortId) -> Option<ServiceId> {
+        let mark = self.marks.classify(&Marked {
+            src: flow.src,
+            dst: flow.dst,
+            src_port: flow.src_port,
+            dst_port: flow.dst_port,
+            protocol: flow.protocol,
+            vlan: flow.vlan,
+            input,
+        });
+        let family = flow.dst.family();
+        let key = ServiceKey::Mark { family, mark };
+        (mark != 0)
+            .then(|| self.services.get(&key).copied())
+            .flatten()
     }
 
     /// Asks the scheduler (`ip_vs_schedule`).

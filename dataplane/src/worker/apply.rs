@@ -30,6 +30,10 @@ impl Worker {
                 retired.roles = Some(core::mem::replace(&mut self.core.roles, roles));
                 Ok(())
             }
+            Command::PutMarks(marks) => {
+                retired.marks = Some(core::mem::replace(&mut self.core.marks, marks));
+                Ok(())
+            }
             Command::PutFib(fib) => {
                 retired.fib = Some(self.core.router.put_fib(fib));
                 Ok(())

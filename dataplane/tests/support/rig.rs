@@ -13,6 +13,7 @@ use dataplane::command::{Command, ConnectionBatch, ConnectionView, Outcome};
 use dataplane::conn::region::create;
 use dataplane::conn::{HashKey, Layout};
 use dataplane::counters::WorkerCounters;
+use dataplane::marks::{MarkRule, Marks, Ports};
 use dataplane::packet::{DropReason, Packet, PortId, Verdict};
 use dataplane::roles::{REAL, RoleEntry, RoleTable, VIRTUAL};
 use dataplane::route::{FibBuilder, Link, LinkId, Neighbour, NeighbourId, NextHop, Prefix, Target};
@@ -42,6 +43,8 @@ pub struct Rig {
     /// Their last weights that were not 0.
     last_weights: HashMap<u32, u32>,
     roles: Vec<RoleEntry>,
+    marks: Vec<MarkRule>,
+    local: Vec<Prefix>,
     mtu: [u16; 2],
     neighbours: u32,
     /// VLAN of the servers' side, 0 for none.
@@ -141,6 +144,8 @@ impl Rig {
             known: Vec::new(),
             last_weights: HashMap::new(),
             roles: Vec::new(),
+            marks: Vec::new(),
+            local: Vec::new(),
             mtu: [1500; 2],
             neighbours: 0,
             vlan: 0,
@@ -186,6 +191,9 @@ impl Rig {
         for a in local {
             let len = if a.family() == Family::V4 { 32 } else { 128 };
             fib.add(Prefix::new(a, len).unwrap(), Target::Local);
+        }
+        for prefix in &self.local {
+            fib.add(*prefix, Target::Local);
         }
         let ways = [
             ("0.0.0.0/0", 0, Some("192.168.40.254"), "192.168.40.1"),
@@ -377,7 +385,72 @@ impl Rig {
             endpoint,
             roles,
         });
-        self.apply(Command::PutRoles(Arc::new(RoleTable::build(&self.roles))));
+        self.put_roles();
+    }
+
+    fn put_roles(&mut self) {
+        let marked: Vec<Prefix> = self.marks.iter().map(|m| m.destination).collect();
+        let table = RoleTable::build_with_marks(&self.roles, &marked);
+        self.apply(Command::PutRoles(Arc::new(table)));
+    }
+
+    /// Adds rules that mark packets, as nftables writes them: `ip daddr 192.168.40.200 tcp dport
+    /// { 443, 8081 } meta mark set 21`.
+    pub fn nft(&mut self, rule: &str) {
+        let mut words = rule.split_whitespace().peekable();
+        let mut matched = MarkRule {
+            source: "0.0.0.0/0".parse().unwrap(),
+            destination: "0.0.0.0/0".parse().unwrap(),
+            protocol: None,
+            source_ports: Ports::ANY,
+            destination_ports: Ports::ANY,
+            vlan: None,
+            input: None,
+            mark: 0,
+        };
+        let mut ports = Vec::new();
+        while let Some(word) = words.next() {
+            match word {
+                "ip" | "mark" | "set" => {}
+                "saddr" => matched.source = words.next().unwrap().parse().unwrap(),
+                "daddr" => matched.destination = words.next().unwrap().parse().unwrap(),
+                "tcp" => matched.protocol = Some(6),
+                "udp" => matched.protocol = Some(17),
+                "dport" => loop {
+                    match words.next().unwrap().trim_end_matches(',') {
+                        "{" => continue,
+                        "}" => break,
+                        range => {
+                            let (first, last) = range.split_once('-').unwrap_or((range, range));
+                            let [first, last] = [first, last].map(|n| n.parse().unwrap());
+                            ports.push(Ports { first, last });
+                        }
+                    }
+                    if words.peek() == Some(&"meta") {
+                        break;
+                    }
+                },
+                "meta" => matched.mark = rule.rsplit(' ').next().unwrap().parse().unwrap(),
+                number if number.parse() == Ok(matched.mark) => {}
+                other => panic!("{rule}: {other}"),
+            }
+        }
+        if ports.is_empty() {
+            ports.push(Ports::ANY);
+        }
+        self.marks
+            .extend(ports.into_iter().map(|destination_ports| MarkRule {
+                destination_ports,
+                ..matched
+            }));
+        self.apply(Command::PutMarks(Arc::new(Marks::build(&self.marks))));
+        self.put_roles();
+    }
+
+    /// Makes a network local.
+    pub fn local(&mut self, prefix: &str) {
+        self.local.push(prefix.parse().unwrap());
+        self.put_network();
     }
 
     /// Puts a frame in; what becomes of it, and the frame as it then is.
