@@ -268,6 +268,9 @@ pub struct ServiceSpec {
     /// One-packet scheduling.
     #[serde(default)]
     pub one_packet: bool,
+    /// Flags of the scheduler.
+    #[serde(default)]
+    pub flags: SchedFlags,
     /// Clients stay with their server.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub persistence: Option<Persistence>,
@@ -322,6 +325,12 @@ impl fmt::Display for Netmask {
         }
     }
 }
+
+/// Flags of a scheduler (`-b`): bit 0 is the first. What they mean is the scheduler's affair, and
+/// so are their names; see [`crate::schedulers`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct SchedFlags(pub u8);
 
 /// What identifies a real server within a service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]

@@ -656,6 +656,7 @@ impl Model {
             scheduler: service.scheduler,
             options: ServiceOptions {
                 one_packet: service.spec.one_packet,
+                flags: service.spec.flags.core(),
                 persistence: service.spec.persistence.map(core_persistence),
                 ..ServiceOptions::default()
             },
@@ -1272,8 +1273,7 @@ mod tests {
     fn rr() -> ServiceSpec {
         ServiceSpec {
             scheduler: "rr".into(),
-            one_packet: false,
-            ..Default::default()
+            ..ServiceSpec::default()
         }
     }
 
@@ -1340,8 +1340,7 @@ mod tests {
         let one = rs("192.168.0.1:80");
         let bad = ServiceSpec {
             scheduler: "wlcc".into(),
-            one_packet: false,
-            ..Default::default()
+            ..ServiceSpec::default()
         };
         b.add("192.168.0.1:80").unwrap();
         for (change, kind) in [

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use control::api::{
-    Method, Origin, Protocol, ServerKey, ServerSpec, ServiceKey, ServiceSpec, Tunnel,
+    Method, Origin, Protocol, SchedFlags, ServerKey, ServerSpec, ServiceKey, ServiceSpec, Tunnel,
     TunnelChecksum, TunnelKind,
 };
 use control::config::{
@@ -42,7 +42,6 @@ fn rules(lines: &[&str]) -> Rules {
         let (name, scheduler) = head.split_once(' ').expect("NAME SCHEDULER");
         let spec = ServiceSpec {
             scheduler: scheduler.into(),
-            one_packet: false,
             ..Default::default()
         };
         let servers = servers.split_whitespace().map(|s| {
@@ -144,7 +143,6 @@ fn add_server(running: &mut Running, service: &str, name: &str, weight: u32) {
 fn add_service(running: &mut Running, name: &str, scheduler: &str) {
     let spec = ServiceSpec {
         scheduler: scheduler.into(),
-        one_packet: false,
         ..Default::default()
     };
     let service = RunningService {
@@ -422,8 +420,8 @@ impl Dice {
                 continue;
             }
             let spec = ServiceSpec {
-                scheduler: self.one_of(&["rr", "lc"]).into(),
-                one_packet: false,
+                scheduler: self.one_of(&["rr", "lc", "sh"]).into(),
+                flags: SchedFlags(self.below(4) as u8),
                 ..Default::default()
             };
             let mut servers = Vec::new();

@@ -464,7 +464,7 @@ fn json_listings_keep_their_shape() {
         "table_size": 4096,
         "services": [{
             "protocol": "tcp", "address": "10.0.0.1", "port": 80, "scheduler": "wlc",
-            "one_packet": false, "live": true, "origin": "live", "stats": zero, "rates": zero,
+            "flags": [], "one_packet": false, "live": true, "origin": "live", "stats": zero, "rates": zero,
             "servers": [{
                 "address": "fd00::2", "port": 80, "method": "tunnel", "weight": 1,
                 "configured_weight": 1, "upper_threshold": 9, "lower_threshold": 3, "active": 0,

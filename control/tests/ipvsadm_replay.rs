@@ -361,3 +361,38 @@ fn replay(daemon: &Daemon, recording: &Recording, refused: &mut Refused) -> bool
     );
     true
 }
+
+/// The recordings of listings with flags belong to persistent services; these are the same lines
+/// without persistence.
+#[test]
+fn scheduler_flags_are_listed_and_saved() {
+    let daemon = Daemon::start();
+    for line in [
+        "-A -u 192.168.40.200:5060 -s sh -b sh-port,sh-fallback",
+        "-A -t 192.168.40.201:80 -s mh -b mh-port",
+        "-A -t 192.168.40.202:80 -s wlc -b flag-1,flag-3",
+        "-E -t 192.168.40.202:80 -s rr",
+    ] {
+        let words: Vec<&str> = line.split(' ').collect();
+        let ours = daemon.run(&words, "");
+        assert_eq!((ours.err.as_str(), ours.status), ("", 0), "{line}");
+    }
+    let listing = daemon.run(&["-Ln"], "").out;
+    let services: Vec<_> = listing.lines().skip(3).collect();
+    let expected = [
+        "TCP  192.168.40.201:80 mh (mh-port)",
+        "TCP  192.168.40.202:80 rr",
+        "UDP  192.168.40.200:5060 sh (sh-fallback,sh-port)",
+    ];
+    assert_eq!(services, expected);
+    let saved = daemon.run(&["-Sn"], "").out;
+    let expected = [
+        "-A -t 192.168.40.201:80 -s mh -b mh-port",
+        "-A -t 192.168.40.202:80 -s rr",
+        "-A -u 192.168.40.200:5060 -s sh -b sh-fallback,sh-port",
+    ];
+    assert_eq!(saved.lines().collect::<Vec<_>>(), expected);
+    daemon.state().services.clear();
+    assert_eq!(daemon.run(&["-R"], &saved).status, 0);
+    assert_eq!(daemon.run(&["-Sn"], "").out, saved);
+}

@@ -285,8 +285,7 @@ mod tests {
             key: ServiceKey::new(Protocol::Tcp, addr, port),
             spec: ServiceSpec {
                 scheduler: "a-scheduler-name".into(),
-                one_packet: false,
-                ..Default::default()
+                ..ServiceSpec::default()
             },
             live: false,
             origin: Origin::FileChanged,

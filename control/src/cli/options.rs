@@ -704,15 +704,15 @@ pub const OPTIONS: &[OptionSpec] = &[
         SERVICE,
         "persistence engine",
     )),
-    later(option(
+    option(
         Opt::SchedFlags,
         Some('b'),
         "sched-flags",
         Required("FLAG,..."),
         Slot::SchedFlags,
         SERVICE,
-        "flags of the scheduler",
-    )),
+        "flags of the scheduler: sh-fallback, sh-port, mh-fallback, mh-port",
+    ),
     later(option(
         Opt::McastGroup,
         None,

@@ -770,6 +770,12 @@ static SERVICE: Section = Section {
             "how a server is chosen",
         ),
         key(
+            "scheduler_flags",
+            Texts,
+            Value("[]"),
+            "flags of the scheduler: `sh-fallback`, `mh-fallback` (another server for one that takes no connection), `sh-port`, `mh-port` (the client's port counts, too)",
+        ),
+        key(
             "one_packet",
             Boolean,
             Value("false"),
@@ -890,7 +896,12 @@ pub const HINTS: &[(&str, &str, &str)] = &[
         "the key is called \"persistence_timeout\"",
     ),
     ("service", "persistence_engine", LATER),
-    ("service", "scheduler_flags", LATER),
+    ("service", "flags", "the key is called \"scheduler_flags\""),
+    (
+        "service",
+        "sched_flags",
+        "the key is called \"scheduler_flags\"",
+    ),
     ("service", "healthcheck", LATER),
     ("service", "ops", "the key is called \"one_packet\""),
     ("service", "lb_algo", "the key is called \"scheduler\""),

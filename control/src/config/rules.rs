@@ -13,6 +13,7 @@ use crate::api::{
     Family, Method, Origin, Protocol, ServerKey, ServerSpec, ServiceKey, ServiceSpec,
     TunnelChecksum, TunnelKind,
 };
+use crate::schedulers::names_of;
 
 /// The part of a configuration that a reload changes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -280,11 +281,18 @@ pub fn describe_server(key: &ServerKey) -> String {
 /// Attributes of a service in one line.
 pub(super) fn describe_service_spec(spec: &ServiceSpec) -> String {
     let one_packet = if spec.one_packet { " one_packet" } else { "" };
+    let flags = match names_of(&spec.scheduler, spec.flags).join(",") {
+        names if names.is_empty() => names,
+        names => format!(" scheduler_flags {names}"),
+    };
     let persistent = spec.persistence.map_or(String::new(), |p| match p.netmask {
         mask if mask.is_full() => format!(" persistence_timeout {}", p.timeout),
         mask => format!(" persistence_timeout {} netmask {mask}", p.timeout),
     });
-    format!("scheduler {}{one_packet}{persistent}", spec.scheduler)
+    format!(
+        "scheduler {}{flags}{one_packet}{persistent}",
+        spec.scheduler
+    )
 }
 
 /// Attributes of a server in one line; what has its default is left out, but for method and weight.

@@ -12,6 +12,7 @@ use toml_edit::{ArrayOfTables, DocumentMut, Item, Table, value};
 use super::rules::{SETTINGS, method_name, protocol_name};
 use super::{Config, Host, Rules, Running, Server, Service, parse};
 use crate::api::{Family, Persistence, ServerKey, ServerSpec, ServiceKey, Tunnel};
+use crate::schedulers::names_of;
 
 /// Why nothing was saved. The file is as it was.
 #[derive(Debug, Error)]
@@ -263,6 +264,9 @@ fn edit_service(table: &mut Table, key: &ServiceKey, old: &Service, new: &Servic
     if old.spec.scheduler != new.spec.scheduler {
         put(table, "scheduler", value(new.spec.scheduler.as_str()));
     }
+    if flag_names(old) != flag_names(new) {
+        put(table, "scheduler_flags", flags(new));
+    }
     if old.spec.one_packet != new.spec.one_packet {
         put(table, "one_packet", value(new.spec.one_packet));
     }
@@ -376,6 +380,9 @@ fn new_service(key: &ServiceKey, service: &Service) -> Table {
         }
     }
     table.insert("scheduler", value(service.spec.scheduler.as_str()));
+    if !flag_names(service).is_empty() {
+        table.insert("scheduler_flags", flags(service));
+    }
     if service.spec.one_packet {
         table.insert("one_packet", value(true));
     }
@@ -385,6 +392,18 @@ fn new_service(key: &ServiceKey, service: &Service) -> Table {
         table.insert("server", Item::ArrayOfTables(servers));
     }
     table
+}
+
+fn flag_names(service: &Service) -> Vec<&'static str> {
+    names_of(&service.spec.scheduler, service.spec.flags)
+}
+
+fn flags(service: &Service) -> Item {
+    value(
+        flag_names(service)
+            .into_iter()
+            .collect::<toml_edit::Array>(),
+    )
 }
 
 fn new_server(service: &ServiceKey, server: &Server) -> Table {

@@ -261,7 +261,6 @@ fn key(port: u16) -> api::ServiceKey {
 fn add(port: u16) -> Request {
     let spec = api::ServiceSpec {
         scheduler: "rr".into(),
-        one_packet: false,
         ..Default::default()
     };
     Request::AddService {
@@ -326,7 +325,6 @@ fn services_are_added_listed_and_deleted() {
     let away = api::ServiceKey::new(api::Protocol::Tcp, ip("10.9.9.9"), 80);
     let spec = api::ServiceSpec {
         scheduler: "rr".into(),
-        one_packet: false,
         ..Default::default()
     };
     match client.ask(Request::AddService {

@@ -4,13 +4,14 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use super::{Action, Format, Line, Listing};
 use crate::api::{
-    Family, Method, Netmask, Persistence, Protocol, Request, ServerKey, ServerSpec, ServiceKey,
-    ServiceSpec, Tunnel, TunnelChecksum, TunnelKind,
+    Family, Method, Netmask, Persistence, Protocol, Request, SchedFlags, ServerKey, ServerSpec,
+    ServiceKey, ServiceSpec, Tunnel, TunnelChecksum, TunnelKind,
 };
 use crate::cli::address::{host_port, ipv4, number};
 use crate::cli::failure::Failure;
 use crate::cli::names::Names;
 use crate::cli::options::{Command, CommandSpec, OPTIONS, Opt, OptionSpec, Slot, Support};
+use crate::schedulers::{self, NoFlag};
 
 /// Scheduler when none is named.
 const DEFAULT_SCHEDULER: &str = "wlc";
@@ -23,17 +24,6 @@ const MAX_TIMEOUT: u32 = 31 * 24 * 3600;
 
 /// Largest weight or threshold.
 const MAX_INT: u32 = i32::MAX as u32;
-
-/// Flags of `-b` and the scheduler they belong to, if only to one.
-const SCHED_FLAGS: &[(&str, Option<&str>)] = &[
-    ("sh-fallback", Some("sh")),
-    ("sh-port", Some("sh")),
-    ("mh-fallback", Some("mh")),
-    ("mh-port", Some("mh")),
-    ("flag-1", None),
-    ("flag-2", None),
-    ("flag-3", None),
-];
 
 /// Listings that exclude each other.
 const EXCLUSIVE: [Slot; 4] = [Slot::Connection, Slot::Service, Slot::Timeout, Slot::Daemon];
@@ -246,13 +236,13 @@ impl Draft {
         if let Some(word) = extra.first() {
             return usage(format!("unexpected argument {word}"));
         }
-        self.check_sched_flags()?;
+        let flags = self.sched_flags()?;
         self.check_slots()?;
         self.check_listing()?;
         self.check_service()?;
         self.check_server()?;
         self.check_support()?;
-        let action = self.action(timeouts);
+        let action = self.action(timeouts, flags);
         Ok(Line {
             action,
             json: self.has(Slot::Json),
@@ -260,19 +250,21 @@ impl Draft {
         })
     }
 
-    fn check_sched_flags(&self) -> Result<(), Failure> {
+    /// The flags of `-b`, which go with the scheduler of the same line.
+    fn sched_flags(&self) -> Result<SchedFlags, Failure> {
         let scheduler = self.scheduler.as_deref().unwrap_or(DEFAULT_SCHEDULER);
-        let flags = self.sched_flags.as_deref().unwrap_or_default();
-        for flag in flags.split(',').filter(|f| !f.is_empty()) {
-            match SCHED_FLAGS.iter().find(|(name, _)| *name == flag) {
-                None => return usage(format!("invalid scheduler flag `{flag}'")),
-                Some((_, Some(owner))) if *owner != scheduler => {
-                    return usage(format!("incompatible scheduler flag `{flag}'"));
+        let words = self.sched_flags.as_deref().unwrap_or_default();
+        let mut flags = SchedFlags::default();
+        for word in words.split(',').filter(|f| !f.is_empty()) {
+            match schedulers::flag(scheduler, word) {
+                Ok(flag) => flags = flags.with(flag),
+                Err(NoFlag::Unknown) => return usage(format!("invalid scheduler flag `{word}'")),
+                Err(NoFlag::Of(_)) => {
+                    return usage(format!("incompatible scheduler flag `{word}'"));
                 }
-                Some(_) => {}
             }
         }
-        Ok(())
+        Ok(flags)
     }
 
     /// What the command needs and what it does not take, in the order of the table.
@@ -413,16 +405,16 @@ impl Draft {
     }
 
     /// The action of a line that passed all checks.
-    fn action(&self, timeouts: [u32; 3]) -> Action {
+    fn action(&self, timeouts: [u32; 3], flags: SchedFlags) -> Action {
         let numeric = self.has(Slot::Numeric);
         let request = match (self.command.command, self.target, self.server) {
             (Command::AddService, Some(service), _) => Request::AddService {
                 service,
-                spec: self.service_spec(),
+                spec: self.service_spec(flags),
             },
             (Command::EditService, Some(service), _) => Request::EditService {
                 service,
-                spec: self.service_spec(),
+                spec: self.service_spec(flags),
             },
             (Command::DeleteService, Some(service), _) => Request::DeleteService { service },
             (Command::AddServer, Some(service), Some(server)) => {
@@ -491,11 +483,12 @@ impl Draft {
         })
     }
 
-    fn service_spec(&self) -> ServiceSpec {
+    fn service_spec(&self, flags: SchedFlags) -> ServiceSpec {
         let name = self.scheduler.as_deref().filter(|s| !s.is_empty());
         ServiceSpec {
             scheduler: name.unwrap_or(DEFAULT_SCHEDULER).to_string(),
             one_packet: self.has(Slot::OnePacket),
+            flags,
             persistence: self.persistent.map(|timeout| Persistence {
                 timeout,
                 netmask: self

@@ -224,8 +224,7 @@ fn an_edit_falls_back_to_the_defaults() {
         spec,
         ServiceSpec {
             scheduler: "wlc".into(),
-            one_packet: false,
-            ..Default::default()
+            ..ServiceSpec::default()
         }
     );
 }
@@ -341,7 +340,6 @@ fn what_belongs_to_a_later_version_is_named() {
             "{text}: {message}"
         );
     };
-    refused("-A -t 10.0.0.1:80 -s sh -b sh-port", "-b (");
     refused(
         "--start-daemon master --mcast-interface eth0",
         "--start-daemon",

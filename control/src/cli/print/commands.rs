@@ -7,6 +7,7 @@ use crate::api::{
     Family, Method, Protocol, ServerView, ServiceKey, ServiceView, Tunnel, TunnelChecksum,
     TunnelKind,
 };
+use crate::schedulers::names_of;
 
 /// Prints all services. Thresholds are not saved, as ipvsadm does not save them.
 pub fn print(
@@ -40,9 +41,13 @@ pub fn print(
             mask => format!(" -p {} -M {mask}", p.timeout),
         });
         let one_packet = if spec.one_packet { " -o" } else { "" };
+        let flags = match names_of(&spec.scheduler, spec.flags).join(",") {
+            names if names.is_empty() => names,
+            names => format!(" -b {names}"),
+        };
         writeln!(
             out,
-            "-A {name} -s {}{persistent}{one_packet}",
+            "-A {name} -s {}{persistent}{one_packet}{flags}",
             spec.scheduler
         )?;
         for server in &service.servers {

@@ -4,8 +4,8 @@
 //! change of the major version. Numbers are exact, addresses are numeric (never names), times are
 //! seconds, `-n`, `--exact` and the column options change nothing. Sorting as in the text.
 //!
-//! - `-L`: `{"table_size", "services": [{"protocol", "address", "port", "scheduler", "one_packet",
-//!   "live", "origin", "stats", "rates", "servers": [{"address", "port", "method", "weight",
+//! - `-L`: `{"table_size", "services": [{"protocol", "address", "port", "scheduler", "flags",
+//!   "one_packet", "live", "origin", "stats", "rates", "servers": [{"address", "port", "method", "weight",
 //!   "configured_weight", "upper_threshold", "lower_threshold", "active", "inactive",
 //!   "persistent", "origin", "stats", "rates", "tunnel"}]}]}`, where `stats` and `rates` are `{"conns",
 //!   "in_pkts", "out_pkts", "in_bytes", "out_bytes"}`, `method` is `masq`, `route`, `tunnel` or
@@ -33,6 +33,7 @@ use crate::api::{
     ConnectionRow, Family, Method, Origin, Persistence, Protocol, ServerView, ServiceKey,
     ServiceView, Stats, StatusView, Tunnel, WorkerView,
 };
+use crate::schedulers::names_of;
 
 #[derive(Serialize)]
 struct Services<'a> {
@@ -53,6 +54,7 @@ struct Service<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     family: Option<Family>,
     scheduler: &'a str,
+    flags: Vec<&'static str>,
     one_packet: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     persistence: Option<Persistence>,
@@ -94,6 +96,7 @@ impl<'a> From<&'a ServiceView> for Service<'a> {
                 ServiceKey::Mark { family, .. } => Some(family),
             },
             scheduler: &view.spec.scheduler,
+            flags: names_of(&view.spec.scheduler, view.spec.flags),
             one_packet: view.spec.one_packet,
             persistence: view.spec.persistence,
             live: view.live,

@@ -8,6 +8,7 @@ use crate::api::{
     TunnelChecksum, TunnelKind,
 };
 use crate::cli::parse::{Format, Listing};
+use crate::schedulers::names_of;
 
 /// Second line of every listing but the plain one.
 const REMOTE: &str = "  -> RemoteAddress:Port";
@@ -93,12 +94,20 @@ fn service_line(
         Format::Rate => rates(out, &format!("{name:33}"), &service.rates, listing.exact),
         Format::Plain | Format::Thresholds | Format::PersistentConn | Format::TunInfo => {
             let spec = &service.spec;
+            let flags = match names_of(&spec.scheduler, spec.flags).join(",") {
+                names if names.is_empty() => names,
+                names => format!(" ({names})"),
+            };
             let persistent = spec.persistence.map_or(String::new(), |p| match p.netmask {
                 mask if mask.is_full() => format!(" persistent {}", p.timeout),
                 mask => format!(" persistent {} mask {mask}", p.timeout),
             });
             let one_packet = if spec.one_packet { " ops" } else { "" };
-            writeln!(out, "{name} {}{persistent}{one_packet}", spec.scheduler)
+            writeln!(
+                out,
+                "{name} {}{flags}{persistent}{one_packet}",
+                spec.scheduler
+            )
         }
     }
 }

@@ -5,12 +5,13 @@ use std::net::IpAddr;
 
 use super::{Notes, number};
 use crate::api::{
-    Family, Method, Netmask, Persistence, Protocol, ServerKey, ServerSpec, ServiceKey, ServiceSpec,
-    Tunnel, TunnelChecksum, TunnelKind,
+    Family, Method, Netmask, Persistence, Protocol, SchedFlags, ServerKey, ServerSpec, ServiceKey,
+    ServiceSpec, Tunnel, TunnelChecksum, TunnelKind,
 };
-use crate::config::file::{File, Table};
+use crate::config::file::{At, File, Table};
 use crate::config::rules::{describe_server, describe_service, method_name, protocol_name};
 use crate::config::{OperatorState, Server, Service, Workers};
+use crate::schedulers::{self, NoFlag};
 
 pub(super) fn services(
     file: &File,
@@ -141,6 +142,7 @@ fn service(table: &Table, key: Option<ServiceKey>, notes: &mut Notes<'_>) -> Ser
     }
     let persistence = persistence(table, key, notes);
     let scheduler = table.text("scheduler").unwrap_or_default().to_owned();
+    let flags = flags(table, &scheduler, notes);
     let mut servers: Vec<Server> = Vec::new();
     let mut lines: HashMap<ServerKey, usize> = HashMap::new();
     for table in table.tables("server") {
@@ -161,6 +163,7 @@ fn service(table: &Table, key: Option<ServiceKey>, notes: &mut Notes<'_>) -> Ser
             scheduler,
             one_packet,
             persistence,
+            flags,
         },
         servers,
     }
@@ -201,6 +204,27 @@ fn persistence(
         }
     }
     (timeout != 0).then_some(Persistence { timeout, netmask })
+}
+
+fn flags(table: &Table, scheduler: &str, notes: &mut Notes<'_>) -> SchedFlags {
+    let mut flags = SchedFlags::default();
+    for At { value: name, line } in table.texts("scheduler_flags") {
+        let complaint = match schedulers::flag(scheduler, name) {
+            Ok(flag) => {
+                flags = flags.with(flag);
+                continue;
+            }
+            Err(NoFlag::Of(owner)) => format!(
+                "\"{name}\" is a flag of {owner}, but the scheduler is {scheduler}; remove one of them"
+            ),
+            Err(NoFlag::Unknown) => format!(
+                "\"{name}\" is no flag of a scheduler; {scheduler} has {}",
+                schedulers::flags_of(scheduler).join(", ")
+            ),
+        };
+        notes.mistake(*line, format!("scheduler_flags: {complaint}"));
+    }
+    flags
 }
 
 fn server(table: &Table, service: Option<ServiceKey>, notes: &mut Notes<'_>) -> Option<Server> {
