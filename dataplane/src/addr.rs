@@ -78,6 +78,14 @@ impl Addr {
         }
     }
 
+    /// Loopback: 127.0.0.0/8 or ::1.
+    pub fn is_loopback(&self) -> bool {
+        match self.family() {
+            Family::V4 => self.octets_v4()[0] == 127,
+            Family::V6 => u128::from_be_bytes(self.octets()) == 1,
+        }
+    }
+
     /// `224.0.0.0/4` or `ff00::/8`.
     #[inline]
     pub fn is_multicast(&self) -> bool {

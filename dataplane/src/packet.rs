@@ -234,6 +234,7 @@ drop_reasons! {
     NoHeadroom "no-headroom" "no room in the buffer for the outer header",
     MartianSource "martian-source" "source or destination address cannot be forwarded (loopback or multicast source)",
     TransportChecksum "transport-checksum" "TCP checksum is wrong in a segment that a helper has to read (FTP)",
+    SourceRoute "source-route" "IPv4 packet for a service whose sender wants to choose its way (source route option)",
     IcmpChecksum "icmp-checksum" "ICMP error for a connection has a wrong checksum",
     IcmpRateLimited "icmp-rate-limited" "an answer of ours was held back by the ICMP rate limit",
     NoReply "no-reply" "an ICMP error of ours could not be made for this packet (it is itself an error, or too short)",

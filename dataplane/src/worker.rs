@@ -47,6 +47,7 @@ use crate::schedule::{Loads, Request, Scheduler};
 use crate::service::{DestId, ForwardingMethod, Protocol, ServiceId, ServiceKey, VirtualService};
 use crate::settings::Settings;
 use crate::time::{Instant, Ticks};
+use crate::wire::ipv4;
 
 /// IP protocol number of TCP.
 const TCP: u8 = 6;
@@ -411,9 +412,17 @@ impl Worker {
     }
 
     fn answer_of_kernel(&mut self, now: Instant, packet: &mut Packet<'_>) {
-        let Parsed::Ip(flow) = Flow::parse(packet.frame(), packet.vlan_tci, packet.wire_len) else {
-            return;
+        let flow = match Flow::parse(packet.frame(), packet.vlan_tci, packet.wire_len) {
+            Parsed::Ip(flow) => flow,
+            Parsed::Fragment(flow, piece) => {
+                return self.fragment_of_kernel(now, packet, &flow, piece);
+            }
+            _ => return,
         };
+        self.whole_of_kernel(now, packet, &flow);
+    }
+
+    fn whole_of_kernel(&mut self, now: Instant, packet: &mut Packet<'_>, flow: &Flow) {
         if !flow.has_ports()
             || self
                 .core
@@ -424,7 +433,7 @@ impl Worker {
         {
             return;
         }
-        let (client, other) = ends(&flow, Side::Reply);
+        let (client, other) = ends(flow, Side::Reply);
         let hash = self.core.key.hash(
             flow.protocol,
             &client.addr,
@@ -438,7 +447,7 @@ impl Worker {
         let Some(i) = shard.lookup(hash, Side::Reply, flow.protocol, &client, &other) else {
             return;
         };
-        self.core.local_reply(now, shard, i, packet, &flow);
+        self.core.local_reply(now, shard, i, packet, flow);
         self.assure();
     }
 
@@ -463,6 +472,13 @@ impl Worker {
                 .read(packet.frame(), packet.vlan_tci, packet.wire_len);
         }
         let flow = &at.flow;
+        // As hosts and routers do by default (`accept_source_route`).
+        if flow.has_options && flow.is_v4 {
+            let ip = packet.frame().get(flow.l3 as usize..).unwrap_or(&[]);
+            if ipv4::is_source_routed(ip) {
+                return self.core.dropped(DropReason::SourceRoute);
+            }
+        }
         let shard = &mut self.shards[at.hash.shard as usize % SHARDS];
         let addrs = (
             u32::from_ne_bytes(flow.src.octets_v4()),

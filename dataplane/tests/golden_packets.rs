@@ -141,6 +141,19 @@ fn is_for_the_host(step: &Value) -> bool {
     .any(|t| text.contains(t))
 }
 
+fn sysctl(rig: &mut Rig, name: &str, value: &Value) {
+    let number = value.as_u64().or_else(|| value.as_str()?.parse().ok());
+    let number = number.unwrap_or_else(|| panic!("sysctl {name}: {value}")) as u32;
+    rig.change_settings(|s| match name {
+        "conn_reuse_mode" => s.conn_reuse_mode = number,
+        "expire_nodest_conn" => s.expire_nodest_conn = number != 0,
+        "nat_icmp_send" => s.nat_icmp_send = number != 0,
+        "pmtu_disc" => s.pmtu_disc = number != 0,
+        "sloppy_tcp" => s.sloppy_tcp = number != 0,
+        other => panic!("sysctl {other} is not modelled here"),
+    });
+}
+
 fn replay(path: &Path) -> usize {
     let name = path.file_stem().unwrap().to_string_lossy();
     let text = std::fs::read_to_string(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
@@ -149,11 +162,18 @@ fn replay(path: &Path) -> usize {
     for rule in recording["rules"].as_array().unwrap() {
         rig.ipvsadm(rule.as_str().unwrap());
     }
+    for (name, value) in recording["sysctl"].as_object().into_iter().flatten() {
+        sysctl(&mut rig, name, value);
+    }
     let mut compared = 0;
     let mut pieces = Vec::new();
     for (i, step) in recording["steps"].as_array().unwrap().iter().enumerate() {
         if let Some(args) = step["ipvsadm"].as_str() {
             rig.ipvsadm(args);
+            continue;
+        }
+        if let Some([name, value]) = step["sysctl"].as_array().map(Vec::as_slice) {
+            sysctl(&mut rig, name.as_str().unwrap(), value);
             continue;
         }
         let Some(frame) = step["frame"].as_str() else {

@@ -72,6 +72,30 @@ pub fn header_len(ip: &[u8]) -> Option<usize> {
     (len >= HEADER_LEN && len <= ip.len()).then_some(len)
 }
 
+/// Whether the header that begins `ip` has an option by which the sender chooses the way (loose
+/// or strict source route, RFC 791, 3.1). Options that do not fit end the search.
+pub fn is_source_routed(ip: &[u8]) -> bool {
+    const END: u8 = 0;
+    const NOP: u8 = 1;
+    const SOURCE_ROUTES: [u8; 2] = [131, 137];
+    let mut options = header_len(ip)
+        .and_then(|len| ip.get(HEADER_LEN..len))
+        .unwrap_or(&[]);
+    while let Some(&kind) = options.first() {
+        let len = match kind {
+            END => return false,
+            NOP => 1,
+            kind if SOURCE_ROUTES.contains(&kind) => return true,
+            _ => options.get(1).map_or(0, |len| usize::from(*len)),
+        };
+        match options.get(len..) {
+            Some(rest) if len > 0 => options = rest,
+            _ => return false,
+        }
+    }
+    false
+}
+
 /// Computes the header checksum anew; nothing happens to a header that is cut short.
 pub fn fill_checksum(ip: &mut [u8]) {
     let Some(header) = header_len(ip).and_then(|len| ip.get_mut(..len)) else {
@@ -108,6 +132,27 @@ mod tests {
         again[10] = 9;
         fill_checksum(&mut again);
         assert_eq!(again, bytes);
+    }
+
+    #[test]
+    fn source_routes_are_found_among_options() {
+        let with = |options: &[u8]| {
+            let mut h = vec![0u8; 20];
+            h[0] = 0x40 | (5 + options.len() as u8 / 4);
+            h.extend(options);
+            is_source_routed(&h)
+        };
+        assert!(!with(&[]));
+        assert!(with(&[131, 3, 4, 0]));
+        assert!(with(&[1, 137, 3, 4]));
+        // Router alert, then record route, then a source route.
+        assert!(with(&[0x94, 4, 0, 0, 7, 3, 4, 131, 3, 4, 0, 0]));
+        assert!(!with(&[0x94, 4, 0, 0, 7, 3, 4, 0]));
+        // Behind the end, and behind lengths that cannot be.
+        assert!(!with(&[0, 131, 3, 4]));
+        assert!(!with(&[7, 0, 131, 3]));
+        assert!(!with(&[7, 99, 131, 3]));
+        assert!(!is_source_routed(&[0x46; 20]));
     }
 
     #[test]

@@ -176,7 +176,7 @@ impl Core {
     /// Sources that the kernel's input routing refuses: loopback, groups, nobody, ourselves.
     fn is_martian(&self, flow: &Flow) -> bool {
         let src = IpAddr::from(flow.src);
-        let broadcast = matches!(src, IpAddr::V4(v4) if v4.is_broadcast());
+        let broadcast = matches!(src, IpAddr::V4(v4) if v4.is_broadcast() || v4.octets()[0] == 0);
         src.is_loopback()
             || src.is_multicast()
             || src.is_unspecified()

@@ -130,6 +130,30 @@ impl Worker {
         })
     }
 
+    /// A piece of an answer that a real server on this host gives.
+    #[cold]
+    pub(super) fn fragment_of_kernel(
+        &mut self,
+        now: Instant,
+        packet: &mut Packet<'_>,
+        flow: &Flow,
+        piece: Fragment,
+    ) {
+        if piece.offset == 0 {
+            self.whole_of_kernel(now, packet, flow);
+            if let Some(fate @ Fate::ToClient { .. }) = self.fate_by_connection(flow, Side::Reply) {
+                self.core.fragments.decided(flow, piece, fate, now);
+            }
+        } else if let Some(Fate::ToClient { dest, virtual_ }) =
+            self.core.fragments.follow(flow, piece, now)
+        {
+            if let (Some(c), true) = (self.core.counters.dest(dest), self.core.is_available(dest)) {
+                c.out_bytes.add(u64::from(flow.l4_len));
+            }
+            nat::rewrite_address(packet.frame_mut(), flow, &virtual_, Side::Reply);
+        }
+    }
+
     /// A later piece was held ([`Verdict::Hold`]) and its first has not come in time, or too
     /// many others wait. Without it a packet to this host is lost; one to others may have its
     /// first piece on another way, and is the kernel's to forward.
@@ -216,6 +240,9 @@ impl Core {
         let next = match self.dest_hop(dest) {
             Ok(next) if method != ForwardingMethod::Local => next,
             Ok(_) | Err(Unresolved::Local) => {
+                if is_nat && real.is_loopback() {
+                    return self.dropped(DropReason::MartianSource);
+                }
                 if is_nat {
                     nat::rewrite_address(packet.frame_mut(), flow, &real, Side::Request);
                 }

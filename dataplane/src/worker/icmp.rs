@@ -12,6 +12,7 @@ use crate::route::Unresolved;
 use crate::service::ForwardingMethod;
 use crate::time::Instant;
 use crate::wire::icmp::{self, Answer, Towards};
+use crate::wire::ipv6;
 
 impl Worker {
     /// An ICMP packet to us or past us. Errors about a connection's packets are translated and
@@ -23,6 +24,9 @@ impl Worker {
         packet: &mut Packet<'_>,
         flow: &Flow,
     ) -> Verdict {
+        if !flow.is_v4 && flow.has_options && is_behind_fragment_header(packet.frame(), flow) {
+            return self.core.dropped(DropReason::Fragment);
+        }
         if let Some(quoted) = flow.parse_embedded(packet.frame()) {
             // From the server's side the quote is the request as the server saw it; from the
             // client's side it is the reply as the client saw it.
@@ -81,6 +85,19 @@ impl Worker {
             .lookup(hash, side, q.protocol, &client, &other)?;
         Some((at, i))
     }
+}
+
+/// Whether an ICMPv6 error stands behind a fragment header, even if it is a whole packet. Errors
+/// are never cut, so it is no honest one (`ip_vs_in_icmp_v6`).
+fn is_behind_fragment_header(frame: &[u8], flow: &Flow) -> bool {
+    let is_error = frame
+        .get(flow.l4 as usize)
+        .is_some_and(|icmp_type| icmp::is_error_v6(*icmp_type));
+    let chain = frame
+        .get(flow.l3 as usize..)
+        .and_then(<[u8]>::split_first_chunk::<{ ipv6::HEADER_LEN }>)
+        .map(|(header, rest)| ipv6::walk(header[6], rest));
+    is_error && chain.is_some_and(|chain| chain.fragment.is_some())
 }
 
 impl Core {

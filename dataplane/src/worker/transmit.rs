@@ -272,10 +272,14 @@ impl Core {
         flow: &Flow,
         entry: &Entry,
     ) -> Verdict {
-        if entry.method() == ForwardingMethod::Masquerade
-            && !nat::rewrite(packet.frame_mut(), flow, entry, Side::Request)
-        {
-            return self.dropped(DropReason::ShortTransport);
+        if entry.method() == ForwardingMethod::Masquerade {
+            // Nobody from outside talks to a loopback address.
+            if entry.dest().addr.is_loopback() {
+                return self.dropped(DropReason::MartianSource);
+            }
+            if !nat::rewrite(packet.frame_mut(), flow, entry, Side::Request) {
+                return self.dropped(DropReason::ShortTransport);
+            }
         }
         self.punt(now, packet.port, PuntClass::Host)
     }
