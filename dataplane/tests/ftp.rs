@@ -3,11 +3,15 @@
 
 use std::time::Duration;
 
+use dataplane::command::Command;
 use dataplane::packet::{DropReason, Packet, PortId, Verdict};
+use dataplane::route::NeighbourId;
 
 mod support;
+use proptest::collection::vec;
+use proptest::prelude::*;
 use support::notation::{self, to_hex};
-use support::rig::Rig;
+use support::rig::{self, Rig};
 
 const VIP: &str = "192.168.40.200";
 const SERVER: &str = "192.168.50.5";
@@ -26,6 +30,15 @@ struct Dialogue {
     client: u32,
     server: u32,
     seen: u32,
+}
+
+/// A number as frames are printed, which leave out the usual one.
+fn word(name: &str, value: u32, usual: u32) -> String {
+    match (value == usual, usual) {
+        (false, _) => format!("{name} {value}"),
+        (true, 0) => name.to_owned(),
+        (true, _) => String::new(),
+    }
 }
 
 /// Verdict and what left, without Ethernet.
@@ -97,8 +110,9 @@ impl Dialogue {
         );
         let [ip, client, _, server] = self.ip;
         let want = format!(
-            "{ip} {client} > {server} ttl 63 | tcp 40000 > 21 psh ack {} seq {seq} | data {data}",
-            self.server
+            "{ip} {client} > {server} ttl 63 | tcp 40000 > 21 psh {}{} | data {data}",
+            word("ack", self.server, 0),
+            word(" seq", seq, 1)
         );
         assert_eq!(out, want, "{line}");
         self.client += line.len() as u32;
@@ -107,8 +121,8 @@ impl Dialogue {
     /// The server answers; the client sees these words at the number that it expects.
     fn answers(&mut self, line: &str, seen: &str) {
         self.repeats(line, seen);
-        self.server += line.len() as u32;
-        self.seen += seen.len() as u32;
+        self.server = self.server.wrapping_add(line.len() as u32);
+        self.seen = self.seen.wrapping_add(seen.len() as u32);
     }
 
     /// As [`Dialogue::answers`], and it will be sent again.
@@ -121,8 +135,8 @@ impl Dialogue {
         );
         let [ip, client, vip, _] = self.ip;
         let want = format!(
-            "{ip} {vip} > {client} ttl 63 | tcp 21 > 40000 psh ack {ack} seq {} | data {}",
-            self.seen,
+            "{ip} {vip} > {client} ttl 63 | tcp 21 > 40000 psh ack {ack}{} | data {}",
+            word(" seq", self.seen, 1),
             to_hex(seen.as_bytes())
         );
         assert_eq!(out, want, "{line}");
@@ -398,4 +412,125 @@ fn selective_acknowledgements_move_too() {
     assert!(out.contains(&format!("ack {} ", d.server)), "{out}");
     assert!(out.contains(&want), "{out}");
     assert!(!out.contains("csum"), "{out}");
+}
+
+/// A persistent service: the template controls the control connection, which controls the data.
+#[test]
+fn persistent() {
+    let mut d = Dialogue::v4();
+    d.rig.ipvsadm("-E -t 192.168.40.200:21 -s rr -p 300");
+    let mut d = d.open();
+    d.says("PASV\r\n");
+    d.answers(PASSIVE, REWRITTEN);
+    d.tcp(0, "40001 > 50000 syn");
+    assert_eq!(d.conns().len(), 3);
+    d.has("172.16.1.7:0 192.168.40.200:0 -> 192.168.50.5:0 ASSURED 300s");
+    d.wait(250);
+    d.says("NOOP\r\n");
+    assert_eq!(d.conns().len(), 2);
+    d.wait(901);
+    d.wait(61);
+    assert_eq!(d.conns(), Vec::<String>::new());
+}
+
+/// A packet that waits for the MAC of the next hop comes again: it is changed once.
+#[test]
+fn waiting_for_the_next_hop() {
+    let mut d = Dialogue::v4().open();
+    d.says("PASV\r\n");
+    d.answers(PASSIVE, REWRITTEN);
+    // The gateway, which is the first neighbour of all.
+    d.rig.apply(Command::DeleteNeighbour(NeighbourId(0)));
+    let data = to_hex(PASSIVE.as_bytes());
+    let (seq, ack) = (d.server, d.client);
+    let line = format!("21 > 40000 psh ack {ack} seq {seq} | data {data}");
+    let (verdict, left) = d.inject(1, &line);
+    assert_eq!(verdict, Verdict::Wait);
+    assert!(notation::print(&left).contains(&data), "not changed yet");
+    d.rig.neighbour(
+        0,
+        "192.168.40.254",
+        rig::mac_of(&rig::addr("192.168.40.254")),
+    );
+    d.answers(PASSIVE, REWRITTEN);
+    d.answers("226 done\r\n", "226 done\r\n");
+}
+
+/// What may be said.
+#[derive(Clone, Debug)]
+enum Line {
+    Client(String),
+    Pasv,
+    Server(String),
+    Named(u16),
+    /// The last answer once more, before anything else is said.
+    Twice,
+}
+
+fn line() -> impl Strategy<Value = Line> {
+    let words = "[a-zA-Z ()|,0-9]{0,40}";
+    prop_oneof![
+        words.prop_map(|s| Line::Client(format!("X{s}\r\n"))),
+        Just(Line::Pasv),
+        words.prop_map(|s| Line::Server(format!("200 {s}\r\n"))),
+        (1024u16..).prop_map(Line::Named),
+        (1024u16..).prop_map(Line::Named),
+        Just(Line::Twice),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        cases: 60,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
+
+    /// Each end gets what the other one said, without a hole, however often words grow and
+    /// shrink; nothing but the endpoint is changed.
+    #[test]
+    fn random_dialogues(lines in vec(line(), 1..40), octet in 0u8..255, start: u32) {
+        let server = format!("192.168.50.{octet}");
+        let mut d = Dialogue::new(["ip", CLIENT, VIP, Box::leak(server.clone().into_boxed_str())]);
+        d.rig.neighbour(1, &server, rig::mac_of(&rig::addr(&server)));
+        (d.server, d.seen) = (start, start);
+        d.tcp(0, "40000 > 21 syn seq 999");
+        d.tcp(1, &format!("21 > 40000 syn ack 1000 seq {}", start.wrapping_sub(1)));
+        d.tcp(0, &format!("40000 > 21 ack {start} seq 1000"));
+        let mut asked = false;
+        let mut again = None;
+        for line in lines {
+            match line {
+                Line::Client(text) => d.says(&text),
+                Line::Pasv => {
+                    d.says("PASV\r\n");
+                    (asked, again) = (true, None);
+                }
+                Line::Server(text) => {
+                    d.answers(&text, &text);
+                    again = None;
+                }
+                Line::Named(port) => {
+                    let [high, low] = port.to_be_bytes();
+                    let words = |addr: &str| {
+                        let addr = addr.replace('.', ",");
+                        format!("227 Passive ({addr},{high},{low}) now\r\n")
+                    };
+                    let said = words(&server);
+                    let seen = if asked { words(VIP) } else { said.clone() };
+                    d.answers(&said, &seen);
+                    again = Some((said, seen));
+                }
+                Line::Twice => {
+                    if let Some((said, seen)) = &again {
+                        let (server, at) = (d.server, d.seen);
+                        d.server = server.wrapping_sub(said.len() as u32);
+                        d.seen = at.wrapping_sub(seen.len() as u32);
+                        d.repeats(said, seen);
+                        (d.server, d.seen) = (server, at);
+                    }
+                }
+            }
+        }
+    }
 }

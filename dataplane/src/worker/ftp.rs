@@ -340,6 +340,10 @@ fn payload(packet: &mut Packet<'_>, flow: &Flow) -> Result<Range<usize>, DropRea
     if !flow.has_l4_header() {
         return Err(DropReason::ShortTransport);
     }
+    if flow.is_fragment {
+        // What is said in pieces cannot be read, and its checksum not be moved.
+        return Err(DropReason::Fragment);
+    }
     let (l4, end) = (flow.l4 as usize, flow.l4 as usize + flow.l4_len as usize);
     let segment = segment_mut(packet, flow);
     let pseudo = checksum::pseudo_header(&flow.src, &flow.dst, flow.protocol, flow.l4_len);
