@@ -21,18 +21,98 @@ fn side(port: u16) -> &'static str {
     if port == 0 { "client" } else { "server" }
 }
 
+/// Ports that a recording's rules use for GUE.
+type Gue = [u16];
+
+fn gue_ports(rules: &Value) -> Vec<u16> {
+    let port = |rule: &Value| {
+        let words: Vec<&str> = rule.as_str()?.split_whitespace().collect();
+        let at = words.iter().position(|w| *w == "--tun-port")?;
+        words.get(at + 1)?.parse().ok()
+    };
+    rules.as_array().unwrap().iter().filter_map(port).collect()
+}
+
+/// An IP packet or a piece of one, taken apart. Of IPv6 a fragment header only is looked at.
+struct Piece {
+    /// Up to the payload; what a cut changes is blank.
+    head: Vec<u8>,
+    protocol: u8,
+    offset: usize,
+    more: bool,
+    body: Vec<u8>,
+}
+
+impl Piece {
+    fn new(ip: &[u8]) -> Piece {
+        let word = |at: usize| u16::from_be_bytes([ip[at], ip[at + 1]]);
+        if ip[0] >> 4 == 4 {
+            let field = word(6);
+            let (head, body) = ip.split_at(usize::from(ip[0] & 15) * 4);
+            let mut head = head.to_vec();
+            for at in [2, 3, 6, 7, 10, 11] {
+                head[at] = 0;
+            }
+            return Piece {
+                protocol: ip[9],
+                offset: usize::from(field & 0x1fff) * 8,
+                more: field & 0x2000 != 0,
+                head,
+                body: body.to_vec(),
+            };
+        }
+        let mut head = ip[..40].to_vec();
+        head[4..6].fill(0);
+        // The kernel numbers the pieces that it makes of IPv6 anew.
+        let (protocol, field, body) = match ip[6] {
+            44 => (ip[40], word(42), &ip[48..]),
+            protocol => (protocol, 0, &ip[40..]),
+        };
+        head[6] = protocol;
+        Piece {
+            protocol,
+            offset: usize::from(field & 0xfff8),
+            more: field & 1 != 0,
+            head,
+            body: body.to_vec(),
+        }
+    }
+
+    /// Where the packet inside begins, if this is the beginning of a tunnel's.
+    fn shim(&self, gue: &Gue) -> Option<usize> {
+        let body = &self.body;
+        match self.protocol {
+            4 | 41 => Some(0),
+            47 => Some(if body[0] & 0x80 != 0 { 8 } else { 4 }),
+            17 => {
+                let port = u16::from_be_bytes([body[2], body[3]]);
+                (self.offset == 0 && gue.contains(&port)).then_some(12)
+            }
+            _ => None,
+        }
+    }
+}
+
 /// Blanks what the kernel makes up in packets of its own: messages it sends (`made`) and outer
 /// headers of tunnels.
-fn loosen(frame: &[u8], made: bool) -> Vec<u8> {
+fn loosen(frame: &[u8], made: bool, gue: &Gue) -> Vec<u8> {
     let mut f = frame.to_vec();
     let v4 = f[12..14] == [8, 0];
-    if v4 && f[23] == 17 && is_gue(&f) {
-        f[34..36].fill(0); // Source port,
-        f[40..42].fill(0); // and with it the checksum, which is verified apart.
+    let piece = Piece::new(&f[14..]);
+    // Of GUE only: a later piece of another UDP packet keeps its identification.
+    let later_gue = piece.protocol == 17 && piece.offset != 0 && !gue.is_empty();
+    let shim = piece.shim(gue);
+    if piece.protocol == 17 && shim.is_some() {
+        let udp = f.len() - piece.body.len();
+        f[udp..udp + 2].fill(0); // Source port,
+        f[udp + 6..udp + 8].fill(0); // and with it the checksum, which is verified apart.
     }
-    if v4 && (is_tunnel(&f) || made) {
+    if v4 && (shim.is_some() || later_gue || made) {
         f[18..20].fill(0); // Identification,
         f[24..26].fill(0); // and with it the checksum, which is verified apart.
+    }
+    if !v4 && (f[20] == 44 && shim.is_some() || later_gue) {
+        f[58..62].fill(0); // Identification.
     }
     if !v4 && made {
         f[14..18].copy_from_slice(&[0x60, 0, 0, 0]);
@@ -40,23 +120,18 @@ fn loosen(frame: &[u8], made: bool) -> Vec<u8> {
     f
 }
 
-/// An IPv4 packet of a tunnel's, or a piece of one.
-fn is_tunnel(f: &[u8]) -> bool {
-    matches!(f[23], 4 | 47) || f[23] == 17 && (is_gue(f) || f[21] != 0)
-}
-
-/// The first piece, or all, of a packet to the port that the recordings use for GUE.
-fn is_gue(f: &[u8]) -> bool {
-    let later = u16::from_be_bytes([f[20], f[21]]) & 0x1fff != 0;
-    !later && f[36..38] == 6080u16.to_be_bytes()
-}
-
 /// Checks the checksum of a whole GUE packet.
-fn check_gue(f: &[u8], place: &str) {
-    if f[12..14] == [8, 0] && f[23] == 17 && f[20] & 0x20 == 0 && is_gue(f) && f[40..42] != [0, 0] {
-        let len = (f.len() - 34) as u16;
-        let pseudo = [&f[26..34], &[0, 17], &len.to_be_bytes()].concat();
-        assert_eq!(notation::checksum(&[&pseudo, &f[34..]]), 0, "{place}");
+fn check_gue(f: &[u8], gue: &Gue, place: &str) {
+    let piece = Piece::new(&f[14..]);
+    let body = &piece.body;
+    if piece.protocol == 17 && !piece.more && piece.shim(gue).is_some() && body[6..8] != [0, 0] {
+        let addresses = if f[12..14] == [8, 0] {
+            &f[26..34]
+        } else {
+            &f[22..54]
+        };
+        let pseudo = [addresses, &[0, 17], &(body.len() as u16).to_be_bytes()].concat();
+        assert_eq!(notation::checksum(&[&pseudo, body]), 0, "{place}");
     }
 }
 
@@ -78,55 +153,40 @@ fn leaving(verdict: Verdict, frame: Vec<u8>) -> Vec<(&'static str, Vec<u8>)> {
     }
 }
 
-/// IPv4 packets put together from their pieces and taken out of their tunnels, again and again
-/// until neither is left. Lengths, fragment fields, header checksums and what the kernel makes up
-/// are blanked: how a packet was cut is not compared.
-fn put_together(packets: Vec<Vec<u8>>) -> Vec<Vec<u8>> {
-    let mut whole: Vec<Vec<u8>> = Vec::new();
-    let mut open: Option<(Vec<u8>, usize)> = None;
-    for mut ip in packets {
-        let field = u16::from_be_bytes([ip[6], ip[7]]);
-        let (offset, more) = (usize::from(field & 0x1fff) * 8, field & 0x2000 != 0);
-        let body = ip.split_off(20);
-        ip[2..4].fill(0);
-        ip[6..8].fill(0);
-        ip[10..12].fill(0);
-        let (head, payload) = match open.take() {
-            Some((mut so_far, have)) => {
-                assert_eq!((offset, &so_far[..20]), (have, &ip[..]), "the next piece");
-                so_far.extend(&body);
-                (so_far, have + body.len())
+/// Packets put together from their pieces and taken out of their tunnels, again and again until
+/// neither is left. How they were cut and wrapped is not compared.
+fn put_together(packets: Vec<Vec<u8>>, gue: &Gue) -> Vec<Vec<u8>> {
+    let mut whole: Vec<Piece> = Vec::new();
+    for ip in packets {
+        let piece = Piece::new(&ip);
+        match whole.last_mut().filter(|open| open.more) {
+            Some(open) => {
+                assert_eq!(
+                    (piece.offset, &piece.head),
+                    (open.body.len(), &open.head),
+                    "the next piece"
+                );
+                open.body.extend(piece.body);
+                open.more = piece.more;
             }
             None => {
-                assert_eq!(offset, 0, "the first piece");
-                let len = body.len();
-                ip.extend(body);
-                (ip, len)
+                assert_eq!(piece.offset, 0, "the first piece");
+                whole.push(piece);
             }
-        };
-        match more {
-            true => open = Some((head, payload)),
-            false => whole.push(head),
         }
     }
-    assert!(open.is_none(), "a last piece");
-    if !whole.iter().all(|ip| is_wrapped(ip)) {
-        return whole;
+    assert!(whole.iter().all(|piece| !piece.more), "a last piece");
+    let inner: Option<Vec<Vec<u8>>> = whole
+        .iter()
+        .map(|piece| Some(piece.body[piece.shim(gue)?..].to_vec()))
+        .collect();
+    match inner {
+        Some(inner) if !inner.is_empty() => put_together(inner, gue),
+        _ => whole
+            .into_iter()
+            .map(|piece| [piece.head, piece.body].concat())
+            .collect(),
     }
-    let inner = whole.into_iter().map(|ip| {
-        let shim = match ip[9] {
-            4 => 0,
-            47 => 4,
-            _ => 12,
-        };
-        ip[20 + shim..].to_vec()
-    });
-    put_together(inner.collect())
-}
-
-/// A whole IPv4 packet that holds another.
-fn is_wrapped(ip: &[u8]) -> bool {
-    matches!(ip[9], 4 | 47) || ip[9] == 17 && ip[22..24] == 6080u16.to_be_bytes()
 }
 
 /// Steps that are the host's own business.
@@ -165,6 +225,7 @@ fn replay(path: &Path) -> usize {
     for (name, value) in recording["sysctl"].as_object().into_iter().flatten() {
         sysctl(&mut rig, name, value);
     }
+    let gue = gue_ports(&recording["rules"]);
     let mut compared = 0;
     let mut pieces = Vec::new();
     for (i, step) in recording["steps"].as_array().unwrap().iter().enumerate() {
@@ -194,15 +255,24 @@ fn replay(path: &Path) -> usize {
             // The kernel reassembles and cuts again; here each piece goes its way.
             let got = leaving(verdict, after);
             assert!(!got.is_empty(), "{place}");
-            pieces.extend(got.into_iter().map(|(side, frame)| {
-                assert_eq!(side, "server", "{place}");
-                frame[14..].to_vec()
-            }));
+            pieces.extend(got);
             if step["fragment"] == "last" {
-                let want = step["out"].as_array().unwrap().iter();
-                let want = want.map(|o| hex(o["frame"].as_str().unwrap())[14..].to_vec());
-                let want = put_together(want.collect());
-                assert_eq!(put_together(pieces.split_off(0)), want, "{place}");
+                let outs = step["out"].as_array().unwrap();
+                let want: Vec<_> = outs
+                    .iter()
+                    .map(|o| hex(o["frame"].as_str().unwrap()))
+                    .collect();
+                let ip = |frames: Vec<Vec<u8>>| {
+                    let packets = frames.into_iter().map(|f| f[14..].to_vec());
+                    put_together(packets.collect(), &gue)
+                };
+                let (sides, got): (Vec<_>, Vec<_>) = pieces.drain(..).unzip();
+                assert!(
+                    sides.iter().all(|side| outs[0]["side"] == **side),
+                    "{place}"
+                );
+                let want = ip(want);
+                assert_eq!(ip(got), want, "{place}");
                 compared += want.len();
             }
             continue;
@@ -216,15 +286,15 @@ fn replay(path: &Path) -> usize {
             let made = !is_icmp && !want["icmp"].is_null();
             let want = hex(want["frame"].as_str().unwrap());
             assert_eq!(
-                notation::to_hex(&loosen(got, made)),
-                notation::to_hex(&loosen(&want, made)),
+                notation::to_hex(&loosen(got, made, &gue)),
+                notation::to_hex(&loosen(&want, made, &gue)),
                 "{place}\n  got  {}\n  want {}",
                 notation::print(got),
                 notation::print(&want)
             );
             if got[12..14] == [8, 0] {
                 assert_eq!(notation::checksum(&[&got[14..34]]), 0, "{place}");
-                check_gue(got, &place);
+                check_gue(got, &gue, &place);
             }
             compared += 1;
         }

@@ -28,7 +28,7 @@ pub fn source_port(flow: &Flow) -> u16 {
         ^ u32::from(flow.protocol);
     let hash = (mixed ^ mixed >> 15).wrapping_mul(0x2c1b_3c6d);
     let width = u64::from(PORTS.end() - PORTS.start()) + 1;
-    PORTS.start() + (u64::from(hash) * width >> 32) as u16
+    PORTS.start() + ((u64::from(hash) * width) >> 32) as u16
 }
 
 /// What the UDP header tells.

@@ -38,7 +38,7 @@ impl Worker {
         if Protocol::from_number(flow.protocol).is_none() {
             return self.core.other_fragment(now, packet, &flow, piece);
         }
-        let units = !piece.more || flow.l4_len % 8 == 0;
+        let units = !piece.more || flow.l4_len.is_multiple_of(8);
         let end = u32::from(piece.offset) + u32::from(flow.l4_len);
         if !units || flow.l4_len == 0 || end > LONGEST {
             return self.core.dropped(DropReason::Fragment);
