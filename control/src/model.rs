@@ -1506,6 +1506,37 @@ mod tests {
     }
 
     #[test]
+    fn answers_of_servers_are_known_whatever_the_protocol() {
+        for protocol in [api::Protocol::Tcp, api::Protocol::Udp, api::Protocol::Sctp] {
+            let mut b = with_http();
+            let service = ServiceKey::Endpoint {
+                protocol,
+                addr: ip("10.0.0.1"),
+                port: 99,
+            };
+            let spec = ServiceSpec {
+                scheduler: "rr".into(),
+                ..ServiceSpec::default()
+            };
+            b.live(Change::AddService(service, spec)).unwrap();
+            let server = rs("192.168.0.1:99");
+            b.live(Change::AddServer(
+                service,
+                server,
+                nat(1),
+                OperatorState::Up,
+            ))
+            .unwrap();
+            let of = |at: IpAddr| {
+                let number = core_protocol(protocol).number();
+                b.model.build_roles().of(true, number, &at.into(), 99)
+            };
+            assert_eq!(of(ip("10.0.0.1")), roles::VIRTUAL, "{protocol:?}");
+            assert_eq!(of(ip("192.168.0.1")), roles::REAL, "{protocol:?}");
+        }
+    }
+
+    #[test]
     fn a_deleted_server_comes_back_with_its_id_and_its_counters() {
         let mut b = with_http();
         b.add("192.168.0.1:80").unwrap();

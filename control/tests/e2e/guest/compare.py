@@ -91,15 +91,18 @@ class Trial:
     def __init__(self, kernel):
         self.kernel, self.answers, self.values, self.rules = kernel, [], {}, Rules()
         self.flows = {}         # flow -> (server, port) that the kernel chose
+        self.direct = set()     # flows whose packets went to a server with the virtual address
         self.last = {}          # ("client" or "server", flow) -> last IP packet it got
 
     def run(self, scenario):
         """[(step of the scenario, step for RVS, the kernel's answer)]"""
         self.kernel.reset()
-        self.began = time.monotonic()
+        self.began, self.is_revived = time.monotonic(), False
         self.keep_services(-1)
         for number, step in enumerate(scenario):
             getattr(self, step[0].replace("-", "_"))(number, *step[1:])
+            if self.is_revived:
+                break
         return self.answers
 
     def note(self, number, action, answer):
@@ -144,6 +147,11 @@ class Trial:
         out = self.frame(number, 0, wire.ethernet(MACS[0], wire.mac_of("10.1.0.254"), data))
         for side, frame in out:
             got = wire.read(frame)
+            if side == 1 and (got["dst"] == vip or "inner" in got):
+                self.direct.add(tuple(flow))
+            # See deviations.REVIVED.
+            if got["src"] == vip and "R" in got.get("flags", "") and "S" in packet.get("flags", "") and tuple(flow) in self.direct:
+                self.is_revived = True
             if side == 1 and got["dst"] != vip and "sport" in got and "icmp" not in got:
                 self.flows[tuple(flow)] = (got["dst"], got["dport"])
                 self.last["server", tuple(flow)] = frame[14:]

@@ -26,6 +26,10 @@ def server_spec(line):
 # those of connections that still exist, too; RVS goes on with connections as it does while other services are left.
 ALWAYS = ["-A -u 10.9.0.8:9 -s rr", "-A -u [fd09::4]:9 -s rr"]
 
+# REVIVED: a SYN ends an old connection with direct routing or a tunnel, and its service is gone, so the host answers with
+# a reset. In the kernel that reset passes IPVS in the same moment and gives the connection, whose timer has not run yet,
+# its time back. In RVS it has ended. A scenario that gets there is over.
+
 
 class Rules:
     """Which lines of a scenario both sides get."""
