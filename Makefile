@@ -4,7 +4,7 @@ CARGO ?= cargo
 # One profile for tests and demo, so that the tree is built once.
 export CARGO
 
-.PHONY: help deps build demo test lint bench instructions e2e differential clean
+.PHONY: help deps build demo test lint bench instructions e2e differential fuzz clean
 
 help:
 	@echo "make demo    build, then watch requests cross rvsd in NAT, DR and TUN mode (1 minute, needs root)"
@@ -15,6 +15,7 @@ help:
 	@echo "make lint    formatting and lints"
 	@echo "make e2e     end-to-end tests only; make e2e ONLY=forwarding.nat for some"
 	@echo "make differential SECONDS=600 SEED=1    random rules and packets through the kernel's IPVS (emulated) and through RVS"
+	@echo "make fuzz SECONDS=600    random bytes and stories for the data plane (libFuzzer, stable toolchain)"
 	@echo "make deps    install the Debian packages that all of this needs"
 
 deps:
@@ -64,6 +65,10 @@ differential:
 	@.ci/install-deps test
 	$(CARGO) build -p control --example replay
 	@/usr/bin/python3 -u control/tests/e2e/guest/differential.py --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
+
+fuzz:
+	@.ci/install-deps build
+	@dataplane/fuzz/run $(SECONDS)
 
 clean:
 	$(CARGO) clean

@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 """make test: formatting, lints, cargo's tests and the end-to-end tests; the last line sums all of them up.
 
-    suite.py [STEP...]      steps: lint cargo e2e
+    suite.py [STEP...]      steps: lint cargo fuzz e2e
 """
 import os
 import re
@@ -17,6 +17,7 @@ STEPS = {
     "lint": [("rustfmt", [CARGO, "fmt", "--all", "--check"]),
              ("clippy", [CARGO, "clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"])],
     "cargo": [("cargo test", [CARGO, "test", "--workspace", "--no-fail-fast"])],
+    "fuzz": [("fuzz", [str(REPO / "dataplane/fuzz/run"), "30"])],
     "e2e": [("build", [CARGO, "build", "--workspace", "--bins", "--example", "replay"]),
             ("end to end", ["/usr/bin/python3", "-u", str(HERE / "run.py")])],
 }

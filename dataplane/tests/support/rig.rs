@@ -106,6 +106,14 @@ fn tunnel_of<'a>(words: &[&str], value: impl Fn(&str) -> Option<&'a str>) -> Tun
     }
 }
 
+/// Room in the connection table.
+const CONNECTIONS: u32 = 1024;
+
+/// Bytes that a rig's connection table needs, with room to align it.
+pub fn memory_size() -> usize {
+    Layout::for_connections(CONNECTIONS).bytes() + 64
+}
+
 impl Default for Rig {
     fn default() -> Rig {
         Rig::new()
@@ -114,8 +122,12 @@ impl Default for Rig {
 
 impl Rig {
     pub fn new() -> Rig {
-        let layout = Layout::for_connections(1024);
-        let bytes = vec![0u8; layout.bytes() + 64].leak();
+        Rig::in_memory(vec![0u8; memory_size()].leak())
+    }
+
+    /// With its connection table in `bytes`: zeros, [`memory_size`] of them.
+    pub fn in_memory(bytes: &'static mut [u8]) -> Rig {
+        let layout = Layout::for_connections(CONNECTIONS);
         let skip = bytes.as_ptr().align_offset(64);
         let memory = &mut bytes[skip..skip + layout.bytes()];
         let key = HashKey([

@@ -12,7 +12,8 @@ A scenario is a list of steps, plain data, so that it can be written to a file a
     ["tables"]                              services and connections are compared
     ["listing", ARGUMENTS]                  the text of both programs is compared
 
-PACKET holds what differs from the usual: flags (TCP), chunk (SCTP), size (bytes of payload), ttl, tos, df, summed (UDP).
+PACKET holds what differs from the usual: flags (TCP), chunk (SCTP), size (bytes of payload), ttl, tos, df, summed (UDP),
+cut (only so many bytes of the IP packet's payload are left), options (of IPv4, hexadecimal).
 The same seed gives the same scenario with the same features.
 """
 import random
@@ -27,6 +28,7 @@ PROBES = [(f"scheduler {name}", [f"-A -t 10.9.0.1:80 -s {name}"]) for name in "r
     ("flags", ["-A -t 10.9.0.1:80 -s sh -b sh-port"]),
     ("gue", ["-A -t 10.9.0.1:80 -s rr", "-a -t 10.9.0.1:80 -r 10.2.0.11 -i --tun-type gue --tun-port 6080"]),
     ("gre", ["-A -t 10.9.0.1:80 -s rr", "-a -t 10.9.0.1:80 -r 10.2.0.11 -i --tun-type gre"]),
+    ("any port", ["-A -t 10.9.0.1:0 -s rr -p 30"]),
     ("mixed", ["-A -t 10.9.0.1:80 -s rr", "-a -t 10.9.0.1:80 -r [fd02::11]:80 -i"]),
 ]
 # Settings that change what happens to packets: (name, values other than the default).
@@ -75,6 +77,8 @@ class Maker:
                 if packets % 12 == 0:
                     self.steps.append(["tables"])
         self.steps.append(["tables"])
+        if chance.random() < 0.15:
+            self.steps += [["listing", arguments] for arguments in ("-Ln", "-Ln --thresholds", "-Ln --persistent-conn", "-Sn")]
         return self.steps
 
     # ---- rules -----------------------------------------------------------------------------
@@ -87,7 +91,8 @@ class Maker:
         family = chance.choice((4, 4, 4, 6))
         protocol = chance.choices(("-t", "-u", "--sctp-service"), (6, 3, 1 if "sctp" in self.features else 0))[0]
         addr = chance.choice([vip for vip in VIPS if (":" in vip) == (family == 6)])
-        service = {"name": f"{protocol} {at(addr, chance.choice(PORTS))}", "protocol": protocol, "addr": addr, "family": family, "servers": [],
+        port = 0 if "any port" in self.features and chance.random() < 0.1 else chance.choice(PORTS)
+        service = {"name": f"{protocol} {at(addr, port)}", "protocol": protocol, "addr": addr, "family": family, "servers": [],
                    "method": chance.choice(("-m", "-m", "-m", "-g", "-i", ""))}
         service["port"] = int(service["name"].rsplit(":", 1)[1])
         self.rule(f"-A {service['name']}{self.service_options(service)}")
@@ -99,7 +104,7 @@ class Maker:
     def service_options(self, service):
         chance, scheduler = self.random, self.random.choice(self.schedulers)
         options = f" -s {scheduler}"
-        if "persistent" in self.features and chance.random() < 0.25:
+        if "persistent" in self.features and (service["port"] == 0 or chance.random() < 0.25):
             options += f" -p {chance.choice((2, 3) if self.waits else (30, 300))}"
             if chance.random() < 0.3:
                 options += f" -M {chance.choice((64, 120))}" if service["family"] == 6 else f" -M {chance.choice(('255.255.255.0', '255.255.0.0'))}"
@@ -131,9 +136,12 @@ class Maker:
         chance = self.random
         number = chance.choice(SERVERS[:7])
         port = service["port"] if chance.random() < 0.6 else chance.choice((80, 8080, 9000))
-        name = at(server(number, service["family"]), port)
+        options, family = self.server_options(service), service["family"]
+        if " -i" in options and "mixed" in self.features and chance.random() < 0.2:
+            family = 10 - family
+        name = at(server(number, family), port)
         service["servers"].append(name)
-        self.rule(f"-a {service['name']} -r {name}{self.server_options(service)}")
+        self.rule(f"-a {service['name']} -r {name}{options}")
 
     def edit(self):
         chance = self.random
@@ -168,6 +176,8 @@ class Maker:
         service = chance.choice(self.services)
         protocol = {"-t": "tcp", "-u": "udp", "--sctp-service": "sctp"}[service["protocol"]]
         port = service["port"] if chance.random() < 0.95 else 7777
+        if service["port"] == 0:
+            port = chance.choice(PORTS)
         host = chance.choice((1, 2, 3, 7, 300))
         client = f"fd08::{host:x}" if service["family"] == 6 else f"10.8.{host >> 8}.{host & 255}"
         return [protocol, client, 1024 + chance.randrange(12), service["addr"], port]
@@ -213,6 +223,10 @@ class Maker:
             packet["tos"] = chance.choice((2, 3, 0xB8, 0xBB))
         if ":" not in flow[1] and chance.random() < 0.3:
             packet["df"] = True
+        if ":" not in flow[1] and chance.random() < 0.02:
+            packet["options"] = chance.choice(("01010101", "9404000001010100"))
+        if chance.random() < 0.02:
+            packet["cut"] = chance.choice((4, 6, 8, 12, 16, 19, 20))
         self.steps.append(["client" if word[0] == "c" else "server", flow, packet])
 
     def oddity(self, protocol):

@@ -45,12 +45,13 @@ def pseudo(src, dst, protocol, length):
     return src + dst + struct.pack("!IHBB", length, 0, 0, protocol)
 
 
-def ip(src, dst, protocol, payload, ttl=64, tos=0, df=False, ident=0, offset=0, more=False):
-    """An IP packet; addresses as text. `offset` in bytes (IPv4 only)."""
+def ip(src, dst, protocol, payload, ttl=64, tos=0, df=False, ident=0, offset=0, more=False, options=b""):
+    """An IP packet; addresses as text. `offset` in bytes, `options` of whole words (both IPv4 only)."""
     a, b = address(src), address(dst)
     if len(a) == 4:
         field = (0x4000 if df else 0) | (0x2000 if more else 0) | offset // 8
-        head = struct.pack("!BBHHHBBH4s4s", 0x45, tos, 20 + len(payload), ident, field, ttl, protocol, 0, a, b)
+        size = 20 + len(options)
+        head = struct.pack("!BBHHHBBH4s4s", 0x40 | size // 4, tos, size + len(payload), ident, field, ttl, protocol, 0, a, b) + options
         return head[:10] + struct.pack("!H", checksum(head)) + head[12:] + payload
     return struct.pack("!IHBB16s16s", 6 << 28 | tos << 20, len(payload), protocol, ttl, a, b) + payload
 

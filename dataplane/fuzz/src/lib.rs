@@ -1,0 +1,102 @@
+//! What the fuzz targets share: how bytes become a story for a worker, and what must hold.
+//!
+//! The network is that of `dataplane/tests/support/rig.rs`, and packets are written in the
+//! notation of the packet vectors, so that a finding is easily turned into one.
+
+#[path = "../../tests/support/notation.rs"]
+#[allow(dead_code)]
+mod notation;
+#[path = "../../tests/support/rig.rs"]
+#[allow(dead_code)]
+mod rig;
+
+mod bytes;
+mod story;
+
+use bytes::Bytes;
+use dataplane::flow::{Flow, Parsed};
+use dataplane::wire::fragment::Fragments;
+use story::Story;
+
+/// The parsers see `data` as a frame.
+pub fn parse(data: &[u8]) {
+    let mut bytes = Bytes::new(data);
+    let tci = u16::from(bytes.byte()) & 0x0f;
+    let mtu = 60 + u16::from(bytes.byte()) * 8;
+    let frame = bytes.rest();
+    if frame.len() > usize::from(u16::MAX) {
+        return;
+    }
+    let Parsed::Ip(flow) = Flow::parse(frame, tci, frame.len() as u32) else {
+        return;
+    };
+    let end = usize::from(flow.l3) + usize::from(flow.l3_len);
+    assert!(end <= frame.len(), "the packet ends behind the frame");
+    assert!(flow.l4 >= flow.l3, "the transport begins before the packet");
+    assert!(
+        usize::from(flow.l4) <= end,
+        "the transport begins behind the packet"
+    );
+    let l3 = usize::from(flow.l3);
+    let Some(mut fragments) = Fragments::new(frame, l3, mtu) else {
+        return;
+    };
+    // IPv6 is cut where it has a fragment header already.
+    let header = match flow.is_v4 {
+        true => usize::from(frame[l3] & 15) * 4,
+        false => 48,
+    };
+    let mut payload = 0;
+    while let Some(len) = fragments.next_len() {
+        assert!(
+            len <= l3 + usize::from(mtu),
+            "a fragment is longer than the MTU"
+        );
+        let mut buffer = vec![0; len];
+        assert_eq!(fragments.write(&mut buffer), Some(len));
+        let head = &buffer[l3..l3 + header];
+        assert!(
+            !flow.is_v4 || notation::checksum(&[head]) == 0,
+            "header checksum of a fragment"
+        );
+        payload += len - l3 - header;
+    }
+    assert_eq!(
+        payload,
+        usize::from(flow.l3_len) - header,
+        "payload of all fragments"
+    );
+}
+
+/// A story in which everything may happen.
+pub fn walk(data: &[u8]) {
+    let mut bytes = Bytes::new(data);
+    let mut story = Story::begin(bytes.byte(), bytes.byte());
+    while !bytes.is_empty() {
+        story.step(&mut bytes);
+    }
+    story.end();
+}
+
+/// As `Story::packet` reads them: TCP to each address, UDP, SCTP.
+const OPENINGS: [[u8; 8]; 6] = [
+    [0, 0, 0, 0, 0, 0, 2, 0],
+    [1, 0, 0, 0, 0, 0, 2, 0],
+    [0, 1, 1, 0, 0, 0, 2, 0],
+    [8, 0, 0, 0, 0, 1, 0, 10],
+    [9, 0, 0, 0, 0, 1, 0, 10],
+    [12, 0, 0, 0, 0, 0, 1, 0],
+];
+
+/// Some connections, then ICMP messages only.
+pub fn icmp(data: &[u8]) {
+    let mut bytes = Bytes::new(data);
+    let mut story = Story::begin(0xff, bytes.byte());
+    for opening in OPENINGS {
+        story.packet(&mut Bytes::new(&opening));
+    }
+    while !bytes.is_empty() {
+        story.icmp(&mut bytes);
+    }
+    story.end();
+}
