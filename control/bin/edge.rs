@@ -293,7 +293,7 @@ fn make_table(connections: u32) -> Result<(Vec<Shard>, HashKey)> {
     let layout = Layout::for_connections(connections);
     let region = Region::map(&Backing::Anonymous, layout.bytes(), false)
         .context("connection table; lower connections in [workers]")?;
-    info!(pages = ?region.pages(), connections = layout.capacity(), "connection table mapped");
+    info!(pages = ?region.pages(), connections = layout.connections, "connection table mapped");
     let mut random = [0u8; 32];
     fs::File::open("/dev/urandom")
         .and_then(|mut file| io::Read::read_exact(&mut file, &mut random))

@@ -105,7 +105,7 @@ fn serve(config: Config) -> Result<()> {
     let dataplane = Dataplane {
         workers: std::mem::take(&mut edge.workers),
         ports: std::mem::take(&mut edge.ports),
-        capacity: Layout::for_connections(config.workers.connections).capacity(),
+        capacity: config.workers.connections,
         dpdk: edge.dpdk.clone(),
     };
     let run = daemon::run(

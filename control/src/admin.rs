@@ -21,6 +21,7 @@ use crate::files::Files;
 use crate::model::{self, Author, Change, Refusal};
 use crate::server::{ClientId, Server};
 use crate::state::{Commit, State};
+use crate::status;
 use crate::sysctl;
 use crate::workers::{self, Progress, Ticket, WorkerRefusal};
 
@@ -605,7 +606,8 @@ fn commit(now: Instant, state: &mut State, warnings: Vec<String>) -> Begun {
 /// Changes settings by their sysctls' names, and answers with them as they then are.
 fn sysctl(now: Instant, state: &mut State, set: &[(String, String)], names: Vec<String>) -> Begun {
     let mut settings = *state.model.settings();
-    let answer = match sysctl::set_and_list(&mut settings, set, names) {
+    let short = status::is_short_of_entries(state.workers.counters());
+    let answer = match sysctl::set_and_list(&mut settings, short, set, names) {
         Ok(rows) => Response::Sysctls { rows },
         Err(message) => {
             return Begun::Answer(error(Refusal::new(ErrorKind::Invalid, message)));

@@ -236,6 +236,13 @@ impl State {
         };
         status::sum_workers(&mut view, counters, self.capacity);
         view.warnings.extend(status::port_warnings(&self.ports));
+        if status::is_short_of_entries(counters) {
+            view.warnings.push(format!(
+                "fewer than {} entries of the connection table are free (amemthresh); raise \
+                 [workers] connections and restart",
+                self.model.settings().amemthresh
+            ));
+        }
         view.warnings.extend(self.host.warnings());
         view.warnings.extend(self.model.dead_services());
         view

@@ -73,6 +73,11 @@ pub fn port_warnings(ports: &[PortHandle]) -> impl Iterator<Item = String> + '_ 
     })
 }
 
+/// Whether a worker has so few free entries that automatic defences are at work.
+pub fn is_short_of_entries(counters: Counters<'_>) -> bool {
+    counters.iter().any(|c| c.short_of_entries.get() != 0)
+}
+
 #[derive(Clone, Copy, Debug, Default)]
 struct Sample {
     cpu_ns: u64,

@@ -44,6 +44,11 @@ const FIXED: &[Fixed] = &[
         why: "set [log] filter in the configuration file instead",
     },
     Fixed {
+        name: "ignore_tunneled",
+        value: "1",
+        why: "what a tunnel of this host's carried stays with the kernel and is never scheduled",
+    },
+    Fixed {
         name: "snat_reroute",
         value: "1",
         why: "replies are always routed by their virtual address",
@@ -57,6 +62,9 @@ const FIXED: &[Fixed] = &[
     sync("sync_threshold", "3 50"),
     sync("sync_version", "1"),
 ];
+
+/// Modes of the defences: 1 and 2 both are "automatic", and which is shown says if it is at work.
+const DEFENCES: &[&str] = &["drop_entry", "drop_packet", "secure_tcp"];
 
 /// Keys of `[ipvs]` that are no sysctls of the kernel: `rvsadm --set` changes them.
 const NO_SYSCTLS: &[&str] = &["tcp_timeout", "tcp_fin_timeout", "udp_timeout"];
@@ -99,26 +107,37 @@ fn find(name: &str) -> Result<Found, String> {
 }
 
 impl Found {
-    fn row(&self, settings: &Settings) -> (String, String) {
+    fn row(&self, settings: &Settings, short: bool) -> (String, String) {
         match self {
-            Found::Live(s) => (s.key.into(), (s.get)(settings).to_string()),
+            Found::Live(s) => {
+                let value = match (s.get)(settings) {
+                    1 | 2 if DEFENCES.contains(&s.key) => 1 + u32::from(short),
+                    value => value,
+                };
+                (s.key.into(), value.to_string())
+            }
             Found::Fixed(f) => (f.name.into(), f.value.into()),
         }
     }
 }
 
-/// Name and value of each sysctl named, or of all in the order of the alphabet.
+/// Name and value of each sysctl named, or of all in the order of the alphabet. `short`: free
+/// entries are short, so automatic defences are at work.
 ///
 /// # Errors
 /// One line about the first name that there is not.
-pub fn list(settings: &Settings, wanted: &[String]) -> Result<Vec<(String, String)>, String> {
+pub fn list(
+    settings: &Settings,
+    short: bool,
+    wanted: &[String],
+) -> Result<Vec<(String, String)>, String> {
     if !wanted.is_empty() {
-        let row = |name: &String| find(name).map(|found| found.row(settings));
+        let row = |name: &String| find(name).map(|found| found.row(settings, short));
         return wanted.iter().map(row).collect();
     }
     let live = live().map(Found::Live);
     let all = live.chain(FIXED.iter().map(Found::Fixed));
-    let mut rows: Vec<_> = all.map(|found| found.row(settings)).collect();
+    let mut rows: Vec<_> = all.map(|found| found.row(settings, short)).collect();
     rows.sort();
     Ok(rows)
 }
@@ -152,13 +171,14 @@ pub fn set(settings: &mut Settings, values: &[(String, String)]) -> Result<(), S
 /// As they do; nothing was changed then.
 pub fn set_and_list(
     settings: &mut Settings,
+    short: bool,
     values: &[(String, String)],
     mut wanted: Vec<String>,
 ) -> Result<Vec<(String, String)>, String> {
     let mut new = *settings;
     set(&mut new, values)?;
     wanted.splice(0..0, values.iter().map(|(name, _)| name.clone()));
-    let rows = list(&new, &wanted)?;
+    let rows = list(&new, short, &wanted)?;
     *settings = new;
     Ok(rows)
 }
@@ -201,12 +221,12 @@ mod tests {
         let want = "am_droprate=10 amemthresh=1024 backup_only=0 cache_bypass=0 \
                     conn_reuse_mode=1 conntrack=0 debug_level=0 drop_entry=0 drop_packet=0 \
                     expire_nodest_conn=0 expire_quiescent_template=0 icmp_msgs_burst=50 \
-                    icmp_msgs_per_sec=1000 icmp_ratelimit=1000 ignore_tunneled=0 lblc_expiration=86400 \
+                    icmp_msgs_per_sec=1000 icmp_ratelimit=1000 ignore_tunneled=1 lblc_expiration=86400 \
                     lblcr_expiration=86400 nat_icmp_send=0 pmtu_disc=1 run_estimation=1 \
                     schedule_icmp=0 secure_tcp=0 sloppy_sctp=0 sloppy_tcp=0 snat_reroute=1 \
                     sync_persist_mode=0 sync_ports=1 sync_qlen_max=0 sync_refresh_period=0 \
                     sync_retries=0 sync_sock_size=0 sync_threshold=3 50 sync_version=1";
-        let rows = list(&Settings::default(), &[]).expect("all");
+        let rows = list(&Settings::default(), false, &[]).expect("all");
         let rows: Vec<String> = rows.iter().map(|(n, v)| format!("{n}={v}")).collect();
         assert_eq!(rows.join(" "), want);
     }
@@ -221,7 +241,7 @@ mod tests {
             assert_eq!(change(name, "3").map(|s| s.drop_entry), Ok(3), "{name}");
         }
         let settings = Settings::default();
-        let row = list(&settings, &["net.ipv4.vs.sync_threshold".into()]);
+        let row = list(&settings, false, &["net.ipv4.vs.sync_threshold".into()]);
         assert_eq!(row, Ok(vec![("sync_threshold".into(), "3 50".into())]));
     }
 
@@ -245,6 +265,16 @@ mod tests {
         );
         assert_eq!(change("sloppy_tcp", "2").map(|s| s.sloppy_tcp), Ok(true));
         assert_eq!(change("pmtu_disc", "off").map(|s| s.pmtu_disc), Ok(false));
+    }
+
+    #[test]
+    fn an_automatic_defence_shows_whether_it_is_at_work() {
+        let settings = change("secure_tcp", "2").expect("a mode");
+        let names = ["secure_tcp".to_owned(), "drop_entry".to_owned()];
+        for (short, shown) in [(false, "1"), (true, "2")] {
+            let rows = list(&settings, short, &names).expect("both");
+            assert_eq!((rows[0].1.as_str(), rows[1].1.as_str()), (shown, "0"));
+        }
     }
 
     #[test]

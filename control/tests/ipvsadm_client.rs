@@ -522,7 +522,7 @@ fn sysctls_are_listed_set_and_refused_by_name() {
         serde_json::json!({"drop_entry": 3, "sync_threshold": "3 50"})
     );
     let output = daemon.run(&["sysctl"], "");
-    assert_eq!(output.out.lines().count(), 32, "{}", output.out);
+    assert_eq!(output.out.lines().count(), 33, "{}", output.out);
     let output = daemon.run(&["sysctl", "drop_entri"], "");
     assert!(
         output.err.contains("did you mean \"drop_entry\"?"),

@@ -97,8 +97,10 @@ pub struct WorkerCounters {
     pub connections: Counter,
     /// Entries expired.
     pub expired: Counter,
-    /// Half-open entries given up for new ones because the table was full.
+    /// Entries given up because the table was full or by the `drop_entry` defence.
     pub reclaimed: Counter,
+    /// 1 while fewer than `amemthresh` entries are free: the automatic defences are at work.
+    pub short_of_entries: Gauge,
     /// ICMP errors and resets of ours.
     pub icmp_sent: Counter,
     /// Raised once per loop: a worker whose heartbeat stands still is stuck.
@@ -126,6 +128,7 @@ impl WorkerCounters {
             connections: Counter::default(),
             expired: Counter::default(),
             reclaimed: Counter::default(),
+            short_of_entries: Gauge::default(),
             icmp_sent: Counter::default(),
             heartbeat: Counter::default(),
             busy_loops: Counter::default(),

@@ -180,8 +180,8 @@ pub enum Verdict {
     Kernel(PuntClass),
     /// Free it; the reason has been counted.
     Drop(DropReason),
-    /// Nothing was changed or counted yet: the MAC of the next hop is being asked for. Keep the
-    /// packet for a moment and process it again, else drop it as [`DropReason::NoNeighbour`].
+    /// The packet was not changed or counted yet: the MAC of the next hop is being asked for. Keep
+    /// it for a moment and process it again, else drop it as [`DropReason::NoNeighbour`].
     Wait,
     /// Nothing was changed or counted yet: a later piece of a packet came before its first. Keep
     /// it for a moment and process it again; the last time, say so.
@@ -222,6 +222,7 @@ drop_reasons! {
     FragmentEarly "fragment-early" "fragment for this host whose first piece did not come in time, or too many waited",
     PathMtu "path-mtu" "a router's message about the MTU of a tunnel: taken note of, nobody else needs it",
     NoDestination "no-destination" "service has no usable real server (answered with port unreachable)",
+    DropPacket "drop-packet" "opening packet dropped by the drop_packet defence",
     TableFull "table-full" "connection table is full and nothing half-open was left to reclaim",
     DestinationGone "destination-gone" "connection's real server was deleted (expire_nodest_conn = 0)",
     NoRoute "no-route" "no route to the next hop (answered with host unreachable)",

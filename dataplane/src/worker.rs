@@ -8,12 +8,14 @@
 mod admit;
 mod answer;
 mod apply;
+mod defence;
 mod fragment;
 mod ftp;
 mod icmp;
 mod ipsec;
 mod persist;
 mod pmtu;
+mod sweep;
 mod transmit;
 mod tunnel_error;
 mod usual;
@@ -23,6 +25,8 @@ use std::sync::Arc;
 
 use arrayvec::ArrayVec;
 
+use self::defence::Defences;
+use self::sweep::Sweep;
 use crate::addr::Endpoint;
 use crate::addr::Mac;
 use crate::capture::Capture;
@@ -65,6 +69,9 @@ const AHEAD: usize = 16;
 /// Pause between two looks for expired connections; 128 of them take 16 ms.
 const SHARD_PAUSE: Duration = Duration::from_micros(125);
 
+/// What a second has of them.
+const STEPS_PER_SECOND: u32 = (1_000_000_000 / SHARD_PAUSE.as_nanos()) as u32;
+
 /// Capacities fixed at start, after which a worker never allocates.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
@@ -103,6 +110,8 @@ pub struct Worker {
     expiry_at: usize,
     /// When.
     expiry_due: Instant,
+    /// Round through the connections after a deletion.
+    sweep: Sweep,
     capture: Option<Box<Capture>>,
     /// What the first passes found out, [`BURST`] of it. Kept, so that a burst need not clear it.
     located: Box<[Located]>,
@@ -131,6 +140,7 @@ struct Core {
     /// By port and class: a flood on one port does not cost another its ARP.
     punt_limits: Box<[[Bucket; PuntClass::COUNT]]>,
     answers: AnswerLimit,
+    defences: Defences,
     events: ArrayVec<Event, 64>,
     /// Connections that do not know their client's port yet.
     ports_unknown: u32,
@@ -266,6 +276,7 @@ impl Worker {
             punt_limits: vec![[Bucket::new(0, 0); PuntClass::COUNT]; limits.ports]
                 .into_boxed_slice(),
             answers: AnswerLimit::new(&settings),
+            defences: Defences::default(),
             events: ArrayVec::new(),
             ports_unknown: 0,
             assured: None,
@@ -283,6 +294,7 @@ impl Worker {
             core,
             expiry_at: 0,
             expiry_due: Instant(0),
+            sweep: Sweep::default(),
             capture: None,
             located: (0..BURST).map(|_| Located::EMPTY).collect(),
         };
@@ -403,7 +415,8 @@ impl Worker {
     }
 
     /// Frames that the kernel sends by a twin pass here on their way out: the answers of a
-    /// local real server are given the virtual address back. All are transmitted.
+    /// local real server are followed, and with NAT given the virtual address back. All are
+    /// transmitted.
     pub fn process_from_kernel(&mut self, now: Instant, packet: &mut Packet<'_>) {
         self.answer_of_kernel(now, packet);
         if let Some(capture) = &mut self.capture {
@@ -428,7 +441,6 @@ impl Worker {
                 .core
                 .roles
                 .of(flow.is_v4, flow.protocol, &flow.src, flow.src_port)
-                & REAL
                 == 0
         {
             return;
@@ -607,6 +619,10 @@ impl Worker {
         let round = SHARD_PAUSE.as_nanos() as u64 * SHARDS as u64;
         self.expiry_due = self.expiry_due.max(Instant(now.0.saturating_sub(round)));
         for _ in 0..8 {
+            if !self.sweep.is_idle() {
+                self.sweep_on();
+            }
+            self.defend(now, STEPS_PER_SECOND);
             // Ends touch much that is far away: the next two shards' is asked for meanwhile.
             if let Some(next) = self.shards.get((self.expiry_at + 2) % SHARDS) {
                 next.prefetch_due();
@@ -874,7 +890,10 @@ impl Core {
         let (row, state) = if is_tcp {
             let state = if flow.has_l4_header() {
                 let from = tcp::State::from_number(entry.state);
-                tcp::advance(from, direction, flow.tcp_flags) as u8
+                match self.defences.secure_tcp {
+                    false => tcp::advance(from, direction, flow.tcp_flags) as u8,
+                    true => tcp::advance_secure(from, direction, flow.tcp_flags) as u8,
+                }
             } else {
                 // Cut before the flags: the kernel forwards it and leaves the state alone.
                 entry.state
@@ -940,6 +959,11 @@ impl Core {
             .connections
             .set(self.counters.connections.get().saturating_sub(1));
         Some(bound)
+    }
+
+    /// Whether a connection's real server is no longer part of its service.
+    fn is_deleted(&self, entry: &Entry) -> bool {
+        !self.is_available(entry.dest_id())
     }
 
     /// Whether a packet of a connection gets a new one: it opens one, or the real server is gone.

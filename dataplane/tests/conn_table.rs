@@ -175,10 +175,11 @@ fn a_full_shard_refuses_and_recovers() {
     let mut shards = create(memory(layout), layout, KEY, BOOT, Ticks(0)).unwrap();
     let mut inserted = Vec::new();
     let mut n = 0;
-    while inserted.len() < 8 {
+    assert_eq!((layout.entries_per_shard, shards[0].share()), (16, 8));
+    while inserted.len() < 16 {
         let c = connection(n, false, ForwardingMethod::Masquerade);
         if shard_of(&c) == 0 {
-            inserted.push((c, shards[0].insert(&c).expect("room for eight")));
+            inserted.push((c, shards[0].insert(&c).expect("room, spare included")));
         }
         n += 1;
     }
@@ -212,6 +213,83 @@ fn sizes_are_within_their_limits() {
     let each = layout.bytes() as f64 / f64::from(layout.capacity());
     assert!(each <= 144.0, "{each} bytes a connection");
     assert!(layout.capacity() >= 1_000_000);
+    let each = layout.bytes() as f64 / 1e6;
+    assert!(
+        each <= 152.0,
+        "{each} bytes a connection, spare entries included"
+    );
+}
+
+/// As many connections as were asked for fit, although shards do not fill evenly.
+#[test]
+fn a_table_takes_what_it_is_for() {
+    let layout = Layout::for_connections(20_000);
+    let mut shards = create(memory(layout), layout, KEY, BOOT, Ticks(0)).unwrap();
+    for n in 0..20_000 {
+        let c = connection(n, false, ForwardingMethod::DirectRoute);
+        let at = shard_of(&c);
+        assert!(
+            shards[at].insert(&c).is_some(),
+            "connection {n} found no room"
+        );
+    }
+    let fullest = shards.iter().map(Shard::len).max().unwrap();
+    assert!(fullest > shards[0].share(), "spare entries were not needed");
+}
+
+/// Connections of one client endpoint to one real server by several virtual ones.
+#[derive(Clone, Debug)]
+enum Sibling {
+    Insert(usize),
+    Remove(usize),
+    Rebuild,
+}
+
+proptest! {
+    /// Replies belong to the youngest of the connections that share their tuple, whichever of
+    /// them ends first and however often the index is rebuilt.
+    #[test]
+    fn replies_belong_to_the_youngest(ops in proptest::collection::vec(prop_oneof![
+        4 => (0..3usize).prop_map(Sibling::Insert),
+        3 => (0..3usize).prop_map(Sibling::Remove),
+        1 => Just(Sibling::Rebuild),
+    ], 1..60)) {
+        let layout = Layout::for_connections(128);
+        let mut shards = create(memory(layout), layout, KEY, BOOT, Ticks(0)).unwrap();
+        let sibling = |n: usize| NewConnection {
+            virtual_: Endpoint::new(Addr::v4([10, 0, 0, n as u8]), 80),
+            ..connection(1, false, ForwardingMethod::Masquerade)
+        };
+        let at = shard_of(&sibling(0));
+        // By age, the youngest last.
+        let mut live: Vec<(usize, u32)> = Vec::new();
+        for op in ops {
+            match op {
+                Sibling::Insert(n) if live.iter().all(|(m, _)| *m != n) => {
+                    live.push((n, shards[at].insert(&sibling(n)).unwrap()));
+                    shards[at].rearm(live.last().unwrap().1, false);
+                }
+                Sibling::Remove(n) => {
+                    if let Some(k) = live.iter().position(|(m, _)| *m == n) {
+                        shards[at].remove(live.remove(k).1);
+                    }
+                }
+                Sibling::Rebuild => {
+                    prop_assert_eq!(shards[at].rebuild() as usize, live.len());
+                }
+                Sibling::Insert(_) => {}
+            }
+            let found = find(&shards, &sibling(0), Side::Reply).map(|(_, i)| i);
+            prop_assert_eq!(found, live.last().map(|(_, i)| *i));
+            for (n, i) in &live {
+                prop_assert_eq!(find(&shards, &sibling(*n), Side::Request), Some((at, *i)));
+            }
+        }
+        for (_, i) in live {
+            shards[at].remove(i);
+        }
+        prop_assert!(shards[at].index_contents().is_empty());
+    }
 }
 
 /// Mostly up to a day, where the levels of the wheel meet; sometimes up to 31 days.

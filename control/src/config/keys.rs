@@ -234,7 +234,7 @@ static WORKERS: Section = Section {
             "connections",
             Integer(1024, 1 << 27),
             Computed("1000000, or 65536 with `no-huge`"),
-            "capacity of the connection table; at most 160 bytes each",
+            "capacity of the connection table; about 150 bytes each from a million on, 170 at 65536",
         ),
         key(
             "max_services",
@@ -612,12 +612,6 @@ static IPVS: Section = Section {
             Boolean,
             Value("false"),
             "clients leave a persistent server whose weight is 0",
-        ),
-        key(
-            "ignore_tunneled",
-            Boolean,
-            Value("false"),
-            "what arrives in a tunnel that ends on this host is not scheduled again",
         ),
         key(
             "lblc_expiration",

@@ -205,7 +205,7 @@ macro_rules! setting {
 }
 
 /// Every live setting. Reading, comparing, showing and saving settings all walk this table.
-pub static SETTINGS: [Setting; 28] = [
+pub static SETTINGS: [Setting; 27] = [
     setting!("ipvs" "tcp_timeout" timeouts.tcp),
     setting!("ipvs" "tcp_fin_timeout" timeouts.tcp_fin),
     setting!("ipvs" "udp_timeout" timeouts.udp),
@@ -217,7 +217,6 @@ pub static SETTINGS: [Setting; 28] = [
     setting!("ipvs" "drop_packet" drop_packet),
     setting!("ipvs" "expire_nodest_conn" bool expire_nodest_conn),
     setting!("ipvs" "expire_quiescent_template" bool expire_quiescent_template),
-    setting!("ipvs" "ignore_tunneled" bool ignore_tunneled),
     setting!("ipvs" "lblc_expiration" lblc_expiration),
     setting!("ipvs" "lblcr_expiration" lblcr_expiration),
     setting!("ipvs" "nat_icmp_send" bool nat_icmp_send),

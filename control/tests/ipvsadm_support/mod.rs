@@ -264,7 +264,7 @@ impl State {
                 })]
             }
             Request::Sysctl { set, names } => {
-                let done = control::sysctl::set_and_list(&mut self.settings, &set, names);
+                let done = control::sysctl::set_and_list(&mut self.settings, false, &set, names);
                 vec![api::encode(&match done {
                     Ok(rows) => Response::Sysctls { rows },
                     Err(message) => Response::Error {

@@ -43,6 +43,10 @@ pub mod flag {
     pub const HALF_OPEN: u16 = 0x0004;
     /// A helper reads the payload: FTP control.
     pub const HELPER: u16 = 0x0010;
+    /// A younger connection has the same reply tuple, and gets the replies.
+    pub const HIDDEN: u16 = 0x0040;
+    /// When it was made an older connection had the same reply tuple.
+    pub const HIDES: u16 = 0x8000;
     /// Belongs to another entry: sequence deltas, engine data.
     pub const EXTENSION: u16 = 0x0008;
 }

@@ -20,11 +20,22 @@ pub struct Shard {
     /// Entries from here on were never used: memory is touched only when needed.
     fresh: u32,
     used: u32,
+    /// Connections that it is for; it has more entries than that.
+    share: u32,
     key: HashKey,
 }
 
 /// What an entry that controls others has left when its own time is up, ticks.
 const CONTROL_TIMEOUT: u32 = secs(60);
+
+/// Where the reply slot of a connection lies while a newer one has the same reply tuple: in a
+/// bucket of its own, where no packet looks.
+fn aside(reply: KeyHash) -> KeyHash {
+    KeyHash {
+        shard: reply.shard,
+        bits: !reply.bits,
+    }
+}
 
 /// What a packet is to the connection it was found by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +54,7 @@ impl Shard {
         heads: &'static mut [u32],
         entries: &'static mut [Entry],
         key: HashKey,
+        share: u32,
         now: Ticks,
     ) -> Shard {
         Shard {
@@ -52,6 +64,7 @@ impl Shard {
             free: NIL,
             fresh: 0,
             used: 0,
+            share,
             key,
         }
     }
@@ -81,12 +94,26 @@ impl Shard {
                 self.give_back(i);
             }
         }
+        self.uncover_orphans();
         // Their list is one by age.
         half_open.sort_by_key(|&i| self.wheel.left(&self.entries[i as usize]));
         for i in half_open {
             self.wheel.link_half_open(self.entries, i);
         }
         self.used
+    }
+
+    /// After a crash the one that hid a connection may be gone without having shown it.
+    fn uncover_orphans(&mut self) {
+        for i in 0..self.entries.len() as u32 {
+            if self.entries[i as usize].is_valid()
+                && self.has_flag(i, flag::HIDDEN)
+                && let (_, Some(reply)) = self.hashes(&self.entries[i as usize])
+                && self.rival(i, reply).is_none()
+            {
+                self.set_hidden(i, reply, false);
+            }
+        }
     }
 
     fn give_back(&mut self, i: u32) {
@@ -110,19 +137,118 @@ impl Shard {
             .hash(e.protocol(), &c.addr, c.port, &d.addr, d.port)
     }
 
+    /// The visible connection other than `i` that has the reply tuple of `i`.
+    ///
     /// A client endpoint may reach one real server by two virtual ones; its replies then belong
-    /// to the newest connection, as in the kernel's chains.
-    fn hide_older(&mut self, reply: KeyHash, i: u32) {
-        let Some(entry) = self.entries.get(i as usize) else {
+    /// to the newest connection, as in the kernel's chains. The older ones lie [`aside`] until it
+    /// ends.
+    fn rival(&self, i: u32, hash: KeyHash) -> Option<u32> {
+        let entry = self.entry(i)?;
+        let (client, dest, protocol) = (entry.client(), entry.dest(), entry.protocol());
+        let is_rival = |slot: u32| {
+            slot & REPLY != 0
+                && slot != i | REPLY
+                && self.is_match(slot, Side::Reply, protocol, &client, &dest)
+        };
+        self.index.find(hash, is_rival).map(|slot| slot & !REPLY)
+    }
+
+    /// Makes the replies of a connection found again, or stops that, for a newer one.
+    fn set_hidden(&mut self, i: u32, reply: KeyHash, hidden: bool) {
+        let (from, to) = match hidden {
+            true => (reply, aside(reply)),
+            false => (aside(reply), reply),
+        };
+        self.index.remove(from, i | REPLY);
+        // No room: its replies stay unknown, as those of any stranger.
+        let _ = self.index.insert(to, i | REPLY);
+        if let Some(entry) = self.entries.get_mut(i as usize) {
+            entry.flags = entry.flags & !flag::HIDDEN | if hidden { flag::HIDDEN } else { 0 };
+        }
+    }
+
+    /// Adds the reply tuple of a connection, which is the youngest that has it unless it is
+    /// known to be hidden.
+    fn add_reply(&mut self, i: u32, reply: KeyHash) -> bool {
+        if self.has_flag(i, flag::HIDDEN) {
+            return self.index.insert(aside(reply), i | REPLY);
+        }
+        let older = self.rival(i, reply);
+        if !self.index.insert(reply, i | REPLY) {
+            return false;
+        }
+        if let Some(older) = older {
+            // What it hid itself may have ended since.
+            let mut hides = false;
+            self.for_each_hidden(i, reply, |_| hides = true);
+            if let Some(entry) = self.entries.get_mut(older as usize)
+                && !hides
+            {
+                entry.flags &= !flag::HIDES;
+            }
+            self.set_hidden(older, reply, true);
+            if let Some(entry) = self.entries.get_mut(i as usize) {
+                entry.flags |= flag::HIDES;
+            }
+        }
+        true
+    }
+
+    fn has_flag(&self, i: u32, flag: u16) -> bool {
+        self.entry(i).is_some_and(|e| e.flags & flag != 0)
+    }
+
+    /// Removes the reply tuple of a connection; one that it hid is visible then.
+    fn remove_reply(&mut self, i: u32, reply: KeyHash, flags: u16) {
+        if flags & flag::HIDDEN != 0 {
+            self.index.remove(aside(reply), i | REPLY);
+            self.forget_hidden(i, reply);
+            return;
+        }
+        self.index.remove(reply, i | REPLY);
+        if flags & flag::HIDES != 0 {
+            self.uncover(i, reply);
+        }
+    }
+
+    /// Visits the hidden connections with the reply tuple of `like`.
+    fn for_each_hidden(&self, like: u32, reply: KeyHash, mut visit: impl FnMut(u32)) {
+        let Some(entry) = self.entry(like) else {
             return;
         };
-        let (client, dest) = (entry.client(), entry.dest());
-        let protocol = entry.protocol();
-        let older = self.index.find(reply, |slot| {
-            slot != i | REPLY && self.is_match(slot, Side::Reply, protocol, &client, &dest)
+        let (client, dest, protocol) = (entry.client(), entry.dest(), entry.protocol());
+        let _ = self.index.find(aside(reply), |slot| {
+            if slot & REPLY != 0 && self.is_match(slot, Side::Reply, protocol, &client, &dest) {
+                visit(slot & !REPLY);
+            }
+            false
         });
-        if let Some(slot) = older.filter(|slot| slot & REPLY != 0) {
-            self.index.remove(reply, slot);
+    }
+
+    /// Of the hidden ones with its tuple `gone` is gone: a single one that is left hides nobody.
+    #[cold]
+    fn forget_hidden(&mut self, gone: u32, reply: KeyHash) {
+        let (mut count, mut last) = (0, NIL);
+        self.for_each_hidden(gone, reply, |i| (count, last) = (count + 1, i));
+        if count == 1
+            && let Some(entry) = self.entries.get_mut(last as usize)
+        {
+            entry.flags &= !flag::HIDES;
+        }
+    }
+
+    /// Of the connections that `gone` hid the youngest: one that hid another itself. Of more than
+    /// three with one reply tuple it may be another than the youngest.
+    #[cold]
+    fn uncover(&mut self, gone: u32, reply: KeyHash) {
+        let mut found = None;
+        self.for_each_hidden(gone, reply, |i| {
+            if found.is_none() || self.has_flag(i, flag::HIDES) {
+                found = Some(i);
+            }
+        });
+        if let Some(i) = found {
+            self.set_hidden(i, reply, false);
         }
     }
 
@@ -147,11 +273,8 @@ impl Shard {
         if !self.index.insert(request, i) {
             return false;
         }
-        if let Some(reply) = reply {
-            self.hide_older(reply, i);
-        }
         if let Some(reply) = reply
-            && !self.index.insert(reply, i | REPLY)
+            && !self.add_reply(i, reply)
         {
             self.index.remove(request, i);
             return false;
@@ -204,13 +327,14 @@ impl Shard {
             return;
         }
         entry.retire();
+        let flags = entry.flags;
         // Both buckets and the neighbour in the list are far away more often than not: all at once.
         let (request, reply) = self.hashes(entry);
         self.prefetch_buckets((request, reply));
         self.prefetch_whole(entry.next);
         self.index.remove(request, i);
         if let Some(reply) = reply {
-            self.index.remove(reply, i | REPLY);
+            self.remove_reply(i, reply, flags);
         }
         self.wheel.unlink(self.entries, i);
         self.used -= 1;
@@ -415,6 +539,11 @@ impl Shard {
     /// Entries that could live.
     pub fn capacity(&self) -> u32 {
         self.entries.len() as u32
+    }
+
+    /// Connections that it is for: capacity without the spare entries.
+    pub fn share(&self) -> u32 {
+        self.share
     }
 
     /// Number of entries that were ever used: where a dump may stop.

@@ -82,6 +82,34 @@ pub const fn is_established(protocol: Protocol, state: u8) -> bool {
     }
 }
 
+/// What the `drop_entry` defence does with a connection (`todrop_entry`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pressure {
+    /// Ends it.
+    Drop,
+    /// Ends it if it has been idle and saw few packets.
+    DropIdle,
+    /// Lets it be.
+    Keep,
+}
+
+/// What the `drop_entry` defence does with a connection in this state.
+pub const fn under_pressure(protocol: Protocol, state: u8) -> Pressure {
+    match protocol {
+        Protocol::Tcp => match tcp::State::from_number(state) {
+            tcp::State::SynRecv | tcp::State::SynAck => Pressure::Drop,
+            tcp::State::Established => Pressure::DropIdle,
+            _ => Pressure::Keep,
+        },
+        Protocol::Udp => Pressure::DropIdle,
+        Protocol::Sctp => match sctp::State::from_number(state) {
+            sctp::State::Init1 | sctp::State::Init => Pressure::Drop,
+            sctp::State::Established => Pressure::DropIdle,
+            _ => Pressure::Keep,
+        },
+    }
+}
+
 /// Name of the state as `ipvsadm -Lnc` prints it.
 pub const fn state_name(protocol: Protocol, state: u8) -> &'static str {
     match protocol {

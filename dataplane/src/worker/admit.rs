@@ -70,6 +70,9 @@ impl Worker {
     ) -> Result<Verdict, Refusal> {
         let full = Refusal::Drop(DropReason::TableFull);
         let (protocol, service) = self.core.service_for(flow, packet.port)?;
+        if self.core.defences.drops_packet() {
+            return Err(Refusal::Drop(DropReason::DropPacket));
+        }
         let key = self.core.template_key(service, flow);
         let found = key.and_then(|key| self.find_template(&key));
         let chosen = match &found {
@@ -77,7 +80,10 @@ impl Worker {
             None => self.core.schedule(now, service, protocol, flow),
         }?;
         let new = &chosen.new;
-        if let Some(wait) = self.core.awaits_hop(new.dest_id) {
+        // One-packet connections are not kept, so a packet that has to wait is scheduled again.
+        if new.flags & flag::ONE_PACKET != 0
+            && let Some(wait) = self.core.awaits_hop(new.dest_id)
+        {
             return Ok(wait);
         }
         let template = match (found, key) {
@@ -137,10 +143,6 @@ impl Worker {
             new.dest_id,
             true,
         );
-        if let Some(c) = core.counters.dest(new.dest_id) {
-            c.in_pkts.add(1);
-            c.in_bytes.add(u64::from(flow.l3_len));
-        }
         let Some(shard) = self.shards.get_mut(at) else {
             return core.dropped(DropReason::TableFull);
         };
@@ -151,6 +153,19 @@ impl Worker {
             (entry.delta_l3, entry.delta_l4) = nat::deltas(&new.virtual_, &new.dest);
         }
         entry.fwmark = *fwmark;
+        if new.flags & flag::ONE_PACKET == 0
+            && let Some(wait) = core.awaits_hop(new.dest_id)
+        {
+            // The choice is made: the packet finds the connection when it is tried again.
+            entry.timeout = proto::INITIAL_TIMEOUT;
+            entry.deadline = now.ticks().plus(entry.timeout).0;
+            shard.rearm(i, false);
+            return wait;
+        }
+        if let Some(c) = core.counters.dest(new.dest_id) {
+            c.in_pkts.add(1);
+            c.in_bytes.add(u64::from(flow.l3_len));
+        }
         entry.in_pkts = 1;
         let half_open = core
             .advance(entry, Side::Request, flow, now.ticks())

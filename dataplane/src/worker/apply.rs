@@ -65,6 +65,7 @@ impl Worker {
             },
             Command::PutSettings(settings) => {
                 self.core.use_settings(settings);
+                self.judge();
                 Ok(())
             }
             Command::DumpConnections(mut batch) => {
@@ -122,6 +123,15 @@ impl Worker {
                 state.configure(dest, counters);
             }
         }
+        let loses = |o: &Running| {
+            o.service
+                .destinations
+                .iter()
+                .any(|d| !core.is_available(d.id))
+        };
+        if core.settings.expire_nodest_conn && old.as_ref().is_some_and(loses) {
+            self.sweep.start();
+        }
         let loads = Loads::new(&core.counters, &core.changes, service.id);
         let watch = scheduler.watch();
         match old {
@@ -161,6 +171,9 @@ impl Worker {
         core.changes.follow(Some(&old.service), None);
         if core.services.get(&old.service.key) == Some(&id) {
             core.services.remove(&old.service.key);
+        }
+        if core.settings.expire_nodest_conn {
+            self.sweep.start();
         }
         retired.service = Some(old.service);
         retired.scheduler = Some(old.scheduler);

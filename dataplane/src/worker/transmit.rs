@@ -9,7 +9,7 @@ use crate::forward::{link, nat};
 use crate::packet::{DropReason, Packet, PuntClass, Verdict};
 use crate::proto::sctp::Chunks;
 use crate::roles::REAL;
-use crate::route::{LinkId, NeighbourId, Unresolved};
+use crate::route::{LinkId, Lookup, NeighbourId, Unresolved};
 use crate::service::{DestId, ForwardingMethod};
 use crate::time::Instant;
 use crate::wire::icmp::Answer;
@@ -131,15 +131,24 @@ impl Core {
         let Some(entry) = shard.entry_mut(i) else {
             return;
         };
-        if entry.method() != ForwardingMethod::Masquerade
-            || !nat::rewrite(packet.frame_mut(), flow, entry, Side::Reply)
-        {
+        let follow = match entry.method() {
+            ForwardingMethod::Masquerade => {
+                nat::rewrite(packet.frame_mut(), flow, entry, Side::Reply)
+            }
+            // Of a real server elsewhere: it was followed when it came in, and is passing on.
+            _ => is_local(entry.method()) || self.is_own(entry.dest().addr),
+        };
+        if !follow {
             return;
         }
         self.count_reply(entry, flow);
         if let Some(half_open) = self.advance(entry, Side::Reply, flow, now.ticks()) {
             shard.rearm(i, half_open);
         }
+    }
+
+    fn is_own(&self, addr: Addr) -> bool {
+        matches!(self.router.lookup(addr, 0), Lookup::Local)
     }
 
     /// From a NAT server's port, but of no connection (`nat_icmp_send`).

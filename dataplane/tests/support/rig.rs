@@ -47,6 +47,8 @@ pub struct Rig {
     local: Vec<Prefix>,
     mtu: [u16; 2],
     neighbours: u32,
+    /// The link of each neighbour.
+    links: Vec<(NeighbourId, u16)>,
     /// VLAN of the servers' side, 0 for none.
     vlan: u16,
 }
@@ -160,6 +162,7 @@ impl Rig {
             local: Vec::new(),
             mtu: [1500; 2],
             neighbours: 0,
+            links: Vec::new(),
             vlan: 0,
         };
         for (port, mac) in (0..).map(PortId).zip(PORT_MACS) {
@@ -254,12 +257,22 @@ impl Rig {
     pub fn neighbour(&mut self, link: u16, text: &str, mac: Mac) {
         let id = NeighbourId(self.neighbours);
         self.neighbours += 1;
+        self.links.push((id, link));
         let neighbour = Neighbour {
             link: LinkId(link),
             addr: addr(text),
             mac,
         };
         self.apply(Command::PutNeighbour(id, neighbour));
+    }
+
+    /// Makes all neighbours on a link unknown.
+    pub fn forget_neighbours(&mut self, link: u16) {
+        let on_link = |&(_, at): &(NeighbourId, u16)| at == link;
+        let gone: Vec<_> = self.links.iter().copied().filter(on_link).collect();
+        for (id, _) in gone {
+            self.apply(Command::DeleteNeighbour(id));
+        }
     }
 
     /// One `ipvsadm` call; real servers become known neighbours.
@@ -495,6 +508,14 @@ impl Rig {
         }
     }
 
+    /// A frame that the kernel sends by the twin of a port; the frame as it then leaves.
+    pub fn from_kernel(&mut self, port: u16, frame: &[u8]) -> Vec<u8> {
+        let mut room = frame.to_vec();
+        let mut packet = Packet::new(&mut room, 0, frame.len() as u16, PortId(port));
+        self.worker.process_from_kernel(self.now, &mut packet);
+        packet.frame().to_vec()
+    }
+
     /// The services as they are now.
     pub fn services(&self) -> &[VirtualService] {
         &self.services
@@ -502,16 +523,18 @@ impl Rig {
 
     /// All connections.
     pub fn connections(&mut self) -> Vec<ConnectionView> {
-        let batch = Box::new(ConnectionBatch {
+        let mut batch = Box::new(ConnectionBatch {
             rows: Vec::with_capacity(1000),
             ..Default::default()
         });
-        match self.worker.apply(self.now, Command::DumpConnections(batch)) {
-            Outcome::Connections(batch) => {
-                assert!(batch.cursor.done);
-                batch.rows
-            }
-            _ => panic!("no connections in the answer"),
+        let mut all = Vec::new();
+        while !batch.cursor.done {
+            batch = match self.worker.apply(self.now, Command::DumpConnections(batch)) {
+                Outcome::Connections(batch) => batch,
+                _ => panic!("no connections in the answer"),
+            };
+            all.append(&mut batch.rows);
         }
+        all
     }
 }

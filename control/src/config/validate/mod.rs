@@ -5,6 +5,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use dataplane::conn::Layout;
 use dataplane::settings::Settings;
 
 use super::file::{At, File, Table, nearest};
@@ -22,7 +23,8 @@ pub use host::Host;
 use port::{interface_complaint, pci_devices, ports, vdevs};
 use service::services;
 
-/// Bytes that a connection takes at most, index and timers included.
+/// Bytes that a connection takes in a large table, its part of index, timers and spare entries
+/// included.
 const BYTES_PER_CONNECTION: u64 = 160;
 
 /// Notes of one run.
@@ -149,7 +151,7 @@ fn workers(file: &File, memory: MemoryMode, host: &Host, notes: &mut Notes<'_>) 
         .integer("connections")
         .map_or(default_connections, |n| n as u32);
     if let Some(memory_mb) = host.memory_mb {
-        let need_mb = (u64::from(connections) * BYTES_PER_CONNECTION) >> 20;
+        let need_mb = (Layout::for_connections(connections).bytes() as u64) >> 20;
         let line = table.line_of("connections");
         let sum =
             format!("{connections} connections take {need_mb} MiB and the host has {memory_mb}");

@@ -1,0 +1,213 @@
+//! Connections over time, beside their packets: ends at deletion, defences, choices that wait.
+
+use std::time::Duration;
+
+use dataplane::packet::{PortId, Verdict};
+use dataplane::service::Protocol;
+
+mod support;
+use support::notation;
+use support::rig::{Rig, addr, mac_of};
+
+const VIP: &str = "192.168.40.200:443";
+
+/// A segment of client number `n` to the virtual service.
+fn segment(n: u16, flags: &str) -> Vec<u8> {
+    notation::build(&format!(
+        "eth 02:04:c0:a8:28:fe > 52:54:..:01 | ip 172.16.{}.{} > 192.168.40.200 \
+         | tcp 40000 > 443 {flags}",
+        n >> 8,
+        n & 0xff
+    ))
+}
+
+fn rig(method: &str, servers: &[u8]) -> Rig {
+    let mut rig = Rig::new();
+    rig.ipvsadm(&format!("-A -t {VIP} -s rr"));
+    for server in servers {
+        rig.ipvsadm(&format!("-a -t {VIP} -r 192.168.50.{server}:443 {method}"));
+    }
+    rig
+}
+
+/// Lets time pass as a worker sees it: in turns of a millisecond.
+fn pass(rig: &mut Rig, time: Duration) {
+    for _ in 0..time.as_millis() {
+        rig.now = rig.now + Duration::from_millis(1);
+        rig.worker.expire(rig.now, 64);
+    }
+}
+
+/// Connections by the last byte of their real server.
+fn by_server(rig: &mut Rig) -> Vec<(u8, usize)> {
+    let mut counts = std::collections::BTreeMap::new();
+    for row in rig.connections() {
+        *counts.entry(row.dest.addr.octets_v4()[3]).or_insert(0) += 1;
+    }
+    counts.into_iter().collect()
+}
+
+#[test]
+fn connections_of_a_deleted_server_end_soon_if_asked() {
+    for (expire, left) in [(false, vec![(5, 50), (6, 50)]), (true, vec![(6, 50)])] {
+        let mut rig = rig("-m", &[5, 6]);
+        rig.change_settings(|s| s.expire_nodest_conn = expire);
+        for n in 0..100 {
+            rig.inject(0, &segment(n, "syn"));
+            rig.inject(0, &segment(n, "ack"));
+        }
+        rig.ipvsadm(&format!("-d -t {VIP} -r 192.168.50.5:443"));
+        // The kernel was seen to need 100 ms.
+        pass(&mut rig, Duration::from_millis(100));
+        assert_eq!(by_server(&mut rig), left, "expire_nodest_conn = {expire}");
+    }
+}
+
+#[test]
+fn drop_entry_ends_half_open_and_idle_connections() {
+    let mut rig = rig("-m", &[5]);
+    for n in 0..400 {
+        rig.inject(0, &segment(n, "syn"));
+    }
+    // Two packets each, then silence.
+    for n in 0..200 {
+        rig.inject(0, &segment(n, "ack"));
+    }
+    let count = |rig: &mut Rig, state: &str| {
+        rig.connections()
+            .iter()
+            .filter(|c| c.state == state)
+            .count()
+    };
+    pass(&mut rig, Duration::from_secs(30));
+    assert_eq!(
+        (count(&mut rig, "ESTABLISHED"), count(&mut rig, "SYN_RECV")),
+        (200, 200)
+    );
+    rig.change_settings(|s| s.drop_entry = 3);
+    pass(&mut rig, Duration::from_secs(20));
+    // A share of 1/32 a second: of 20 seconds' worth of looks 46 % found what they had not yet.
+    let half_open = count(&mut rig, "SYN_RECV");
+    assert!((60..160).contains(&half_open), "{half_open}");
+    // Not yet idle for a minute.
+    assert_eq!(count(&mut rig, "ESTABLISHED"), 200);
+    pass(&mut rig, Duration::from_secs(60));
+    let idle = count(&mut rig, "ESTABLISHED");
+    assert!((60..190).contains(&idle), "{idle}");
+    rig.change_settings(|s| s.drop_entry = 0);
+    pass(&mut rig, Duration::from_secs(20));
+    assert_eq!(count(&mut rig, "ESTABLISHED"), idle);
+}
+
+/// 1024 connections are what the table is for; the defences come when fewer than `amemthresh`
+/// of them are free, and go again.
+#[test]
+fn automatic_defences_follow_the_table() {
+    let mut rig = rig("-m", &[5]);
+    rig.change_settings(|s| {
+        s.drop_packet = 1;
+        s.secure_tcp = 1;
+        s.amemthresh = 24;
+    });
+    let accepted = |rig: &mut Rig, clients: std::ops::Range<u16>| {
+        clients
+            .filter(|n| rig.inject(0, &segment(*n, "syn")).0 == Verdict::Transmit(PortId(1)))
+            .count()
+    };
+    assert_eq!(accepted(&mut rig, 0..1000), 1000);
+    pass(&mut rig, Duration::from_millis(1100));
+    // 24 are free: not yet fewer.
+    assert_eq!(accepted(&mut rig, 1000..1012), 12);
+    assert_eq!(rig.counters.short_of_entries.get(), 0);
+    pass(&mut rig, Duration::from_millis(1100));
+    assert_eq!(rig.counters.short_of_entries.get(), 1);
+    // 12 are free: one of 24 / 12 is dropped.
+    assert_eq!(accepted(&mut rig, 1012..1018), 3);
+    // The secure table: the client's own ACK does not make a connection established.
+    rig.inject(0, &segment(0, "ack"));
+    assert!(rig.connections().iter().all(|c| c.state == "SYN_RECV"));
+    pass(&mut rig, Duration::from_secs(62));
+    assert_eq!(rig.connections().len(), 0);
+    assert_eq!(accepted(&mut rig, 0..100), 100);
+    rig.inject(0, &segment(0, "ack"));
+    assert!(rig.connections().iter().any(|c| c.state == "ESTABLISHED"));
+}
+
+/// A packet whose server's MAC is not known waits and comes again; it is one choice, and one
+/// connection, all the same.
+#[test]
+fn a_packet_that_waits_was_scheduled_once() {
+    let mut rig = rig("-m", &[5, 6]);
+    rig.forget_neighbours(1);
+    let verdicts: Vec<_> = (0..3)
+        .map(|_| rig.inject(0, &segment(1, "syn")).0)
+        .collect();
+    assert_eq!(verdicts, [Verdict::Wait; 3]);
+    assert_eq!(by_server(&mut rig), [(6, 1)]);
+    let counted = |rig: &Rig| {
+        let sum = |f: fn(&dataplane::counters::DestCounters) -> u64| {
+            rig.counters.dests.iter().map(f).sum::<u64>()
+        };
+        (sum(|d| d.conns.get()), sum(|d| d.in_pkts.get()))
+    };
+    assert_eq!(counted(&rig), (1, 0), "a packet that waits is not counted");
+    for server in ["192.168.50.5", "192.168.50.6"] {
+        rig.neighbour(1, server, mac_of(&addr(server)));
+    }
+    let (verdict, frame) = rig.inject(0, &segment(1, "syn"));
+    assert_eq!(verdict, Verdict::Transmit(PortId(1)));
+    assert_eq!(frame[..6], mac_of(&addr("192.168.50.6")).0);
+    assert_eq!(counted(&rig), (1, 1));
+    // The next client gets the next server.
+    let (_, frame) = rig.inject(0, &segment(2, "syn"));
+    assert_eq!(frame[..6], mac_of(&addr("192.168.50.5")).0);
+    let row = rig.connections()[0];
+    assert_eq!(
+        (row.protocol, row.state, row.expires),
+        (Some(Protocol::Tcp), "SYN_RECV", 60)
+    );
+}
+
+#[test]
+fn a_choice_whose_server_never_answers_is_forgotten() {
+    let mut rig = rig("-m", &[5]);
+    rig.forget_neighbours(1);
+    assert_eq!(rig.inject(0, &segment(1, "syn")).0, Verdict::Wait);
+    assert_eq!(rig.connections().len(), 1);
+    pass(&mut rig, Duration::from_millis(3500));
+    assert_eq!(rig.connections().len(), 0);
+}
+
+/// Answers of a direct-routing server that is this host, and of one whose answers pass by, are
+/// followed: counted once, and the two-way state table holds from then on.
+#[test]
+fn answers_that_are_not_rewritten_are_followed() {
+    let answer = notation::build(
+        "eth 52:54:..:01 > 02:04:c0:a8:28:fe | ip 192.168.40.200 > 172.16.0.1 \
+         | tcp 443 > 40000 syn ack 1",
+    );
+    let state = |rig: &mut Rig| rig.connections()[0].state;
+    let answers = |rig: &Rig| rig.counters.dests[0].out_pkts.get();
+
+    let mut local = rig("-g", &[1]);
+    assert!(matches!(
+        local.inject(0, &segment(1, "syn")).0,
+        Verdict::Kernel(_)
+    ));
+    assert_eq!(local.from_kernel(0, &answer), answer);
+    assert_eq!(answers(&local), 1);
+    local.inject(0, &segment(1, "fin ack 1"));
+    assert_eq!(state(&mut local), "TIME_WAIT");
+
+    let mut passing = rig("-g", &[5]);
+    passing.inject(0, &segment(1, "syn"));
+    let mut frame = answer.clone();
+    frame[..12].copy_from_slice(&[[0x52, 0x54, 0, 0, 0, 2], [2, 4, 192, 168, 50, 5]].concat());
+    assert!(matches!(passing.inject(1, &frame).0, Verdict::Kernel(_)));
+    // The kernel forwards it: on its way out it is not counted again.
+    assert_eq!(passing.from_kernel(0, &answer), answer);
+    assert_eq!(answers(&passing), 1);
+    passing.inject(0, &segment(1, "ack 1"));
+    passing.inject(0, &segment(1, "fin ack 1"));
+    assert_eq!(state(&mut passing), "CLOSE_WAIT");
+}
