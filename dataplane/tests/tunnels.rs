@@ -103,7 +103,7 @@ fn reassemble(pieces: &[Vec<u8>]) -> Vec<u8> {
             assert_eq!(checksum(&[&ip[..20]]), 0);
             assert_eq!(ip[4..6], first[4..6], "identification");
             let field = u16::from_be_bytes([ip[6], ip[7]]);
-            ((field & 0x1fff) * 8 | field >> 13, &ip[20..])
+            (((field & 0x1fff) * 8) | (field >> 13), &ip[20..])
         } else {
             assert_eq!((ip[6], &ip[44..48]), (44, &first[44..48]));
             (u16::from_be_bytes([ip[42], ip[43]]), &ip[48..])
