@@ -87,8 +87,11 @@ impl Defences {
 
     /// Whether this connection is to go.
     fn drops_entry(&mut self, entry: &Entry, now: Ticks) -> bool {
+        if entry.controls() > 0 {
+            return false;
+        }
         if entry.is_template() {
-            return entry.controls() == 0 && entry.state & ASSURED == 0;
+            return entry.state & ASSURED == 0;
         }
         let Some(protocol) = Protocol::from_number(entry.protocol()) else {
             return false;
@@ -173,8 +176,8 @@ impl Worker {
         }
     }
 
-    /// Ends an entry before its time; its template goes with it if nobody else needs that and it
-    /// was never assured (`ip_vs_conn_del` with a controller).
+    /// Ends an entry before its time; what controls it goes with it if nobody else needs that,
+    /// but for an assured template (`ip_vs_conn_del` with a controller).
     pub(super) fn end_with_template(&mut self, shard: usize, i: u32) {
         let entry = self.shards.get(shard).and_then(|s| s.entry(i));
         let above = entry.and_then(Entry::controller);
@@ -183,7 +186,8 @@ impl Worker {
         let template = self.shards.get(above.shard());
         let is_idle = template
             .and_then(|s| s.entry(above.entry()))
-            .is_some_and(|e| e.is_valid() && e.controls() == 0 && e.state & ASSURED == 0);
+            .filter(|e| e.is_valid() && e.controls() == 0)
+            .is_some_and(|e| !e.is_template() || e.state & ASSURED == 0);
         if is_idle {
             self.end(above.shard(), above.entry());
         }
