@@ -500,6 +500,12 @@ fn begin(now: Instant, state: &mut State, request: Request) -> Begun {
             spec,
         } => Change::EditServer(service, server, spec, up),
         Request::DeleteServer { service, server } => Change::DeleteServer(service, server),
+        Request::AddMark { matches, mark } => Change::PutMark(matches, mark),
+        Request::DeleteMark { matches } => Change::DeleteMark(matches),
+        Request::ListMarks => {
+            let rules = state.model.marks();
+            return Begun::Answer(Response::Marks { rules });
+        }
         Request::ListServices { service } => return list(state, service),
         Request::ListConnections => return dump(state),
         Request::GetTimeouts => {
@@ -588,6 +594,10 @@ fn log_change(change: &Change) {
             weight = spec.map(|s| s.weight),
             "rvsadm"
         );
+    } else if let Change::PutMark(rule, mark) = change {
+        tracing::info!(event = "add-mark", mark, rule = %rule, "rvsadm");
+    } else if let Change::DeleteMark(rule) = change {
+        tracing::info!(event = "delete-mark", rule = %rule, "rvsadm");
     } else {
         tracing::info!(event = "clear", "rvsadm");
     }

@@ -15,10 +15,12 @@ use std::net::{IpAddr, Ipv4Addr};
 use serde::{Deserialize, Serialize};
 
 mod frame;
+mod mark;
 
 pub use frame::{
     FrameDecoder, FrameError, HEADER, decode_request, encode, encode_request, encode_services,
 };
+pub use mark::{MarkMatch, MarkView, Net, PortRange};
 
 /// Version of this API.
 pub const API_VERSION: u32 = 1;
@@ -116,6 +118,22 @@ pub enum Request {
         /// Only this one (`NoService` if there is none), or all.
         service: Option<ServiceKey>,
     },
+    /// `rvsadm mark add`: refused if there is such a rule.
+    AddMark {
+        /// Which packets.
+        #[serde(rename = "match")]
+        matches: MarkMatch,
+        /// Get this mark.
+        mark: u32,
+    },
+    /// `rvsadm mark delete`.
+    DeleteMark {
+        /// The rule's packets.
+        #[serde(rename = "match")]
+        matches: MarkMatch,
+    },
+    /// `rvsadm mark list`.
+    ListMarks,
     /// `rvsadm status`.
     Status,
     /// `rvsadm stats`: totals and rates of everything, and the raw counters of each worker.
@@ -523,6 +541,11 @@ pub enum Response {
         tcp_fin: u32,
         /// UDP.
         udp: u32,
+    },
+    /// Answer to `ListMarks`, sorted.
+    Marks {
+        /// The rules.
+        rules: Vec<MarkView>,
     },
     /// Answer to `Status`.
     Status(Box<StatusView>),

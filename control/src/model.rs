@@ -12,7 +12,10 @@ use std::time::Duration;
 use dataplane::addr::{Endpoint, Family};
 use dataplane::counters::WorkerCounters;
 use dataplane::helper::ftp;
+use dataplane::marks::{MarkRule, Marks, Ports};
+use dataplane::packet::PortId;
 use dataplane::roles::{self, RoleEntry, RoleTable};
+use dataplane::route::Prefix;
 use dataplane::service::{
     DestId, Destination, ForwardingMethod, Persistence as CorePersistence, Protocol, ServiceId,
     ServiceKey as CoreKey, ServiceOptions, Tunnel, TunnelChecksum, TunnelKind, VirtualService,
@@ -21,11 +24,12 @@ use dataplane::settings::Settings;
 use dataplane::time::Instant;
 
 use crate::api::{
-    self, ErrorKind, Method, Netmask, Origin, Persistence, ServerKey, ServerSpec, ServerView,
-    ServiceKey, ServiceSpec, ServiceView,
+    self, ErrorKind, MarkMatch, MarkView, Method, Netmask, Origin, Persistence, ServerKey,
+    ServerSpec, ServerView, ServiceKey, ServiceSpec, ServiceView,
 };
 use crate::config::{
-    OperatorState, Rules, Running, RunningServer, RunningService, describe_server, describe_service,
+    OperatorState, Rules, Running, RunningMark, RunningServer, RunningService, describe_server,
+    describe_service,
 };
 use crate::ids::IdPool;
 use crate::schedulers;
@@ -69,6 +73,10 @@ pub enum Change {
     EditServer(ServiceKey, ServerKey, ServerSpec, OperatorState),
     /// Removes a server.
     DeleteServer(ServiceKey, ServerKey),
+    /// Adds a rule that marks packets, or gives it another mark.
+    PutMark(MarkMatch, u32),
+    /// Removes a rule that marks packets.
+    DeleteMark(MarkMatch),
 }
 
 /// Why a change was refused. Nothing changed.
@@ -169,6 +177,9 @@ impl Service {
 #[derive(Clone, Debug)]
 pub struct Model {
     services: BTreeMap<ServiceKey, Service>,
+    marks: BTreeMap<MarkMatch, RunningMark>,
+    /// Names of the ports, by number.
+    ports: Vec<String>,
     trash: Trash,
     settings: Settings,
     local: BTreeSet<IpAddr>,
@@ -180,6 +191,7 @@ pub struct Model {
     total: Estimator,
     deleted: Vec<ServiceId>,
     changed: BTreeSet<ServiceKey>,
+    marks_changed: bool,
     roles_changed: bool,
     settings_changed: bool,
 }
@@ -189,6 +201,8 @@ impl Model {
     pub fn new(limits: Limits, settings: Settings) -> Model {
         Model {
             services: BTreeMap::new(),
+            marks: BTreeMap::new(),
+            ports: Vec::new(),
             trash: Trash::default(),
             settings,
             local: BTreeSet::new(),
@@ -199,6 +213,7 @@ impl Model {
             total: Estimator::default(),
             deleted: Vec::new(),
             changed: BTreeSet::new(),
+            marks_changed: false,
             roles_changed: true,
             settings_changed: true,
         }
@@ -233,6 +248,8 @@ impl Model {
                 self.edit_server(author, *service, (*key, spec, *state))
             }
             Change::DeleteServer(service, key) => self.delete_server(now, *service, *key, counters),
+            Change::PutMark(rule, mark) => self.put_mark(author, rule, *mark),
+            Change::DeleteMark(rule) => self.delete_mark(rule),
         }
     }
 
@@ -434,6 +451,119 @@ impl Model {
         Ok(())
     }
 
+    fn put_mark(&mut self, author: Author, rule: &MarkMatch, mark: u32) -> Result<(), Refusal> {
+        let refuse = |why: String| {
+            let text = format!("mark {mark} {rule}: {why}");
+            Err(Refusal::new(ErrorKind::Invalid, text))
+        };
+        if mark == 0 {
+            return refuse("a mark is 1 or more".into());
+        }
+        if let Some(name) = rule.port.as_ref().filter(|name| !self.ports.contains(name)) {
+            return refuse(format!(
+                "there is no port \"{name}\"; there are {}",
+                self.ports.join(", ")
+            ));
+        }
+        if let Err(why) = rule.clone().checked(Some(rule.family)) {
+            return refuse(why);
+        }
+        let old = self.marks.get(rule);
+        if let (Some(old), Author::Operator) = (old, author) {
+            let why = format!(
+                "its packets have mark {} already; delete that first",
+                old.mark
+            );
+            return refuse(why);
+        }
+        let origin = origin_of_new(author);
+        self.marks
+            .insert(rule.clone(), RunningMark { mark, origin });
+        self.marks_changed = true;
+        self.roles_changed = true;
+        Ok(())
+    }
+
+    fn delete_mark(&mut self, rule: &MarkMatch) -> Result<(), Refusal> {
+        if self.marks.remove(rule).is_none() {
+            return Err(Refusal::new(
+                ErrorKind::Invalid,
+                format!("no rule marks the packets with {rule}; see `rvsadm mark list`"),
+            ));
+        }
+        self.marks_changed = true;
+        self.roles_changed = true;
+        Ok(())
+    }
+
+    /// Says what the ports are called, for rules that name one.
+    pub fn set_ports(&mut self, names: Vec<String>) {
+        self.ports = names;
+    }
+
+    /// The rules that mark packets, as listed.
+    pub fn marks(&self) -> Vec<MarkView> {
+        let view = |(rule, m): (&MarkMatch, &RunningMark)| MarkView {
+            mark: m.mark,
+            matches: rule.clone(),
+            origin: m.origin,
+        };
+        self.marks.iter().map(view).collect()
+    }
+
+    /// Says where a rule that marks packets counts as coming from.
+    pub fn set_mark_origin(&mut self, rule: &MarkMatch, origin: Origin) {
+        if let Some(mark) = self.marks.get_mut(rule) {
+            mark.origin = origin;
+        }
+    }
+
+    /// The rules as workers have them.
+    fn mark_rules(&self) -> impl Iterator<Item = MarkRule> + '_ {
+        self.marks.iter().map(|(rule, m)| {
+            let any = match rule.family {
+                api::Family::Ipv4 => IpAddr::from([0; 4]),
+                api::Family::Ipv6 => IpAddr::from([0; 16]),
+            };
+            let any = Prefix::new(any.into(), 0).unwrap_or_else(|| Prefix::host(any.into()));
+            let input = rule.port.as_ref();
+            MarkRule {
+                source: rule.source.map_or(any, |n| n.prefix()),
+                destination: rule.destination.map_or(any, |n| n.prefix()),
+                protocol: rule.protocol.map(|p| core_protocol(p).number()),
+                source_ports: rule.source_port.map_or(Ports::ANY, Ports::from),
+                destination_ports: rule.destination_port.map_or(Ports::ANY, Ports::from),
+                vlan: rule.vlan,
+                input: input
+                    .and_then(|name| self.ports.iter().position(|p| p == name))
+                    .map(|i| PortId(i as u16)),
+                mark: m.mark,
+            }
+        })
+    }
+
+    /// Destinations of packets whose mark has a service, also one that was deleted and may have
+    /// connections left.
+    fn marked_destinations(&self) -> Vec<Prefix> {
+        let deleted = self.trash.iter().map(|(service, ..)| service);
+        let keys: BTreeSet<ServiceKey> = self.services.keys().copied().chain(deleted).collect();
+        let has_service = |rule: &MarkRule| {
+            let family = match rule.destination.addr().family() {
+                Family::V4 => api::Family::Ipv4,
+                Family::V6 => api::Family::Ipv6,
+            };
+            let mark = rule.mark;
+            keys.contains(&ServiceKey::Mark { mark, family })
+        };
+        let mut found: Vec<Prefix> = self
+            .mark_rules()
+            .filter(has_service)
+            .map(|rule| rule.destination)
+            .collect();
+        found.dedup();
+        found
+    }
+
     /// Says where a service, or one of its servers, counts as coming from.
     pub fn set_origin(
         &mut self,
@@ -457,6 +587,13 @@ impl Model {
     /// What runs was written to the file as these rules: each object that is in them as it runs
     /// now comes from the file. What changed since the file was written does not.
     pub fn adopt(&mut self, saved: &Rules) {
+        for (rule, mark) in &mut self.marks {
+            mark.origin = match saved.marks.get(rule) {
+                Some(file) if *file == mark.mark => Origin::File,
+                Some(_) => Origin::FileChanged,
+                None => Origin::Live,
+            };
+        }
         for service in self.services.values_mut() {
             let in_file = saved.services.get(&service.key);
             service.origin = match in_file {
@@ -640,6 +777,10 @@ impl Model {
                 updates.push(Update::PutService(Arc::new(self.build(service))));
             }
         }
+        if std::mem::take(&mut self.marks_changed) {
+            let rules: Vec<MarkRule> = self.mark_rules().collect();
+            updates.push(Update::PutMarks(Arc::new(Marks::build(&rules))));
+        }
         if std::mem::take(&mut self.roles_changed) {
             updates.push(Update::PutRoles(Arc::new(self.build_roles())));
         }
@@ -690,7 +831,8 @@ impl Model {
     }
 
     fn build_roles(&self) -> RoleTable {
-        RoleTable::build(&self.role_entries().collect::<Vec<_>>())
+        let entries: Vec<RoleEntry> = self.role_entries().collect();
+        RoleTable::build_with_marks(&entries, &self.marked_destinations())
     }
 
     /// Which endpoints are ours and which are real servers, whatever their method is now: their
@@ -724,9 +866,15 @@ impl Model {
         }
     }
 
-    /// Whether packets reach the service: this host holds its address, or a mark needs none.
+    /// Whether packets reach the service: this host holds its address, or a rule gives its mark.
     pub fn is_live(&self, key: ServiceKey) -> bool {
-        key.addr().is_none_or(|addr| self.local.contains(&addr))
+        match key {
+            ServiceKey::Endpoint { addr, .. } => self.local.contains(&addr),
+            ServiceKey::Mark { mark, family } => {
+                let mut rules = self.marks.iter();
+                rules.any(|(rule, m)| m.mark == mark && rule.family == family)
+            }
+        }
     }
 
     /// Whether there is such a service.
@@ -776,6 +924,7 @@ impl Model {
         });
         Running {
             settings: self.settings,
+            marks: self.marks.clone(),
             services: services.collect(),
         }
     }
@@ -850,7 +999,7 @@ pub fn dead_service(key: ServiceKey) -> String {
             "no port of this host holds {addr}: packets for {name} stay with the kernel until \
              `ip addr add {addr} dev TWIN`"
         ),
-        None => format!("no rule gives packets the mark of {name}; add one"),
+        None => format!("no rule gives packets {name}; add one with `rvsadm mark add`"),
     }
 }
 
@@ -1178,6 +1327,7 @@ fn check_address(service: ServiceKey, key: ServerKey, is_local: bool) -> Result<
 mod tests {
     use super::*;
     use crate::trash;
+    use dataplane::marks::Marked;
 
     const START: Instant = Instant::from_secs(1000);
 
@@ -1805,8 +1955,55 @@ mod tests {
             _ => None,
         });
         assert_eq!(service.map(|s| s.destinations.len()), Some(2));
-        assert!(b.model.dead_services().is_empty());
+        assert_eq!(
+            b.model.dead_services().len(),
+            2,
+            "no rule marks packets yet"
+        );
         assert_eq!(b.list().len(), 2);
+    }
+
+    #[test]
+    fn rules_of_marks_are_built_and_make_their_services_live() {
+        let mut b = Bench::new();
+        b.model.set_ports(vec!["lan".into(), "wan".into()]);
+        let rule = |text: &str| MarkMatch::from_words(text.split_whitespace()).unwrap();
+        let web = rule("destination 203.0.113.0/24 protocol tcp port wan");
+        let five = ServiceKey::Mark {
+            mark: 5,
+            family: api::Family::Ipv4,
+        };
+        b.live(Change::AddService(five, rr())).unwrap();
+        b.model.take_updates();
+        b.live(Change::PutMark(web.clone(), 5)).unwrap();
+        assert!(b.model.is_live(five));
+        let updates = b.model.take_updates();
+        let [Update::PutMarks(marks), Update::PutRoles(table)] = &updates[..] else {
+            panic!("{updates:?}");
+        };
+        let mut packet = Marked {
+            src: ip("10.0.0.9").into(),
+            dst: ip("203.0.113.7").into(),
+            src_port: 1,
+            dst_port: 80,
+            protocol: 6,
+            vlan: 0,
+            input: PortId(1),
+        };
+        assert_eq!(marks.classify(&packet), 5);
+        packet.input = PortId(0);
+        assert_eq!(marks.classify(&packet), 0);
+        assert_eq!(table.of(true, 6, &packet.dst, 80), roles::MARKED);
+        // An operator does not overwrite a rule, the file does.
+        let again = Change::PutMark(web.clone(), 6);
+        assert_eq!(b.live(again.clone()), Err(ErrorKind::Invalid));
+        b.by(Author::File, again).unwrap();
+        assert_eq!(b.model.marks()[0].origin, Origin::File);
+        assert!(!b.model.is_live(five));
+        let lost = Change::PutMark(rule("port dmz"), 5);
+        assert_eq!(b.live(lost), Err(ErrorKind::Invalid));
+        b.live(Change::DeleteMark(web.clone())).unwrap();
+        assert_eq!(b.live(Change::DeleteMark(web)), Err(ErrorKind::Invalid));
     }
 
     #[test]

@@ -26,6 +26,7 @@ pub fn carry_out(
             } => {
                 next.set_origin(*service, *server, *origin);
             }
+            Action::SetMarkOrigin { rule, origin } => next.set_mark_origin(rule, *origin),
             other => {
                 if let Some(change) = change(other) {
                     next.apply(now, Author::File, &change, counters)?;
@@ -48,6 +49,10 @@ fn change(action: &Action) -> Option<Change> {
             Change::EditServer(*service, server.key, server.spec.clone(), server.state)
         }
         Action::DeleteServer { service, key } => Change::DeleteServer(*service, *key),
-        Action::SetSettings(_) | Action::SetOrigin { .. } => return None,
+        Action::PutMark { rule, mark } => Change::PutMark(rule.clone(), *mark),
+        Action::DeleteMark { rule } => Change::DeleteMark(rule.clone()),
+        Action::SetSettings(_) | Action::SetOrigin { .. } | Action::SetMarkOrigin { .. } => {
+            return None;
+        }
     })
 }

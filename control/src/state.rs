@@ -124,7 +124,8 @@ impl State {
             servers: config.workers.max_servers,
         };
         let counters = parts.workers.counters();
-        let empty = Model::new(limits, config.rules.settings);
+        let mut empty = Model::new(limits, config.rules.settings);
+        empty.set_ports(config.ports.iter().map(|p| p.name.clone()).collect());
         let nothing = config::Rules {
             settings: config.rules.settings,
             ..config::Rules::default()

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use dataplane::addr::Mac;
 use dataplane::capture::{Capture, CaptureRing, Filter};
 use dataplane::command::Command;
+use dataplane::marks::Marks;
 use dataplane::packet::PortId;
 use dataplane::roles::RoleTable;
 use dataplane::route::{Fib, Link, LinkId, Neighbour, NeighbourId};
@@ -22,6 +23,8 @@ pub enum Update {
     DeleteService(ServiceId),
     /// Replaces the role table.
     PutRoles(Arc<RoleTable>),
+    /// Replaces the rules that mark packets.
+    PutMarks(Arc<Marks>),
     /// Replaces the forwarding table.
     PutFib(Arc<Fib>),
     /// Sets a link.
@@ -56,6 +59,8 @@ pub enum Subject {
     Service(ServiceId),
     /// The role table.
     Roles,
+    /// The rules that mark packets.
+    Marks,
     /// The forwarding table.
     Fib,
     /// A link.
@@ -79,6 +84,7 @@ impl Update {
             Update::PutService(service) => Subject::Service(service.id),
             Update::DeleteService(id) => Subject::Service(*id),
             Update::PutRoles(_) => Subject::Roles,
+            Update::PutMarks(_) => Subject::Marks,
             Update::PutFib(_) => Subject::Fib,
             Update::PutLink(id, _) => Subject::Link(*id),
             Update::PutNeighbour(id, _) | Update::DeleteNeighbour(id) => Subject::Neighbour(*id),
@@ -111,6 +117,7 @@ impl Update {
             },
             Update::DeleteService(id) => Command::DeleteService(*id),
             Update::PutRoles(roles) => Command::PutRoles(Arc::clone(roles)),
+            Update::PutMarks(marks) => Command::PutMarks(Arc::clone(marks)),
             Update::PutFib(fib) => Command::PutFib(Arc::clone(fib)),
             Update::PutLink(id, link) => Command::PutLink(*id, *link),
             Update::PutNeighbour(id, neighbour) => Command::PutNeighbour(*id, *neighbour),

@@ -166,6 +166,7 @@ impl Session<'_> {
             Action::Status => self.status(line.json)?,
             Action::Stats { workers } => self.stats(workers, line.json)?,
             Action::Sysctl(request) => self.sysctl(request, line.json)?,
+            Action::Marks => self.list_marks(line.json)?,
             Action::Text(request) => {
                 let patience = self.environment.patience.max(FILE_PATIENCE);
                 let client = self.client()?;
@@ -377,6 +378,19 @@ impl Session<'_> {
             }
             Response::Error { message, .. } => {
                 return Err(Failure::Refused { message, status: 1 });
+            }
+            other => return Err(unexpected(other, false)),
+        }
+        Ok(())
+    }
+
+    fn list_marks(&mut self, json: bool) -> Result<(), Failure> {
+        match self.client()?.ask(Request::ListMarks)? {
+            Response::Marks { rules } if json => json::marks(self.streams.out, &rules)?,
+            Response::Marks { rules } => {
+                for rule in rules {
+                    writeln!(self.streams.out, "{} {}", rule.mark, rule.matches)?;
+                }
             }
             other => return Err(unexpected(other, false)),
         }

@@ -828,6 +828,8 @@ pub const OPTIONS: &[OptionSpec] = &[
 pub enum Word {
     /// Ports, workers, losses.
     Status,
+    /// Rules of firewall marks.
+    Mark,
     /// Totals and rates of everything.
     Stats,
     /// Settings by the kernel's names.
@@ -909,6 +911,19 @@ pub const WORDS: &[WordSpec] = &[
             help: "print it as JSON",
         }],
         help: "show or change the settings of net.ipv4.vs while rvsd runs",
+    },
+    WordSpec {
+        word: Word::Mark,
+        name: "mark",
+        arguments: "list | add MARK [MATCH...] | delete [MARK] [MATCH...]",
+        options: &[WordOption {
+            long: "json",
+            value: None,
+            help: "print the list as JSON",
+        }],
+        help: "rules that give packets a firewall mark; MATCH: source NET, destination NET, \
+               protocol NAME, source-port PORTS, destination-port PORTS, vlan N, port NAME, \
+               family ipv6",
     },
     WordSpec {
         word: Word::Diff,

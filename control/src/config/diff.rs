@@ -14,8 +14,8 @@ use dataplane::settings::Settings;
 use super::rules::{
     SETTINGS, describe_server, describe_server_spec, describe_service, describe_service_spec,
 };
-use super::{Config, Rules, Running, RunningServer, RunningService, Server, Service};
-use crate::api::{Origin, ServerKey, ServiceKey, ServiceSpec};
+use super::{Config, Rules, Running, RunningMark, RunningServer, RunningService, Server, Service};
+use crate::api::{MarkMatch, Origin, ServerKey, ServiceKey, ServiceSpec};
 
 /// What to do, in this order, and what is left undone.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -33,6 +33,25 @@ pub struct Plan {
 pub enum Action {
     /// Replaces the live settings.
     SetSettings(Settings),
+    /// Adds a rule that marks packets, or gives it another mark.
+    PutMark {
+        /// Which packets.
+        rule: MarkMatch,
+        /// Their mark.
+        mark: u32,
+    },
+    /// Removes a rule that marks packets.
+    DeleteMark {
+        /// Which packets.
+        rule: MarkMatch,
+    },
+    /// Changes nothing that workers see: the rule now counts as this.
+    SetMarkOrigin {
+        /// Which packets.
+        rule: MarkMatch,
+        /// Where it now comes from.
+        origin: Origin,
+    },
     /// Adds a service without servers.
     AddService {
         /// Identity.
@@ -88,7 +107,7 @@ impl Action {
     fn deletes(&self) -> bool {
         matches!(
             self,
-            Action::DeleteService { .. } | Action::DeleteServer { .. }
+            Action::DeleteMark { .. } | Action::DeleteService { .. } | Action::DeleteServer { .. }
         )
     }
 
@@ -96,6 +115,9 @@ impl Action {
     fn describe(&self) -> Option<String> {
         Some(match self {
             Action::SetSettings(_) => "changed: settings".into(),
+            Action::PutMark { rule, mark } => format!("added: mark {mark} {rule}"),
+            Action::DeleteMark { rule } => format!("deleted: mark of {rule}"),
+            Action::SetMarkOrigin { .. } => return None,
             Action::AddService { key, spec } => {
                 let spec = describe_service_spec(spec);
                 format!("added: service {} {spec}", describe_service(key))
@@ -160,6 +182,18 @@ impl Action {
     fn apply_to(&self, running: &mut Running) {
         match self {
             Action::SetSettings(settings) => running.settings = *settings,
+            Action::PutMark { rule, mark } => {
+                let (mark, origin) = (*mark, Origin::File);
+                running
+                    .marks
+                    .insert(rule.clone(), RunningMark { mark, origin });
+            }
+            Action::DeleteMark { rule } => drop(running.marks.remove(rule)),
+            Action::SetMarkOrigin { rule, origin } => {
+                if let Some(mark) = running.marks.get_mut(rule) {
+                    mark.origin = *origin;
+                }
+            }
             Action::AddService { key, spec } => {
                 let servers = Vec::new();
                 let service = RunningService {
@@ -245,6 +279,7 @@ pub fn plan(last: &Rules, running: &Running, new: &Rules, discard_live: bool) ->
         discard_live,
         &mut plan,
     );
+    plan_marks(last, running, new, discard_live, &mut plan);
     let keys: BTreeSet<&ServiceKey> = last
         .services
         .keys()
@@ -290,6 +325,64 @@ fn plan_settings(
     }
     if wanted != *running {
         plan.actions.push(Action::SetSettings(wanted));
+    }
+}
+
+fn plan_marks(last: &Rules, running: &Running, new: &Rules, discard: bool, plan: &mut Plan) {
+    let all = last.marks.keys().chain(running.marks.keys());
+    let rules: BTreeSet<&MarkMatch> = all.chain(new.marks.keys()).collect();
+    for rule in rules {
+        let (was, wants) = (last.marks.get(rule), new.marks.get(rule));
+        let put = |mark: &u32| Action::PutMark {
+            rule: rule.clone(),
+            mark: *mark,
+        };
+        let action = match (running.marks.get(rule), wants) {
+            (None, None) => continue,
+            (None, Some(mark)) if was.is_none() || discard => put(mark),
+            (None, Some(mark)) => {
+                if was != Some(mark) {
+                    let line = format!("mark of {rule}: changed in the file, but deleted live");
+                    plan.kept.push(line);
+                }
+                continue;
+            }
+            (Some(runs), None) => {
+                let untouched = runs.origin == Origin::File && was == Some(&runs.mark);
+                if untouched || discard {
+                    Action::DeleteMark { rule: rule.clone() }
+                } else if was.is_none() {
+                    continue;
+                } else {
+                    let line = format!(
+                        "mark {} {rule}: gone from the file, but changed live",
+                        runs.mark
+                    );
+                    plan.kept.push(line);
+                    Action::SetMarkOrigin {
+                        rule: rule.clone(),
+                        origin: Origin::Live,
+                    }
+                }
+            }
+            (Some(runs), Some(mark)) => match meet(was, &runs.mark, runs.origin, mark, discard) {
+                Meeting::Leave => continue,
+                Meeting::Edit => put(mark),
+                Meeting::Adopt => Action::SetMarkOrigin {
+                    rule: rule.clone(),
+                    origin: Origin::File,
+                },
+                Meeting::Conflict => {
+                    let line = format!(
+                        "mark {} {rule}: set live, the file now has {mark}",
+                        runs.mark
+                    );
+                    plan.kept.push(line);
+                    continue;
+                }
+            },
+        };
+        plan.actions.push(action);
     }
 }
 
@@ -679,6 +772,17 @@ pub fn render_diff(file: &Rules, running: &Running) -> String {
         }
     }
     let running = running.to_rules();
+    for (sign, rules, others) in [
+        ('-', &file.marks, &running.marks),
+        ('+', &running.marks, &file.marks),
+    ] {
+        let differing = rules
+            .iter()
+            .filter(|(rule, mark)| others.get(rule) != Some(mark));
+        for (rule, mark) in differing {
+            let _ = writeln!(out, "{sign} mark {mark} {rule}");
+        }
+    }
     let keys: BTreeSet<&ServiceKey> = file
         .services
         .keys()

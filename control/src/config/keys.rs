@@ -121,6 +121,7 @@ pub static ROOT: Section = Section {
         key("log", Table(&LOG), Computed("all defaults"), ""),
         key("ipvs", Table(&IPVS), Computed("all defaults"), ""),
         key("punt", Table(&PUNT), Computed("all defaults"), ""),
+        key("mark", Tables(&MARK), Computed("none"), ""),
         key("service", Tables(&SERVICE), Computed("none"), ""),
     ],
 };
@@ -717,6 +718,64 @@ static PUNT: Section = Section {
             Integer(0, u32::MAX as i64),
             Value("200000"),
             "packets the kernel is to forward",
+        ),
+    ],
+};
+
+static MARK: Section = Section {
+    path: "mark",
+    list: true,
+    live: true,
+    help: "A rule that gives packets a firewall mark, for services with `fwmark`. What is left out is not asked; the most specific rule counts: the longest destination, then source prefix, then the fewest ports, then protocol, VLAN, port. Packets to an address that is not this host's are balanced, too.",
+    keys: &[
+        key("mark", Integer(1, u32::MAX as i64), Required, "the mark"),
+        key(
+            "source",
+            Text,
+            Computed("any"),
+            "network that packets come from, `172.16.0.0/12`",
+        ),
+        key(
+            "destination",
+            Text,
+            Computed("any"),
+            "network that packets go to",
+        ),
+        key(
+            "family",
+            Choice(&["ipv4", "ipv6"], &[]),
+            Computed("that of the networks, or `\"ipv4\"`"),
+            "family of the packets",
+        ),
+        key(
+            "protocol",
+            Choice(&["tcp", "udp", "sctp"], &[]),
+            Computed("any"),
+            "transport protocol",
+        ),
+        key(
+            "source_port",
+            Text,
+            Computed("any"),
+            "ports that packets come from, `1024-65535`",
+        ),
+        key(
+            "destination_port",
+            Text,
+            Computed("any"),
+            "ports that packets go to, `80`",
+        ),
+        key(
+            "vlan",
+            Integer(0, 4094),
+            Computed("any"),
+            "VLAN, 0 for untagged packets",
+        ),
+        key(
+            "port",
+            Text,
+            Computed("any"),
+            "name of the `[[port]]` that packets come in by",
         ),
     ],
 };

@@ -27,8 +27,8 @@ pub(crate) use file::nearest;
 
 pub use diff::{Action, Plan, needs_restart, plan, render_diff};
 pub use rules::{
-    OperatorState, Rules, Running, RunningServer, RunningService, SETTINGS, Server, Service,
-    Setting, describe_server, describe_service,
+    OperatorState, Rules, Running, RunningMark, RunningServer, RunningService, SETTINGS, Server,
+    Service, Setting, describe_server, describe_service,
 };
 pub use validate::Host;
 

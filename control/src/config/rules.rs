@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use dataplane::settings::Settings;
 
 use crate::api::{
-    Family, Method, Origin, Protocol, ServerKey, ServerSpec, ServiceKey, ServiceSpec,
+    Family, MarkMatch, Method, Origin, Protocol, ServerKey, ServerSpec, ServiceKey, ServiceSpec,
     TunnelChecksum, TunnelKind,
 };
 use crate::schedulers::names_of;
@@ -20,6 +20,8 @@ use crate::schedulers::names_of;
 pub struct Rules {
     /// Timeouts, sysctls, punt limits.
     pub settings: Settings,
+    /// Rules that mark packets, with their marks.
+    pub marks: BTreeMap<MarkMatch, u32>,
     /// Virtual services.
     pub services: BTreeMap<ServiceKey, Service>,
 }
@@ -49,8 +51,19 @@ pub struct Server {
 pub struct Running {
     /// Live settings.
     pub settings: Settings,
+    /// Rules that mark packets.
+    pub marks: BTreeMap<MarkMatch, RunningMark>,
     /// Virtual services.
     pub services: BTreeMap<ServiceKey, RunningService>,
+}
+
+/// The mark of a rule that runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RunningMark {
+    /// The mark.
+    pub mark: u32,
+    /// Where the rule came from.
+    pub origin: Origin,
 }
 
 /// A virtual service that runs.
@@ -122,8 +135,10 @@ impl Running {
                 },
             )
         });
+        let marks = self.marks.iter().map(|(rule, m)| (rule.clone(), m.mark));
         Rules {
             settings: self.settings,
+            marks: marks.collect(),
             services: services.collect(),
         }
     }
@@ -146,8 +161,13 @@ impl Rules {
             };
             (*key, running)
         });
+        let marks = self.marks.iter().map(|(rule, &mark)| {
+            let origin = Origin::File;
+            (rule.clone(), RunningMark { mark, origin })
+        });
         Running {
             settings: self.settings,
+            marks: marks.collect(),
             services: services.collect(),
         }
     }

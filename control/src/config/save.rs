@@ -11,7 +11,7 @@ use toml_edit::{ArrayOfTables, DocumentMut, Item, Table, value};
 
 use super::rules::{SETTINGS, method_name, protocol_name};
 use super::{Config, Host, Rules, Running, Server, Service, parse};
-use crate::api::{Family, Persistence, ServerKey, ServerSpec, ServiceKey, Tunnel};
+use crate::api::{Family, MarkMatch, Persistence, ServerKey, ServerSpec, ServiceKey, Tunnel};
 use crate::schedulers::names_of;
 
 /// Why nothing was saved. The file is as it was.
@@ -100,6 +100,9 @@ pub fn render(loaded: &Config, rules: &Rules) -> Result<String, SaveError> {
         .parse()
         .map_err(|e: toml_edit::TomlError| SaveError::NotExpressible(e.message().to_owned()))?;
     save_settings(&mut document, &loaded.rules, rules);
+    if loaded.rules.marks != rules.marks {
+        save_marks(document.as_table_mut(), loaded, rules);
+    }
     if loaded.rules.services != rules.services {
         save_services(document.as_table_mut(), &loaded.rules, rules);
     }
@@ -184,6 +187,102 @@ fn save_services(root: &mut Table, old: &Rules, new: &Rules) {
     }
 }
 
+/// Edits the `[[mark]]` tables in the same way. The loaded rules are in the order of the tables.
+fn save_marks(root: &mut Table, loaded: &Config, new: &Rules) {
+    let end = root
+        .iter()
+        .filter_map(|(_, item)| last_position(item))
+        .max()
+        .unwrap_or(0)
+        + 1;
+    let mut left = new.marks.clone();
+    let mut tables = ArrayOfTables::new();
+    for mut table in take_tables(root, "mark") {
+        let Some(rule) = mark_rule(&table) else {
+            continue;
+        };
+        let Some(mark) = left.remove(&rule) else {
+            continue;
+        };
+        if loaded.rules.marks.get(&rule) != Some(&mark) {
+            put(&mut table, "mark", value(i64::from(mark)));
+        }
+        tables.push(table);
+    }
+    for (rule, mark) in &left {
+        let mut table = new_mark(rule, *mark);
+        table.set_position(Some(end));
+        tables.push(table);
+    }
+    if !tables.is_empty() {
+        root.insert("mark", Item::ArrayOfTables(tables));
+    }
+}
+
+fn protocol_of(name: &str) -> crate::api::Protocol {
+    match name {
+        "tcp" => crate::api::Protocol::Tcp,
+        "sctp" => crate::api::Protocol::Sctp,
+        _ => crate::api::Protocol::Udp,
+    }
+}
+
+/// Identity of a written rule; the file was valid when it was loaded.
+fn mark_rule(table: &Table) -> Option<MarkMatch> {
+    let text = |key| text_of(table, key);
+    let family = match text("family") {
+        Some("ipv6") => Some(Family::Ipv6),
+        Some(_) => Some(Family::Ipv4),
+        None => None,
+    };
+    let rule = MarkMatch {
+        source: text("source").and_then(|t| t.parse().ok()),
+        destination: text("destination").and_then(|t| t.parse().ok()),
+        protocol: text("protocol").map(protocol_of),
+        source_port: text("source_port").and_then(|t| t.parse().ok()),
+        destination_port: text("destination_port").and_then(|t| t.parse().ok()),
+        vlan: table
+            .get("vlan")
+            .and_then(Item::as_integer)
+            .and_then(|n| n.try_into().ok()),
+        port: text("port").map(str::to_owned),
+        ..MarkMatch::default()
+    };
+    rule.checked(family).ok()
+}
+
+fn new_mark(rule: &MarkMatch, mark: u32) -> Table {
+    let mut table = Table::new();
+    table.decor_mut().set_prefix("\n");
+    table.insert("mark", value(i64::from(mark)));
+    let texts = [
+        ("source", rule.source.map(|n| n.to_string())),
+        ("destination", rule.destination.map(|n| n.to_string())),
+        (
+            "protocol",
+            rule.protocol.map(|p| protocol_name(p).to_owned()),
+        ),
+        ("source_port", rule.source_port.map(|p| p.to_string())),
+        (
+            "destination_port",
+            rule.destination_port.map(|p| p.to_string()),
+        ),
+        ("port", rule.port.clone()),
+    ];
+    for (key, text) in texts {
+        if let Some(text) = text {
+            table.insert(key, value(text));
+        }
+    }
+    if rule.family == Family::Ipv6 {
+        table.insert("family", value("ipv6"));
+    }
+    if let Some(vlan) = rule.vlan {
+        table.insert("vlan", value(i64::from(vlan)));
+    }
+    table
+}
+
 /// The largest place in the document of a table or the tables in it.
 fn last_position(item: &Item) -> Option<isize> {
     match item {
@@ -232,11 +331,7 @@ fn service_key(table: &Table) -> Option<ServiceKey> {
         let mark = u32::try_from(mark.as_integer()?).ok()?;
         return Some(ServiceKey::Mark { mark, family });
     }
-    let protocol = match text_of(table, "protocol")? {
-        "tcp" => crate::api::Protocol::Tcp,
-        "sctp" => crate::api::Protocol::Sctp,
-        _ => crate::api::Protocol::Udp,
-    };
+    let protocol = protocol_of(text_of(table, "protocol")?);
     let addr = text_of(table, "address")?.parse().ok()?;
     let port = u16::try_from(table.get("port")?.as_integer()?).ok()?;
     Some(ServiceKey::new(protocol, addr, port))

@@ -9,7 +9,7 @@ use self::words::{Found, Words};
 use super::failure::Failure;
 use super::names::Names;
 use super::options::{Command, CommandSpec, WORDS, Word, WordSpec};
-use crate::api::{Request, ServiceKey};
+use crate::api::{MarkMatch, Request, ServiceKey};
 
 /// What to do, ready to be done.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,6 +47,8 @@ pub enum Action {
         /// And the counters of each worker.
         workers: bool,
     },
+    /// List the rules of marks.
+    Marks,
     /// Show or change settings by the kernel's names.
     Sysctl(Request),
     /// Ask for a text (diff, save, reload).
@@ -121,6 +123,7 @@ pub fn command_line(words: &[String], names: &dyn Names) -> Result<Line, Failure
                 | Action::Status
                 | Action::Stats { .. }
                 | Action::Sysctl(_)
+                | Action::Marks
         );
         if !lists {
             return Err(Failure::Usage(
@@ -316,7 +319,7 @@ fn word_command(spec: &WordSpec, words: &[String]) -> Result<Line, Failure> {
             other => unreachable!("--{other} is in the table of {} but not here", spec.name),
         }
     }
-    if !matches!(spec.word, Word::Capture | Word::Sysctl)
+    if !matches!(spec.word, Word::Capture | Word::Sysctl | Word::Mark)
         && let Some(extra) = plain.first()
     {
         return Err(Failure::Usage(format!("unexpected argument {extra}")));
@@ -325,6 +328,7 @@ fn word_command(spec: &WordSpec, words: &[String]) -> Result<Line, Failure> {
         Word::Status => Action::Status,
         Word::Stats => Action::Stats { workers },
         Word::Sysctl => Action::Sysctl(sysctl(&plain)),
+        Word::Mark => mark(&plain, spec)?,
         Word::Diff => Action::Text(Request::Diff),
         Word::Save => Action::Text(Request::Save),
         Word::Reload => Action::Text(Request::Reload { discard_live }),
@@ -346,6 +350,33 @@ fn word_command(spec: &WordSpec, words: &[String]) -> Result<Line, Failure> {
         }
     };
     Ok(line)
+}
+
+fn mark(words: &[&String], spec: &WordSpec) -> Result<Action, Failure> {
+    let usage = |what: String| Failure::Usage(format!("mark: {what}"));
+    let words: Vec<&str> = words.iter().map(|w| w.as_str()).collect();
+    let number = |text: &str| text.parse::<u32>().ok();
+    let read = |words: &[&str]| MarkMatch::from_words(words.iter().copied()).map_err(usage);
+    Ok(match words[..] {
+        ["list"] => Action::Marks,
+        ["add", mark, ref rest @ ..] => {
+            let mark = number(mark)
+                .filter(|n| *n > 0)
+                .ok_or_else(|| usage(format!("`{mark}' is no mark; give 1 to {}", u32::MAX)))?;
+            let matches = read(rest)?;
+            Action::Text(Request::AddMark { matches, mark })
+        }
+        ["delete", ref rest @ ..] => {
+            // The mark does not identify the rule, but stands in the list.
+            let rest = match rest {
+                [mark, rest @ ..] if number(mark).is_some() => rest,
+                rest => rest,
+            };
+            let matches = read(rest)?;
+            Action::Text(Request::DeleteMark { matches })
+        }
+        _ => return Err(usage(format!("write rvsadm mark {}", spec.arguments))),
+    })
 }
 
 /// `NAME=VALUE` sets, `NAME` shows. Which there are is for the daemon to say.

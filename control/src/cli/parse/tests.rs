@@ -383,6 +383,29 @@ fn tunnels() {
 }
 
 #[test]
+fn rules_of_marks_are_read_in_words() {
+    let matches = |text: &str| MarkMatch::from_words(text.split_whitespace()).expect("a rule");
+    let web = "destination 10.0.0.0/8 destination-port 80";
+    assert_eq!(
+        action(&format!("mark add 7 {web}")),
+        Action::Text(Request::AddMark {
+            matches: matches(web),
+            mark: 7
+        })
+    );
+    for text in [format!("mark delete {web}"), format!("mark delete 7 {web}")] {
+        let request = Request::DeleteMark {
+            matches: matches(web),
+        };
+        assert_eq!(action(&text), Action::Text(request), "{text}");
+    }
+    assert_eq!(action("mark list"), Action::Marks);
+    assert!(refusal("mark").contains("rvsadm mark list | add"));
+    assert!(refusal("mark add 0 vlan 1").contains("`0' is no mark"));
+    assert!(refusal("mark add 1 dport 80").contains("unknown word"));
+}
+
+#[test]
 fn no_line_panics() {
     use proptest::prelude::*;
     let word = prop_oneof![

@@ -18,6 +18,9 @@
 //!   with endpoints as `{"address", "port"}`; one connection per line, printed as they arrive. The
 //!   persistence template of a mark has no `protocol`.
 //! - `-L --timeout`: `{"tcp", "tcp_fin", "udp"}`. `-L --daemon`: `{"daemons": []}`.
+//! - `mark list`: `{"marks": [{"mark", "match", "origin"}]}`, where `match` has those of `source`,
+//!   `destination` (networks), `protocol`, `source_port`, `destination_port` (`80` or `80-89`),
+//!   `vlan` and `port` that the rule asks for, and `family`.
 //! - `status`: see [`Status`].
 //! - `stats`: `{"total", "rates", "workers": []}`, each as `stats` above; `workers` has what each
 //!   one counted since its start.
@@ -30,7 +33,7 @@ use std::net::IpAddr;
 use serde::Serialize;
 
 use crate::api::{
-    ConnectionRow, Family, Method, Origin, Persistence, Protocol, ServerView, ServiceKey,
+    ConnectionRow, Family, MarkView, Method, Origin, Persistence, Protocol, ServerView, ServiceKey,
     ServiceView, Stats, StatusView, Tunnel, WorkerView,
 };
 use crate::schedulers::names_of;
@@ -217,6 +220,15 @@ pub fn daemons(out: &mut dyn Write) -> io::Result<()> {
         daemons: [(); 0],
     }
     document(out, &Daemons { daemons: [] })
+}
+
+/// Prints the rules of marks.
+pub fn marks(out: &mut dyn Write, rules: &[MarkView]) -> io::Result<()> {
+    #[derive(Serialize)]
+    struct Marks<'a> {
+        marks: &'a [MarkView],
+    }
+    document(out, &Marks { marks: rules })
 }
 
 /// The document of `status`.

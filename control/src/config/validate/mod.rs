@@ -16,10 +16,12 @@ use super::{
 };
 
 mod host;
+mod mark;
 mod port;
 mod service;
 
 pub use host::Host;
+use mark::marks;
 use port::{interface_complaint, pci_devices, ports, vdevs};
 use service::services;
 
@@ -74,6 +76,7 @@ pub(super) fn validate(
     let log = log(file, &mut notes);
     let rules = Rules {
         settings: settings(file),
+        marks: marks(file, &ports, &mut notes),
         services: services(file, &workers, &mut notes),
     };
     let mut warnings = notes.warnings;
