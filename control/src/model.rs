@@ -1022,8 +1022,9 @@ fn trashed(service: ServiceId, server: Server, counters: Counters<'_>) -> Trashe
     }
 }
 
-/// A server of a marked service is one for each protocol, one of FTP is one on every port: its data
-/// connections come from anywhere.
+/// A server of a marked service is one for each protocol. One of FTP is one on every port, since its
+/// data connections come from anywhere, and so is one of a service on port 0: connections of a
+/// persistent one go to the port that the client asked for.
 fn real(service: ServiceKey, server: ServerKey) -> impl Iterator<Item = RoleEntry> {
     let only = service.protocol().map(core_protocol);
     let protocols = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
@@ -1031,7 +1032,8 @@ fn real(service: ServiceKey, server: ServerKey) -> impl Iterator<Item = RoleEntr
         .into_iter()
         .filter(move |p| only.is_none_or(|only| only == *p));
     let is_ftp = only == Some(Protocol::Tcp) && service.port() == ftp::PORT;
-    let ports = [Some(server.port), is_ftp.then_some(0)];
+    let on_every_port = is_ftp || service.port() == 0;
+    let ports = [Some(server.port), on_every_port.then_some(0)];
     protocols.flat_map(move |protocol| {
         ports.into_iter().flatten().map(move |port| RoleEntry {
             protocol: protocol.number(),
@@ -1684,6 +1686,33 @@ mod tests {
             assert_eq!(of(ip("10.0.0.1")), roles::VIRTUAL, "{protocol:?}");
             assert_eq!(of(ip("192.168.0.1")), roles::REAL, "{protocol:?}");
         }
+    }
+
+    #[test]
+    fn a_server_of_a_service_on_port_0_answers_from_any_port() {
+        let at = |port| {
+            let mut b = with_http();
+            let service = ServiceKey::Endpoint {
+                protocol: api::Protocol::Tcp,
+                addr: ip("10.0.0.1"),
+                port,
+            };
+            let spec = ServiceSpec {
+                scheduler: "rr".into(),
+                persistence: Some(Persistence {
+                    timeout: 30,
+                    netmask: Netmask::V4(std::net::Ipv4Addr::BROADCAST),
+                }),
+                ..ServiceSpec::default()
+            };
+            b.live(Change::AddService(service, spec)).unwrap();
+            let server = rs("192.168.0.1:9000");
+            let add = Change::AddServer(service, server, nat(1), OperatorState::Up);
+            b.live(add).unwrap();
+            let addr = ip("192.168.0.1").into();
+            b.model.build_roles().of(true, 6, &addr, 443)
+        };
+        assert_eq!((at(0), at(99)), (roles::REAL, 0));
     }
 
     #[test]

@@ -32,7 +32,8 @@ PROBES = [(f"scheduler {name}", [f"-A -t 10.9.0.1:80 -s {name}"]) for name in "r
     ("mixed", ["-A -t 10.9.0.1:80 -s rr", "-a -t 10.9.0.1:80 -r [fd02::11]:80 -i"]),
 ]
 # Settings that change what happens to packets: (name, values other than the default).
-SYSCTLS = {"conn_reuse_mode": (0, 2, 3), "sloppy_tcp": (1,), "pmtu_disc": (0,), "nat_icmp_send": (1,)}
+SYSCTLS = {"conn_reuse_mode": (0, 2, 3), "sloppy_tcp": (1,), "sloppy_sctp": (1,), "pmtu_disc": (0,), "nat_icmp_send": (1,),
+           "expire_quiescent_template": (1,)}
 PORTS = (80, 443, 8080)
 WEIGHTS = (0, 1, 1, 1, 1, 2, 3, 5)
 # What a TCP connection may do, one word a packet: c or s, then the flags; "c+" carries data.
