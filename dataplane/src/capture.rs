@@ -155,6 +155,10 @@ impl Capture {
     pub fn decided(&mut self, slot: usize, verdict: Verdict) {
         if slot < BURST && self.waiting & (1 << slot) != 0 {
             self.waiting &= !(1 << slot);
+            if let Verdict::HandOver { .. } = verdict {
+                // The other worker shows it.
+                return;
+            }
             self.burst[slot].verdict = Some(verdict);
             self.ring.push(self.burst[slot].clone());
         }

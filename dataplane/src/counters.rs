@@ -101,6 +101,8 @@ pub struct WorkerCounters {
     pub reclaimed: Counter,
     /// 1 while fewer than `amemthresh` entries are free: the automatic defences are at work.
     pub short_of_entries: Gauge,
+    /// Packets given to the worker that has their connection.
+    pub handed_over: Counter,
     /// ICMP errors and resets of ours.
     pub icmp_sent: Counter,
     /// Raised once per loop: a worker whose heartbeat stands still is stuck.
@@ -129,6 +131,7 @@ impl WorkerCounters {
             expired: Counter::default(),
             reclaimed: Counter::default(),
             short_of_entries: Gauge::default(),
+            handed_over: Counter::default(),
             icmp_sent: Counter::default(),
             heartbeat: Counter::default(),
             busy_loops: Counter::default(),

@@ -180,6 +180,14 @@ pub enum Verdict {
     Kernel(PuntClass),
     /// Free it; the reason has been counted.
     Drop(DropReason),
+    /// Nothing was changed: its connection lives on another worker, or would. With `as_request`
+    /// that worker is to try it as a client's packet only (`Worker::process_request`).
+    HandOver {
+        /// Number of the worker.
+        worker: u8,
+        /// It is no reply of a connection here.
+        as_request: bool,
+    },
     /// The packet was not changed or counted yet: the MAC of the next hop is being asked for. Keep
     /// it for a moment and process it again, else drop it as [`DropReason::NoNeighbour`].
     Wait,

@@ -15,10 +15,13 @@ mod icmp;
 mod ipsec;
 mod persist;
 mod pmtu;
+mod share;
 mod sweep;
 mod transmit;
 mod tunnel_error;
 mod usual;
+
+pub use self::share::Share;
 
 use core::time::Duration;
 use std::sync::Arc;
@@ -120,6 +123,7 @@ pub struct Worker {
 /// A worker without its shards, so that an entry and the rest can be borrowed side by side.
 struct Core {
     key: HashKey,
+    share: Share,
     counters: Arc<WorkerCounters>,
     router: Router,
     roles: Arc<RoleTable>,
@@ -178,6 +182,8 @@ enum Kind {
     IcmpError,
     /// AH or ESP, which may follow a connection.
     Ipsec,
+    /// Belongs to a connection that lives on this worker, or would.
+    Elsewhere(u8),
     /// For the kernel twin.
     Kernel(PuntClass),
     /// Refused.
@@ -246,7 +252,7 @@ fn choose_side(src: u8, dst: u8) -> Option<(Side, bool)> {
 }
 
 impl Worker {
-    /// A worker that owns all shards of a table.
+    /// The only worker: it owns all shards of a table.
     pub fn new(
         shards: Vec<Shard>,
         key: HashKey,
@@ -254,11 +260,36 @@ impl Worker {
         counters: Arc<WorkerCounters>,
         settings: Settings,
     ) -> Worker {
+        Worker::with_share(Share::ALL, shards, key, limits, counters, settings)
+    }
+
+    /// A worker that owns these shards, in the order in which `share` deals them.
+    ///
+    /// # Panics
+    /// They are not as many as that.
+    pub fn with_share(
+        share: Share,
+        shards: Vec<Shard>,
+        key: HashKey,
+        limits: Limits,
+        counters: Arc<WorkerCounters>,
+        settings: Settings,
+    ) -> Worker {
+        let mut own = shards.into_iter();
+        let shards: Vec<Shard> = (0..SHARDS as u8)
+            .map(|shard| match share.elsewhere(shard) {
+                Some(_) => Some(Shard::absent(key)),
+                None => own.next(),
+            })
+            .map(|shard| shard.expect("as many shards as the share has"))
+            .collect();
+        assert!(own.next().is_none(), "more shards than the share has");
         let shards: Box<[Shard; SHARDS]> = shards
             .try_into()
-            .unwrap_or_else(|_| panic!("a table has {SHARDS} shards"));
+            .unwrap_or_else(|_| unreachable!("one for each number"));
         let mut core = Core {
             key,
+            share,
             counters,
             router: Router::new(limits.neighbours),
             roles: Arc::default(),
@@ -401,6 +432,7 @@ impl Worker {
             Kind::IcmpError => self.icmp_error(now, packet, &at.flow),
             Kind::Ipsec => self.ipsec(now, packet, &at.flow),
             Kind::Kernel(class) => self.core.punt(now, packet.port, class),
+            Kind::Elsewhere(worker) => self.core.hand_over(worker, false),
             Kind::Drop(reason) => self.core.dropped(reason),
             Kind::Fragment => self.fragment(now, packet, at),
         }
@@ -414,28 +446,67 @@ impl Worker {
         }
     }
 
-    /// Frames that the kernel sends by a twin pass here on their way out: the answers of a
-    /// local real server are followed, and with NAT given the virtual address back. All are
-    /// transmitted.
-    pub fn process_from_kernel(&mut self, now: Instant, packet: &mut Packet<'_>) {
-        self.answer_of_kernel(now, packet);
-        if let Some(capture) = &mut self.capture {
-            capture.sent(now, packet.port, packet);
+    /// A packet that another worker handed over because it is no reply of a connection there:
+    /// only the other side is tried.
+    #[cold]
+    pub fn process_request(&mut self, now: Instant, packet: &mut Packet<'_>) -> Verdict {
+        let mut flow = Flow::EMPTY;
+        let shape = flow.read(packet.frame(), packet.vlan_tci, packet.wire_len);
+        if shape != Shape::Ip {
+            return self.core.dropped(DropReason::Truncated);
+        }
+        if flow.is_icmp() {
+            return self.icmp_error_of(now, packet, &flow, &[Side::Request]);
+        }
+        let (client, other) = ends(&flow, Side::Request);
+        let hash = self.core.key.hash(
+            flow.protocol,
+            &client.addr,
+            client.port,
+            &other.addr,
+            other.port,
+        );
+        let found = self
+            .shard(hash)
+            .lookup(hash, Side::Request, flow.protocol, &client, &other);
+        match found {
+            Some(i) => self.request(now, packet, &flow, hash, i),
+            None => self.admit(now, packet, &flow, hash),
         }
     }
 
-    fn answer_of_kernel(&mut self, now: Instant, packet: &mut Packet<'_>) {
+    /// Frames that the kernel sends by a twin pass here on their way out: the answers of a
+    /// local real server are given the virtual address back. All are transmitted, or handed to
+    /// the worker that has the connection, which transmits them.
+    pub fn process_from_kernel(&mut self, now: Instant, packet: &mut Packet<'_>) -> Verdict {
+        if let Some(worker) = self.answer_of_kernel(now, packet) {
+            return self.core.hand_over(worker, false);
+        }
+        if let Some(capture) = &mut self.capture {
+            capture.sent(now, packet.port, packet);
+        }
+        Verdict::Transmit(packet.port)
+    }
+
+    /// The worker that has the connection, if that is another one.
+    fn answer_of_kernel(&mut self, now: Instant, packet: &mut Packet<'_>) -> Option<u8> {
         let flow = match Flow::parse(packet.frame(), packet.vlan_tci, packet.wire_len) {
             Parsed::Ip(flow) => flow,
             Parsed::Fragment(flow, piece) => {
-                return self.fragment_of_kernel(now, packet, &flow, piece);
+                self.fragment_of_kernel(now, packet, &flow, piece);
+                return None;
             }
-            _ => return,
+            _ => return None,
         };
-        self.whole_of_kernel(now, packet, &flow);
+        self.whole_of_kernel(now, packet, &flow)
     }
 
-    fn whole_of_kernel(&mut self, now: Instant, packet: &mut Packet<'_>, flow: &Flow) {
+    fn whole_of_kernel(
+        &mut self,
+        now: Instant,
+        packet: &mut Packet<'_>,
+        flow: &Flow,
+    ) -> Option<u8> {
         if !flow.has_ports()
             || self
                 .core
@@ -443,7 +514,7 @@ impl Worker {
                 .of(flow.is_v4, flow.protocol, &flow.src, flow.src_port)
                 == 0
         {
-            return;
+            return None;
         }
         let (client, other) = ends(flow, Side::Reply);
         let hash = self.core.key.hash(
@@ -453,14 +524,15 @@ impl Worker {
             &other.addr,
             other.port,
         );
-        let Some(shard) = self.shards.get_mut(hash.shard as usize) else {
-            return;
-        };
-        let Some(i) = shard.lookup(hash, Side::Reply, flow.protocol, &client, &other) else {
-            return;
-        };
+        let elsewhere = self.core.share.elsewhere(hash.shard);
+        if elsewhere.is_some() {
+            return elsewhere;
+        }
+        let shard = &mut self.shards[hash.shard as usize % SHARDS];
+        let i = shard.lookup(hash, Side::Reply, flow.protocol, &client, &other)?;
         self.core.local_reply(now, shard, i, packet, flow);
         self.assure();
+        None
     }
 
     #[inline(always)]
@@ -537,6 +609,9 @@ impl Worker {
             &other.addr,
             other.port,
         );
+        if both && let Some(owner) = self.core.share.elsewhere(hash.shard) {
+            return self.core.hand_over(owner, true);
+        }
         if both
             && let Some(i) =
                 self.shard(hash)
@@ -721,6 +796,11 @@ impl Core {
             let src = digest_v4(u32::from_be(plain.src), plain.src_port());
             let dst = digest_v4(u32::from_be(plain.dst), plain.dst_port());
             if let Some((side, both, hash)) = self.find_side_v4(TCP, src, dst) {
+                if let Some(owner) = self.share.elsewhere(hash.shard) {
+                    at.plain_side = None;
+                    at.kind = Kind::Elsewhere(owner);
+                    return;
+                }
                 at.plain_side = Some(side);
                 at.plain = plain;
                 at.hash = hash;
@@ -758,7 +838,10 @@ impl Core {
             && let Some((side, both, hash)) = self.find_side(flow)
         {
             at.hash = hash;
-            at.kind = Kind::Balance { side, both };
+            at.kind = match self.share.elsewhere(hash.shard) {
+                Some(owner) => Kind::Elsewhere(owner),
+                None => Kind::Balance { side, both },
+            };
             return;
         }
         at.kind = if flow.is_icmp() && !is_group {
@@ -828,6 +911,12 @@ impl Core {
         punt::class_of(flow, icmp, || {
             is_group || matches!(self.router.lookup(flow.dst, 0), Lookup::Local)
         })
+    }
+
+    #[cold]
+    fn hand_over(&self, worker: u8, as_request: bool) -> Verdict {
+        self.counters.handed_over.add(1);
+        Verdict::HandOver { worker, as_request }
     }
 
     #[inline]

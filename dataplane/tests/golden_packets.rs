@@ -149,7 +149,7 @@ fn leaving(verdict: Verdict, frame: Vec<u8>) -> Vec<(&'static str, Vec<u8>)> {
             }
             out
         }
-        Verdict::Kernel(_) | Verdict::Drop(_) | Verdict::Wait | Verdict::Hold => Vec::new(),
+        _ => Vec::new(),
     }
 }
 

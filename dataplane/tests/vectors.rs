@@ -233,7 +233,7 @@ impl<'a> Run<'a> {
         self.left = match verdict {
             Verdict::Transmit(_) => vec![after],
             Verdict::Fragment(_, mtu) => cut(&after, mtu),
-            Verdict::Kernel(_) | Verdict::Drop(_) | Verdict::Wait | Verdict::Hold => Vec::new(),
+            _ => Vec::new(),
         };
     }
 
@@ -303,6 +303,7 @@ fn describe_verdict(verdict: Verdict) -> String {
         Verdict::Drop(reason) => format!("drop {}", reason.name()),
         Verdict::Wait => "wait".to_owned(),
         Verdict::Hold => "hold".to_owned(),
+        Verdict::HandOver { .. } => panic!("there is one worker"),
     }
 }
 

@@ -66,6 +66,11 @@ impl Index {
         Index { buckets }
     }
 
+    /// No bucket: nothing is found, nothing can be added.
+    pub fn absent() -> Index {
+        Index { buckets: &mut [] }
+    }
+
     /// Number of the bucket in which a hash belongs.
     #[inline(always)]
     pub fn home(&self, hash: KeyHash) -> usize {

@@ -69,6 +69,19 @@ impl Shard {
         }
     }
 
+    /// A shard that another worker has: it holds nothing and takes nothing.
+    pub fn absent(key: HashKey) -> Shard {
+        Shard {
+            index: Index::absent(),
+            entries: &mut [],
+            wheel: Wheel::new(&mut [], Ticks(0)),
+            free: NIL,
+            fresh: 0,
+            used: 0,
+            key,
+        }
+    }
+
     /// Rebuilds index, timers and free list from the entries alone. Returns how many entries
     /// live; those whose identity makes no sense are given up.
     pub fn rebuild(&mut self) -> u32 {

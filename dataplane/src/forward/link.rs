@@ -94,6 +94,6 @@ pub fn allow_cutting(frame: &mut [u8], flow: &Flow) {
 pub fn port_of(verdict: Verdict) -> Option<PortId> {
     match verdict {
         Verdict::Transmit(port) | Verdict::Fragment(port, _) => Some(port),
-        Verdict::Kernel(_) | Verdict::Drop(_) | Verdict::Wait | Verdict::Hold => None,
+        _ => None,
     }
 }

@@ -14,6 +14,16 @@ use crate::time::Instant;
 use crate::wire::icmp::{self, Answer, Towards};
 use crate::wire::ipv6;
 
+/// Where the connection of a quoted packet is.
+enum Quoted {
+    /// In this shard, with this number.
+    Here(usize, u32),
+    /// With another worker, if anywhere.
+    Elsewhere(u8),
+    /// There is none.
+    Unknown,
+}
+
 impl Worker {
     /// An ICMP packet to us or past us. Errors about a connection's packets are translated and
     /// sent on; everything else is the kernel's.
@@ -24,26 +34,42 @@ impl Worker {
         packet: &mut Packet<'_>,
         flow: &Flow,
     ) -> Verdict {
+        // From the server's side the quote is the request as the server saw it; from the
+        // client's side it is the reply as the client saw it.
+        self.icmp_error_of(now, packet, flow, &[Side::Reply, Side::Request])
+    }
+
+    /// As [`Worker::icmp_error`], for connections seen from these sides.
+    pub(super) fn icmp_error_of(
+        &mut self,
+        now: Instant,
+        packet: &mut Packet<'_>,
+        flow: &Flow,
+        sides: &[Side],
+    ) -> Verdict {
         if !flow.is_v4 && flow.has_options && is_behind_fragment_header(packet.frame(), flow) {
             return self.core.dropped(DropReason::Fragment);
         }
         if let Some(quoted) = flow.parse_embedded(packet.frame()) {
-            // From the server's side the quote is the request as the server saw it; from the
-            // client's side it is the reply as the client saw it.
-            for side in [Side::Reply, Side::Request] {
-                if let Some((shard, i)) = self.find_quoted(flow.is_v4, &quoted, side) {
-                    let Some(shard) = self.shards.get_mut(shard) else {
-                        break;
-                    };
-                    return match side {
-                        Side::Reply => self
-                            .core
-                            .error_to_client(now, shard, i, packet, flow, &quoted),
-                        Side::Request => self
-                            .core
-                            .error_to_server(now, shard, i, packet, flow, &quoted),
-                    };
-                }
+            for &side in sides {
+                let (shard, i) = match self.find_quoted(flow.is_v4, &quoted, side) {
+                    Quoted::Unknown => continue,
+                    Quoted::Elsewhere(worker) => {
+                        return self.core.hand_over(worker, side == Side::Request);
+                    }
+                    Quoted::Here(shard, i) => (shard, i),
+                };
+                let Some(shard) = self.shards.get_mut(shard) else {
+                    break;
+                };
+                return match side {
+                    Side::Reply => self
+                        .core
+                        .error_to_client(now, shard, i, packet, flow, &quoted),
+                    Side::Request => self
+                        .core
+                        .error_to_server(now, shard, i, packet, flow, &quoted),
+                };
             }
             if let Some(verdict) = self.tunnel_error(now, packet, flow, &quoted) {
                 return verdict;
@@ -53,7 +79,7 @@ impl Worker {
         self.core.punt(now, packet.port, class)
     }
 
-    fn find_quoted(&self, is_v4: bool, q: &EmbeddedFlow, side: Side) -> Option<(usize, u32)> {
+    fn find_quoted(&self, is_v4: bool, q: &EmbeddedFlow, side: Side) -> Quoted {
         let (src, dst) = (
             Endpoint::new(q.src, q.src_port),
             Endpoint::new(q.dst, q.dst_port),
@@ -69,7 +95,7 @@ impl Worker {
             & role
             == 0
         {
-            return None;
+            return Quoted::Unknown;
         }
         let hash = self.core.key.hash(
             q.protocol,
@@ -78,12 +104,13 @@ impl Worker {
             &other.addr,
             other.port,
         );
-        let at = hash.shard as usize;
-        let i = self
-            .shards
-            .get(at)?
-            .lookup(hash, side, q.protocol, &client, &other)?;
-        Some((at, i))
+        if let Some(worker) = self.core.share.elsewhere(hash.shard) {
+            return Quoted::Elsewhere(worker);
+        }
+        let found = self
+            .shard(hash)
+            .lookup(hash, side, q.protocol, &client, &other);
+        found.map_or(Quoted::Unknown, |i| Quoted::Here(hash.shard as usize, i))
     }
 }
 

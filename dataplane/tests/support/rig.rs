@@ -24,7 +24,7 @@ use dataplane::service::{
 };
 use dataplane::settings::Settings;
 use dataplane::time::Instant;
-use dataplane::worker::{Limits, Worker};
+use dataplane::worker::{Limits, Share, Worker};
 
 /// MAC of each port.
 pub const PORT_MACS: [Mac; 2] = [Mac([0x52, 0x54, 0, 0, 0, 1]), Mac([0x52, 0x54, 0, 0, 0, 2])];
@@ -124,11 +124,20 @@ impl Default for Rig {
 
 impl Rig {
     pub fn new() -> Rig {
-        Rig::in_memory(vec![0u8; memory_size()].leak())
+        Rig::with_share(Share::ALL)
+    }
+
+    /// One of several workers.
+    pub fn with_share(share: Share) -> Rig {
+        Rig::made(share, vec![0u8; memory_size()].leak())
     }
 
     /// With its connection table in `bytes`: zeros, [`memory_size`] of them.
     pub fn in_memory(bytes: &'static mut [u8]) -> Rig {
+        Rig::made(Share::ALL, bytes)
+    }
+
+    fn made(share: Share, bytes: &'static mut [u8]) -> Rig {
         let layout = Layout::for_connections(CONNECTIONS);
         let skip = bytes.as_ptr().align_offset(64);
         let memory = &mut bytes[skip..skip + layout.bytes()];
@@ -140,6 +149,8 @@ impl Rig {
         ]);
         let now = Instant::from_secs(100);
         let shards = create(memory, layout, key, [7; 16], now.ticks()).unwrap();
+        let own = |(n, shard)| share.elsewhere(n).is_none().then_some(shard);
+        let shards = (0..).zip(shards).filter_map(own).collect();
         let counters = Arc::new(WorkerCounters::new(64));
         let limits = Limits {
             services: 16,
@@ -148,7 +159,8 @@ impl Rig {
             ports: 2,
         };
         let settings = Settings::default();
-        let worker = Worker::new(shards, key, limits, Arc::clone(&counters), settings);
+        let worker =
+            Worker::with_share(share, shards, key, limits, Arc::clone(&counters), settings);
         let mut rig = Rig {
             worker,
             counters,
@@ -481,6 +493,16 @@ impl Rig {
     /// Puts a frame in; what becomes of it, and the frame as it then is.
     pub fn inject(&mut self, port: u16, frame: &[u8]) -> (Verdict, Vec<u8>) {
         self.inject_tagged(port, frame, 0)
+    }
+
+    /// A packet that another worker handed over.
+    #[allow(dead_code)]
+    pub fn inject_request(&mut self, port: u16, frame: &[u8]) -> (Verdict, Vec<u8>) {
+        let mut room = vec![0xa5; ROOM + frame.len() + ROOM];
+        room[ROOM..ROOM + frame.len()].copy_from_slice(frame);
+        let mut packet = Packet::new(&mut room, ROOM as u16, frame.len() as u16, PortId(port));
+        let verdict = self.worker.process_request(self.now, &mut packet);
+        (verdict, packet.frame().to_vec())
     }
 
     /// As [`Rig::inject`], with a VLAN tag that the driver took out.
