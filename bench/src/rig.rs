@@ -27,8 +27,9 @@ use dpdk::eal::{Eal, EalConfig, HugepageFiles, Memory};
 use dpdk::lcore;
 use dpdk::mbuf::Burst;
 use dpdk::mempool::{DATA_ROOM, Mempool};
-use dpdk::poll::{Idle, Lane, Loop, Parking, Probe, Rings};
-use dpdk::port::{Port, PortConfig, RunningPort, RxQueue, TxQueue};
+use dpdk::peers::Peers;
+use dpdk::poll::{Idle, Lane, Loop, Parking, Probe, Rings, Way};
+use dpdk::port::{Port, PortConfig, RunningPort, RxQueue};
 use dpdk::pump::Bell;
 use dpdk::region::{Backing, Pages, Region};
 use dpdk::ring;
@@ -226,7 +227,7 @@ pub struct Rig {
     /// Workers for the other sizes. All share their counters.
     others: Vec<(u32, Worker)>,
     /// Queues of the IPv6 source, while the IPv4 source is in the loop.
-    spare: (RxQueue, TxQueue),
+    spare: (Option<RxQueue>, Way),
     /// Which source is in the loop.
     source: Family,
     /// The worker's time.
@@ -298,7 +299,8 @@ impl Rig {
             queues.push((rx.context("rx queue")?, tx.context("tx queue")?));
             ports.push(port);
         }
-        let spare = queues.pop().context("third port")?;
+        let (rx, tx) = queues.pop().context("third port")?;
+        let spare = (Some(rx), Way::from(tx));
         let mut lanes = Vec::new();
         for (i, (rx, tx)) in queues.into_iter().enumerate() {
             let mut punt = Vec::new();
@@ -340,6 +342,7 @@ impl Rig {
             bell: Bell::new()?,
             clock,
             parking: Parking::default(),
+            peers: Peers::default(),
         };
         let rig = Rig {
             worker,
@@ -390,10 +393,12 @@ impl Rig {
         let mut packets = 0;
         self.measure(plan, |rig| {
             let mut burst = Burst::new();
-            if let [source, sink] = &mut rig.worker.lanes[..] {
-                packets += source.rx.receive(&mut burst) as u64;
+            if let [source, sink] = &mut rig.worker.lanes[..]
+                && let (Some(rx), Way::Queue(tx)) = (&mut source.rx, &mut sink.tx)
+            {
+                packets += rx.receive(&mut burst) as u64;
                 burst.with_packets(PortId(0), |packets| probe.received(packets));
-                sink.tx.send(&mut burst);
+                tx.send(&mut burst);
             }
             packets
         })

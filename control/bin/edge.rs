@@ -17,12 +17,13 @@ use dataplane::command::{Command, ControlEnd, WorkerEnd, channel};
 use dataplane::conn::{HashKey, Layout, Shard, region};
 use dataplane::counters::PortCounters;
 use dataplane::packet::{PortId, PuntClass};
-use dataplane::worker::{Limits, Worker};
+use dataplane::worker::{Limits, Share, Worker};
 use dpdk::clock::Clock;
 use dpdk::eal::{Eal, EalConfig, HugepageFiles, Iova, Memory};
 use dpdk::host::{Capability, Host};
 use dpdk::mempool::{self, Demand, Mempool};
-use dpdk::poll::{Idle, Lane, Loop, Parking, Rings};
+use dpdk::peers::{PEER_SLOTS, Peers};
+use dpdk::poll::{Idle, Lane, Loop, Parking, Rings, Way};
 use dpdk::port::{Port, PortConfig, RunningPort};
 use dpdk::pump::{Bell, Pump, Twin};
 use dpdk::region::{Backing, Region};
@@ -105,43 +106,62 @@ pub fn start(
     let bell = Bell::new().context("no descriptor left for the pump's bell")?;
     let stop = Arc::new(AtomicBool::new(false));
 
-    let mut lanes = Vec::new();
+    let team = config.dpdk.worker_cores.len();
+    // For each worker, its view of all ports.
+    let mut lanes: Vec<Vec<Lane>> = (0..team).map(|_| Vec::new()).collect();
     let mut twins = Vec::new();
     let mut ports = Vec::new();
     let mut macs = Vec::new();
     for (number, (wanted, port)) in config.ports.iter().zip(opened).enumerate() {
         let number = PortId(u16::try_from(number).context("too many ports")?);
-        let (handle, mac, lane, twin) =
-            start_port(&eal, &pool, wanted, number, port, &mut prepare_twin)
+        let (handle, mac, of_port, twin) =
+            start_port(&eal, &pool, wanted, number, team, port, &mut prepare_twin)
                 .with_context(|| format!("port {}", wanted.name))?;
         macs.push(mac);
         ports.push(handle);
-        lanes.push(lane);
+        for (mine, lane) in lanes.iter_mut().zip(of_port) {
+            mine.push(lane);
+        }
         twins.push(twin);
     }
 
-    let (control, end) = channel(config.workers.max_servers as usize);
-    let worker = make_worker(config, &end, &macs)?;
-    let polled = Loop {
-        worker,
-        end,
-        lanes,
-        pool: Arc::clone(&pool),
-        idle: idle_of(config),
-        rings: rings_of(config, &ports),
-        stop: Arc::clone(&stop),
-        bell: bell.clone(),
-        clock: Clock::new(eal.tsc_hz()),
-        parking: Parking::default(),
-    };
     let (done, loops) = mpsc::channel();
-    eal.launch(
-        0,
-        Box::new(move || {
-            // The receiver is only gone when the daemon gave up waiting.
-            let _ = done.send(polled.run());
-        }),
-    )?;
+    let mut workers = Vec::new();
+    let (table, key) = make_table(config.workers.connections)?;
+    let peers = Peers::connect(&eal, team)?;
+    let mut shards: Vec<Option<Shard>> = table.into_iter().map(Some).collect();
+    for (number, (lanes, peers)) in lanes.into_iter().zip(peers).enumerate() {
+        let share = Share::of(number, team);
+        let mine = |(shard, place): (u8, &mut Option<Shard>)| match share.elsewhere(shard) {
+            Some(_) => None,
+            None => place.take(),
+        };
+        let shards = (0..).zip(&mut shards).filter_map(mine).collect();
+        let (control, end) = channel(config.workers.max_servers as usize);
+        let worker = make_worker(config, share, shards, key, &end, &macs);
+        let polled = Loop {
+            worker,
+            end,
+            lanes,
+            pool: Arc::clone(&pool),
+            idle: idle_of(config),
+            rings: rings_of(config, &ports),
+            stop: Arc::clone(&stop),
+            bell: bell.clone(),
+            clock: Clock::new(eal.tsc_hz()),
+            parking: Parking::default(),
+            peers,
+        };
+        workers.push(control);
+        let done = done.clone();
+        eal.launch(
+            number,
+            Box::new(move || {
+                // The receiver is only gone when the daemon gave up waiting.
+                let _ = done.send(polled.run());
+            }),
+        )?;
+    }
     let pump = Pump {
         twins,
         pool: Arc::clone(&pool),
@@ -171,14 +191,14 @@ pub fn start(
         })
         .context("pump thread")?;
     Ok(Edge {
-        workers: vec![control],
+        running: workers.len(),
+        workers,
         ports,
         dpdk: eal.version(),
         eal,
         stop,
         bell,
         loops,
-        running: 1,
         pump,
         pool,
     })
@@ -196,7 +216,9 @@ impl Edge {
                     .context("a worker does not end")?,
             );
         }
-        self.eal.wait(0)?;
+        for worker in 0..self.running {
+            self.eal.wait(worker)?;
+        }
         self.bell.ring();
         let ports = match self.pump.join() {
             Ok(ports) => ports.context("pump")?,
@@ -247,17 +269,20 @@ fn check_capabilities(config: &Config) -> Result<()> {
 
 fn make_pool(eal: &Eal, config: &Config) -> Result<Mempool> {
     let ports = config.ports.len() as u32;
+    let workers = config.dpdk.worker_cores.len() as u32;
+    // At most a queue of each kind for every worker.
     let descriptors = config
         .ports
         .iter()
-        .map(|p| u32::from(p.rx_descriptors) + u32::from(p.tx_descriptors))
+        .map(|p| workers * (u32::from(p.rx_descriptors) + u32::from(p.tx_descriptors)))
         .sum();
     let count = mempool::size_for(Demand {
         descriptors,
-        ring_slots: ports * (PUNT_SLOTS.iter().sum::<u32>() + WIRE_SLOTS),
-        threads: 3,
+        ring_slots: ports * (workers * PUNT_SLOTS.iter().sum::<u32>() + WIRE_SLOTS)
+            + workers * (workers - 1) * PEER_SLOTS,
+        threads: workers + 2,
         cache: CACHE,
-        bursts: 4 * (ports + 1),
+        bursts: workers * (4 * (ports + 1) + workers),
     });
     let mtu = config.ports.iter().map(|p| p.mtu).max().unwrap_or(1500);
     let room = mempool::DATA_ROOM.max(mtu.saturating_add(256));
@@ -269,8 +294,14 @@ fn make_pool(eal: &Eal, config: &Config) -> Result<Mempool> {
     })
 }
 
-fn make_worker(config: &Config, end: &WorkerEnd, macs: &[Mac]) -> Result<Worker> {
-    let (shards, key) = make_table(config.workers.connections)?;
+fn make_worker(
+    config: &Config,
+    share: Share,
+    shards: Vec<Shard>,
+    key: HashKey,
+    end: &WorkerEnd,
+    macs: &[Mac],
+) -> Worker {
     let limits = Limits {
         services: config.workers.max_services as usize,
         dests: config.workers.max_servers as usize,
@@ -278,7 +309,7 @@ fn make_worker(config: &Config, end: &WorkerEnd, macs: &[Mac]) -> Result<Worker>
         ports: macs.len(),
     };
     let counters = Arc::clone(&end.counters);
-    let mut worker = Worker::new(shards, key, limits, counters, *config.settings());
+    let mut worker = Worker::with_share(share, shards, key, limits, counters, *config.settings());
     for (number, &mac) in macs.iter().enumerate() {
         let now = Clock::new(0).now();
         drop(worker.apply(
@@ -286,7 +317,7 @@ fn make_worker(config: &Config, end: &WorkerEnd, macs: &[Mac]) -> Result<Worker>
             Command::PutMacs(PortId(number as u16), Box::new([mac])),
         ));
     }
-    Ok(worker)
+    worker
 }
 
 fn make_table(connections: u32) -> Result<(Vec<Shard>, HashKey)> {
@@ -348,13 +379,20 @@ fn start_port(
     pool: &Mempool,
     wanted: &config::Port,
     number: PortId,
+    team: usize,
     port: Port,
     prepare_twin: &mut impl FnMut(&config::Port) -> Result<()>,
-) -> Result<(PortHandle, Mac, Lane, Twin)> {
+) -> Result<(PortHandle, Mac, Vec<Lane>, Twin)> {
     let info = port.info()?;
+    let workers = u16::try_from(team).context("too many workers")?;
+    // Without RSS everything comes by the first queue, and what the others have is for nothing.
+    let most = if info.has_rss { info.max_rx_queues } else { 1 };
     let setup = PortConfig {
-        rx_queues: wanted.rx_queues,
-        tx_queues: 1,
+        rx_queues: match wanted.rx_queues {
+            0 => workers.min(most),
+            asked => asked,
+        },
+        tx_queues: workers.min(info.max_tx_queues),
         rx_descriptors: wanted.rx_descriptors,
         tx_descriptors: wanted.tx_descriptors,
         mtu: (wanted.mtu != info.mtu).then_some(wanted.mtu),
@@ -384,19 +422,39 @@ fn start_port(
     prepare_twin(wanted)?;
     tap.set_up(true)?;
 
-    let rx = port.rx_queue(0).context("its receive queue is in use")?;
-    let tx = port.tx_queue(0).context("its transmit queue is in use")?;
-    let mut senders = Vec::new();
-    let mut receivers = Vec::new();
-    for slots in PUNT_SLOTS {
-        let (sender, receiver) = ring::single_producer(eal, slots)?;
-        senders.push(sender);
-        receivers.push(receiver);
-    }
     let (to_wire, from_kernel) = ring::single_producer(eal, WIRE_SLOTS)?;
-    let four = "one ring for each class";
-    let senders = senders.try_into().map_err(|_| anyhow!(four))?;
-    let receivers = receivers.try_into().map_err(|_| anyhow!(four))?;
+    let mut from_kernel = Some(from_kernel);
+    let rx = Queues::new(setup.rx_queues, team, number);
+    let tx = Queues::new(setup.tx_queues, team, number);
+    let mut lanes = Vec::new();
+    let mut punt = Vec::new();
+    for worker in 0..team {
+        let mut senders = Vec::new();
+        let mut receivers = Vec::new();
+        for slots in PUNT_SLOTS {
+            let (sender, receiver) = ring::single_producer(eal, slots)?;
+            senders.push(sender);
+            receivers.push(receiver);
+        }
+        let four = "one ring for each class";
+        punt.push(receivers.try_into().map_err(|_| anyhow!(four))?);
+        let rx = match rx.of(worker) {
+            Some(queue) => Some(port.rx_queue(queue).context("a receive queue is in use")?),
+            None => None,
+        };
+        let tx = match tx.of(worker) {
+            Some(queue) => Way::from(port.tx_queue(queue).context("a transmit queue is in use")?),
+            None => Way::Worker(tx.stand_in(worker)),
+        };
+        lanes.push(Lane::new(
+            number,
+            rx,
+            tx,
+            senders.try_into().map_err(|_| anyhow!(four))?,
+            from_kernel.take_if(|_| worker == usize::from(number.0) % team),
+            wanted.rx_csum_fixup,
+        ));
+    }
 
     let handle = PortHandle {
         name: wanted.name.clone(),
@@ -414,15 +472,72 @@ fn start_port(
         twin = %handle.twin,
         "port started"
     );
-    let lane = Lane::new(number, rx, tx, senders, from_kernel, wanted.rx_csum_fixup);
     let twin = Twin {
         port,
         tap,
-        punt: vec![receivers],
+        punt,
         to_wire,
         counters,
         carrier,
         lost: false,
     };
-    Ok((handle, info.mac, lane, twin))
+    Ok((handle, info.mac, lanes, twin))
+}
+
+/// Which worker has which queue of a port. With fewer queues than workers, each port starts with
+/// another worker, so that one-queue ports are spread over them.
+struct Queues {
+    queues: usize,
+    team: usize,
+    first: usize,
+}
+
+impl Queues {
+    fn new(queues: u16, team: usize, port: PortId) -> Queues {
+        let queues = usize::from(queues);
+        let first = if queues < team {
+            usize::from(port.0) % team
+        } else {
+            0
+        };
+        Queues {
+            queues,
+            team,
+            first,
+        }
+    }
+
+    /// The queue of a worker, if it has one.
+    fn of(&self, worker: usize) -> Option<u16> {
+        let queue = (worker + self.team - self.first) % self.team;
+        (queue < self.queues).then_some(queue as u16)
+    }
+
+    /// The worker that sends for one that has no queue.
+    fn stand_in(&self, worker: usize) -> usize {
+        (worker % self.queues.max(1) + self.first) % self.team
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_queue_has_one_worker_and_every_worker_a_way() {
+        for team in 1..9 {
+            for queues in 1..12 {
+                for port in 0..5 {
+                    let q = Queues::new(queues, team, PortId(port));
+                    let mut owned: Vec<u16> = (0..team).filter_map(|w| q.of(w)).collect();
+                    owned.sort_unstable();
+                    let used = queues.min(team as u16);
+                    assert_eq!(owned, (0..used).collect::<Vec<_>>());
+                    for w in (0..team).filter(|&w| q.of(w).is_none()) {
+                        assert!(q.of(q.stand_in(w)).is_some());
+                    }
+                }
+            }
+        }
+    }
 }

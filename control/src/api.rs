@@ -758,6 +758,9 @@ pub struct WorkerView {
     pub tx: u64,
     /// Connections it holds.
     pub connections: u64,
+    /// Packets given to the worker that has their connection.
+    #[serde(default)]
+    pub handed_over: u64,
     /// Milliseconds since its heartbeat last moved.
     pub heartbeat_age_ms: u64,
 }

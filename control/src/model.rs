@@ -37,6 +37,10 @@ use crate::stats::{Counts, Estimator};
 use crate::trash::{Trash, Trashed};
 use crate::update::Update;
 
+/// Persistence with several workers.
+pub const PERSISTENCE_ALONE: &str =
+    "persistence works with one worker only; give [workers] one core, or take persistence away";
+
 /// Counters of all workers.
 pub type Counters<'a> = &'a [Arc<WorkerCounters>];
 
@@ -134,6 +138,8 @@ pub struct Limits {
     pub services: u32,
     /// Most destinations, deleted ones with connections included.
     pub servers: u32,
+    /// Workers.
+    pub workers: usize,
 }
 
 #[derive(Clone, Debug)]
@@ -268,7 +274,7 @@ impl Model {
                 ),
             ));
         }
-        let scheduler = check_service(key, spec)?;
+        let scheduler = check_service(key, spec, self.limits)?;
         let Some(id) = self.service_ids.take() else {
             return Err(Refusal::new(
                 ErrorKind::Capacity,
@@ -305,7 +311,7 @@ impl Model {
         spec: &ServiceSpec,
     ) -> Result<(), Refusal> {
         let service = self.services.get_mut(&key).ok_or_else(|| no_service(key))?;
-        service.scheduler = check_service(key, spec)?;
+        service.scheduler = check_service(key, spec, self.limits)?;
         service.spec = spec.clone();
         service.origin = origin_of_edited(author, service.origin);
         self.changed.insert(key);
@@ -1151,7 +1157,11 @@ fn no_dest_left(limits: Limits) -> Refusal {
     )
 }
 
-fn check_service(key: ServiceKey, spec: &ServiceSpec) -> Result<&'static str, Refusal> {
+fn check_service(
+    key: ServiceKey,
+    spec: &ServiceSpec,
+    limits: Limits,
+) -> Result<&'static str, Refusal> {
     let name = describe_service(&key);
     if key.mark() == Some(0) {
         return Err(Refusal::new(
@@ -1167,6 +1177,13 @@ fn check_service(key: ServiceKey, spec: &ServiceSpec) -> Result<&'static str, Re
     }
     if let Some(p) = spec.persistence {
         check_persistence(key, p)?;
+        if limits.workers > 1 {
+            // Connections of one client would have to meet on the worker of its template.
+            return Err(Refusal::new(
+                ErrorKind::Failed,
+                format!("service {name}: {PERSISTENCE_ALONE}"),
+            ));
+        }
     }
     if spec.one_packet && key.protocol() == Some(api::Protocol::Tcp) {
         return Err(Refusal::new(
@@ -1344,6 +1361,7 @@ mod tests {
             Bench::with(Limits {
                 services: 4,
                 servers: 4,
+                workers: 1,
             })
         }
 

@@ -122,6 +122,7 @@ impl State {
         let limits = Limits {
             services: config.workers.max_services,
             servers: config.workers.max_servers,
+            workers: config.workers.cores.len(),
         };
         let counters = parts.workers.counters();
         let mut empty = Model::new(limits, config.rules.settings);

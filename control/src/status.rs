@@ -146,6 +146,7 @@ impl Sampler {
             rx: c.rx_packets.get(),
             tx: c.tx_packets.get(),
             connections: c.connections.get(),
+            handed_over: c.handed_over.get(),
             heartbeat_age_ms: age.as_millis() as u64,
         }
     }

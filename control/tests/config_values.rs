@@ -76,7 +76,7 @@ fn one_port_is_enough_and_the_rest_has_defaults() {
     );
     assert_eq!(
         (port.promiscuous, port.twin_sysctls, port.rx_queues),
-        (false, true, 1)
+        (false, true, 0)
     );
     assert_eq!((port.rx_descriptors, port.tx_descriptors), (1024, 1024));
     assert_eq!(config.kernel.table, KernelTable::Main);

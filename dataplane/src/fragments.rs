@@ -49,6 +49,8 @@ pub enum Fate {
     Kernel(PuntClass),
     /// Refused, as the others are.
     Dropped(DropReason),
+    /// To the worker that has the connection.
+    Worker(u8),
 }
 
 /// What the pieces of one packet have in common.
@@ -132,6 +134,14 @@ impl Fragments {
         let fate = entry.fate;
         entry.pass(flow, piece);
         Some(fate)
+    }
+
+    /// Where the pieces of a packet meet: the owner of this shard knows about the first.
+    pub fn shard(&self, flow: &Flow, piece: Fragment) -> u8 {
+        let key = key_of(flow, piece);
+        let (low, high) = (key.id as u16, (key.id >> 16) as u16);
+        let hash = self.hash.hash(key.protocol, &key.src, low, &key.dst, high);
+        hash.shard
     }
 
     /// Packets that are followed now.

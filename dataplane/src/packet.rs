@@ -250,6 +250,7 @@ drop_reasons! {
     PuntLimited "punt-limited" "packet for the kernel was over the rate limit of its class",
     PuntQueueFull "punt-queue-full" "packet for the kernel met a full queue of its class",
     TwinFailed "twin-failed" "the kernel twin refused the frame",
+    HandOverFull "hand-over-full" "the worker that has the connection did not take more packets: it is overloaded",
     TxFull "tx-full" "transmit queue of the port was full",
     NoMbuf "no-mbuf" "no packet buffer was left",
     FragmentFailed "fragment-failed" "packet could not be cut to the path MTU",

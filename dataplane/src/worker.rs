@@ -434,7 +434,7 @@ impl Worker {
             Kind::Kernel(class) => self.core.punt(now, packet.port, class),
             Kind::Elsewhere(worker) => self.core.hand_over(worker, false),
             Kind::Drop(reason) => self.core.dropped(reason),
-            Kind::Fragment => self.fragment(now, packet, at),
+            Kind::Fragment => self.fragment(now, packet, at, false),
         }
     }
 
@@ -452,8 +452,13 @@ impl Worker {
     pub fn process_request(&mut self, now: Instant, packet: &mut Packet<'_>) -> Verdict {
         let mut flow = Flow::EMPTY;
         let shape = flow.read(packet.frame(), packet.vlan_tci, packet.wire_len);
-        if shape != Shape::Ip {
-            return self.core.dropped(DropReason::Truncated);
+        match shape {
+            Shape::Ip => {}
+            Shape::Fragment(_) => {
+                let mut at = Located::EMPTY;
+                return self.fragment(now, packet, &mut at, true);
+            }
+            _ => return self.core.dropped(DropReason::Truncated),
         }
         if flow.is_icmp() {
             return self.icmp_error_of(now, packet, &flow, &[Side::Request]);

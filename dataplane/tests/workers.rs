@@ -46,7 +46,7 @@ impl Team {
     /// Puts a frame in at worker `at`. Nobody hands over to himself or for ever.
     fn inject(&mut self, mut at: usize, port: u16, frame: &[u8]) -> (Verdict, Vec<u8>) {
         let mut result = self.workers[at].inject(port, frame);
-        for _ in 0..2 {
+        for _ in 0..3 {
             let Verdict::HandOver { worker, as_request } = result.0 else {
                 break;
             };
@@ -109,6 +109,17 @@ fn packet(client: usize, kind: usize) -> (u16, String) {
             0,
             format!("ip {c} > 203.0.113.1 | icmp 3 1 | ip 203.0.113.1 > {c} | tcp 80 > {port} ack"),
         ),
+        // Pieces of a packet, and one that overtakes its first.
+        11 => (
+            0,
+            format!(
+                "ip {c} > 203.0.113.1 id {port} mf | udp {port} > 53 len 32 csum none | bytes 8"
+            ),
+        ),
+        12 => (
+            0,
+            format!("ip {c} > 203.0.113.1 id {port} offset 16 proto 17 | bytes 16"),
+        ),
         // From the server's own port to a service: reply or request.
         10 => (1, format!("ip {s} > 203.0.113.2 | tcp 8080 > 80 syn")),
         _ => (
@@ -129,7 +140,7 @@ fn a_team_does_what_one_worker_does() {
     let mut random = Random(1);
     let mut verdicts = BTreeSet::new();
     for i in 0..20_000 {
-        let (port, text) = packet(random.below(200), random.below(12));
+        let (port, text) = packet(random.below(200), random.below(14));
         let frame = build(&text);
         let want = one.inject(port, &frame);
         let got = team.inject(random.below(WORKERS), port, &frame);

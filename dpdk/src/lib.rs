@@ -26,6 +26,7 @@ pub mod host;
 pub mod lcore;
 pub mod mbuf;
 pub mod mempool;
+pub mod peers;
 pub mod poll;
 pub mod port;
 pub mod pump;

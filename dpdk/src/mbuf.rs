@@ -233,6 +233,18 @@ impl Mbuf {
         true
     }
 
+    /// A number that whoever has the mbuf may keep in it; receiving and sending overwrite it.
+    #[inline]
+    pub fn mark(&self) -> u32 {
+        self.raw().get(ffi::RVS_MBUF_MARK)
+    }
+
+    /// Sets [`Mbuf::mark`].
+    #[inline]
+    pub fn set_mark(&mut self, mark: u32) {
+        self.raw().set(ffi::RVS_MBUF_MARK, mark);
+    }
+
     /// Length of the frame over all segments, bytes.
     #[inline]
     pub fn wire_len(&self) -> u32 {

@@ -22,6 +22,7 @@ use crate::clock::Clock;
 use crate::lcore;
 use crate::mbuf::{BURST, Burst, Mbuf};
 use crate::mempool::Mempool;
+use crate::peers::{Errand, Peers};
 use crate::port::{RxQueue, TxQueue};
 use crate::pump::Bell;
 use crate::ring::{Receiver, Sender};
@@ -46,14 +47,14 @@ const EXPIRY_BUDGET: u32 = 64;
 pub struct Lane {
     /// Number of the port.
     pub port: PortId,
-    /// Frames from the wire.
-    pub rx: RxQueue,
-    /// Frames to the wire.
-    pub tx: TxQueue,
+    /// Frames from the wire; none if another worker polls the port.
+    pub rx: Option<RxQueue>,
+    /// Where frames go to.
+    pub tx: Way,
     /// Frames for the kernel twin, by class.
     pub punt: [Sender; PuntClass::COUNT],
-    /// Frames of the kernel twin for the wire.
-    pub from_kernel: Receiver,
+    /// Frames of the kernel twin for the wire; one worker takes them.
+    pub from_kernel: Option<Receiver>,
     /// Complete transport checksums that a peer on this host left to the hardware.
     pub completes_checksums: bool,
     /// Waiting to be sent.
@@ -64,21 +65,36 @@ impl Lane {
     /// Puts a lane together.
     pub fn new(
         port: PortId,
-        rx: RxQueue,
-        tx: TxQueue,
+        rx: impl Into<Option<RxQueue>>,
+        tx: impl Into<Way>,
         punt: [Sender; PuntClass::COUNT],
-        from_kernel: Receiver,
+        from_kernel: impl Into<Option<Receiver>>,
         completes_checksums: bool,
     ) -> Lane {
         Lane {
             port,
-            rx,
-            tx,
+            rx: rx.into(),
+            tx: tx.into(),
             punt,
-            from_kernel,
+            from_kernel: from_kernel.into(),
             completes_checksums,
             out: Burst::new(),
         }
+    }
+}
+
+/// How a worker's frames reach the wire of a port.
+#[derive(Debug)]
+pub enum Way {
+    /// By a queue of its own.
+    Queue(TxQueue),
+    /// By the worker with this number: the port has fewer queues than there are workers.
+    Worker(usize),
+}
+
+impl From<TxQueue> for Way {
+    fn from(queue: TxQueue) -> Way {
+        Way::Queue(queue)
     }
 }
 
@@ -189,6 +205,8 @@ pub struct Loop {
     pub clock: Clock,
     /// Packets whose next hop is being resolved.
     pub parking: Parking,
+    /// The other workers.
+    pub peers: Peers,
 }
 
 /// Packets that wait: for the MAC of their next hop, or for the first piece of their packet.
@@ -208,6 +226,12 @@ struct Waiting {
     mbuf: Mbuf,
     lane: usize,
     since: Instant,
+}
+
+impl Waiting {
+    fn new(mbuf: Mbuf, lane: usize, since: Instant) -> Waiting {
+        Waiting { mbuf, lane, since }
+    }
 }
 
 impl Default for Parking {
@@ -242,16 +266,16 @@ impl Parking {
         }
     }
 
-    /// Keeps a fragment; if too many wait, the one that has waited longest comes back. A flood
+    /// Keeps a fragment; if too many wait, the one that has waited longest is given up. A flood
     /// of them thus shortens the time that others are kept, but not to nothing.
     #[cold]
-    fn hold(&mut self, waiting: Waiting) -> Option<Waiting> {
-        let oldest = match self.pieces.len() {
-            PARKING_SLOTS.. => self.pieces.pop_front(),
-            _ => None,
-        };
+    fn hold(&mut self, waiting: Waiting) {
+        if self.pieces.len() >= PARKING_SLOTS
+            && let Some(oldest) = self.pieces.pop_front()
+        {
+            self.given_up.push_back(oldest);
+        }
         self.pieces.push_back(waiting);
-        oldest
     }
 }
 
@@ -309,6 +333,7 @@ impl Loop {
             busy |= self.receive(at, now, probe);
             busy |= self.receive_from_kernel(at, now);
         }
+        busy |= self.receive_from_peers(now);
         if !self.parking.is_empty() {
             self.retry_parked(now);
         }
@@ -330,7 +355,7 @@ impl Loop {
             return false;
         };
         let mut burst = Burst::new();
-        let n = lane.rx.receive(&mut burst);
+        let n = lane.rx.as_mut().map_or(0, |rx| rx.receive(&mut burst));
         if n == 0 {
             return false;
         }
@@ -356,51 +381,147 @@ impl Loop {
             core::mem::swap(&mut lane.out, &mut burst);
             return true;
         }
+        self.settle_all(now, at, &mut burst, &verdicts);
+        true
+    }
+
+    /// Carries out the verdicts of a burst from one lane.
+    #[inline]
+    fn settle_all(
+        &mut self,
+        now: Instant,
+        at: usize,
+        burst: &mut Burst,
+        verdicts: &[Verdict; BURST],
+    ) {
         let mut refused = Burst::new();
-        let (mut punted, mut crowded_out) = (false, false);
-        for (mbuf, verdict) in burst.drain().zip(verdicts) {
+        let mut punted = false;
+        for (mbuf, verdict) in burst.drain().zip(*verdicts) {
             match verdict {
-                Verdict::Transmit(port) => send_by(&mut self.lanes, counters, port, mbuf),
-                Verdict::Kernel(class) => {
-                    punted = true;
-                    punt(&mut self.lanes, counters, at, class, mbuf);
-                }
+                Verdict::Transmit(port) => self.ways().send(port, mbuf),
                 Verdict::Drop(_) => drop(refused.push(mbuf)),
-                Verdict::Fragment(port, mtu) => {
-                    cut(&mut self.lanes, counters, &self.pool, port, mtu, &mbuf);
-                }
-                Verdict::Wait => {
-                    let learned = self.worker.neighbours_learned();
-                    let waiting = Waiting {
-                        mbuf,
-                        lane: at,
-                        since: now,
-                    };
-                    self.parking.park(counters, learned, waiting);
-                }
-                Verdict::Hold => {
-                    let waiting = Waiting {
-                        mbuf,
-                        lane: at,
-                        since: now,
-                    };
-                    if let Some(oldest) = self.parking.hold(waiting) {
-                        crowded_out = true;
-                        self.parking.given_up.push_back(oldest);
-                    }
-                }
+                other => punted |= self.settle(now, at, other, mbuf),
             }
         }
         refused.free();
-        if crowded_out {
-            while let Some(oldest) = self.parking.given_up.pop_front() {
-                self.retry(now, oldest, true);
-            }
-        }
+        self.give_up(now);
         if punted {
             self.bell.ring();
         }
-        true
+    }
+
+    /// Lets the worker decide about what may wait no longer.
+    #[inline]
+    fn give_up(&mut self, now: Instant) {
+        while let Some(oldest) = self.parking.given_up.pop_front() {
+            self.retry(now, oldest, true);
+        }
+    }
+
+    /// Carries out one verdict; whether the bell is to be rung. `since`: when the packet came.
+    fn settle(&mut self, since: Instant, at: usize, verdict: Verdict, mbuf: Mbuf) -> bool {
+        let counters = &self.end.counters;
+        match verdict {
+            Verdict::Transmit(port) => self.ways().send(port, mbuf),
+            Verdict::Kernel(class) => {
+                punt(&mut self.lanes, counters, at, class, mbuf);
+                return true;
+            }
+            Verdict::Fragment(port, mtu) => {
+                let pool = Arc::clone(&self.pool);
+                self.ways().cut(&pool, port, mtu, &mbuf);
+            }
+            Verdict::HandOver { worker, as_request } => {
+                let errand = if as_request {
+                    Errand::Request
+                } else {
+                    Errand::Process
+                };
+                let port = PortId(at as u16);
+                self.peers
+                    .hand(counters, usize::from(worker), errand, port, mbuf);
+            }
+            Verdict::Wait => {
+                let learned = self.worker.neighbours_learned();
+                self.parking
+                    .park(counters, learned, Waiting::new(mbuf, at, since));
+            }
+            Verdict::Hold => self.parking.hold(Waiting::new(mbuf, at, since)),
+            Verdict::Drop(_) => {}
+        }
+        false
+    }
+
+    #[inline(always)]
+    fn ways(&mut self) -> Ways<'_> {
+        Ways {
+            lanes: &mut self.lanes,
+            peers: &mut self.peers,
+            counters: &self.end.counters,
+        }
+    }
+
+    /// Packets that other workers handed over.
+    #[inline]
+    fn receive_from_peers(&mut self, now: Instant) -> bool {
+        let mut busy = false;
+        for ring in 0..self.peers.rings() {
+            let mut burst = Burst::new();
+            if self.peers.receive(ring, &mut burst) != 0 {
+                self.run_errands(now, &mut burst);
+                busy = true;
+            }
+        }
+        busy
+    }
+
+    /// Most packets are to be processed and come from one port: those go together.
+    fn run_errands(&mut self, now: Instant, burst: &mut Burst) {
+        let mut alike = Burst::new();
+        let mut from = PortId(0);
+        for mbuf in burst.drain() {
+            let (errand, port) = Errand::of(&mbuf);
+            let at = usize::from(port.0);
+            if errand == Errand::Process {
+                if port != from {
+                    self.process_alike(now, from, &mut alike);
+                    from = port;
+                }
+                // As many as a burst holds came at most.
+                drop(alike.push(mbuf));
+                continue;
+            }
+            // In order: what came before goes first.
+            self.process_alike(now, from, &mut alike);
+            let mut one = Burst::new();
+            drop(one.push(mbuf));
+            let worker = &mut self.worker;
+            let verdict = one.with_packets(port, |packets| match packets {
+                [packet] => match errand {
+                    Errand::Request => worker.process_request(now, packet),
+                    Errand::FromKernel => worker.process_from_kernel(now, packet),
+                    _ => Verdict::Transmit(port),
+                },
+                _ => Verdict::Drop(DropReason::NoMbuf),
+            });
+            if let Some(mbuf) = one.pop()
+                && self.settle(now, at, verdict, mbuf)
+            {
+                self.bell.ring();
+            }
+        }
+        self.process_alike(now, from, &mut alike);
+        self.give_up(now);
+    }
+
+    fn process_alike(&mut self, now: Instant, port: PortId, burst: &mut Burst) {
+        if burst.is_empty() {
+            return;
+        }
+        let mut verdicts = [Verdict::Drop(DropReason::NoMbuf); BURST];
+        let worker = &mut self.worker;
+        burst.with_packets(port, |packets| worker.process(now, packets, &mut verdicts));
+        self.settle_all(now, usize::from(port.0), burst, &verdicts);
     }
 
     /// Processes packets that wait for a next hop again once a neighbour was learned, and gives
@@ -448,34 +569,8 @@ impl Loop {
             _ => Verdict::Drop(DropReason::NoMbuf),
         });
         let Some(mbuf) = one.pop() else { return };
-        let waiting = Waiting { mbuf, lane, since };
-        match verdict {
-            Verdict::Wait => {
-                let learned = self.worker.neighbours_learned();
-                self.parking.park(&self.end.counters, learned, waiting);
-            }
-            Verdict::Hold => {
-                if let Some(oldest) = self.parking.hold(waiting) {
-                    self.retry(now, oldest, true);
-                }
-            }
-            verdict => self.settle(lane, waiting.mbuf, verdict),
-        }
-    }
-
-    /// Moves one mbuf by its verdict; one that is to wait or refused is freed.
-    fn settle(&mut self, lane: usize, mbuf: Mbuf, verdict: Verdict) {
-        let counters = &self.end.counters;
-        match verdict {
-            Verdict::Transmit(port) => send_by(&mut self.lanes, counters, port, mbuf),
-            Verdict::Kernel(class) => {
-                punt(&mut self.lanes, counters, lane, class, mbuf);
-                self.bell.ring();
-            }
-            Verdict::Fragment(port, mtu) => {
-                cut(&mut self.lanes, counters, &self.pool, port, mtu, &mbuf);
-            }
-            Verdict::Drop(_) | Verdict::Wait | Verdict::Hold => {}
+        if self.settle(since, lane, verdict, mbuf) {
+            self.bell.ring();
         }
     }
 
@@ -484,25 +579,39 @@ impl Loop {
             return false;
         };
         let mut burst = Burst::new();
-        if lane.from_kernel.receive(&mut burst) == 0 {
+        let n = lane
+            .from_kernel
+            .as_mut()
+            .map_or(0, |ring| ring.receive(&mut burst));
+        if n == 0 {
             return false;
         }
+        let mut verdicts = [Verdict::Drop(DropReason::NoMbuf); BURST];
         let (port, worker) = (lane.port, &mut self.worker);
         burst.with_packets(port, |packets| {
-            for packet in packets {
-                worker.process_from_kernel(now, packet);
+            for (packet, verdict) in packets.iter_mut().zip(&mut verdicts) {
+                *verdict = worker.process_from_kernel(now, packet);
             }
         });
-        for mbuf in burst.drain() {
-            send_by(&mut self.lanes, &self.end.counters, port, mbuf);
+        for (mbuf, verdict) in burst.drain().zip(verdicts) {
+            match verdict {
+                Verdict::HandOver { worker, .. } => {
+                    let (counters, worker) = (&self.end.counters, usize::from(worker));
+                    self.peers
+                        .hand(counters, worker, Errand::FromKernel, port, mbuf);
+                }
+                _ => self.ways().send(port, mbuf),
+            }
         }
         true
     }
 
+    #[inline]
     fn flush_all(&mut self) {
-        for lane in &mut self.lanes {
-            flush(lane, &self.end.counters);
+        for at in 0..self.lanes.len() {
+            self.ways().flush(at);
         }
+        self.peers.flush(&self.end.counters);
     }
 
     fn apply_commands(&mut self, now: Instant) -> bool {
@@ -551,38 +660,94 @@ fn way_of_all<'a>(lanes: &'a mut [Lane], verdicts: &[Verdict]) -> Option<&'a mut
         .then_some(lane)
 }
 
-/// Queues an mbuf for a port; a full queue is flushed, and what the port then still does not
-/// take is dropped and counted.
-#[inline(always)]
-fn send_by(lanes: &mut [Lane], counters: &WorkerCounters, port: PortId, mbuf: Mbuf) {
-    let Some(lane) = lanes.get_mut(port.0 as usize) else {
-        counters.count_drop(DropReason::PortDown);
-        return;
-    };
-    if lane.out.is_full() {
-        flush(lane, counters);
-    }
-    if lane.out.push(mbuf).is_err() {
-        counters.count_drop(DropReason::TxFull);
-    }
+/// What a packet needs on its way out.
+struct Ways<'a> {
+    lanes: &'a mut [Lane],
+    peers: &'a mut Peers,
+    counters: &'a WorkerCounters,
 }
 
-#[inline]
-fn flush(lane: &mut Lane, counters: &WorkerCounters) {
-    if lane.out.is_empty() {
-        return;
-    }
-    let sent = lane.tx.send(&mut lane.out);
-    counters.tx_packets.add(sent as u64);
-    if !lane.out.is_empty() {
-        // Once more, then what the port does not take is lost: a port without link must not
-        // keep buffers from the others.
-        let more = lane.tx.send(&mut lane.out);
-        counters.tx_packets.add(more as u64);
-        for _ in 0..lane.out.len() {
-            counters.count_drop(DropReason::TxFull);
+impl Ways<'_> {
+    /// Queues an mbuf for a port; a full queue is flushed, and what the port then still does not
+    /// take is dropped and counted.
+    #[inline(always)]
+    fn send(&mut self, port: PortId, mbuf: Mbuf) {
+        let at = usize::from(port.0);
+        if self.lanes.get(at).is_some_and(|lane| lane.out.is_full()) {
+            self.flush(at);
         }
-        lane.out.free();
+        match self.lanes.get_mut(at) {
+            None => self.counters.count_drop(DropReason::PortDown),
+            Some(lane) => {
+                if lane.out.push(mbuf).is_err() {
+                    self.counters.count_drop(DropReason::TxFull);
+                }
+            }
+        }
+    }
+
+    #[inline]
+    fn flush(&mut self, at: usize) {
+        let Some(lane) = self.lanes.get_mut(at) else {
+            return;
+        };
+        if lane.out.is_empty() {
+            return;
+        }
+        let counters = self.counters;
+        let queue = match &mut lane.tx {
+            Way::Queue(queue) => queue,
+            Way::Worker(worker) => {
+                for mbuf in lane.out.drain() {
+                    self.peers
+                        .hand(counters, *worker, Errand::Transmit, lane.port, mbuf);
+                }
+                return;
+            }
+        };
+        let sent = queue.send(&mut lane.out);
+        counters.tx_packets.add(sent as u64);
+        if !lane.out.is_empty() {
+            // Once more, then what the port does not take is lost: a port without link must not
+            // keep buffers from the others.
+            let more = queue.send(&mut lane.out);
+            counters.tx_packets.add(more as u64);
+            for _ in 0..lane.out.len() {
+                counters.count_drop(DropReason::TxFull);
+            }
+            lane.out.free();
+        }
+    }
+
+    /// Cuts an IPv4 packet to the MTU and queues the pieces.
+    #[cold]
+    fn cut(&mut self, pool: &Mempool, port: PortId, mtu: u16, mbuf: &Mbuf) {
+        let counters = self.counters;
+        let frame = mbuf.frame();
+        // The core has just written the Ethernet header: 14 bytes, 18 with a tag.
+        let l3 = if frame.get(12..14) == Some(&[0x81, 0]) {
+            18
+        } else {
+            14
+        };
+        let mut piece = [0u8; LONGEST_PIECE];
+        let Some(mut pieces) = Fragments::new(frame, l3, mtu) else {
+            counters.count_drop(DropReason::FragmentFailed);
+            return;
+        };
+        while pieces.next_len().is_some() {
+            let made = pieces.write(&mut piece).and_then(|len| {
+                let mut copy = pool.alloc()?;
+                copy.write(piece.get(..len)?).then_some(copy)
+            });
+            match made {
+                Some(copy) => self.send(port, copy),
+                None => {
+                    counters.count_drop(DropReason::FragmentFailed);
+                    return;
+                }
+            }
+        }
     }
 }
 
@@ -596,44 +761,6 @@ fn punt(lanes: &mut [Lane], counters: &WorkerCounters, at: usize, class: PuntCla
         counters.count_drop(DropReason::PuntQueueFull);
     }
 }
-
-/// Cuts a packet to the MTU and queues the pieces.
-#[cold]
-fn cut(
-    lanes: &mut [Lane],
-    counters: &WorkerCounters,
-    pool: &Mempool,
-    port: PortId,
-    mtu: u16,
-    mbuf: &Mbuf,
-) {
-    let frame = mbuf.frame();
-    // The core has just written the Ethernet header: 14 bytes, 18 with a tag.
-    let l3 = if frame.get(12..14) == Some(&[0x81, 0]) {
-        18
-    } else {
-        14
-    };
-    let mut piece = [0u8; LONGEST_PIECE];
-    let Some(mut pieces) = Fragments::new(frame, l3, mtu) else {
-        counters.count_drop(DropReason::FragmentFailed);
-        return;
-    };
-    while pieces.next_len().is_some() {
-        let made = pieces.write(&mut piece).and_then(|len| {
-            let mut copy = pool.alloc()?;
-            copy.write(piece.get(..len)?).then_some(copy)
-        });
-        match made {
-            Some(copy) => send_by(lanes, counters, port, copy),
-            None => {
-                counters.count_drop(DropReason::FragmentFailed);
-                return;
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -34,6 +34,8 @@ enum rvs_mbuf_offset {
 	RVS_MBUF_DATA_LEN = offsetof(struct rte_mbuf, data_len),
 	RVS_MBUF_VLAN_TCI = offsetof(struct rte_mbuf, vlan_tci),
 	RVS_MBUF_BUF_LEN = offsetof(struct rte_mbuf, buf_len),
+	/* Of the application between receiving and sending. */
+	RVS_MBUF_MARK = offsetof(struct rte_mbuf, hash.usr),
 };
 
 /* Limits and defaults. */

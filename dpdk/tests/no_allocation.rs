@@ -80,7 +80,7 @@ impl Carrier for Plain {
             Verdict::Fragment(port, mtu) => Became::Left(port.0, cut(&frame, mtu)),
             Verdict::Kernel(class) => Became::Punted(class),
             Verdict::Drop(reason) => Became::Dropped(reason),
-            Verdict::Wait | Verdict::Hold => Became::Kept,
+            Verdict::Wait | Verdict::Hold | Verdict::HandOver { .. } => Became::Kept,
         }
     }
 

@@ -30,6 +30,7 @@ use dpdk::clock::Clock;
 use dpdk::eal::Eal;
 use dpdk::mbuf::{BURST, Burst};
 use dpdk::mempool::Mempool;
+use dpdk::peers::Peers;
 use dpdk::poll::{Idle, Lane, Loop, Parking, Probe, Rings};
 use dpdk::port::{self, RunningPort, RxQueue, TxQueue};
 use dpdk::pump::Bell;
@@ -160,6 +161,7 @@ impl Net {
                 bell: Bell::new().unwrap(),
                 clock: Clock::new(eal.tsc_hz()),
                 parking: Parking::default(),
+                peers: Peers::default(),
             },
             control,
             pool: Arc::clone(pool),
@@ -756,7 +758,14 @@ fn stopped_with_frames_in_the_rings(eal: &Eal, mut net: Net) {
     net.inner.stop.store(true, Ordering::Relaxed);
     net.inner = net.inner.run();
     assert_eq!(net.pool.in_use() as usize, BURST + 4, "no turn was made");
-    assert_eq!(net.inner.lanes[0].rx.receive(&mut Burst::new()), 1);
+    assert_eq!(
+        net.inner.lanes[0]
+            .rx
+            .as_mut()
+            .unwrap()
+            .receive(&mut Burst::new()),
+        1
+    );
     net.end(eal);
 }
 

@@ -243,7 +243,7 @@ impl World {
             Verdict::Transmit(to) => ("transmit", vec![(to.0, to_hex(packet.frame()))]),
             Verdict::Fragment(to, mtu) => ("transmit", fragments(packet.frame(), to, mtu)?),
             Verdict::Kernel(_) => ("kernel", Vec::new()),
-            Verdict::Wait => ("wait", Vec::new()),
+            Verdict::Wait | Verdict::HandOver { .. } => ("wait", Vec::new()),
             Verdict::Hold => (HOLD, Vec::new()),
             Verdict::Drop(reason) => (reason.name(), Vec::new()),
         })

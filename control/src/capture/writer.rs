@@ -177,6 +177,7 @@ fn comment(verdict: Verdict) -> Option<String> {
     match verdict {
         Verdict::Drop(reason) => Some(format!("dropped: {} ({})", reason.name(), reason.help())),
         Verdict::Kernel(class) => Some(format!("to the kernel ({})", class.name())),
+        Verdict::HandOver { .. } => None,
         Verdict::Wait => Some("waits for the MAC of the next hop".to_owned()),
         Verdict::Hold => Some("waits for the first piece of its packet".to_owned()),
         Verdict::Fragment(_, mtu) => Some(format!("cut to {mtu} bytes")),

@@ -211,7 +211,7 @@ static WORKERS: Section = Section {
             "cores",
             Integers(0, 1023),
             Computed("the first isolated core, else the last online one"),
-            "a worker on each of these cores; this version takes one",
+            "a worker on each of these cores",
         ),
         key(
             "idle",
@@ -344,9 +344,9 @@ static PORT: Section = Section {
         ),
         key(
             "rx_queues",
-            Integer(1, 64),
-            Value("1"),
-            "receive queues; one per worker",
+            Integer(0, 64),
+            Value("0"),
+            "receive queues; 0: one for each worker if the device spreads packets (RSS), else 1",
         ),
         key(
             "rx_descriptors",

@@ -18,13 +18,15 @@ use crate::wire::icmp::{self, Answer};
 const LONGEST: u32 = 65535 - 20;
 
 impl Worker {
-    /// A piece of a packet.
+    /// A piece of a packet. All of a packet's go to one worker first, and from there after the
+    /// first to the one that has the connection (`is_here`).
     #[cold]
     pub(super) fn fragment(
         &mut self,
         now: Instant,
         packet: &mut Packet<'_>,
         at: &mut Located,
+        is_here: bool,
     ) -> Verdict {
         let (frame, tci) = (packet.frame(), packet.vlan_tci);
         let Shape::Fragment(piece) = at.flow.read(frame, tci, packet.wire_len) else {
@@ -43,8 +45,12 @@ impl Worker {
         if !units || flow.l4_len == 0 || end > LONGEST {
             return self.core.dropped(DropReason::Fragment);
         }
+        let meeting = self.core.fragments.shard(&flow, piece);
+        if let (false, Some(owner)) = (is_here, self.core.share.elsewhere(meeting)) {
+            return self.core.hand_over(owner, false);
+        }
         if piece.offset == 0 {
-            return self.first_fragment(now, packet, at, piece);
+            return self.first_fragment(now, packet, at, piece, is_here);
         }
         if let Some(fate) = self.core.fragments.follow(&flow, piece, now) {
             return self.core.later_fragment(now, packet, &flow, fate);
@@ -63,9 +69,25 @@ impl Worker {
         packet: &mut Packet<'_>,
         at: &mut Located,
         piece: Fragment,
+        is_here: bool,
     ) -> Verdict {
         let flow = at.flow;
-        let verdict = match self.core.find_side(&flow) {
+        let mut found = self.core.find_side(&flow);
+        if let Some((side, both, hash)) = &mut found
+            && is_here
+            && self.core.share.elsewhere(hash.shard).is_some()
+        {
+            // No reply of a connection there: a client's packet.
+            let (c, o) = ends(&flow, Side::Request);
+            let key = &self.core.key;
+            *hash = key.hash(flow.protocol, &c.addr, c.port, &o.addr, o.port);
+            (*side, *both) = (Side::Request, false);
+        }
+        let verdict = match found {
+            Some((.., hash)) if self.core.share.elsewhere(hash.shard).is_some() => {
+                let owner = self.core.share.owner(hash.shard);
+                self.core.hand_over(owner, true)
+            }
             Some((side, both, hash)) => {
                 at.hash = hash;
                 at.kind = Kind::Balance { side, both };
@@ -91,6 +113,7 @@ impl Worker {
         match verdict {
             Verdict::Wait | Verdict::Hold => return None,
             Verdict::Drop(reason) => return Some(Fate::Dropped(reason)),
+            Verdict::HandOver { worker, .. } => return Some(Fate::Worker(worker)),
             Verdict::Transmit(_) | Verdict::Fragment(..) | Verdict::Kernel(_) => {}
         }
         let of_connection = [Side::Reply, Side::Request]
@@ -209,6 +232,7 @@ impl Core {
         match fate {
             Fate::Kernel(class) => self.punt(now, packet.port, class),
             Fate::Dropped(reason) => self.dropped(reason),
+            Fate::Worker(worker) => self.hand_over(worker, true),
             Fate::ToServer { dest, method, real } => {
                 self.later_to_server(now, packet, flow, dest, method, real)
             }

@@ -81,7 +81,7 @@ fn ports(out: &mut dyn Write, view: &StatusView) -> io::Result<()> {
 
 fn workers(out: &mut dyn Write, view: &StatusView) -> io::Result<()> {
     let mut rows = vec![row([
-        "Worker", "Core", "Load", "RX pps", "TX pps", "RX", "TX", "Conns", "",
+        "Worker", "Core", "Load", "RX pps", "TX pps", "RX", "TX", "Conns", "Handed", "",
     ])];
     for worker in &view.workers {
         let stalled = worker.heartbeat_age_ms >= STALLED_MS;
@@ -99,6 +99,7 @@ fn workers(out: &mut dyn Write, view: &StatusView) -> io::Result<()> {
             &worker.rx.to_string(),
             &worker.tx.to_string(),
             &worker.connections.to_string(),
+            &worker.handed_over.to_string(),
             &note,
         ]));
     }
@@ -286,8 +287,8 @@ Port  Link     MTU  MAC                Twin     Driver      Device            RX
 wan   up 10G  1500  02:00:00:00:00:01  rvs-wan  net_virtio  0000:01:00.0  123456  99
 lan   DOWN    9000                                                             0   0
 
-Worker  Core    Load   RX pps  TX pps  RX  TX  Conns
-     0     3  12.3 %  1000000       0   0   0     17  STALLED for 2500 ms
+Worker  Core    Load   RX pps  TX pps  RX  TX  Conns  Handed
+     0     3  12.3 %  1000000       0   0   0     17       0  STALLED for 2500 ms
 
 Port  Counter  Count
 wan   missed       3

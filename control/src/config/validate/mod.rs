@@ -25,6 +25,9 @@ use mark::marks;
 use port::{interface_complaint, pci_devices, ports, vdevs};
 use service::services;
 
+/// Most workers: each has at least two of the 128 parts of the connection table.
+const MAX_WORKERS: usize = 64;
+
 /// Bytes that a connection takes in a large table, its part of index, timers and spare entries
 /// included.
 const BYTES_PER_CONNECTION: u64 = 160;
@@ -67,9 +70,9 @@ pub(super) fn validate(
         mistakes,
         warnings: Vec::new(),
     };
-    let ports = ports(file, &mut notes);
     let memory = memory_mode(file);
     let workers = workers(file, memory, host, &mut notes);
+    let ports = ports(file, workers.cores.len().max(1), &mut notes);
     let dpdk = dpdk(file, memory, &workers, &ports, host, &mut notes);
     let kernel = kernel(file, &mut notes);
     let admin = admin(file, &mut notes);
@@ -137,13 +140,10 @@ fn workers(file: &File, memory: MemoryMode, host: &Host, notes: &mut Notes<'_>) 
                 "the cores of this host are unknown; name one: [workers] cores = [1]",
             );
         }
-        0 | 1 => {}
+        0..=MAX_WORKERS => {}
         n => notes.mistake(
             line,
-            format!(
-                "cores names {n} workers; this version runs one: keep cores = [{}]",
-                cores[0]
-            ),
+            format!("cores names {n} workers; name at most {MAX_WORKERS}"),
         ),
     }
     let default_connections = match memory {

@@ -147,7 +147,7 @@ const DEVICE_KEYS: [&str; 8] = [
     "vdev",
 ];
 
-pub(super) fn ports(file: &File, notes: &mut Notes<'_>) -> Vec<Port> {
+pub(super) fn ports(file: &File, workers: usize, notes: &mut Notes<'_>) -> Vec<Port> {
     let tables = file.root.tables("port");
     if tables.is_empty() && file.root.mentions("port") {
         notes.mistake(
@@ -169,7 +169,7 @@ pub(super) fn ports(file: &File, notes: &mut Notes<'_>) -> Vec<Port> {
     let mut seen = Seen::default();
     let mut out = Vec::new();
     for table in tables {
-        if let Some(port) = port(table, &mut names, notes) {
+        if let Some(port) = port(table, workers, &mut names, notes) {
             seen.check(&port, table, notes);
             out.push(port);
         }
@@ -250,7 +250,12 @@ impl Seen {
     }
 }
 
-fn port(table: &Table, names: &mut DeviceNames, notes: &mut Notes<'_>) -> Option<Port> {
+fn port(
+    table: &Table,
+    workers: usize,
+    names: &mut DeviceNames,
+    notes: &mut Notes<'_>,
+) -> Option<Port> {
     let name = table.text("name").map(str::to_owned);
     if let Some(name) = &name {
         let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
@@ -298,11 +303,14 @@ fn port(table: &Table, names: &mut DeviceNames, notes: &mut Notes<'_>) -> Option
         let text = format!("mtu {mtu} is too small for IPv6; give at least 1280");
         notes.warning(table.line_of("mtu"), text);
     }
-    let rx_queues = number(table, "rx_queues");
-    if rx_queues > 1 {
+    let rx_queues: u16 = number(table, "rx_queues");
+    if usize::from(rx_queues) > workers {
         notes.mistake(
             table.line_of("rx_queues"),
-            format!("rx_queues {rx_queues} are more than the one worker polls; give 1"),
+            format!(
+                "rx_queues {rx_queues} are more than the workers that poll them; give {workers}, \
+                 name more cores in [workers], or leave it out"
+            ),
         );
     }
     let fixup = matches!(device, Device::AfPacket { .. } | Device::AfXdp { .. });

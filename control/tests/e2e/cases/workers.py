@@ -1,0 +1,51 @@
+"""Two workers on ports with one queue each: packets reach whoever has the connection, and nobody can tell."""
+from lab import VIPS, at, check, lasts, payload_sum, payloads
+
+TWO = {"worker": "cores = [0, 1]"}
+
+
+def handed(lab):
+    return [worker["handed_over"] for worker in lab.status()["workers"]]
+
+
+@lasts(300)
+def test_every_mode(lab):
+    """Requests and downloads in every mode and family, with both workers holding connections."""
+    lab.start(**TWO)
+    for mode in VIPS:
+        for vip in lab.service(mode):
+            lab.expect_all_servers(vip, requests=10)
+            lab.expect_conns(10, vip)
+            lab.download(vip, "64k")
+            lab.download(vip, "10m")
+    workers = lab.status()["workers"]
+    check(len(workers) == 2 and all(worker["connections"] > 3 for worker in workers), f"workers: {workers}")
+    check(all(count > 100 for count in handed(lab)), f"handed over: {handed(lab)}")
+    listed = lab.adm("-Lnc").splitlines()[2:]
+    check(len(listed) == sum(worker["connections"] for worker in workers), f"{len(listed)} connections listed, workers: {workers}")
+
+
+def test_servers_change_under_load(lab):
+    """A server is taken away and comes back under load: no request fails."""
+    lab.start(**TWO)
+    vips = lab.service("nat")
+    load = lab.load(*[f"http://{at(vip, 80)}/" for vip in vips])
+    load.answered(50)
+    for weight, name in ((0, "server 2"), (1, "server 1")):
+        for vip in vips:
+            real = lab.servers[0].addr6 if ":" in vip else lab.servers[0].addr
+            lab.adm(f"-e -t {at(vip, 80)} -r {at(real, 80)} -m -w {weight}")
+        load.answered(30, name)
+    load.finish()
+    check(sum(handed(lab)) > 100, f"handed over: {handed(lab)}")
+
+
+def test_errors_reach_the_right_worker(lab):
+    """Path MTU discovery in TUN mode, where the error may arrive at the worker that has not the connection."""
+    for server in lab.servers:
+        lab.peer(server, "digest.py", 9000, f"server-{server.number}")
+    lab.start(**TWO)
+    for vip in lab.service("tun", port=9000):
+        for _ in range(4):
+            answer = lab.client.run(["/usr/bin/python3", lab.peers / "upload.py", vip, 9000, payloads() / "1m"], 60).stdout.split()
+            check(answer[1:] == [str(1 << 20), payload_sum("1m")], f"{vip}: server received {answer}")

@@ -1,0 +1,143 @@
+//! Packets from worker to worker: each pair has a ring of its own in each direction, filled and
+//! emptied in bursts.
+//!
+//! A packet carries its errand in a field of its mbuf that belongs to whoever has it.
+
+use dataplane::counters::WorkerCounters;
+use dataplane::packet::{DropReason, PortId};
+
+use crate::eal::Eal;
+use crate::mbuf::{Burst, Mbuf};
+use crate::ring::{self, Receiver, RingError, Sender};
+
+/// Mbufs in each ring.
+pub const PEER_SLOTS: u32 = 512;
+
+/// What the other worker is to do with a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Errand {
+    /// Process it as if it had received it from that port.
+    Process = 0,
+    /// The same, as a client's packet only.
+    Request = 1,
+    /// Process it as a frame that the kernel sends by that port.
+    FromKernel = 2,
+    /// Send it by that port.
+    Transmit = 3,
+}
+
+impl Errand {
+    /// Writes the errand onto an mbuf.
+    fn mark(self, port: PortId, mbuf: &mut Mbuf) {
+        mbuf.set_mark(u32::from(port.0) | (self as u32) << 16);
+    }
+
+    /// Reads it back.
+    pub fn of(mbuf: &Mbuf) -> (Errand, PortId) {
+        let mark = mbuf.mark();
+        let errand = match mark >> 16 {
+            0 => Errand::Process,
+            1 => Errand::Request,
+            2 => Errand::FromKernel,
+            _ => Errand::Transmit,
+        };
+        (errand, PortId(mark as u16))
+    }
+}
+
+struct Peer {
+    ring: Sender,
+    out: Burst,
+}
+
+/// A worker's ends of the rings between workers.
+#[derive(Default)]
+pub struct Peers {
+    /// By number; none for the worker itself.
+    to: Vec<Option<Peer>>,
+    from: Vec<Receiver>,
+}
+
+impl Peers {
+    /// The ends of so many workers, in the order of their numbers.
+    ///
+    /// # Errors
+    /// Not enough memory.
+    pub fn connect(eal: &Eal, workers: usize) -> Result<Vec<Peers>, RingError> {
+        let mut all: Vec<Peers> = (0..workers).map(|_| Peers::default()).collect();
+        for from in 0..workers {
+            for to in 0..workers {
+                let peer = if from == to {
+                    None
+                } else {
+                    let (ring, receiver) = ring::single_producer(eal, PEER_SLOTS)?;
+                    all[to].from.push(receiver);
+                    Some(Peer {
+                        ring,
+                        out: Burst::new(),
+                    })
+                };
+                all[from].to.push(peer);
+            }
+        }
+        Ok(all)
+    }
+
+    /// Packets of other workers, one ring after another: of which ring, so that the caller asks
+    /// again until there is none left.
+    pub(crate) fn rings(&self) -> usize {
+        self.from.len()
+    }
+
+    /// Takes a burst out of a ring.
+    #[inline]
+    pub(crate) fn receive(&mut self, ring: usize, burst: &mut Burst) -> usize {
+        self.from
+            .get_mut(ring)
+            .map_or(0, |ring| ring.receive(burst))
+    }
+
+    /// Queues a packet for another worker.
+    pub(crate) fn hand(
+        &mut self,
+        counters: &WorkerCounters,
+        worker: usize,
+        errand: Errand,
+        port: PortId,
+        mut mbuf: Mbuf,
+    ) {
+        let Some(Some(peer)) = self.to.get_mut(worker) else {
+            counters.count_drop(DropReason::HandOverFull);
+            return;
+        };
+        errand.mark(port, &mut mbuf);
+        if peer.out.is_full() {
+            peer.flush(counters);
+        }
+        if peer.out.push(mbuf).is_err() {
+            counters.count_drop(DropReason::HandOverFull);
+        }
+    }
+
+    /// Sends what is queued.
+    #[inline]
+    pub(crate) fn flush(&mut self, counters: &WorkerCounters) {
+        for peer in self.to.iter_mut().flatten() {
+            if !peer.out.is_empty() {
+                peer.flush(counters);
+            }
+        }
+    }
+}
+
+impl Peer {
+    /// What finds no room is lost: the other worker has more than it can do.
+    fn flush(&mut self, counters: &WorkerCounters) {
+        self.ring.send(&mut self.out);
+        for _ in 0..self.out.len() {
+            counters.count_drop(DropReason::HandOverFull);
+        }
+        self.out.free();
+    }
+}
