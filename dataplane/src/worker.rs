@@ -463,6 +463,9 @@ impl Worker {
         if flow.is_icmp() {
             return self.icmp_error_of(now, packet, &flow, &[Side::Request]);
         }
+        if !flow.has_ports() {
+            return self.ipsec_of(now, packet, &flow, &[Side::Request]);
+        }
         let (client, other) = ends(&flow, Side::Request);
         let hash = self.core.key.hash(
             flow.protocol,

@@ -15,17 +15,36 @@ impl Worker {
     /// A packet of AH or ESP: with its connection if there is one, otherwise the kernel's.
     #[cold]
     pub(super) fn ipsec(&mut self, now: Instant, packet: &mut Packet<'_>, flow: &Flow) -> Verdict {
+        // Replies first, as the kernel's OUT hook runs before IN.
+        self.ipsec_of(now, packet, flow, &[Side::Reply, Side::Request])
+    }
+
+    /// As [`Worker::ipsec`], for connections seen from these sides.
+    pub(super) fn ipsec_of(
+        &mut self,
+        now: Instant,
+        packet: &mut Packet<'_>,
+        flow: &Flow,
+        sides: &[Side],
+    ) -> Verdict {
         let flow = Flow {
             src_port: ISAKMP,
             dst_port: ISAKMP,
             ..*flow
         };
         let udp = Protocol::Udp.number();
-        // Replies first, as the kernel's OUT hook runs before IN.
-        for side in [Side::Reply, Side::Request] {
+        for &side in sides {
             let (client, other) = ends(&flow, side);
             let key = &self.core.key;
             let hash = key.hash(udp, &client.addr, client.port, &other.addr, other.port);
+            if let Some(worker) = self.core.share.elsewhere(hash.shard) {
+                // Only what may have a connection there goes there.
+                let known = self.core.roles.of(flow.is_v4, udp, &other.addr, other.port) != 0;
+                if known {
+                    return self.core.hand_over(worker, side == Side::Request);
+                }
+                continue;
+            }
             let Some(i) = self.shard(hash).lookup(hash, side, udp, &client, &other) else {
                 continue;
             };
