@@ -163,7 +163,7 @@ impl Worker {
         piece: Fragment,
     ) {
         if piece.offset == 0 {
-            // Whoever has its connection else is not told: its pieces pass as they are.
+            // A piece of another worker's connection passes as it is.
             let _ = self.whole_of_kernel(now, packet, flow);
             if let Some(fate @ Fate::ToClient { .. }) = self.fate_by_connection(flow, Side::Reply) {
                 self.core.fragments.decided(flow, piece, fate, now);
