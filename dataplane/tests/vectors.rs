@@ -113,7 +113,7 @@ impl<'a> Run<'a> {
                 "name" => {}
                 "service" => self.service(value),
                 "rule" => self.rig.ipvsadm(value),
-                "set" => self.set(value),
+                "set" => self.rig.set(value),
                 "wait" => self.wait(notation::number(value)),
                 "in" => {
                     self.last = value;
@@ -172,29 +172,6 @@ impl<'a> Run<'a> {
             let real = real.replace("weight", "-w");
             self.rig
                 .ipvsadm(&format!("-a {protocol} {vip} -r {real} {method}"));
-        }
-    }
-
-    fn set(&mut self, value: &str) {
-        let words: Vec<&str> = value.split_whitespace().collect();
-        let number = |i: usize| notation::number(words[i]);
-        match words[0] {
-            "mtu" => self.rig.set_mtu(number(1) as usize, number(2) as u16),
-            "vlan" => self.rig.set_vlan(number(1) as u16),
-            "sloppy_tcp" => self.rig.change_settings(|s| s.sloppy_tcp = number(1) != 0),
-            "sloppy_sctp" => self.rig.change_settings(|s| s.sloppy_sctp = number(1) != 0),
-            "expire_nodest_conn" => {
-                self.rig
-                    .change_settings(|s| s.expire_nodest_conn = number(1) != 0);
-            }
-            "conn_reuse_mode" => self
-                .rig
-                .change_settings(|s| s.conn_reuse_mode = number(1) as u32),
-            "pmtu_disc" => self.rig.change_settings(|s| s.pmtu_disc = number(1) != 0),
-            "nat_icmp_send" => self
-                .rig
-                .change_settings(|s| s.nat_icmp_send = number(1) != 0),
-            other => panic!("set {other}: unknown"),
         }
     }
 

@@ -78,6 +78,7 @@ impl Shard {
             free: NIL,
             fresh: 0,
             used: 0,
+            share: 0,
             key,
         }
     }

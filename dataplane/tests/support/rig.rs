@@ -248,6 +248,25 @@ impl Rig {
         self.apply(Command::PutFib(Arc::new(fib.build())));
     }
 
+    /// `mtu PORT N`, `vlan ID`, or a setting and its value.
+    pub fn set(&mut self, value: &str) {
+        let words: Vec<&str> = value.split_whitespace().collect();
+        let number = |i: usize| super::notation::number(words[i]);
+        match words[0] {
+            "mtu" => self.set_mtu(number(1) as usize, number(2) as u16),
+            "vlan" => self.set_vlan(number(1) as u16),
+            "sloppy_tcp" => self.change_settings(|s| s.sloppy_tcp = number(1) != 0),
+            "sloppy_sctp" => self.change_settings(|s| s.sloppy_sctp = number(1) != 0),
+            "expire_nodest_conn" => {
+                self.change_settings(|s| s.expire_nodest_conn = number(1) != 0);
+            }
+            "conn_reuse_mode" => self.change_settings(|s| s.conn_reuse_mode = number(1) as u32),
+            "pmtu_disc" => self.change_settings(|s| s.pmtu_disc = number(1) != 0),
+            "nat_icmp_send" => self.change_settings(|s| s.nat_icmp_send = number(1) != 0),
+            other => panic!("set {other}: unknown"),
+        }
+    }
+
     /// Sets the MTU of a port.
     pub fn set_mtu(&mut self, port: usize, mtu: u16) {
         self.mtu[port] = mtu;

@@ -53,7 +53,7 @@ fn one(vector: &Vector, carrier: &mut impl Carrier) -> usize {
             "name" | "conn" => {}
             "service" => service(&mut rig, value),
             "rule" => rig.ipvsadm(value),
-            "set" => set(&mut rig, value),
+            "set" => rig.set(value),
             "wait" => {
                 for _ in 0..notation::number(value) {
                     rig.now = rig.now + Duration::from_secs(1);
@@ -154,22 +154,5 @@ pub fn service(rig: &mut Rig, value: &str) {
     for real in reals.split(',').map(str::trim).filter(|r| !r.is_empty()) {
         let real = real.replace("weight", "-w");
         rig.ipvsadm(&format!("-a {protocol} {vip} -r {real} {method}"));
-    }
-}
-
-fn set(rig: &mut Rig, value: &str) {
-    let words: Vec<&str> = value.split_whitespace().collect();
-    let number = |i: usize| notation::number(words[i]);
-    match words[0] {
-        "mtu" => rig.set_mtu(number(1) as usize, number(2) as u16),
-        "vlan" => rig.set_vlan(number(1) as u16),
-        name => rig.change_settings(|s| match name {
-            "sloppy_tcp" => s.sloppy_tcp = number(1) != 0,
-            "expire_nodest_conn" => s.expire_nodest_conn = number(1) != 0,
-            "conn_reuse_mode" => s.conn_reuse_mode = number(1) as u32,
-            "pmtu_disc" => s.pmtu_disc = number(1) != 0,
-            "nat_icmp_send" => s.nat_icmp_send = number(1) != 0,
-            other => panic!("set {other}: unknown"),
-        }),
     }
 }
