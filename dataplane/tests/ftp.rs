@@ -489,7 +489,7 @@ proptest! {
     /// Each end gets what the other one said, without a hole, however often words grow and
     /// shrink; nothing but the endpoint is changed.
     #[test]
-    fn random_dialogues(lines in vec(line(), 1..40), octet in 0u8..255, start: u32) {
+    fn random_dialogues(lines in vec(line(), 1..40), octet in 2u8..255, start: u32) {
         let server = format!("192.168.50.{octet}");
         let mut d = Dialogue::new(["ip", CLIENT, VIP, Box::leak(server.clone().into_boxed_str())]);
         d.rig.neighbour(1, &server, rig::mac_of(&rig::addr(&server)));
