@@ -201,6 +201,12 @@ impl RoleTable {
             .is_some_and(|(_, last)| bits <= *last)
     }
 
+    /// Whether a real server listens on this very port (`ip_vs_has_real_service`). One of FTP has
+    /// the role on every port.
+    pub fn is_server_port(&self, is_v4: bool, protocol: u8, addr: &Addr, port: u16) -> bool {
+        port != 0 && self.slot(is_v4, protocol, addr, port) & REAL != 0
+    }
+
     /// What is beside an endpoint in the table itself, 0 for nothing.
     fn slot(&self, is_v4: bool, protocol: u8, addr: &Addr, port: u16) -> u8 {
         if is_v4 {

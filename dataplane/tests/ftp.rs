@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use dataplane::command::Command;
-use dataplane::packet::{DropReason, Packet, PortId, Verdict};
+use dataplane::packet::{DropReason, Packet, PortId, PuntClass, Verdict};
 use dataplane::route::NeighbourId;
 
 mod support;
@@ -454,6 +454,19 @@ fn waiting_for_the_next_hop() {
     );
     d.answers(PASSIVE, REWRITTEN);
     d.answers("226 done\r\n", "226 done\r\n");
+}
+
+/// The server's other connections are its own, whatever its role on every port.
+#[test]
+fn other_connections_of_the_server() {
+    let mut d = Dialogue::v4();
+    d.rig.change_settings(|s| s.nat_icmp_send = true);
+    let (verdict, _) = d.inject(1, "33000 > 80 syn");
+    assert_eq!(verdict, Verdict::Kernel(PuntClass::Transit));
+    let (verdict, answer) = d.inject(1, "21 > 40000 ack 1");
+    assert_eq!(verdict, Verdict::Transmit(PortId(1)));
+    assert!(notation::print(&answer).contains("icmp 3 3"));
+    assert_eq!(d.conns(), Vec::<String>::new());
 }
 
 /// What may be said.

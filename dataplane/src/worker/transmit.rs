@@ -8,7 +8,6 @@ use crate::flow::Flow;
 use crate::forward::{link, nat};
 use crate::packet::{DropReason, Packet, PuntClass, Verdict};
 use crate::proto::sctp::Chunks;
-use crate::roles::REAL;
 use crate::route::{LinkId, Lookup, NeighbourId, Unresolved};
 use crate::service::{DestId, ForwardingMethod};
 use crate::time::Instant;
@@ -159,11 +158,10 @@ impl Core {
         flow: &Flow,
     ) -> Verdict {
         const RST: u8 = 0x04;
+        let (addr, port) = (&flow.src, flow.src_port);
         let of_server = self
             .roles
-            .of(flow.is_v4, flow.protocol, &flow.src, flow.src_port)
-            & REAL
-            != 0;
+            .is_server_port(flow.is_v4, flow.protocol, addr, port);
         let is_end = flow.tcp_flags & RST != 0 || flow.chunks.is_some_and(Chunks::is_abort);
         if self.settings.nat_icmp_send && of_server && !is_end {
             let source = self.own_source(flow.src);
