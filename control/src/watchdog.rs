@@ -125,10 +125,13 @@ impl Heartbeats {
     }
 }
 
+/// Sends states to the service manager.
+type Notify = Box<dyn Fn(&[NotifyState<'_>])>;
+
 /// The service manager (`sd_notify`). Does nothing when there is none.
 pub struct ServiceManager {
     watchdog: bool,
-    notify: Box<dyn Fn(&[NotifyState<'_>])>,
+    notify: Notify,
 }
 
 impl ServiceManager {
