@@ -155,7 +155,8 @@ pub struct Totals {
 impl Totals {
     /// Sums a worker's counters over all real servers.
     pub fn of(counters: &WorkerCounters) -> Totals {
-        let dests = || (0..rig::DESTS as u32).filter_map(|d| counters.dest(DestId(d)));
+        let dests =
+            || (0..(rig::DESTS + rig::MOST_DESTS) as u32).filter_map(|d| counters.dest(DestId(d)));
         let punted = counters.punted.iter().map(|c| c.get()).sum::<u64>();
         Totals {
             received: counters.rx_packets.get(),

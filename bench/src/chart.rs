@@ -46,7 +46,7 @@ fn paint(report: &Report, path: &Path) -> Result<(), Box<dyn std::error::Error>>
     let (new, rows): (Vec<_>, Vec<_>) = report
         .rows
         .iter()
-        .filter(|row| !row.name.starts_with("ports"))
+        .filter(|row| !row.name.starts_with("ports") && row.destinations == 0)
         .partition(|row| row.name.starts_with("new-"));
     let testpmd = rows.iter().map(|r| r.testpmd_ns_per_packet).sum::<f64>() / rows.len() as f64;
     let most = rows.iter().map(|r| r.ns_per_packet).fold(testpmd, f64::max) * 1.15;

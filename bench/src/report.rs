@@ -9,6 +9,8 @@ pub struct Row {
     pub name: String,
     /// Connections in the table, 0 where that is no parameter.
     pub flows: u32,
+    /// Real servers of the service, 0 where that is no parameter.
+    pub destinations: u32,
     /// CPU time of the worker, all included (driver and generator too); median of the rounds.
     pub ns_per_packet: f64,
     /// The same of testpmd's macswap in the same rounds.
@@ -43,6 +45,7 @@ impl Row {
         Row {
             name: name.to_owned(),
             flows,
+            destinations: 0,
             ns_per_packet: round(ns, 2),
             testpmd_ns_per_packet: round(reference, 2),
             ratio: round(median(&ratios), 2),
@@ -111,10 +114,10 @@ impl Report {
             Some(false) => "FAIL",
             None => "",
         };
-        let flows = if row.flows == 0 {
-            String::new()
-        } else {
-            row.flows.to_string()
+        let flows = match (row.flows, row.destinations) {
+            (0, 0) => String::new(),
+            (0, n) => format!("{n} rs"),
+            (flows, _) => flows.to_string(),
         };
         format!(
             "{:<22} {flows:>8} {:>9.1} {:>9.1} {:>9.1} {:>7.2} {:>6.1}% {floor:>9} {verdict}",

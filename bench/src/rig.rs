@@ -90,6 +90,48 @@ const SERVICES: [(Family, Method); 4] = [
 /// Real servers of all services together.
 pub const DESTS: usize = SERVICES.len() * SERVERS;
 
+/// Most real servers of a service that [`reschedule`] makes; their ids follow the others'.
+pub const MOST_DESTS: usize = 1000;
+
+/// The service of [`Family::V4`] and [`Method::Nat`] with another scheduler and as many real
+/// servers, which share the addresses of the few there are.
+///
+/// # Errors
+/// There is no such scheduler.
+pub fn reschedule(scheduler: &str, destinations: u32) -> Result<Command> {
+    let dest = |n: u32| {
+        // ovf takes no more active connections than the weight.
+        let weight = if scheduler == "ovf" {
+            65_535
+        } else {
+            1 + n % 3
+        };
+        Destination {
+            id: DestId(DESTS as u32 + n),
+            endpoint: Endpoint::new(Addr::v4(server4(n as usize % SERVERS)), REAL_PORT),
+            method: ForwardingMethod::Masquerade,
+            weight,
+            last_weight: weight,
+            upper: 0,
+            lower: 0,
+            tunnel: Tunnel::default(),
+        }
+    };
+    let vip = addr(&Family::V4.vip(Method::Nat));
+    let service = VirtualService {
+        id: ServiceId(0),
+        key: ServiceKey::new(Protocol::Tcp, Endpoint::new(vip, VIRTUAL_PORT)),
+        scheduler: schedule::find(scheduler).context("no such scheduler")?,
+        options: ServiceOptions::default(),
+        destinations: (0..destinations).map(dest).collect(),
+    };
+    let scheduler = schedule::new(&service, 7).context("no such scheduler")?;
+    Ok(Command::PutService {
+        service: Arc::new(service),
+        scheduler,
+    })
+}
+
 /// Address of a real server.
 pub fn server4(s: usize) -> [u8; 4] {
     [192, 168, 1, 11 + s as u8]

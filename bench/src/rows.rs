@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use dataplane::command::Command;
 use dataplane::proto::tcp::State;
+use dataplane::schedule;
 use dataplane::settings::{Settings, Timeouts};
 use dataplane::time::secs;
 
@@ -20,6 +21,40 @@ use crate::traffic::{
 const NEW_LIVE: u32 = 1_000_000;
 /// How long they live (SYN_RECV).
 const NEW_TIMEOUT: u32 = 60;
+
+/// Real servers of the rows of schedulers.
+const DESTINATIONS: [u32; 3] = [3, 100, 1000];
+
+/// A row of new connections.
+struct Fresh {
+    name: String,
+    /// Of the packets that open them.
+    flags: u8,
+    /// Connections in the steady state.
+    live: u32,
+    /// The worker by the size of its table.
+    table: u32,
+    /// Rounds at most.
+    rounds: usize,
+    /// CPU time of a round at most.
+    cpu: Duration,
+    /// Scheduler and number of real servers, if the service is to be another.
+    service: Option<(&'static str, u32)>,
+}
+
+impl Fresh {
+    fn new(name: &str, flags: u8) -> Fresh {
+        Fresh {
+            name: name.to_owned(),
+            flags,
+            live: NEW_LIVE,
+            table: NEW_LIVE,
+            rounds: usize::MAX,
+            cpu: Duration::MAX,
+            service: None,
+        }
+    }
+}
 
 /// What is asked for on the command line.
 #[derive(Clone, Debug)]
@@ -143,8 +178,22 @@ impl Bench {
             Some("nat6-established"),
             &mut done,
         )?;
-        self.new_connections("new-connection", SYN, &mut done)?;
-        self.new_connections("new-connection-wheel", ACK, &mut done)
+        self.new_connections(&Fresh::new("new-connection", SYN), &mut done)?;
+        self.new_connections(&Fresh::new("new-connection-wheel", ACK), &mut done)?;
+        for scheduler in schedule::names().filter(|name| *name != "none") {
+            for destinations in DESTINATIONS {
+                let row = Fresh {
+                    live: 50_000,
+                    table: 100_000,
+                    rounds: 2,
+                    cpu: self.options.cpu / 8,
+                    service: Some((scheduler, destinations)),
+                    ..Fresh::new(&format!("new-connection-{scheduler}"), SYN)
+                };
+                self.new_connections(&row, &mut done)?;
+            }
+        }
+        Ok(())
     }
 
     fn wants(&self, name: &str, flows: u32) -> bool {
@@ -327,17 +376,23 @@ impl Bench {
     /// One new connection a packet, and one expiry a packet: time passes so fast that as many
     /// connections end as begin. With SYN they wait half-open; with ACK (`sloppy_tcp`) they are
     /// established and lie in the timing wheel.
-    fn new_connections(&mut self, name: &str, flags: u8, done: &mut impl FnMut(Row)) -> Result<()> {
-        if !self.wants(name, 0) {
+    fn new_connections(&mut self, row: &Fresh, done: &mut impl FnMut(Row)) -> Result<()> {
+        if !self.wants(&row.name, 0) {
             return Ok(());
         }
+        let flags = row.flags;
         let Bench {
             rig,
             ports,
             testpmd,
             options,
         } = self;
-        rig.choose_size(NEW_LIVE);
+        rig.choose_size(row.table);
+        if let Some((scheduler, destinations)) = row.service {
+            rig.worker
+                .worker
+                .apply(rig.time, rig::reschedule(scheduler, destinations)?);
+        }
         rig.choose_source(Family::V4);
         let timeouts = Timeouts {
             tcp: NEW_TIMEOUT,
@@ -358,7 +413,7 @@ impl Bench {
         };
 
         // Half as many again as live at once: a client comes back long after its end.
-        let clients: Vec<Client> = (0..NEW_LIVE / 2 * 3).map(Client::number).collect();
+        let clients: Vec<Client> = (0..row.live / 2 * 3).map(Client::number).collect();
         let expect = Expect {
             family: Family::V4,
             method: Method::Nat,
@@ -366,20 +421,20 @@ impl Bench {
             is_new: true,
         };
         let mut generator = generator::<Request4, LEN4>(expect, flags, &clients);
-        let step = Duration::from_secs(u64::from(NEW_TIMEOUT)) * 32 / NEW_LIVE;
+        let step = Duration::from_secs(u64::from(NEW_TIMEOUT)) * 32 / row.live;
         let fill = Plan {
             cpu: Duration::ZERO,
-            packets: u64::from(NEW_LIVE) / 5 * 6,
+            packets: u64::from(row.live) / 5 * 6,
             step: Some(step),
         };
         rig.run(fill, &mut generator);
-        let mut series = Series::new(name, 0);
+        let mut series = Series::new(&row.name, 0);
         let mut pmd_before = testpmd.run(options.reference)?;
-        for _ in 0..options.rounds {
+        for _ in 0..options.rounds.min(row.rounds) {
             let (before, first) = (Totals::of(rig.worker.worker.counters()), generator.packets);
             let (live, sent) = (rig.worker.worker.connections(), sent_by(ports)?);
             let plan = Plan {
-                cpu: options.cpu,
+                cpu: row.cpu.min(options.cpu),
                 packets: 0,
                 step: Some(step),
             };
@@ -420,7 +475,10 @@ impl Bench {
             );
             check_samples(&generator)?;
         }
-        done(series.row());
+        done(Row {
+            destinations: row.service.map_or(0, |(_, destinations)| destinations),
+            ..series.row()
+        });
         let live = rig.worker.worker.connections();
         rig.worker
             .worker
