@@ -805,7 +805,6 @@ impl Model {
                 one_packet: service.spec.one_packet,
                 flags: service.spec.flags.core(),
                 persistence: service.spec.persistence.map(core_persistence),
-                ..ServiceOptions::default()
             },
             destinations: service
                 .servers

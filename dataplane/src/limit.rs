@@ -83,8 +83,8 @@ impl AnswerLimit {
     /// Whether an answer may go to `peer` now.
     pub fn allow(&mut self, peer: &Addr, now: Instant) -> bool {
         let slot = peer.fold().wrapping_mul(0x9e37_79b1) >> 22;
-        if self.pace > 0 {
-            let paced = Instant((now.0 / self.pace).saturating_mul(1000));
+        if let Some(paced) = now.0.checked_div(self.pace) {
+            let paced = Instant(paced.saturating_mul(1000));
             let peer = self.peers.get_mut(slot as usize);
             if !peer.is_some_and(|bucket| bucket.take(paced)) {
                 return false;

@@ -550,7 +550,7 @@ impl Rig {
     }
 
     /// A frame that the kernel sends by the twin of a port; the frame as it then leaves.
-    pub fn from_kernel(&mut self, port: u16, frame: &[u8]) -> Vec<u8> {
+    pub fn inject_from_kernel(&mut self, port: u16, frame: &[u8]) -> Vec<u8> {
         let mut room = frame.to_vec();
         let mut packet = Packet::new(&mut room, 0, frame.len() as u16, PortId(port));
         self.worker.process_from_kernel(self.now, &mut packet);
