@@ -194,7 +194,7 @@ fn answers_that_are_not_rewritten_are_followed() {
         local.inject(0, &segment(1, "syn")).0,
         Verdict::Kernel(_)
     ));
-    assert_eq!(local.from_kernel(0, &answer), answer);
+    assert_eq!(local.inject_from_kernel(0, &answer), answer);
     assert_eq!(answers(&local), 1);
     local.inject(0, &segment(1, "fin ack 1"));
     assert_eq!(state(&mut local), "TIME_WAIT");
@@ -205,7 +205,7 @@ fn answers_that_are_not_rewritten_are_followed() {
     frame[..12].copy_from_slice(&[[0x52, 0x54, 0, 0, 0, 2], [2, 4, 192, 168, 50, 5]].concat());
     assert!(matches!(passing.inject(1, &frame).0, Verdict::Kernel(_)));
     // The kernel forwards it: on its way out it is not counted again.
-    assert_eq!(passing.from_kernel(0, &answer), answer);
+    assert_eq!(passing.inject_from_kernel(0, &answer), answer);
     assert_eq!(answers(&passing), 1);
     passing.inject(0, &segment(1, "ack 1"));
     passing.inject(0, &segment(1, "fin ack 1"));
