@@ -138,7 +138,8 @@ fn a_full_table() {
     assert!(rig.worker.connections() >= 8);
     rig.now = rig.now + Duration::from_secs(1000);
     // A timer moves on by one slot of 250 ms a step.
-    for _ in 0..200 {
+    for _ in 0..2000 {
+        rig.now = rig.now + Duration::from_millis(16);
         expire(&mut rig);
     }
     assert_eq!(rig.worker.connections(), 0);

@@ -309,8 +309,8 @@ fn strangers_are_refused() {
         ("size of an entry", 12, &[64, 0], foreign),
         ("size of a bucket", 16, &[32, 0], foreign),
         ("shards", 20, &[64, 0], foreign),
-        ("no entries", 24, &[0; 4], foreign),
-        ("boot", 64, b"another boot idd", RegionError::OtherBoot),
+        ("no entries", 28, &[0; 4], foreign),
+        ("boot", 72, b"another boot idd", RegionError::OtherBoot),
     ];
     for (what, at, bytes, why) in cases {
         let left = Left::behind();
@@ -323,7 +323,7 @@ fn strangers_are_refused() {
     }
     // More entries than the file has room for.
     let left = Left::behind();
-    left.tamper(24, &u32::MAX.to_ne_bytes());
+    left.tamper(28, &u32::MAX.to_ne_bytes());
     let refused = left.attach().map(|_| ()).unwrap_err();
     assert!(matches!(refused, RegionError::Size { .. }), "{refused}");
 }
