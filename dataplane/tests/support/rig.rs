@@ -19,8 +19,8 @@ use dataplane::roles::{REAL, RoleEntry, RoleTable, VIRTUAL};
 use dataplane::route::{FibBuilder, Link, LinkId, Neighbour, NeighbourId, NextHop, Prefix, Target};
 use dataplane::schedule;
 use dataplane::service::{
-    DestId, Destination, ForwardingMethod, Persistence, Protocol, ServiceId, ServiceKey,
-    ServiceOptions, Tunnel, TunnelChecksum, TunnelKind, VirtualService,
+    DestId, Destination, ForwardingMethod, Persistence, Protocol, SchedulerFlags, ServiceId,
+    ServiceKey, ServiceOptions, Tunnel, TunnelChecksum, TunnelKind, VirtualService,
 };
 use dataplane::settings::Settings;
 use dataplane::time::Instant;
@@ -353,7 +353,10 @@ impl Rig {
             self.services[at].options = ServiceOptions {
                 one_packet: words.contains(&"-o"),
                 persistence: persistence(&words, key.family()),
-                ..ServiceOptions::default()
+                flags: SchedulerFlags {
+                    fallback: value("-b").is_some_and(|flags| flags.contains("fallback")),
+                    port: value("-b").is_some_and(|flags| flags.contains("port")),
+                },
             };
         }
         if let Some(real) = value("-r") {
