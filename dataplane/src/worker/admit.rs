@@ -2,7 +2,7 @@
 
 use core::net::IpAddr;
 
-use super::{Core, Running, Worker, ftp};
+use super::{Core, Running, Worker, ends, ftp};
 use crate::addr::Endpoint;
 use crate::conn::entry::flag;
 use crate::conn::template::FTP;
@@ -68,8 +68,24 @@ impl Worker {
         flow: &Flow,
         hash: KeyHash,
     ) -> Result<Verdict, Refusal> {
-        let full = Refusal::Drop(DropReason::TableFull);
         let (protocol, service) = self.core.service_for(flow, packet.port)?;
+        match self.connect(now, service, protocol, flow, hash)? {
+            Ok((at, i, chosen)) => Ok(self.first_packet(now, packet, flow, at, i, &chosen)),
+            Err(wait) => Ok(wait),
+        }
+    }
+
+    /// Makes the connection of a client's packet: shard, number, and what was chosen. `Err`
+    /// inside: the packet has to wait first.
+    fn connect(
+        &mut self,
+        now: Instant,
+        service: ServiceId,
+        protocol: Protocol,
+        flow: &Flow,
+        hash: KeyHash,
+    ) -> Result<Result<(usize, u32, Chosen), Verdict>, Refusal> {
+        let full = Refusal::Drop(DropReason::TableFull);
         if self.core.defences.drops_packet() {
             return Err(Refusal::Drop(DropReason::DropPacket));
         }
@@ -84,7 +100,7 @@ impl Worker {
         if new.flags & flag::ONE_PACKET != 0
             && let Some(wait) = self.core.awaits_hop(new.dest_id)
         {
-            return Ok(wait);
+            return Ok(Err(wait));
         }
         let template = match (found, key) {
             (Some((template, _)), _) => Some(template),
@@ -100,7 +116,63 @@ impl Worker {
         if let Some(template) = template {
             self.put_under(now.ticks(), template, shard, i);
         }
-        Ok(self.first_packet(now, packet, flow, shard, i, &chosen))
+        Ok(Ok((shard, i, chosen)))
+    }
+
+    /// A connection for the packet that an ICMP error quotes (`schedule_icmp`): `flow` is the
+    /// client's packet that the quoted one would have answered. No state machine runs for it.
+    /// `Ok(None)`: nobody's; `Err`: the error is dropped.
+    pub(super) fn connect_quoted(
+        &mut self,
+        now: Instant,
+        input: PortId,
+        flow: &Flow,
+    ) -> Result<Option<(usize, u32)>, DropReason> {
+        let core = &self.core;
+        let (c, o) = ends(flow, Side::Request);
+        let key = &core.key;
+        let hash = key.hash(flow.protocol, &c.addr, c.port, &o.addr, o.port);
+        let found = Protocol::from_number(flow.protocol)
+            .filter(|_| !core.is_martian(flow) && core.share.elsewhere(hash.shard).is_none())
+            .and_then(|protocol| Some((protocol, core.find_service(protocol, flow, input)?)));
+        let Some((protocol, service)) = found else {
+            return Ok(None);
+        };
+        let (at, i, chosen) = match self.connect(now, service, protocol, flow, hash) {
+            Ok(Ok(made)) => made,
+            Ok(Err(_)) => return Err(DropReason::NoNeighbour),
+            Err(Refusal::Accept) => return Ok(None),
+            Err(Refusal::NoDestination) => return Err(DropReason::NoDestination),
+            Err(Refusal::Drop(reason)) => return Err(reason),
+        };
+        self.count_in(at, i, &chosen);
+        if let Some(shard) = self.shards.get_mut(at) {
+            if let Some(entry) = shard.entry_mut(i) {
+                entry.timeout = proto::INITIAL_TIMEOUT;
+                entry.deadline = now.ticks().plus(entry.timeout).0;
+            }
+            shard.rearm(i, false);
+        }
+        Ok(Some((at, i)))
+    }
+
+    /// Counts a new connection and completes its entry.
+    fn count_in(&mut self, at: usize, i: u32, Chosen { new, fwmark }: &Chosen) {
+        let core = &self.core;
+        dests::bind(
+            &core.dests,
+            &core.counters,
+            &core.changes,
+            new.dest_id,
+            true,
+        );
+        let place = self.shards.get_mut(at);
+        if let Some(entry) = place.and_then(|shard| shard.entry_mut(i)) {
+            if new.method == ForwardingMethod::Masquerade {
+                (entry.delta_l3, entry.delta_l4) = nat::deltas(&new.virtual_, &new.dest);
+            }
+            entry.fwmark = *fwmark;
+        }
     }
 
     /// Adds an entry; the oldest half-open connection makes room for it.
@@ -133,26 +205,16 @@ impl Worker {
         flow: &Flow,
         at: usize,
         i: u32,
-        Chosen { new, fwmark }: &Chosen,
+        chosen: &Chosen,
     ) -> Verdict {
-        let core = &mut self.core;
-        dests::bind(
-            &core.dests,
-            &core.counters,
-            &core.changes,
-            new.dest_id,
-            true,
-        );
+        self.count_in(at, i, chosen);
+        let (core, new) = (&mut self.core, &chosen.new);
         let Some(shard) = self.shards.get_mut(at) else {
             return core.dropped(DropReason::TableFull);
         };
         let Some(entry) = shard.entry_mut(i) else {
             return core.dropped(DropReason::TableFull);
         };
-        if new.method == ForwardingMethod::Masquerade {
-            (entry.delta_l3, entry.delta_l4) = nat::deltas(&new.virtual_, &new.dest);
-        }
-        entry.fwmark = *fwmark;
         if new.flags & flag::ONE_PACKET == 0
             && let Some(wait) = core.awaits_hop(new.dest_id)
         {

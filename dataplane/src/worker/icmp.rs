@@ -74,9 +74,43 @@ impl Worker {
             if let Some(verdict) = self.tunnel_error(now, packet, flow, &quoted) {
                 return verdict;
             }
+            if self.core.settings.schedule_icmp
+                && let Some(verdict) = self.scheduled_error(now, packet, flow, &quoted)
+            {
+                return verdict;
+            }
         }
         let class = self.core.class_of(flow, packet.frame(), false);
         self.core.punt(now, packet.port, class)
+    }
+
+    /// With `schedule_icmp` an error about no connection's packet makes one. Nobody is answered.
+    fn scheduled_error(
+        &mut self,
+        now: Instant,
+        packet: &mut Packet<'_>,
+        flow: &Flow,
+        quoted: &EmbeddedFlow,
+    ) -> Option<Verdict> {
+        let request = Flow {
+            is_v4: flow.is_v4,
+            vlan: flow.vlan,
+            src: quoted.dst,
+            dst: quoted.src,
+            src_port: quoted.dst_port,
+            dst_port: quoted.src_port,
+            protocol: quoted.protocol,
+            ..Flow::EMPTY
+        };
+        let (at, i) = match self.connect_quoted(now, packet.port, &request) {
+            Ok(found) => found?,
+            Err(reason) => return Some(self.core.dropped(reason)),
+        };
+        let shard = self.shards.get_mut(at)?;
+        Some(
+            self.core
+                .error_to_server(now, shard, i, packet, flow, quoted),
+        )
     }
 
     fn find_quoted(&self, is_v4: bool, q: &EmbeddedFlow, side: Side) -> Quoted {

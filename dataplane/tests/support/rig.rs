@@ -261,6 +261,7 @@ impl Rig {
                 self.change_settings(|s| s.expire_nodest_conn = number(1) != 0);
             }
             "conn_reuse_mode" => self.change_settings(|s| s.conn_reuse_mode = number(1) as u32),
+            "schedule_icmp" => self.change_settings(|s| s.schedule_icmp = number(1) != 0),
             "pmtu_disc" => self.change_settings(|s| s.pmtu_disc = number(1) != 0),
             "nat_icmp_send" => self.change_settings(|s| s.nat_icmp_send = number(1) != 0),
             other => panic!("set {other}: unknown"),
