@@ -72,7 +72,7 @@ impl World {
             ports: Vec::new(),
             host: Box::new(FixedNetwork::new(&scenario.network)?),
             version: Version::default(),
-            table_size: u64::from(layout.capacity()),
+            table_size: u64::from(layout.connections),
             log_dropped: Default::default(),
         };
         let mut state = State::new(START, config, parts)?;

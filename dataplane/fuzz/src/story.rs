@@ -152,11 +152,17 @@ impl Story {
             }
             6 => {
                 let edit = bytes.one_of(&EDITS);
+                // Protocol and address.
+                let service = |rule: &str| {
+                    let mut words = rule.split_whitespace().skip(1);
+                    (
+                        words.next().map(str::to_owned),
+                        words.next().map(str::to_owned),
+                    )
+                };
                 let there = |group: &&[&str]| {
-                    let service = edit.split_whitespace().nth(2);
-                    group
-                        .iter()
-                        .any(|rule| rule.split_whitespace().nth(2) == service)
+                    let of_it = |rule: &&str| service(rule) == service(edit);
+                    group.iter().any(of_it)
                 };
                 let at = RULES.iter().position(|group| there(&group));
                 if at.is_some_and(|at| self.rules >> at & 1 == 1) {

@@ -293,6 +293,8 @@ def loosen(frame, made):
         gue = frame[20] == wire.UDP and made is None
         if made:
             frame[14:18] = b"\x60\0\0\0"
+        if frame[20] == wire.FRAGMENT and made is None:
+            frame[58:62] = b"\0\0\0\0"
     if gue:
         at = 34 if frame[12:14] == b"\x08\0" else 54
         frame[at:at + 2] = b"\0\0"

@@ -3,6 +3,7 @@ import ipaddress
 import struct
 
 TCP, UDP, SCTP, ICMP, ICMP6 = 6, 17, 132, 1, 58
+FRAGMENT = 44
 FLAGS = "FSRPAUEC"
 
 
