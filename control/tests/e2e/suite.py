@@ -17,7 +17,7 @@ STEPS = {
     "lint": [("rustfmt", [CARGO, "fmt", "--all", "--check"]),
              ("clippy", [CARGO, "clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"])],
     "cargo": [("cargo test", [CARGO, "test", "--workspace", "--no-fail-fast"])],
-    "fuzz": [("fuzz", [str(REPO / "dataplane/fuzz/run"), "30"])],
+    "fuzz": [("fuzz", ["env", "FUZZ_SEED=1", str(REPO / "dataplane/fuzz/run"), "30"])],
     "e2e": [("build", [CARGO, "build", "--workspace", "--bins", "--example", "replay"]),
             ("end to end", ["/usr/bin/python3", "-u", str(HERE / "run.py")])],
 }

@@ -72,11 +72,12 @@ test_rules_both_ways.guest = True
 
 @lasts(900)
 def test_differential():
-    """Random rules, packets and time have the same effect in the kernel and in RVS."""
+    """Random rules, packets and time have the same effect in the kernel and in RVS. The same ones each time, so that a
+    change that has nothing to do with it cannot fail here; `make differential` goes where nobody has been."""
     guest = kernel()
     import differential
-    seed = os.environ.get("SEED") or str(os.getpid())
-    count, frames = differential.search(guest, seed, SECONDS, say=lambda text: print(f"         {text}"))
+    seed = os.environ.get("SEED") or "rvs"
+    count, frames = differential.search(guest, seed, SECONDS, most=40, say=lambda text: print(f"         {text}"))
     print(f"         seed {seed}: {count} scenarios, {frames} frames")
     check(count > 0 and frames > 0, "nothing was compared")
 

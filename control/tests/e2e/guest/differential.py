@@ -60,12 +60,12 @@ def report(steps, found):
     return "\n".join(lines)
 
 
-def search(kernel, seed, seconds, say=print):
-    """Returns (scenarios, frames) compared; raises Failure with the shortest scenario that differs."""
+def search(kernel, seed, seconds, say=print, most=None):
+    """Runs for `seconds`, or `most` scenarios. Returns (scenarios, frames) compared; raises Failure with the shortest scenario that differs."""
     features, sysctls = compare.features(), compare.sysctls()
     say(f"compared: {', '.join(features)}; {', '.join(sysctls)}")
     deadline, count, frames = time.monotonic() + seconds, 0, 0
-    while time.monotonic() < deadline:
+    while time.monotonic() < deadline and count != most:
         steps = scenario.make(f"{seed}/{count}", features, sysctls)
         found, compared = compare.differences(kernel, steps)
         count, frames = count + 1, frames + compared
