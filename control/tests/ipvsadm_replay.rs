@@ -278,7 +278,12 @@ fn connection(line: &str) -> ConnectionRow {
 fn recorded_session() {
     let daemon = Daemon::start();
     let mut refused = Refused::default();
-    let rules = std::fs::read_to_string(data().join("rules")).expect("the rules");
+    // Recordings of one's own: `rules` and the numbered files in one folder.
+    let (folder, files) = match std::env::var_os("RVS_IPVSADM_DIR").map(std::path::PathBuf::from) {
+        Some(folder) => (folder.clone(), folder),
+        None => (data(), data().join("recorded")),
+    };
+    let rules = std::fs::read_to_string(folder.join("rules")).expect("the rules");
     for rule in rules.lines() {
         let recording = Recording {
             words: rule
@@ -309,9 +314,10 @@ fn recorded_session() {
         let service: Vec<&str> = recording.words().into_iter().skip(1).take(2).collect();
         daemon.run(&[&["-D"], &service[..]].concat(), "");
     }
-    let mut files: Vec<_> = std::fs::read_dir(data().join("recorded"))
+    let mut files: Vec<_> = std::fs::read_dir(files)
         .expect("recordings")
         .map(|entry| entry.expect("an entry").path())
+        .filter(|path| path.extension().is_some_and(|e| e == "txt"))
         .collect();
     files.sort();
     let mut compared = 0;
@@ -327,6 +333,10 @@ fn recorded_session() {
 fn replay(daemon: &Daemon, recording: &Recording, refused: &mut Refused) -> bool {
     let line = recording.line();
     let words = recording.words();
+    if words.contains(&"--daemon") && !recording.output.is_empty() {
+        // A synchronisation daemon runs there; starting one is refused here.
+        return false;
+    }
     if line == "--version" {
         assert!(daemon.run(&words, "").out.starts_with("rvsadm "));
         return false;
