@@ -139,12 +139,14 @@ impl Shard {
         }
     }
 
+    #[inline(always)]
     fn request_hash(&self, e: &Entry) -> KeyHash {
         let (c, v) = (e.client(), e.virtual_());
         self.key
             .hash(e.protocol(), &c.addr, c.port, &v.addr, v.port)
     }
 
+    #[inline(always)]
     fn reply_hash(&self, e: &Entry) -> KeyHash {
         let (c, d) = (e.client(), e.dest());
         self.key
@@ -267,6 +269,7 @@ impl Shard {
     }
 
     /// Where an entry is found: by its requests and, with NAT, by its replies.
+    #[inline(always)]
     fn hashes(&self, e: &Entry) -> (KeyHash, Option<KeyHash>) {
         let has_replies = e.method() == ForwardingMethod::Masquerade && !e.is_template();
         (
@@ -276,6 +279,7 @@ impl Shard {
     }
 
     /// Prefetches the buckets of both.
+    #[inline(always)]
     fn prefetch_buckets(&self, (request, reply): (KeyHash, Option<KeyHash>)) {
         self.prefetch_bucket(request);
         if let Some(reply) = reply {

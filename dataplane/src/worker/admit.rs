@@ -61,6 +61,7 @@ impl Worker {
         }
     }
 
+    #[inline(always)]
     fn open(
         &mut self,
         now: Instant,
@@ -77,6 +78,7 @@ impl Worker {
 
     /// Makes the connection of a client's packet: shard, number, and what was chosen. `Err`
     /// inside: the packet has to wait first.
+    #[inline(always)]
     fn connect(
         &mut self,
         now: Instant,
@@ -157,6 +159,7 @@ impl Worker {
     }
 
     /// Counts a new connection and completes its entry.
+    #[inline(always)]
     fn count_in(&mut self, at: usize, i: u32, Chosen { new, fwmark }: &Chosen) {
         let core = &self.core;
         dests::bind(
@@ -198,6 +201,7 @@ impl Worker {
     }
 
     /// Counts a new connection and sends its first packet.
+    #[inline(always)]
     fn first_packet(
         &mut self,
         now: Instant,
