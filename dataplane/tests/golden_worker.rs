@@ -22,10 +22,13 @@ const PACKET_TIME: Duration = Duration::from_millis(12);
 /// The same where the state was read after each.
 const LISTED_TIME: Duration = Duration::from_millis(80);
 
+fn folder() -> String {
+    std::env::var("RVS_GOLDEN_DIR")
+        .unwrap_or_else(|_| format!("{}/tests/data/golden", env!("CARGO_MANIFEST_DIR")))
+}
+
 fn load(name: &str) -> Value {
-    let folder = std::env::var("RVS_GOLDEN_DIR")
-        .unwrap_or_else(|_| format!("{}/tests/data/golden", env!("CARGO_MANIFEST_DIR")));
-    let path = format!("{folder}/{name}.json");
+    let path = format!("{}/{name}.json", folder());
     let text = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{path}: {e}"));
     serde_json::from_str(&text).unwrap()
 }
@@ -309,12 +312,10 @@ fn sysctl(rig: &mut Rig, key: &str, value: &Value) {
     });
 }
 
-/// All recordings of another folder, whatever their names.
+/// All recordings of the folder, whatever their names: another folder may have others.
 #[test]
-fn every_recording_of_another_folder() {
-    let Ok(folder) = std::env::var("RVS_GOLDEN_DIR") else {
-        return;
-    };
+fn every_recording() {
+    let folder = folder();
     for file in std::fs::read_dir(&folder).unwrap_or_else(|e| panic!("{folder}: {e}")) {
         let file = file.unwrap().file_name().into_string().unwrap();
         if let Some(name) = file.strip_suffix(".json")
