@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, bail};
 use control::admin::Admin;
 use control::capture::Captures;
 use control::cli::{self, Environment, Streams, SystemNames};
@@ -243,7 +243,8 @@ impl World {
             Verdict::Transmit(to) => ("transmit", vec![(to.0, to_hex(packet.frame()))]),
             Verdict::Fragment(to, mtu) => ("transmit", fragments(packet.frame(), to, mtu)?),
             Verdict::Kernel(_) => ("kernel", Vec::new()),
-            Verdict::Wait | Verdict::HandOver { .. } => ("wait", Vec::new()),
+            Verdict::Wait => ("wait", Vec::new()),
+            Verdict::HandOver { .. } => bail!("a packet for another worker, and there is one"),
             Verdict::Hold => (HOLD, Vec::new()),
             Verdict::Drop(reason) => (reason.name(), Vec::new()),
         })
