@@ -504,7 +504,10 @@ class Load:
 
     def finish(self, failures=0):
         self.program.signal(signal.SIGTERM)
-        self.program.wait(20)
+        try:
+            self.program.wait(25)
+        except Failure as failure:
+            raise Failure(f"{failure}; {self.report()}") from None
         report = self.report()
         check(report["failed"] <= failures, f"{report['failed']} of {report['ok'] + report['failed']} requests failed: {report['errors']}")
         check(report["ok"] > 0, "the load answered no request at all")

@@ -3,7 +3,7 @@
     load.py --report FILE [--threads N] URL...
 
 FILE is JSON, replaced ten times a second. A request counts as answered only if the status is 200 and the
-body is complete. On SIGTERM each thread finishes the request it is in.
+body is complete. On SIGTERM each thread finishes the request it is in; a request fails after TIMEOUT seconds.
 """
 import argparse
 import json
@@ -19,13 +19,15 @@ TIMEOUT = 20
 
 class Tally:
     def __init__(self):
-        self.lock, self.stop = threading.Lock(), threading.Event()
+        self.lock, self.stop = threading.Lock(), False
         self.ok, self.failed, self.by, self.errors, self.slowest = 0, 0, {}, [], 0.0
+        self.asked = {}
 
     def write(self, path):
         with self.lock:
             text = json.dumps({"ok": self.ok, "failed": self.failed, "by": self.by, "errors": self.errors,
-                               "slowest": round(self.slowest, 3)})
+                               "slowest": round(self.slowest, 3),
+                               "waiting": [f"{host} for {time.monotonic() - began:.1f} s" for host, began in self.asked.values()]})
         part = f"{path}.part"
         with open(part, "w") as file:
             file.write(text)
@@ -33,11 +35,14 @@ class Tally:
 
 
 def get(host, port, path):
+    deadline = time.monotonic() + TIMEOUT
     with socket.create_connection((host, port), TIMEOUT) as sock:
+        sock.settimeout(max(deadline - time.monotonic(), 0.001))
         sock.sendall(f"GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n".encode())
         answer = b""
         while data := sock.recv(65536):
             answer += data
+            sock.settimeout(max(deadline - time.monotonic(), 0.001))
     head, _, body = answer.partition(b"\r\n\r\n")
     if not head.startswith(b"HTTP/1.1 200"):
         raise OSError(f"answer {answer[:60]!r}")
@@ -50,16 +55,19 @@ def get(host, port, path):
 
 def work(tally, urls):
     turn = 0
-    while not tally.stop.is_set():
+    while not tally.stop:
         url = urls[turn % len(urls)]
         turn += 1
         began = time.monotonic()
+        with tally.lock:
+            tally.asked[threading.get_ident()] = (url.hostname, began)
         try:
             body = get(url.hostname, url.port or 80, url.path or "/")
             error, name = None, body.decode(errors="replace").strip() if len(body) < 64 else "file"
         except OSError as problem:
             error, name = f"{url.hostname}: {problem!r} after {time.monotonic() - began:.2f} s", None
         with tally.lock:
+            del tally.asked[threading.get_ident()]
             tally.slowest = max(tally.slowest, time.monotonic() - began)
             if error:
                 tally.failed += 1
@@ -76,16 +84,20 @@ def main():
     parser.add_argument("urls", nargs="+")
     options = parser.parse_args()
     tally = Tally()
-    signal.signal(signal.SIGTERM, lambda *_: tally.stop.set())
+    # Waited for, not handled: a handler that runs inside `Event.wait` and sets that event waits for itself.
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
     urls = [urllib.parse.urlsplit(url) for url in options.urls]
     threads = [threading.Thread(target=work, args=(tally, urls)) for _ in range(options.threads)]
     for thread in threads:
         thread.start()
     print("ready", flush=True)
-    while not tally.stop.wait(0.1):
+    while not signal.sigtimedwait([signal.SIGTERM], 0.1):
         tally.write(options.report)
+    tally.stop = True
     for thread in threads:
-        thread.join()
+        while thread.is_alive():
+            thread.join(0.1)
+            tally.write(options.report)
     tally.write(options.report)
 
 
