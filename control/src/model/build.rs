@@ -1,0 +1,190 @@
+//! The desired state as workers have it.
+
+use std::sync::Arc;
+
+use dataplane::addr::{Endpoint, Family};
+use dataplane::helper::ftp;
+use dataplane::marks::{MarkRule, Marks};
+use dataplane::roles;
+use dataplane::roles::{RoleEntry, RoleTable};
+use dataplane::service::{
+    Destination, ForwardingMethod, Persistence as CorePersistence, Protocol, ServiceKey as CoreKey,
+    ServiceOptions, Tunnel, TunnelChecksum, TunnelKind, VirtualService,
+};
+
+use crate::api;
+use crate::api::{Method, Netmask, Persistence, ServerKey, ServiceKey};
+use crate::update::Update;
+
+use super::{Model, Server, Service};
+
+impl Model {
+    /// What the workers have to be told since the last call: deletions, services, roles,
+    /// settings, in an order in which each is harmless alone.
+    pub fn take_updates(&mut self) -> Vec<Update> {
+        let mut updates: Vec<Update> = self.deleted.drain(..).map(Update::DeleteService).collect();
+        for key in std::mem::take(&mut self.changed) {
+            if let Some(service) = self.services.get(&key) {
+                updates.push(Update::PutService(Arc::new(self.build(service))));
+            }
+        }
+        if std::mem::take(&mut self.marks_changed) {
+            let rules: Vec<MarkRule> = self.mark_rules().collect();
+            updates.push(Update::PutMarks(Arc::new(Marks::build(&rules))));
+        }
+        if std::mem::take(&mut self.roles_changed) {
+            updates.push(Update::PutRoles(Arc::new(self.build_roles())));
+        }
+        if std::mem::take(&mut self.settings_changed) {
+            updates.push(Update::PutSettings(self.settings));
+        }
+        updates
+    }
+
+    pub(super) fn build(&self, service: &Service) -> VirtualService {
+        VirtualService {
+            id: service.id,
+            key: core_key(service.key),
+            scheduler: service.scheduler,
+            options: ServiceOptions {
+                one_packet: service.spec.one_packet,
+                flags: service.spec.flags.core(),
+                persistence: service.spec.persistence.map(core_persistence),
+            },
+            destinations: service
+                .servers
+                .iter()
+                .map(|s| Destination {
+                    id: s.id,
+                    endpoint: Endpoint::new(s.key.addr.into(), s.key.port),
+                    method: self.method(s),
+                    weight: s.weights.effective(),
+                    last_weight: s.weights.last,
+                    upper: s.spec.upper,
+                    lower: s.spec.lower,
+                    tunnel: core_tunnel(s.spec.tunnel),
+                })
+                .collect(),
+        }
+    }
+
+    /// The method given to new connections. A server that is this host takes DR and TUN
+    /// packets unchanged; NAT still rewrites them before the kernel gets them.
+    pub(super) fn method(&self, server: &Server) -> ForwardingMethod {
+        match server.spec.method {
+            Method::Masq => ForwardingMethod::Masquerade,
+            _ if self.local.contains(&server.key.addr) => ForwardingMethod::Local,
+            Method::Route => ForwardingMethod::DirectRoute,
+            Method::Tunnel => ForwardingMethod::Tunnel,
+            Method::Local => ForwardingMethod::Local,
+        }
+    }
+
+    pub(super) fn build_roles(&self) -> RoleTable {
+        let entries: Vec<RoleEntry> = self.role_entries().collect();
+        RoleTable::build_with_marks(&entries, &self.marked_destinations())
+    }
+
+    /// Which endpoints are ours and which are real servers, whatever their method is now: their
+    /// connections keep the one they were made with. Deleted ones that may still have
+    /// connections are included. A virtual endpoint counts only while this host holds its
+    /// address. A pair may occur twice.
+    pub(super) fn role_entries(&self) -> impl Iterator<Item = RoleEntry> + '_ {
+        let services = self.services.values().flat_map(|service| {
+            let reals = service.servers.iter();
+            let reals = reals.flat_map(|s| real(service.key, s.key));
+            self.vip(service.key).into_iter().chain(reals)
+        });
+        let trash = self.trash.iter().flat_map(|(service, server, _)| {
+            self.vip(service).into_iter().chain(real(service, server))
+        });
+        services.chain(trash)
+    }
+
+    pub(super) fn vip(&self, key: ServiceKey) -> Option<RoleEntry> {
+        match key {
+            ServiceKey::Endpoint {
+                protocol,
+                addr,
+                port,
+            } if self.is_live(key) => Some(RoleEntry {
+                protocol: core_protocol(protocol).number(),
+                endpoint: Endpoint::new(addr.into(), port),
+                roles: roles::VIRTUAL,
+            }),
+            _ => None,
+        }
+    }
+}
+
+/// A server of a marked service is one for each protocol. One of FTP is one on every port, since its
+/// data connections come from anywhere, and so is one of a service on port 0: connections of a
+/// persistent one go to the port that the client asked for.
+pub(super) fn real(service: ServiceKey, server: ServerKey) -> impl Iterator<Item = RoleEntry> {
+    let only = service.protocol().map(core_protocol);
+    let protocols = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
+    let protocols = protocols
+        .into_iter()
+        .filter(move |p| only.is_none_or(|only| only == *p));
+    let is_ftp = only == Some(Protocol::Tcp) && service.port() == ftp::PORT;
+    let on_every_port = is_ftp || service.port() == 0;
+    let ports = [Some(server.port), on_every_port.then_some(0)];
+    protocols.flat_map(move |protocol| {
+        ports.into_iter().flatten().map(move |port| RoleEntry {
+            protocol: protocol.number(),
+            endpoint: Endpoint::new(server.addr.into(), port),
+            roles: roles::REAL,
+        })
+    })
+}
+
+pub(super) fn core_protocol(protocol: api::Protocol) -> Protocol {
+    match protocol {
+        api::Protocol::Tcp => Protocol::Tcp,
+        api::Protocol::Udp => Protocol::Udp,
+        api::Protocol::Sctp => Protocol::Sctp,
+    }
+}
+
+pub(super) fn core_persistence(persistence: Persistence) -> CorePersistence {
+    CorePersistence {
+        timeout: persistence.timeout,
+        mask: match persistence.netmask {
+            Netmask::V4(mask) => mask.to_bits(),
+            Netmask::V6(len) => len.into(),
+        },
+    }
+}
+
+pub(super) fn core_key(key: ServiceKey) -> CoreKey {
+    match key {
+        ServiceKey::Endpoint {
+            protocol,
+            addr,
+            port,
+        } => CoreKey::new(core_protocol(protocol), Endpoint::new(addr.into(), port)),
+        ServiceKey::Mark { mark, family } => CoreKey::Mark {
+            family: match family {
+                api::Family::Ipv4 => Family::V4,
+                api::Family::Ipv6 => Family::V6,
+            },
+            mark,
+        },
+    }
+}
+
+pub(super) fn core_tunnel(tunnel: api::Tunnel) -> Tunnel {
+    Tunnel {
+        kind: match tunnel.kind {
+            api::TunnelKind::Ipip => TunnelKind::IpIp,
+            api::TunnelKind::Gue => TunnelKind::Gue,
+            api::TunnelKind::Gre => TunnelKind::Gre,
+        },
+        port: tunnel.port,
+        checksum: match tunnel.checksum {
+            api::TunnelChecksum::None => TunnelChecksum::None,
+            api::TunnelChecksum::Full => TunnelChecksum::Full,
+            api::TunnelChecksum::Remote => TunnelChecksum::Remote,
+        },
+    }
+}

@@ -1,0 +1,152 @@
+//! The desired state as listed.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use crate::api::{ServerSpec, ServerView, ServiceKey, ServiceView};
+use crate::config::{Running, RunningServer, RunningService, describe_service};
+
+use super::build::core_protocol;
+use super::change::no_service;
+use super::{Counters, Model, Refusal, Server, Service};
+
+impl Model {
+    /// Numbers of services and of their real servers.
+    pub fn counts(&self) -> (u64, u64) {
+        let servers: usize = self.services.values().map(|s| s.servers.len()).sum();
+        (self.services.len() as u64, servers as u64)
+    }
+
+    /// Addresses of all real servers, whose neighbours are to be kept warm.
+    pub fn server_addresses(&self) -> BTreeSet<IpAddr> {
+        self.services
+            .values()
+            .flat_map(|s| &s.servers)
+            .map(|s| s.key.addr)
+            .collect()
+    }
+
+    /// A line for each service whose address no port of this host holds.
+    pub fn dead_services(&self) -> Vec<String> {
+        let dead = self.services.keys().filter(|key| !self.is_live(**key));
+        dead.map(|key| dead_service(*key)).collect()
+    }
+
+    /// What runs, for a comparison with the file.
+    pub fn running(&self) -> Running {
+        let services = self.services.values().map(|service| {
+            let servers = service.servers.iter().rev().map(|s| RunningServer {
+                key: s.key,
+                spec: ServerSpec {
+                    weight: s.weights.configured,
+                    ..s.spec.clone()
+                },
+                state: s.weights.state,
+                origin: s.origin,
+            });
+            let running = RunningService {
+                spec: service.spec.clone(),
+                origin: service.origin,
+                servers: servers.collect(),
+            };
+            (service.key, running)
+        });
+        Running {
+            settings: self.settings,
+            marks: self.marks.clone(),
+            services: services.collect(),
+        }
+    }
+
+    /// Services as listed, in the kernel's order: by hash bucket, newest first inside one.
+    ///
+    /// # Errors
+    /// `NoService` for a named one.
+    pub fn list(
+        &self,
+        key: Option<ServiceKey>,
+        counters: Counters<'_>,
+    ) -> Result<Vec<ServiceView>, Refusal> {
+        let mut found: Vec<&Service> = match key {
+            Some(key) => vec![self.services.get(&key).ok_or_else(|| no_service(key))?],
+            None => self.services.values().collect(),
+        };
+        found.sort_by_key(|s| (bucket(s.key), std::cmp::Reverse(s.age)));
+        Ok(found
+            .into_iter()
+            .map(|service| self.view(service, counters))
+            .collect())
+    }
+
+    pub(super) fn view(&self, service: &Service, counters: Counters<'_>) -> ServiceView {
+        ServiceView {
+            key: service.key,
+            spec: service.spec.clone(),
+            live: self.is_live(service.key),
+            origin: service.origin,
+            stats: service.estimator.totals(),
+            rates: service.estimator.rates(),
+            servers: service
+                .servers
+                .iter()
+                .map(|s| server_view(s, counters))
+                .collect(),
+        }
+    }
+}
+
+pub(super) fn server_view(server: &Server, counters: Counters<'_>) -> ServerView {
+    let gauges = counters.iter().filter_map(|c| c.dest(server.id));
+    let (active, total, persistent) = gauges.fold((0u32, 0u32, 0u32), |(a, t, p), dest| {
+        (
+            a.saturating_add(dest.active.get()),
+            t.saturating_add(dest.total.get()),
+            p.saturating_add(dest.persistent.get()),
+        )
+    });
+    ServerView {
+        key: server.key,
+        spec: ServerSpec {
+            weight: server.weights.effective(),
+            ..server.spec.clone()
+        },
+        configured_weight: server.weights.configured,
+        origin: server.origin,
+        active,
+        inactive: total.saturating_sub(active),
+        persistent,
+        stats: server.estimator.totals(),
+        rates: server.estimator.rates(),
+    }
+}
+
+/// Says that a service gets no packets, and what to do.
+pub fn dead_service(key: ServiceKey) -> String {
+    let name = describe_service(&key);
+    match key.addr() {
+        Some(addr) => format!(
+            "no port of this host holds {addr}: packets for {name} stay with the kernel until \
+             `ip addr add {addr} dev TWIN`"
+        ),
+        None => format!("no rule gives packets {name}; add one with `rvsadm mark add`"),
+    }
+}
+
+/// Bucket of the kernel's service tables, which decides the order of an unsorted listing:
+/// addresses (`ip_vs_svc_hashkey`; the kernel also mixes in an address of its own), then marks
+/// (`ip_vs_svc_fwm_hashkey`).
+pub(super) fn bucket(key: ServiceKey) -> u16 {
+    match key {
+        ServiceKey::Endpoint {
+            protocol,
+            addr,
+            port,
+        } => {
+            let protocol = u32::from(core_protocol(protocol).number());
+            let addr = dataplane::addr::Addr::from(addr).fold();
+            let port = u32::from(port);
+            ((protocol ^ addr ^ (port >> 8) ^ port) & 0xff) as u16
+        }
+        ServiceKey::Mark { mark, .. } => 0x100 | (mark & 0xff) as u16,
+    }
+}
