@@ -14,7 +14,7 @@ use dataplane::roles::{REAL, RoleEntry, RoleTable, VIRTUAL};
 use dataplane::route::{
     Change, Fib, Link, LinkId, Neighbour, NeighbourId, NextHop, Prefix, Target, TargetId,
 };
-use dataplane::schedule;
+use dataplane::schedule::{self, Seat};
 use dataplane::service::{
     DestId, Destination, ForwardingMethod, Protocol, ServiceId, ServiceKey, ServiceOptions, Tunnel,
     VirtualService,
@@ -125,7 +125,7 @@ pub fn reschedule(scheduler: &str, destinations: u32) -> Result<Command> {
         options: ServiceOptions::default(),
         destinations: (0..destinations).map(dest).collect(),
     };
-    let scheduler = schedule::new(&service, 7).context("no such scheduler")?;
+    let scheduler = schedule::new(&service, Seat::alone(7)).context("no such scheduler")?;
     Ok(Command::PutService {
         service: Arc::new(service),
         scheduler,
@@ -623,7 +623,7 @@ fn set_up() -> Result<Vec<Command>> {
             options: ServiceOptions::default(),
             destinations,
         };
-        let scheduler = schedule::new(&service, 7).context("the scheduler rr")?;
+        let scheduler = schedule::new(&service, Seat::alone(7)).context("the scheduler rr")?;
         commands.push(Command::PutService {
             service: Arc::new(service),
             scheduler,

@@ -17,6 +17,7 @@ use dataplane::command::{Command, ControlEnd, WorkerEnd, channel};
 use dataplane::conn::{HashKey, Layout, Shard, region};
 use dataplane::counters::PortCounters;
 use dataplane::packet::{PortId, PuntClass};
+use dataplane::team::Team;
 use dataplane::worker::{Limits, Share, Worker};
 use dpdk::clock::Clock;
 use dpdk::eal::{Eal, EalConfig, HugepageFiles, Iova, Memory};
@@ -130,6 +131,7 @@ pub fn start(
     let (table, key) = make_table(config.workers.connections)?;
     let peers = Peers::connect(&eal, team)?;
     let mut shards: Vec<Option<Shard>> = table.into_iter().map(Some).collect();
+    let mut seats = seats(team, config.workers.max_servers);
     for (number, (lanes, peers)) in lanes.into_iter().zip(peers).enumerate() {
         let share = Share::of(number, team);
         let mine = |(shard, place): (u8, &mut Option<Shard>)| match share.elsewhere(shard) {
@@ -138,7 +140,10 @@ pub fn start(
         };
         let shards = (0..).zip(&mut shards).filter_map(mine).collect();
         let (control, end) = channel(config.workers.max_servers as usize);
-        let worker = make_worker(config, share, shards, key, &end, &macs);
+        let mut worker = make_worker(config, share, shards, key, &end, &macs);
+        if let Some(seat) = seats.next() {
+            worker.join(seat);
+        }
         let polled = Loop {
             worker,
             end,
@@ -318,6 +323,16 @@ fn make_worker(
         ));
     }
     worker
+}
+
+/// For each of several workers, its seat among them; one alone has nobody to talk to.
+fn seats(workers: usize, servers: u32) -> impl Iterator<Item = Team> {
+    let seats = if workers > 1 {
+        Team::gather(workers, servers as usize)
+    } else {
+        Vec::new()
+    };
+    seats.into_iter()
 }
 
 fn make_table(connections: u32) -> Result<(Vec<Shard>, HashKey)> {

@@ -10,6 +10,7 @@ use dataplane::marks::Marks;
 use dataplane::packet::PortId;
 use dataplane::roles::RoleTable;
 use dataplane::route::{Fib, Link, LinkId, Neighbour, NeighbourId};
+use dataplane::schedule::Seat;
 use dataplane::service::{ServiceId, VirtualService};
 use dataplane::settings::Settings;
 
@@ -106,13 +107,18 @@ impl Update {
         }
     }
 
-    /// The command for one worker. It is made anew for each: schedulers that draw lots must not
-    /// draw the same ones everywhere.
-    pub fn command(&self) -> Command {
+    /// The command for one of so many workers. It is made anew for each: schedulers that draw lots
+    /// must not draw the same ones everywhere, and those that go round must not start together.
+    pub fn command(&self, worker: usize, workers: usize) -> Command {
+        let seat = || Seat {
+            worker,
+            workers,
+            seed: random(),
+        };
         match self {
             Update::PutService(service) => Command::PutService {
                 service: Arc::clone(service),
-                scheduler: dataplane::schedule::new(service, random())
+                scheduler: dataplane::schedule::new(service, seat())
                     .expect("the model only takes names of known schedulers"),
             },
             Update::DeleteService(id) => Command::DeleteService(*id),

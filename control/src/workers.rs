@@ -55,8 +55,10 @@ impl Workers {
     /// Takes the control ends of all workers.
     pub fn new(ends: Vec<ControlEnd>) -> Workers {
         let counters = ends.iter().map(|end| Arc::clone(&end.counters)).collect();
+        let workers = ends.len();
+        let lane = |(worker, end)| Lane::new(end, (worker, workers));
         Workers {
-            lanes: ends.into_iter().map(Lane::new).collect(),
+            lanes: ends.into_iter().enumerate().map(lane).collect(),
             counters,
             generation: 0,
         }
@@ -173,6 +175,8 @@ struct InFlight {
 /// One worker's rings and what is under way on them.
 struct Lane {
     end: ControlEnd,
+    /// Number of the worker, and of all.
+    seat: (usize, usize),
     unsent: BTreeMap<u64, Unsent>,
     /// The last unsent update about each subject.
     newest: HashMap<Subject, u64>,
@@ -182,9 +186,10 @@ struct Lane {
 }
 
 impl Lane {
-    fn new(end: ControlEnd) -> Lane {
+    fn new(end: ControlEnd, seat: (usize, usize)) -> Lane {
         Lane {
             end,
+            seat,
             unsent: BTreeMap::new(),
             newest: HashMap::new(),
             in_flight: VecDeque::new(),
@@ -223,7 +228,8 @@ impl Lane {
             }
             let update = Some((unsent.first, subject));
             let sent = InFlight { generation, update };
-            self.push(sent, unsent.update.command());
+            let (worker, workers) = self.seat;
+            self.push(sent, unsent.update.command(worker, workers));
         }
     }
 

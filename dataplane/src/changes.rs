@@ -6,6 +6,7 @@
 use core::cell::Cell;
 
 use crate::service::{DestId, ServiceId, VirtualService};
+use crate::team::{Counts, Team};
 
 /// What a scheduler wants to hear of.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -48,6 +49,8 @@ pub struct Changes {
     places: Box<[Place]>,
     /// By [`ServiceId`].
     queues: Box<[Queue]>,
+    /// Where other workers hear of it, if there are any.
+    team: Option<Team>,
 }
 
 impl Changes {
@@ -65,7 +68,27 @@ impl Changes {
         Changes {
             places: vec![place; dests].into_boxed_slice(),
             queues: vec![queue; services].into_boxed_slice(),
+            team: None,
         }
+    }
+
+    /// Tells other workers too from now on.
+    pub fn join(&mut self, team: Team) {
+        self.team = Some(team);
+    }
+
+    /// Who else is to know, if there is anybody.
+    #[inline]
+    pub fn team(&self) -> Option<&Team> {
+        self.team.as_ref()
+    }
+
+    /// Connections that the other workers have to a destination.
+    #[inline]
+    pub fn others(&self, id: DestId) -> Counts {
+        self.team
+            .as_ref()
+            .map_or(Counts::default(), |team| team.others(id))
     }
 
     /// Notes from now on what `watch` says of a service's destinations. Those of `old`, the
@@ -99,6 +122,17 @@ impl Changes {
     /// Notes that a destination changed in the way `what`.
     #[inline]
     pub fn note(&self, id: DestId, what: Watch) {
+        if let Some(team) = &self.team
+            && what == Watch::Counts
+        {
+            team.note(id);
+        }
+        self.tell_scheduler(id, what);
+    }
+
+    /// As [`Changes::note`], of what another worker has told.
+    #[inline]
+    pub fn tell_scheduler(&self, id: DestId, what: Watch) {
         let Some(place) = self.places.get(id.0 as usize) else {
             return;
         };
@@ -125,7 +159,7 @@ impl Changes {
                 return Some(place.at.get() as usize);
             }
             // It is another service's by now, which has not heard of it.
-            self.note(DestId(id), Watch::Usable);
+            self.tell_scheduler(DestId(id), Watch::Usable);
         }
     }
 }

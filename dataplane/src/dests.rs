@@ -53,8 +53,9 @@ impl Default for DestState {
 
 impl DestState {
     /// Takes over what control configured and sets the overload flag as an edit does: set at or
-    /// above the upper threshold, cleared below the lower one, kept between them.
-    pub fn configure(&mut self, dest: &Destination, counters: &DestCounters) {
+    /// above the upper threshold, cleared below the lower one, kept between them. `others` is the
+    /// number of connections that other workers have to it.
+    pub fn configure(&mut self, dest: &Destination, counters: &DestCounters, others: u32) {
         self.addr = dest.endpoint.addr;
         self.port = dest.endpoint.port;
         self.method = dest.method;
@@ -68,7 +69,7 @@ impl DestState {
         } else {
             dest.lower
         };
-        let total = counters.total.get();
+        let total = counters.total.get().saturating_add(others);
         if self.upper == 0 || total < self.lower {
             counters.overloaded.set(0);
         } else if total >= self.upper {
@@ -92,7 +93,7 @@ pub fn bind(
         c.conns.add(1);
     }
     let upper = dests.get(id.0 as usize).map_or(0, |d| d.upper);
-    if upper != 0 && total >= upper {
+    if upper != 0 && total.saturating_add(changes.others(id).total) >= upper {
         c.overloaded.set(1);
         changes.note(id, Watch::Usable);
     }
@@ -114,11 +115,31 @@ pub fn unbind(
         c.active.set(c.active.get().saturating_sub(1));
     }
     let lower = dests.get(id.0 as usize).map_or(0, |d| d.lower);
-    if (total < lower || lower == 0) && c.overloaded.get() != 0 {
+    let all = total.saturating_add(changes.others(id).total);
+    if (all < lower || lower == 0) && c.overloaded.get() != 0 {
         c.overloaded.set(0);
         changes.note(id, Watch::Usable);
     }
     changes.note(id, Watch::Counts);
+}
+
+/// Takes over what other workers told of their connections: thresholds go by the sum.
+pub fn heard(dests: &[DestState], counters: &WorkerCounters, changes: &Changes, id: DestId) {
+    let Some(c) = counters.dest(id) else { return };
+    let all = c.total.get().saturating_add(changes.others(id).total);
+    let bounds = dests
+        .get(id.0 as usize)
+        .map_or((0, 0), |d| (d.upper, d.lower));
+    let is_over = match bounds {
+        (1.., lower) if all < lower => 0,
+        (upper @ 1.., _) if all >= upper => 1,
+        _ => c.overloaded.get(),
+    };
+    if is_over != c.overloaded.get() {
+        c.overloaded.set(is_over);
+        changes.tell_scheduler(id, Watch::Usable);
+    }
+    changes.tell_scheduler(id, Watch::Counts);
 }
 
 /// Counts a connection that became active or inactive.
@@ -166,7 +187,7 @@ mod tests {
         let mut dests = [DestState::default()];
         let changes = Changes::new(1, 1);
         let c = &counters.dests[0];
-        dests[0].configure(&dest, c);
+        dests[0].configure(&dest, c, 0);
         for n in 1..=4 {
             assert_eq!(c.overloaded.get(), 0, "before connection {n}");
             bind(&dests, &counters, &changes, DestId(0), true);

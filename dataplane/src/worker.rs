@@ -39,7 +39,7 @@ use crate::conn::entry::flag;
 use crate::conn::hash::digest_v4;
 use crate::conn::index::REPLY;
 use crate::conn::{Controller, Entry, HashKey, KeyHash, NIL, SHARDS, Shard, Side};
-use crate::counters::WorkerCounters;
+use crate::counters::{DestCounters, WorkerCounters};
 use crate::dests::{self, DestState};
 use crate::flow::{Flow, Parsed, Plain, Shape};
 use crate::fragments::{Fate, Fragments};
@@ -53,6 +53,7 @@ use crate::route::{Lookup, Router};
 use crate::schedule::{Loads, Request, Scheduler};
 use crate::service::{DestId, ForwardingMethod, Protocol, ServiceId, ServiceKey, VirtualService};
 use crate::settings::Settings;
+use crate::team::{Counts, Team};
 use crate::time::{Instant, Ticks};
 use crate::wire::ipv4;
 
@@ -335,6 +336,12 @@ impl Worker {
         });
         worker.core.ports_unknown = ports_unknown;
         worker
+    }
+
+    /// Goes by the connections of the whole team from now on when it schedules and when it looks
+    /// at thresholds. Before the first packet.
+    pub fn join(&mut self, team: Team) {
+        self.core.changes.join(team);
     }
 
     /// Takes a burst of frames through the walk. `out[i]` is what becomes of `packets[i]`; at
@@ -697,6 +704,7 @@ impl Worker {
     }
 
     fn expire_shards(&mut self, now: Instant, mut budget: u32) {
+        self.core.exchange(now);
         let ticks = now.ticks();
         // After a long sleep one round of all shards is owed, not every pause that was missed.
         let round = SHARD_PAUSE.as_nanos() as u64 * SHARDS as u64;
@@ -1115,8 +1123,27 @@ impl Core {
         self.answers.set(&settings);
     }
 
+    /// Tells the other workers of connections that came and went, and hears of theirs.
+    fn exchange(&self, now: Instant) {
+        let Some(team) = self.changes.team() else {
+            return;
+        };
+        let own = |id| {
+            let counts = |c: &DestCounters| Counts {
+                active: c.active.get(),
+                total: c.total.get(),
+            };
+            self.counters.dest(id).map_or(Counts::default(), counts)
+        };
+        team.exchange(now, own, |id| {
+            dests::heard(&self.dests, &self.counters, &self.changes, id);
+        });
+    }
+
     /// Index of the destination that a service's scheduler chooses for a packet.
     fn pick(&mut self, now: Instant, service: ServiceId, flow: &Flow) -> Option<usize> {
+        // After a sleep, or while packets keep the loop from its other work.
+        self.exchange(now);
         let running = self.running.get_mut(service.0 as usize)?.as_mut()?;
         running.scheduler.pick(&Request {
             service: &running.service,

@@ -19,7 +19,7 @@ use dataplane::command::{Command, ConnectionBatch, Outcome};
 use dataplane::packet::{DropReason, Packet, PortId, Verdict};
 use dataplane::roles::{RoleTable, VIRTUAL};
 use dataplane::route::{FibBuilder, Link, LinkId, Neighbour, NeighbourId, Target};
-use dataplane::schedule::{self, SCHEDULERS};
+use dataplane::schedule::{self, SCHEDULERS, Seat};
 use dataplane::service::{
     DestId, Destination, ForwardingMethod, Protocol, ServiceId, ServiceKey, ServiceOptions, Tunnel,
     VirtualService,
@@ -171,7 +171,7 @@ fn service(id: u32, port: u16, scheduler: &'static str, dests: u32) -> Command {
         options: ServiceOptions::default(),
         destinations: (0..dests).rev().map(dest).collect(),
     };
-    let scheduler = schedule::new(&service, 7).expect("a known scheduler");
+    let scheduler = schedule::new(&service, Seat::alone(7)).expect("a known scheduler");
     Command::PutService {
         service: Arc::new(service),
         scheduler,

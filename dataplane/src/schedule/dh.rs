@@ -1,7 +1,7 @@
 //! dh: destination hashing (`ip_vs_dh.c`). Weights only tell whether a destination is used.
 
 use super::hash::hash_32;
-use super::{Loads, Predecessor, Request, Scheduler};
+use super::{Loads, Predecessor, Request, Scheduler, Seat};
 use crate::service::VirtualService;
 
 pub(super) const NAME: &str = "dh";
@@ -9,7 +9,7 @@ pub(super) const NAME: &str = "dh";
 /// Logarithm of the table's size (`CONFIG_IP_VS_DH_TAB_BITS`).
 const BITS: u32 = 8;
 
-pub(super) fn new(service: &VirtualService, _: u64) -> Box<dyn Scheduler> {
+pub(super) fn new(service: &VirtualService, _: Seat) -> Box<dyn Scheduler> {
     Box::new(DestinationHashing {
         count: service.destinations.len(),
     })

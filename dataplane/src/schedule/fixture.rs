@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use super::{Loads, Predecessor, Request, Scheduler, Watch};
+use super::{Loads, Predecessor, Request, Scheduler, Seat, Watch};
 use crate::addr::{Addr, Endpoint};
 use crate::changes::Changes;
 use crate::counters::WorkerCounters;
@@ -68,7 +68,7 @@ impl Rig {
             ..Flow::EMPTY
         };
         let mut rig = Rig {
-            scheduler: super::new(&service, 1).unwrap(),
+            scheduler: super::new(&service, Seat::alone(1)).unwrap(),
             service,
             counters: WorkerCounters::new(2048),
             changes: Changes::new(1, 2048),
@@ -87,7 +87,7 @@ impl Rig {
     pub fn change(&mut self, edit: impl FnOnce(&mut Vec<Destination>)) {
         let old = self.service.clone();
         edit(&mut self.service.destinations);
-        let mut scheduler = super::new(&self.service, 1).unwrap();
+        let mut scheduler = super::new(&self.service, Seat::alone(1)).unwrap();
         core::mem::swap(&mut scheduler, &mut self.scheduler);
         let before = Predecessor {
             service: &old,

@@ -1,13 +1,14 @@
 //! fo: weighted failover (`ip_vs_fo.c`): the largest weight, the first in the list of equals.
 
 use super::least::{self, Ratio};
-use super::{Loads, Scheduler};
+use super::{Loads, Scheduler, Seat};
 use crate::service::{Destination, VirtualService};
 
 pub(super) const NAME: &str = "fo";
 
-pub(super) fn new(service: &VirtualService, _: u64) -> Box<dyn Scheduler> {
-    least::new(NAME, service, rate)
+pub(super) fn new(service: &VirtualService, _: Seat) -> Box<dyn Scheduler> {
+    // All workers fill the same destinations up, in the same order.
+    least::new(NAME, service, rate, Seat::alone(0))
 }
 
 /// The same load for all: then the largest weight has the smallest ratio. Also ovf's order.

@@ -3,7 +3,7 @@
 
 use super::cache::Cache;
 use super::locality::Locality;
-use super::{Loads, Predecessor, Request, Scheduler, Watch};
+use super::{Loads, Predecessor, Request, Scheduler, Seat, Watch};
 use crate::addr::Endpoint;
 use crate::service::VirtualService;
 use crate::settings::Settings;
@@ -11,7 +11,7 @@ use crate::time::Instant;
 
 pub(super) const NAME: &str = "lblc";
 
-pub(super) fn new(service: &VirtualService, _: u64) -> Box<dyn Scheduler> {
+pub(super) fn new(service: &VirtualService, _: Seat) -> Box<dyn Scheduler> {
     Box::new(LocalityBased {
         locality: Locality::new(service),
         cache: Cache::new(),

@@ -7,7 +7,7 @@ use core::time::Duration;
 use super::cache::{Cache, HARD_LIMIT};
 use super::least::Ratio;
 use super::locality::Locality;
-use super::{Loads, Predecessor, Request, Scheduler, Watch};
+use super::{Loads, Predecessor, Request, Scheduler, Seat, Watch};
 use crate::addr::Endpoint;
 use crate::service::{DestId, Destination, VirtualService};
 use crate::settings::Settings;
@@ -19,7 +19,7 @@ pub(super) const NAME: &str = "lblcr";
 /// none is left, sets do not grow.
 const MEMBERS: usize = 4 * HARD_LIMIT;
 
-pub(super) fn new(service: &VirtualService, _: u64) -> Box<dyn Scheduler> {
+pub(super) fn new(service: &VirtualService, _: Seat) -> Box<dyn Scheduler> {
     Box::new(Replicated {
         locality: Locality::new(service),
         sets: Sets {

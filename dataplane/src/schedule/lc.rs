@@ -1,13 +1,13 @@
 //! lc: least connection (`ip_vs_lc.c`): the smallest overhead, the first in the list of equals.
 
 use super::least::{self, Ratio};
-use super::{Loads, Scheduler};
+use super::{Loads, Scheduler, Seat};
 use crate::service::{Destination, VirtualService};
 
 pub(super) const NAME: &str = "lc";
 
-pub(super) fn new(service: &VirtualService, _: u64) -> Box<dyn Scheduler> {
-    least::new(NAME, service, rate)
+pub(super) fn new(service: &VirtualService, seat: Seat) -> Box<dyn Scheduler> {
+    least::new(NAME, service, rate, seat)
 }
 
 fn rate(loads: Loads<'_>, dest: &Destination) -> Option<Ratio> {

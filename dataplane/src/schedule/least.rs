@@ -1,8 +1,9 @@
 //! Schedulers that take the destination with the smallest load per weight, the first in the list
-//! of equals: they differ in what they call the load.
+//! of equals: they differ in what they call the load. Each of several workers begins at another
+//! place of the list where ratios are equal.
 
 use super::tree::{Node, Tree};
-use super::{Loads, Predecessor, Request, Scheduler, Watch};
+use super::{Loads, Predecessor, Request, Scheduler, Seat, Watch};
 use crate::service::{Destination, VirtualService};
 
 /// A load and the weight it is divided by.
@@ -69,28 +70,41 @@ impl Node for Best {
 pub(super) struct Least {
     rate: Rate,
     tree: Tree<Best>,
+    /// The position in the list that comes first where ratios are equal: another one on each
+    /// worker, as all of them see the same ratios.
+    first: usize,
+    /// Of the list.
+    len: usize,
 }
 
 impl Least {
     /// For the destinations of this service. Allocates.
-    pub fn new(service: &VirtualService, rate: Rate) -> Least {
+    pub fn new(service: &VirtualService, rate: Rate, seat: Seat) -> Least {
+        let len = service.destinations.len();
         Least {
             rate,
-            tree: Tree::new(service.destinations.len()),
+            tree: Tree::new(len),
+            first: seat.start_of(len),
+            len,
         }
     }
 
     /// Rates all destinations.
     pub fn fill(&mut self, service: &VirtualService, loads: Loads<'_>) {
         let best = |(i, d)| Best::of(i, (self.rate)(loads, d));
-        self.tree
-            .fill(service.destinations.iter().enumerate().map(best));
+        let list = service.destinations.iter().enumerate();
+        let (behind, from) = (list.clone().take(self.first), list.skip(self.first));
+        self.tree.fill(from.chain(behind).map(best));
     }
 
     /// Rates one whose load changed.
     #[inline]
     pub fn update(&mut self, at: usize, dest: &Destination, loads: Loads<'_>) {
-        self.tree.set(at, Best::of(at, (self.rate)(loads, dest)));
+        let leaf = match at.checked_sub(self.first) {
+            Some(leaf) => leaf,
+            None => at + self.len - self.first,
+        };
+        self.tree.set(leaf, Best::of(at, (self.rate)(loads, dest)));
     }
 
     /// Rates all whose load changed.
@@ -118,10 +132,15 @@ pub(super) struct LeastRated {
 }
 
 /// A scheduler of this name and rate.
-pub(super) fn new(name: &'static str, service: &VirtualService, rate: Rate) -> Box<dyn Scheduler> {
+pub(super) fn new(
+    name: &'static str,
+    service: &VirtualService,
+    rate: Rate,
+    seat: Seat,
+) -> Box<dyn Scheduler> {
     Box::new(LeastRated {
         name,
-        least: Least::new(service, rate),
+        least: Least::new(service, rate, seat),
     })
 }
 

@@ -3,7 +3,7 @@
 
 use super::least::Least;
 use super::positions::Positions;
-use super::{Loads, wlc};
+use super::{Loads, Seat, wlc};
 use crate::addr::Endpoint;
 use crate::service::{Destination, VirtualService};
 
@@ -20,7 +20,8 @@ impl Locality {
     /// For the destinations of this service. Allocates.
     pub fn new(service: &VirtualService) -> Locality {
         Locality {
-            least: Least::new(service, wlc::rate),
+            // An address is to go to the same destination from everywhere.
+            least: Least::new(service, wlc::rate, Seat::alone(0)),
             light: vec![false; service.destinations.len()].into_boxed_slice(),
             lights: 0,
             positions: Positions::new(service, |d| d.endpoint),

@@ -3,7 +3,7 @@
 
 use super::hash::{self, hsiphash};
 use super::usable::Usable;
-use super::{Loads, Predecessor, Request, Scheduler, Watch};
+use super::{Loads, Predecessor, Request, Scheduler, Seat, Watch};
 use crate::service::{Destination, VirtualService};
 
 pub(super) const NAME: &str = "mh";
@@ -18,7 +18,7 @@ const KEY_2: u64 = 2_654_446_892;
 /// A slot of nobody.
 const NOBODY: u32 = u32::MAX;
 
-pub(super) fn new(service: &VirtualService, _: u64) -> Box<dyn Scheduler> {
+pub(super) fn new(service: &VirtualService, _: Seat) -> Box<dyn Scheduler> {
     Box::new(Maglev {
         table: populate(&service.destinations),
         usable: Usable::new(service),

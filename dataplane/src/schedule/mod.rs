@@ -38,9 +38,11 @@ use crate::counters::WorkerCounters;
 use crate::flow::Flow;
 use crate::service::{DestId, Destination, ServiceId, VirtualService};
 use crate::settings::Settings;
+use crate::team::Counts;
 use crate::time::Instant;
 
-/// Loads of a service's destinations as this worker sees them.
+/// Loads of a service's destinations, as this worker knows them: its own connections and, as far
+/// as they have told, those of the others.
 #[derive(Clone, Copy)]
 pub struct Loads<'a> {
     counters: &'a WorkerCounters,
@@ -66,13 +68,13 @@ impl<'a> Loads<'a> {
     /// Connections in an active state.
     #[inline]
     pub fn active(&self, dest: &Destination) -> u32 {
-        self.counters.dest(dest.id).map_or(0, |c| c.active.get())
+        self.of(dest.id).active
     }
 
     /// All connections bound to the destination.
     #[inline]
     pub fn total(&self, dest: &Destination) -> u32 {
-        self.counters.dest(dest.id).map_or(0, |c| c.total.get())
+        self.of(dest.id).total
     }
 
     /// Whether its overload flag is set.
@@ -93,8 +95,16 @@ impl<'a> Loads<'a> {
     /// The same for one that may have been deleted.
     #[inline]
     pub fn overhead_of(&self, id: DestId) -> u64 {
-        self.counters.dest(id).map_or(0, |c| {
-            u64::from(c.active.get()) * 256 + u64::from(c.total.get())
+        let all = self.of(id);
+        u64::from(all.active) * 256 + u64::from(all.total)
+    }
+
+    #[inline]
+    fn of(&self, id: DestId) -> Counts {
+        let others = self.changes.others(id);
+        self.counters.dest(id).map_or(others, |own| Counts {
+            active: own.active.get().saturating_add(others.active),
+            total: own.total.get().saturating_add(others.total),
         })
     }
 
@@ -169,8 +179,38 @@ pub trait Scheduler: Any + Send {
     fn tend(&mut self, _now: Instant, _settings: &Settings) {}
 }
 
-/// Makes a scheduler's state for a service. The number seeds what is random.
-pub type NewScheduler = fn(&VirtualService, u64) -> Box<dyn Scheduler>;
+/// Which of several workers a state is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seat {
+    /// Its number.
+    pub worker: usize,
+    /// How many there are, at least 1.
+    pub workers: usize,
+    /// For what is random. Every state is to have its own.
+    pub seed: u64,
+}
+
+impl Seat {
+    /// Of the only worker.
+    pub const fn alone(seed: u64) -> Seat {
+        Seat {
+            worker: 0,
+            workers: 1,
+            seed,
+        }
+    }
+
+    /// How far into a round of so many steps this worker begins: the first one, or the only one,
+    /// at the start as the kernel does, the others evenly behind it, so that not all of them send
+    /// their first connections to the same destination.
+    fn start_of(self, round: usize) -> usize {
+        let share = round as u128 * self.worker as u128 / self.workers.max(1) as u128;
+        share as usize
+    }
+}
+
+/// Makes a scheduler's state for a service.
+pub type NewScheduler = fn(&VirtualService, Seat) -> Box<dyn Scheduler>;
 
 /// Every scheduler by the name ipvsadm knows it by.
 pub const SCHEDULERS: &[(&str, NewScheduler)] = &[
@@ -192,13 +232,12 @@ pub const SCHEDULERS: &[(&str, NewScheduler)] = &[
 ];
 
 /// A fresh state of the service's scheduler, `None` if there is none of its name. Allocates all
-/// that the state will ever need. `seed` is for schedulers that draw lots; every worker is to
-/// have its own.
-pub fn new(service: &VirtualService, seed: u64) -> Option<Box<dyn Scheduler>> {
+/// that the state will ever need.
+pub fn new(service: &VirtualService, seat: Seat) -> Option<Box<dyn Scheduler>> {
     SCHEDULERS
         .iter()
         .find(|(n, _)| *n == service.scheduler)
-        .map(|(_, new)| new(service, seed))
+        .map(|(_, new)| new(service, seat))
 }
 
 /// The table's own copy of a name, as `VirtualService::scheduler` wants it.
@@ -229,7 +268,7 @@ mod tests {
     fn the_table_makes_what_it_names() {
         for name in names() {
             let service = fixture::service(name, &[(11, 1), (12, 2)]);
-            assert_eq!(new(&service, 0).map(|s| s.name()), Some(name));
+            assert_eq!(new(&service, Seat::alone(0)).map(|s| s.name()), Some(name));
             assert_eq!(find(name), Some(name));
         }
         assert_eq!(find("wlcc"), None);

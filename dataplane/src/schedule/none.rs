@@ -1,11 +1,11 @@
 //! none: a service without a scheduler gives nobody a new connection.
 
-use super::{Loads, Predecessor, Request, Scheduler};
+use super::{Loads, Predecessor, Request, Scheduler, Seat};
 use crate::service::VirtualService;
 
 pub(super) const NAME: &str = "none";
 
-pub(super) fn new(_: &VirtualService, _: u64) -> Box<dyn Scheduler> {
+pub(super) fn new(_: &VirtualService, _: Seat) -> Box<dyn Scheduler> {
     Box::new(NoScheduler)
 }
 

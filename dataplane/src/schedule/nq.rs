@@ -2,13 +2,13 @@
 //! as sed.
 
 use super::least::{self, Ratio};
-use super::{Loads, Scheduler, sed};
+use super::{Loads, Scheduler, Seat, sed};
 use crate::service::{Destination, VirtualService};
 
 pub(super) const NAME: &str = "nq";
 
-pub(super) fn new(service: &VirtualService, _: u64) -> Box<dyn Scheduler> {
-    least::new(NAME, service, rate)
+pub(super) fn new(service: &VirtualService, seat: Seat) -> Box<dyn Scheduler> {
+    least::new(NAME, service, rate, seat)
 }
 
 fn rate(loads: Loads<'_>, dest: &Destination) -> Option<Ratio> {

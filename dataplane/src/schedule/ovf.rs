@@ -2,13 +2,14 @@
 //! than their weight. So a destination of weight w gets w + 1.
 
 use super::least::{self, Ratio};
-use super::{Loads, Scheduler, fo};
+use super::{Loads, Scheduler, Seat, fo};
 use crate::service::{Destination, VirtualService};
 
 pub(super) const NAME: &str = "ovf";
 
-pub(super) fn new(service: &VirtualService, _: u64) -> Box<dyn Scheduler> {
-    least::new(NAME, service, rate)
+pub(super) fn new(service: &VirtualService, _: Seat) -> Box<dyn Scheduler> {
+    // All workers fill the same destinations up, in the same order.
+    least::new(NAME, service, rate, Seat::alone(0))
 }
 
 fn rate(loads: Loads<'_>, dest: &Destination) -> Option<Ratio> {

@@ -2,14 +2,15 @@
 
 use super::positions::Positions;
 use super::usable::Usable;
-use super::{Loads, Predecessor, Request, Scheduler, Watch};
+use super::{Loads, Predecessor, Request, Scheduler, Seat, Watch};
 use crate::service::{DestId, VirtualService};
 
 pub(super) const NAME: &str = "rr";
 
-pub(super) fn new(service: &VirtualService, _: u64) -> Box<dyn Scheduler> {
+pub(super) fn new(service: &VirtualService, seat: Seat) -> Box<dyn Scheduler> {
     Box::new(RoundRobin {
-        next: 0,
+        next: seat.start_of(service.destinations.len()),
+        is_fresh: true,
         usable: Usable::new(service),
         positions: Positions::new(service, |d| d.id),
     })
@@ -18,6 +19,8 @@ pub(super) fn new(service: &VirtualService, _: u64) -> Box<dyn Scheduler> {
 struct RoundRobin {
     /// The cursor: index behind the destination chosen last, 0 at the head of the list.
     next: usize,
+    /// Nothing was chosen yet: the cursor is where this worker begins.
+    is_fresh: bool,
     usable: Usable<u32>,
     positions: Positions<DestId>,
 }
@@ -43,6 +46,10 @@ impl Scheduler for RoundRobin {
         let Some((list, old)) = before.and_then(Predecessor::same::<RoundRobin>) else {
             return;
         };
+        if old.is_fresh {
+            return;
+        }
+        self.is_fresh = false;
         let passed = list.destinations.get(..old.next).unwrap_or(&[]);
         self.next = passed
             .iter()
@@ -57,6 +64,7 @@ impl Scheduler for RoundRobin {
             .first(self.next, |w| w > 0)
             .or_else(|| weights.first(0, |w| w > 0))?;
         self.next = found + 1;
+        self.is_fresh = false;
         Some(found)
     }
 }

@@ -2,13 +2,13 @@
 //! one included.
 
 use super::least::{self, Ratio};
-use super::{Loads, Scheduler};
+use super::{Loads, Scheduler, Seat};
 use crate::service::{Destination, VirtualService};
 
 pub(super) const NAME: &str = "sed";
 
-pub(super) fn new(service: &VirtualService, _: u64) -> Box<dyn Scheduler> {
-    least::new(NAME, service, rate)
+pub(super) fn new(service: &VirtualService, seat: Seat) -> Box<dyn Scheduler> {
+    least::new(NAME, service, rate, seat)
 }
 
 /// Also what nq does while nobody is idle.

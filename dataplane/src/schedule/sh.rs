@@ -2,7 +2,7 @@
 //! a bucket.
 
 use super::hash::{self, hash_32};
-use super::{Loads, Predecessor, Request, Scheduler};
+use super::{Loads, Predecessor, Request, Scheduler, Seat};
 use crate::service::VirtualService;
 
 pub(super) const NAME: &str = "sh";
@@ -11,7 +11,7 @@ pub(super) const NAME: &str = "sh";
 const BITS: u32 = 8;
 const SIZE: usize = 1 << BITS;
 
-pub(super) fn new(service: &VirtualService, _: u64) -> Box<dyn Scheduler> {
+pub(super) fn new(service: &VirtualService, _: Seat) -> Box<dyn Scheduler> {
     let mut table = [0; SIZE];
     // Each takes as many buckets in a row as its weight says, but at least one: clients of a
     // server with weight 0 are refused, not moved (`ip_vs_sh_reassign`).

@@ -3,15 +3,15 @@
 
 use super::least::Ratio;
 use super::usable::Usable;
-use super::{Loads, Predecessor, Request, Scheduler, Watch, wlc};
+use super::{Loads, Predecessor, Request, Scheduler, Seat, Watch, wlc};
 use crate::service::VirtualService;
 
 pub(super) const NAME: &str = "twos";
 
-pub(super) fn new(service: &VirtualService, seed: u64) -> Box<dyn Scheduler> {
+pub(super) fn new(service: &VirtualService, seat: Seat) -> Box<dyn Scheduler> {
     Box::new(TwoChoices {
         usable: Usable::new(service),
-        random: Random(seed),
+        random: Random(seat.seed),
     })
 }
 

@@ -1,13 +1,13 @@
 //! wlc: weighted least connection (`ip_vs_wlc.c`): the smallest overhead per weight.
 
 use super::least::{self, Ratio};
-use super::{Loads, Scheduler};
+use super::{Loads, Scheduler, Seat};
 use crate::service::{Destination, VirtualService};
 
 pub(super) const NAME: &str = "wlc";
 
-pub(super) fn new(service: &VirtualService, _: u64) -> Box<dyn Scheduler> {
-    least::new(NAME, service, rate)
+pub(super) fn new(service: &VirtualService, seat: Seat) -> Box<dyn Scheduler> {
+    least::new(NAME, service, rate, seat)
 }
 
 /// Also the base choice of lblc and lblcr.

@@ -2,13 +2,17 @@
 //! takes the destinations whose weight reaches the bar.
 
 use super::positions::Positions;
+use super::tree::Tree;
 use super::usable::Usable;
-use super::{Loads, Predecessor, Request, Scheduler, Watch, gcd};
+use super::{Loads, Predecessor, Request, Scheduler, Seat, Watch, gcd};
 use crate::service::{DestId, Destination, VirtualService};
 
 pub(super) const NAME: &str = "wrr";
 
-pub(super) fn new(service: &VirtualService, _: u64) -> Box<dyn Scheduler> {
+/// Most steps that a walk is taken on by when it is made.
+const STEPS: usize = 1 << 14;
+
+pub(super) fn new(service: &VirtualService, seat: Seat) -> Box<dyn Scheduler> {
     let mut ends = vec![Weights::default(); service.destinations.len() + 1].into_boxed_slice();
     let mut walk = Walk::default();
     // The destinations of a new service count as added one by one, the oldest first.
@@ -16,8 +20,12 @@ pub(super) fn new(service: &VirtualService, _: u64) -> Box<dyn Scheduler> {
         ends[at] = ends[at + 1].and(dest.weight);
         walk.change(ends[at]);
     }
+    if seat.worker > 0 {
+        walk.go_on(service, ends[0], seat);
+    }
     Box::new(WeightedRoundRobin {
         walk,
+        is_first: seat.worker == 0,
         ends,
         usable: Usable::new(service),
         positions: Positions::new(service, |d| d.id),
@@ -54,17 +62,17 @@ struct Walk {
     next: usize,
     /// Weight that a destination needs in this pass (`cw`).
     bar: i64,
-    /// The bar of the first pass (`mw`): the largest weight, less `step - 1`.
+    /// The bar of the first pass (`mw`): the largest weight, less `fall - 1`.
     top: i64,
     /// What the bar falls by between passes (`di`): gcd of the weights.
-    step: i64,
+    fall: i64,
 }
 
 impl Walk {
     /// Back to the head of the list, with `top` and `step` of these weights.
     fn measure(&mut self, weights: Weights) {
-        self.step = i64::from(weights.gcd.max(1));
-        self.top = i64::from(weights.largest) - (self.step - 1);
+        self.fall = i64::from(weights.gcd.max(1));
+        self.top = i64::from(weights.largest) - (self.fall - 1);
         self.next = 0;
     }
 
@@ -74,14 +82,68 @@ impl Walk {
         self.measure(weights);
         if self.bar > self.top || self.bar == 0 {
             self.bar = self.top;
-        } else if self.step > 1 {
-            self.bar = self.bar / self.step * self.step + 1;
+        } else if self.fall > 1 {
+            self.bar = self.bar / self.fall * self.fall + 1;
+        }
+    }
+
+    /// To the next destination.
+    #[inline]
+    fn step(&mut self, weights: &Tree<u32>) -> Option<usize> {
+        let reach = i64::from(weights.root());
+        if self.top <= 0 {
+            return None;
+        }
+        if reach == 0 {
+            // In vain, but the search moves the cursor: back to where it was, if that was in the
+            // last pass, or to the start of the next round.
+            if self.next == 0 || self.bar > self.fall {
+                (self.next, self.bar) = (0, self.top);
+            }
+            return None;
+        }
+        loop {
+            if let Some(at) = weights.first(self.next, |w| i64::from(w) >= self.bar) {
+                self.next = at + 1;
+                return Some(at);
+            }
+            self.next = 0;
+            self.bar -= self.fall;
+            // Passes that nobody usable reaches are skipped at once: a heavy server that is
+            // overloaded must not cost a pass for each unit of its weight.
+            if self.bar > reach {
+                self.bar -= (self.bar - reach + self.fall - 1) / self.fall * self.fall;
+            }
+            if self.bar <= 0 {
+                self.bar = self.top;
+            }
+        }
+    }
+
+    /// To where one of several workers begins. Allocates.
+    fn go_on(&mut self, service: &VirtualService, all: Weights, seat: Seat) {
+        let weights = || service.destinations.iter().map(|d| d.weight);
+        let step = u64::from(all.gcd.max(1));
+        let round = weights().map(u64::from).sum::<u64>() / step;
+        let steps = seat.start_of(round as usize);
+        if steps > STEPS {
+            // Not to the step, but in another pass than the others.
+            let passes = i64::from(all.largest) / self.fall;
+            self.bar = self.top - seat.start_of(passes as usize) as i64 * self.fall;
+            return;
+        }
+        let mut tree = Tree::new(service.destinations.len());
+        tree.fill(weights());
+        for _ in 0..steps {
+            self.step(&tree);
         }
     }
 }
 
 struct WeightedRoundRobin {
     walk: Walk,
+    /// The walk is the kernel's to the step, as it is on the first worker or the only one.
+    is_first: bool,
     /// Weights from each position to the end of the list.
     ends: Box<[Weights]>,
     usable: Usable<u32>,
@@ -130,7 +192,10 @@ impl Scheduler for WeightedRoundRobin {
         before: Option<Predecessor<'_>>,
     ) {
         self.usable.fill(service, loads);
-        let Some(before) = before else { return };
+        // The others begin again where they are apart from each other.
+        let Some(before) = before.filter(|_| self.is_first) else {
+            return;
+        };
         match before.same::<WeightedRoundRobin>() {
             Some((list, old)) => self.replay(old, list, service),
             // The service changed to wrr (`ip_vs_wrr_init_svc`): begin at the top.
@@ -144,35 +209,7 @@ impl Scheduler for WeightedRoundRobin {
 
     fn pick(&mut self, request: &Request<'_>) -> Option<usize> {
         let weights = self.usable.catch_up(request.service, request.loads);
-        let reach = i64::from(weights.root());
-        let walk = &mut self.walk;
-        if walk.top <= 0 {
-            return None;
-        }
-        if reach == 0 {
-            // In vain, but the search moves the cursor: back to where it was, if that was in the
-            // last pass, or to the start of the next round.
-            if walk.next == 0 || walk.bar > walk.step {
-                (walk.next, walk.bar) = (0, walk.top);
-            }
-            return None;
-        }
-        loop {
-            if let Some(at) = weights.first(walk.next, |w| i64::from(w) >= walk.bar) {
-                walk.next = at + 1;
-                return Some(at);
-            }
-            walk.next = 0;
-            walk.bar -= walk.step;
-            // Passes that nobody usable reaches are skipped at once: a heavy server that is
-            // overloaded must not cost a pass for each unit of its weight.
-            if walk.bar > reach {
-                walk.bar -= (walk.bar - reach + walk.step - 1) / walk.step * walk.step;
-            }
-            if walk.bar <= 0 {
-                walk.bar = walk.top;
-            }
-        }
+        self.walk.step(weights)
     }
 }
 

@@ -120,7 +120,7 @@ impl Worker {
                 if state.addr != dest.endpoint.addr {
                     core.paths.forget(dest.id);
                 }
-                state.configure(dest, counters);
+                state.configure(dest, counters, core.changes.others(dest.id).total);
             }
         }
         let loses = |o: &Running| {

@@ -14,7 +14,7 @@ use dataplane::counters::WorkerCounters;
 use dataplane::dests::{self, DestState};
 use dataplane::flow::Flow;
 use dataplane::proto::{self, Direction, Opening, tcp};
-use dataplane::schedule::{self, Loads, Predecessor, Request, Scheduler};
+use dataplane::schedule::{self, Loads, Predecessor, Request, Scheduler, Seat};
 use dataplane::service::{
     DestId, Destination, ForwardingMethod, Protocol, SchedulerFlags, ServiceId, ServiceKey,
     ServiceOptions, Tunnel, VirtualService,
@@ -158,9 +158,9 @@ impl Model {
     fn put(&mut self, old: Option<VirtualService>) {
         for dest in &self.service.destinations {
             let i = dest.id.0 as usize;
-            self.states[i].configure(dest, &self.counters.dests[i]);
+            self.states[i].configure(dest, &self.counters.dests[i], 0);
         }
-        let mut fresh = schedule::new(&self.service, 1).unwrap();
+        let mut fresh = schedule::new(&self.service, Seat::alone(1)).unwrap();
         let loads = Loads::new(&self.counters, &self.changes, self.service.id);
         let before = match (&old, &mut self.scheduler) {
             (Some(service), Some(scheduler)) => Some(Predecessor {

@@ -17,12 +17,13 @@ use dataplane::marks::{MarkRule, Marks, Ports};
 use dataplane::packet::{DropReason, Packet, PortId, Verdict};
 use dataplane::roles::{REAL, RoleEntry, RoleTable, VIRTUAL};
 use dataplane::route::{FibBuilder, Link, LinkId, Neighbour, NeighbourId, NextHop, Prefix, Target};
-use dataplane::schedule;
+use dataplane::schedule::{self, Seat};
 use dataplane::service::{
     DestId, Destination, ForwardingMethod, Persistence, Protocol, SchedulerFlags, ServiceId,
     ServiceKey, ServiceOptions, Tunnel, TunnelChecksum, TunnelKind, VirtualService,
 };
 use dataplane::settings::Settings;
+use dataplane::team::Team;
 use dataplane::time::Instant;
 use dataplane::worker::{Limits, Share, Worker};
 
@@ -36,6 +37,8 @@ pub struct Rig {
     pub worker: Worker,
     pub counters: Arc<WorkerCounters>,
     pub now: Instant,
+    /// Which of several workers it is.
+    seat: Seat,
     settings: Settings,
     services: Vec<VirtualService>,
     /// Every destination there ever was; the index is its id.
@@ -110,6 +113,8 @@ fn tunnel_of<'a>(words: &[&str], value: impl Fn(&str) -> Option<&'a str>) -> Tun
 
 /// Room in the connection table.
 const CONNECTIONS: u32 = 1024;
+/// Most destinations.
+const DESTS: usize = 64;
 
 /// Bytes that a rig's connection table needs, with room to align it.
 pub fn memory_size() -> usize {
@@ -132,6 +137,22 @@ impl Rig {
         Rig::made(share, vec![0u8; memory_size()].leak())
     }
 
+    /// So many workers that know of each other's connections.
+    pub fn team(workers: usize) -> Vec<Rig> {
+        let rig = |(worker, seat)| {
+            let mut rig = Rig::with_share(Share::of(worker, workers));
+            rig.seat = Seat {
+                worker,
+                workers,
+                seed: 7 + worker as u64,
+            };
+            rig.worker.join(seat);
+            rig
+        };
+        let seats = Team::gather(workers, DESTS);
+        seats.into_iter().enumerate().map(rig).collect()
+    }
+
     /// With its connection table in `bytes`: zeros, [`memory_size`] of them.
     pub fn in_memory(bytes: &'static mut [u8]) -> Rig {
         Rig::made(Share::ALL, bytes)
@@ -151,10 +172,10 @@ impl Rig {
         let shards = create(memory, layout, key, [7; 16], now.ticks()).unwrap();
         let own = |(n, shard)| share.elsewhere(n).is_none().then_some(shard);
         let shards = (0..).zip(shards).filter_map(own).collect();
-        let counters = Arc::new(WorkerCounters::new(64));
+        let counters = Arc::new(WorkerCounters::new(DESTS));
         let limits = Limits {
             services: 16,
-            dests: 64,
+            dests: DESTS,
             neighbours: 256,
             ports: 2,
         };
@@ -165,6 +186,7 @@ impl Rig {
             worker,
             counters,
             now,
+            seat: Seat::alone(7),
             settings,
             services: Vec::new(),
             known: Vec::new(),
@@ -379,7 +401,7 @@ impl Rig {
             }
         }
         let service = self.services[at].clone();
-        let scheduler = schedule::new(&service, 7).unwrap();
+        let scheduler = schedule::new(&service, self.seat).unwrap();
         self.apply(Command::PutService {
             service: Arc::new(service),
             scheduler,
