@@ -5,8 +5,9 @@
 //! waits for its slowest reader, and changes of one destination join meanwhile. No line of memory
 //! has two writers, and nobody waits for anybody.
 //!
-//! A worker writes and reads at most every [`PAUSE`], so what it knows of the others is at most
-//! [`AGE`] old unless it sleeps, or more than [`SHARE`] destinations change in a pause.
+//! A worker writes and reads before it schedules, but at most every [`PAUSE`], and in any case with
+//! the timers of its connections, every 125 us. So what it knows of the others is at most [`AGE`]
+//! old, unless they sleep, or more than [`SHARE`] destinations change in a pause.
 
 use core::cell::Cell;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -16,14 +17,14 @@ use std::sync::Arc;
 use crate::service::DestId;
 use crate::time::Instant;
 
-/// Time between two exchanges of a worker.
-pub const PAUSE: Duration = Duration::from_micros(250);
+/// Least time between two exchanges of a worker. Each costs a cache miss for every other worker.
+pub const PAUSE: Duration = Duration::from_micros(50);
 
-/// How old the others' counts are at most, with bursts that take no longer than two pauses.
-pub const AGE: Duration = Duration::from_millis(1);
+/// How old the others' counts are at most: both wait for their turn, and for a burst to end.
+pub const AGE: Duration = Duration::from_micros(500);
 
 /// Most changes written, and most read, in one exchange: packets wait meanwhile.
-pub const SHARE: u32 = 512;
+pub const SHARE: u32 = 128;
 
 /// Changes that a board has room for.
 const SLOTS: usize = 4096;

@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 
 use dataplane::packet::Verdict;
+use dataplane::team::AGE;
 use dataplane::worker::Share;
 use support::notation::build;
 use support::rig::Rig;
@@ -128,6 +129,40 @@ fn packet(client: usize, kind: usize) -> (u16, String) {
         ),
     };
     (port_in, wire(port_in + 1) + &text)
+}
+
+#[test]
+fn connections_of_others_count_and_so_do_their_thresholds() {
+    let mut team = Team {
+        workers: Rig::team(WORKERS),
+        handed: 0,
+    };
+    team.ipvsadm("-A -u 203.0.113.1:53 -s wlc");
+    team.ipvsadm("-a -u 203.0.113.1:53 -r 192.168.50.11:53 -m -w 3");
+    team.ipvsadm("-a -u 203.0.113.1:53 -r 192.168.50.12:53 -m -w 1 -x 5");
+    // All at the same worker, then all at the next.
+    let mut sent = 0;
+    for worker in 0..WORKERS {
+        for client in 0..400 {
+            let (_, text) = packet(client, 4);
+            let frame = build(&text);
+            let at_home = team.workers[worker].inject(0, &frame);
+            if !matches!(at_home.0, Verdict::HandOver { .. }) {
+                sent += 1;
+            }
+            team.workers.iter_mut().for_each(|w| w.sleep(AGE));
+        }
+    }
+    assert_eq!(sent, 400);
+    let total = |dest: usize| -> u32 {
+        let of = |w: &Rig| w.counters.dests[dest].total.get();
+        team.workers.iter().map(of).sum()
+    };
+    assert_eq!(
+        (total(0), total(1)),
+        (395, 5),
+        "a quarter, but for the threshold"
+    );
 }
 
 #[test]
