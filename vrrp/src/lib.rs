@@ -1,6 +1,18 @@
-//! VRRP (RFC 3768, RFC 5798) as a sans-IO state machine. The election itself arrives with the
-//! keepalived replacement; until then this crate holds the protocol constants the twin needs.
+//! VRRP versions 2 and 3 (RFC 3768, RFC 5798, RFC 9568) for IPv4 and IPv6, without I/O.
+//!
+//! The crate holds no socket, clock or thread. Time and what happened come in, what is to be done
+//! goes out as values, so that every rule can be tested with a fake clock and a run can be written
+//! down as a transcript. It elects like keepalived, with which it shares a LAN.
+//!
+//! - [`packet`]: advertisements on the wire and the order in which received ones are checked.
+//! - [`timers`]: intervals, skew and master-down time, in keepalived's arithmetic.
 #![forbid(unsafe_code)]
+
+pub mod addr;
+pub mod checksum;
+pub mod packet;
+pub mod time;
+pub mod timers;
 
 /// IP protocol number of VRRP (RFC 5798, 5.1.1.4).
 pub const PROTOCOL: u8 = 112;
