@@ -91,35 +91,37 @@ impl Outgoing<'_> {
 
     /// The message in an IP packet. `id` is the identification of IPv4: 1, 2, 3 …, never 0.
     pub fn packet(&self, id: u16) -> Vec<u8> {
-        let message = self.message();
-        let mut packet = match (self.src, self.dst) {
-            (IpAddr::V4(src), IpAddr::V4(dst)) => {
-                let total = ((20 + message.len()) as u16).to_be_bytes();
-                let id = id.to_be_bytes();
-                let mut header = [0; 20];
-                header[..2].copy_from_slice(&[0x45, TRAFFIC_CLASS]);
-                header[2..4].copy_from_slice(&total);
-                header[4..6].copy_from_slice(&id);
-                header[8..10].copy_from_slice(&[self.ttl, PROTOCOL]);
-                header[12..16].copy_from_slice(&src.octets());
-                header[16..20].copy_from_slice(&dst.octets());
-                let checksum = Sum::default().with(&header).field();
-                header[10..12].copy_from_slice(&checksum.to_be_bytes());
-                header.to_vec()
-            }
-            (src, dst) => {
-                let mut header = [0; 40];
-                header[..2].copy_from_slice(&[0x60 | TRAFFIC_CLASS >> 4, TRAFFIC_CLASS << 4]);
-                header[4..6].copy_from_slice(&(message.len() as u16).to_be_bytes());
-                header[6..8].copy_from_slice(&[PROTOCOL, self.ttl]);
-                header[8..24].copy_from_slice(&octets(src));
-                header[24..40].copy_from_slice(&octets(dst));
-                header.to_vec()
-            }
-        };
-        packet.extend(message);
-        packet
+        ip(self.src, self.dst, self.ttl, id, &self.message())
     }
+}
+
+/// Puts an IP header before a message. `id` is the identification of IPv4: 1, 2, 3 …, never 0.
+pub fn ip(src: IpAddr, dst: IpAddr, ttl: u8, id: u16, message: &[u8]) -> Vec<u8> {
+    let mut packet = match (src, dst) {
+        (IpAddr::V4(src), IpAddr::V4(dst)) => {
+            let mut header = [0; 20];
+            header[..2].copy_from_slice(&[0x45, TRAFFIC_CLASS]);
+            header[2..4].copy_from_slice(&((20 + message.len()) as u16).to_be_bytes());
+            header[4..6].copy_from_slice(&id.to_be_bytes());
+            header[8..10].copy_from_slice(&[ttl, PROTOCOL]);
+            header[12..16].copy_from_slice(&src.octets());
+            header[16..20].copy_from_slice(&dst.octets());
+            let checksum = Sum::default().with(&header).field();
+            header[10..12].copy_from_slice(&checksum.to_be_bytes());
+            header.to_vec()
+        }
+        (src, dst) => {
+            let mut header = [0; 40];
+            header[..2].copy_from_slice(&[0x60 | TRAFFIC_CLASS >> 4, TRAFFIC_CLASS << 4]);
+            header[4..6].copy_from_slice(&(message.len() as u16).to_be_bytes());
+            header[6..8].copy_from_slice(&[PROTOCOL, ttl]);
+            header[8..24].copy_from_slice(&octets(src));
+            header[24..40].copy_from_slice(&octets(dst));
+            header.to_vec()
+        }
+    };
+    packet.extend(message);
+    packet
 }
 
 /// The 16 bytes of an IPv6 address.

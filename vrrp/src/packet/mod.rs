@@ -19,7 +19,7 @@ mod received;
 
 pub use advert::{Addresses, Advert};
 pub use check::{Expected, Peer, Sender, peek_vrid};
-pub use encode::{Outgoing, TRAFFIC_CLASS, ethernet};
+pub use encode::{Outgoing, TRAFFIC_CLASS, ethernet, ip};
 pub use invalid::Invalid;
 pub use received::Received;
 
@@ -143,4 +143,33 @@ pub const fn message_size(version: Version, family: crate::addr::Family, count: 
         _ => 0,
     };
     HEADER_SIZE + count * family.size() + tail
+}
+
+/// Most addresses that one advert on a link of this MTU carries. A driver that has more moves the
+/// rest to the unadvertised ones.
+pub const fn max_addresses(version: Version, family: crate::addr::Family, mtu: usize) -> usize {
+    let most =
+        mtu.saturating_sub(family.header_size() + message_size(version, family, 0)) / family.size();
+    if most > 255 { 255 } else { most }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::addr::Family;
+
+    #[test]
+    fn addresses_fit_the_link() {
+        assert_eq!(max_addresses(Version::V2, Family::V4, 1500), 255);
+        assert_eq!(max_addresses(Version::V2, Family::V4, 576), 135);
+        assert_eq!(max_addresses(Version::V3, Family::V6, 1500), 90);
+        assert_eq!(max_addresses(Version::V3, Family::V6, 20), 0);
+    }
+
+    #[test]
+    fn passwords_are_cut_and_padded_and_never_shown() {
+        assert_eq!(Auth::password("abc").data(), *b"abc\0\0\0\0\0");
+        assert_eq!(Auth::password("s3cr3t12345"), Auth::Password(*b"s3cr3t12"));
+        assert!(!format!("{:?}", Auth::password("abc")).contains("abc"));
+    }
 }

@@ -1,6 +1,10 @@
 //! What several tests share.
 #![allow(dead_code)]
 
+pub mod rig;
+
+use std::net::IpAddr;
+
 /// Bytes of hexadecimal digits; blanks are for the reader.
 pub fn hex(text: &str) -> Vec<u8> {
     let digits: Vec<u8> = text
@@ -12,4 +16,9 @@ pub fn hex(text: &str) -> Vec<u8> {
         .chunks(2)
         .map(|pair| pair[0] << 4 | pair[1])
         .collect()
+}
+
+/// An address.
+pub fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
 }

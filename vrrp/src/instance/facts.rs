@@ -1,0 +1,193 @@
+//! What an instance was told about its surroundings, and what of it is a fault.
+
+use core::net::IpAddr;
+
+use super::{Backup, Cause, Instance, State};
+use crate::addr::Mac;
+use crate::config::Transport;
+use crate::output::{Announced, Output, Outputs};
+use crate::packet::Version;
+use crate::time::Instant;
+use crate::timers;
+use crate::track::Summary;
+
+/// How an instance is, the worst last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Health {
+    /// It can be a router.
+    Fine,
+    /// A tracker whose failure would be a fault has said nothing yet.
+    Pending,
+    /// It is at fault.
+    Fault,
+}
+
+/// Last reports.
+#[derive(Debug)]
+pub(super) struct Facts {
+    pub is_up: bool,
+    pub mac: Mac,
+    /// Kept when it is gone, to send a last advert with.
+    source: Option<IpAddr>,
+    has_source: bool,
+    pub track: Summary,
+    /// When the receive path was last proven.
+    pub heard_at: Option<Instant>,
+    /// Silence was met without that proof.
+    pub is_deaf: bool,
+    pub group: Health,
+    pub is_grouped: bool,
+}
+
+impl Facts {
+    /// Nothing is known: a link that was not reported is down.
+    pub fn new(is_grouped: bool) -> Facts {
+        Facts {
+            is_up: false,
+            mac: Mac::default(),
+            source: None,
+            has_source: false,
+            track: Summary::default(),
+            heard_at: None,
+            is_deaf: false,
+            group: Health::Fine,
+            is_grouped,
+        }
+    }
+
+    pub fn set_source(&mut self, source: Option<IpAddr>) {
+        self.has_source = source.is_some();
+        self.source = source.or(self.source);
+    }
+
+    /// The address to send from, or the last there was.
+    pub fn source(&self) -> Option<IpAddr> {
+        self.source
+    }
+
+    /// A fault of its own.
+    fn own_fault(&self) -> Option<Cause> {
+        if !self.is_up {
+            Some(Cause::LinkDown)
+        } else if !self.has_source {
+            Some(Cause::NoSource)
+        } else if self.track.faults > 0 {
+            Some(Cause::TrackerFault)
+        } else if self.is_deaf {
+            Some(Cause::Deaf)
+        } else {
+            None
+        }
+    }
+
+    pub fn own_health(&self) -> Health {
+        match self.own_fault() {
+            Some(_) => Health::Fault,
+            None if self.track.pending > 0 => Health::Pending,
+            None => Health::Fine,
+        }
+    }
+
+    fn fault(&self) -> Option<Cause> {
+        self.own_fault()
+            .or((self.group == Health::Fault).then_some(Cause::GroupFault))
+    }
+
+    fn is_pending(&self) -> bool {
+        self.track.pending > 0 || self.group == Health::Pending
+    }
+}
+
+impl Instance {
+    pub(super) fn start(&mut self, now: Instant, out: &mut Outputs) {
+        if self.state != State::Init {
+            return;
+        }
+        let stale = self.config.all_addresses().copied().collect::<Vec<_>>();
+        if !stale.is_empty() {
+            self.emit(Output::RemoveAddresses(stale), out);
+        }
+        self.listens_from = now + self.config.startup_delay;
+        self.looked = now;
+        self.interval = self.config.interval;
+        self.state = State::Waiting;
+        self.evaluate(now, out);
+    }
+
+    /// Goes to or from fault as the facts want it.
+    pub(super) fn evaluate(&mut self, now: Instant, out: &mut Outputs) {
+        let fault = self.facts.fault();
+        match (&self.state, fault) {
+            (State::Init, _) => {}
+            (State::Fault(known), Some(cause)) => {
+                // Still at fault, perhaps for another reason: nothing to tell.
+                if *known != cause {
+                    self.state = State::Fault(cause);
+                }
+            }
+            (State::Waiting | State::Backup(_), Some(cause)) => {
+                self.enter(now, State::Fault(cause), cause, out);
+            }
+            (State::Master(_), Some(cause)) => {
+                // Twice, as keepalived does: the second is an insurance against loss.
+                self.send_zero(out);
+                self.send_zero(out);
+                self.release(out);
+                self.enter(now, State::Fault(cause), cause, out);
+            }
+            (State::Waiting | State::Fault(_), None) if self.facts.is_pending() => {}
+            (State::Waiting, None) => self.listen(now, Cause::Start, out),
+            (State::Fault(_), None) => self.listen(now, Cause::Cleared, out),
+            (State::Backup(_) | State::Master(_), None) => {}
+        }
+    }
+
+    /// Becomes backup for the first time or after a fault.
+    fn listen(&mut self, now: Instant, cause: Cause, out: &mut Outputs) {
+        self.interval = self.config.interval;
+        let is_eager = self.config.is_owner() && self.config.starts_as_master;
+        let wait = match cause {
+            // RFC 5798, 6.4.1: the owner does not wait. A start-up delay still counts.
+            Cause::Start if is_eager => core::time::Duration::from_micros(1),
+            _ if is_eager => {
+                let Self {
+                    config,
+                    priority,
+                    interval,
+                    ..
+                } = self;
+                config.interval.duration() + timers::skew(config.version, *priority, *interval)
+            }
+            _ => self.master_down(),
+        };
+        let master_down = now.max(self.listens_from) + wait;
+        self.enter(
+            now,
+            State::Backup(Backup::new(now, master_down)),
+            cause,
+            out,
+        );
+        let is_unicast = matches!(self.config.transport, Transport::Unicast { .. });
+        match self.facts.source() {
+            Some(source) if is_unicast && cause == Cause::Cleared => {
+                self.announce(Announced::Source(source), 1, out);
+            }
+            _ => {}
+        }
+    }
+
+    pub(super) fn frame_heard(&mut self, now: Instant, out: &mut Outputs) {
+        self.facts.heard_at = Some(now);
+        if core::mem::take(&mut self.facts.is_deaf) {
+            self.look(now, out);
+            self.evaluate(now, out);
+        }
+    }
+
+    /// Learns the master's interval from an accepted advert, in version 3.
+    pub(super) fn learn(&mut self, interval: timers::AdvertInterval) {
+        if self.config.version == Version::V3 {
+            self.interval = interval;
+        }
+    }
+}
