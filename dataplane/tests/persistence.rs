@@ -73,6 +73,30 @@ fn a_template_with_connections_gets_a_minute_for_good() {
     assert_eq!(persistent.sum::<u32>(), 0);
 }
 
+/// Template and connection are due together, whichever shards they are in.
+#[test]
+fn a_template_ends_with_its_connections() {
+    let mut rig = rig("-p 900");
+    for n in 1..50 {
+        let client = format!("172.16.0.{n}");
+        send(&mut rig, &client, "tcp 1000 > 443 syn");
+        rig.sleep(Duration::from_millis(20));
+        send(&mut rig, &client, "tcp 1000 > 443 ack");
+    }
+    // One that was used a good while after its template was made.
+    let late = "172.16.0.200";
+    send(&mut rig, late, "tcp 1000 > 443 syn");
+    rig.sleep(secs(10));
+    send(&mut rig, late, "tcp 1000 > 443 ack");
+    assert_eq!(templates(&mut rig).len(), 50);
+    rig.sleep(secs(900 - 11));
+    assert_eq!(templates(&mut rig).len(), 50);
+    rig.sleep(secs(10));
+    let left: Vec<_> = templates(&mut rig).iter().map(|c| c.expires).collect();
+    assert_eq!(left.len(), 1);
+    assert!(left[0] >= 58, "{} s", left[0]);
+}
+
 #[test]
 fn packets_of_a_connection_do_not_touch_the_template() {
     let mut rig = rig("-p 100");

@@ -4,10 +4,10 @@ use super::entry::{Entry, NIL, NewConnection, NewTemplate, flag};
 use super::hash::{HashKey, KeyHash};
 use super::index::{Index, REPLY};
 use super::prefetch::prefetch;
-use super::wheel::Wheel;
+use super::wheel::{SLOT_TICKS, Wheel};
 use crate::addr::Endpoint;
 use crate::service::ForwardingMethod;
-use crate::time::{Ticks, secs};
+use crate::time::{TICKS_PER_SECOND, Ticks, secs};
 
 /// A shard of the connection table, owned by exactly one worker.
 #[derive(Debug)]
@@ -27,6 +27,23 @@ pub struct Shard {
 
 /// What an entry that controls others has left when its own time is up, ticks.
 const CONTROL_TIMEOUT: u32 = secs(60);
+
+/// Ticks of the kernel's timers a second (`HZ`), as distributions have it.
+const HZ: u32 = 250;
+
+/// Entries whose ends lie closer together than this end together, the controlled ones first. The
+/// kernel's timers run in slots, too, the wider the longer they are: 1, 8, 64... of its ticks
+/// where there are 63 slots of them (`calc_wheel_index`), and within a slot the newest runs
+/// first. So a template and the connection that was made with it end in one go there. Half a
+/// slot is where that becomes more likely than the opposite, and a slot of ours is the least.
+fn together(timeout: u32) -> u32 {
+    let ticks = (timeout / TICKS_PER_SECOND).saturating_mul(HZ);
+    let mut slot = 1;
+    while ticks >= 63 * slot && slot < 8 * 8 * 8 * 8 * 8 {
+        slot *= 8;
+    }
+    (slot * TICKS_PER_SECOND / HZ / 2).max(SLOT_TICKS)
+}
 
 /// Where the reply slot of a connection lies while a newer one has the same reply tuple: in a
 /// bucket of its own, where no packet looks.
@@ -383,7 +400,8 @@ impl Shard {
         let _ = self.index.insert(new, i);
     }
 
-    /// Grants an entry that controls others another minute instead of its end, for good
+    /// An entry is due that controls others. It waits for a moment, in which what it controls may
+    /// end with it ([`together`]); then it gets another minute instead of its end, for good
     /// (`ip_vs_conn_expire`). `false` if it controls none.
     #[inline(always)]
     pub fn prolong(&mut self, i: u32, now: Ticks) -> bool {
@@ -393,9 +411,16 @@ impl Shard {
         if entry.controls() == 0 {
             return false;
         }
-        entry.timeout = CONTROL_TIMEOUT;
-        entry.deadline = now.plus(CONTROL_TIMEOUT).0;
-        self.rearm(i, false);
+        let due = Ticks(entry.deadline);
+        let last = due.plus(together(entry.timeout));
+        if now.reached(last) {
+            entry.timeout = CONTROL_TIMEOUT;
+            entry.deadline = now.plus(CONTROL_TIMEOUT).0;
+            self.rearm(i, false);
+        } else {
+            self.wheel.unlink(self.entries, i);
+            self.wheel.link_at(self.entries, i, last);
+        }
         true
     }
 

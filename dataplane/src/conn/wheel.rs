@@ -12,7 +12,7 @@ use super::entry::{Entry, NIL, flag};
 use crate::time::Ticks;
 
 /// Ticks per slot of the first level: 250 ms.
-const SLOT_TICKS: u32 = 32;
+pub const SLOT_TICKS: u32 = 32;
 const L0: u32 = 256;
 const L1: u32 = 256;
 const L2: u32 = 64;
@@ -57,11 +57,20 @@ impl Wheel {
 
     /// Links an entry by its deadline.
     pub fn link(&mut self, entries: &mut [Entry], index: u32) {
+        let Some(entry) = entries.get(index as usize) else {
+            return;
+        };
+        let deadline = Ticks(entry.deadline);
+        self.link_at(entries, index, deadline);
+    }
+
+    /// Links an entry so that it is looked at behind a time.
+    pub fn link_at(&mut self, entries: &mut [Entry], index: u32, time: Ticks) {
         let Some(entry) = entries.get_mut(index as usize) else {
             return;
         };
         entry.flags &= !flag::HALF_OPEN;
-        let ahead = Ticks(entry.deadline).since(self.position).max(0) as u32 / SLOT_TICKS;
+        let ahead = time.since(self.position).max(0) as u32 / SLOT_TICKS;
         let ahead = ahead.min(REACH);
         let slot_at = self.position.plus(ahead * SLOT_TICKS);
         entry.armed = slot_at.0;

@@ -30,6 +30,11 @@ ALWAYS = ["-A -u 10.9.0.8:9 -s rr", "-A -u [fd09::4]:9 -s rr"]
 # a reset. In the kernel that reset passes IPVS in the same moment and gives the connection, whose timer has not run yet,
 # its time back. In RVS it has ended. A scenario that gets there is over.
 
+# TOGETHER: a template and its last connection are due within the width of a slot of the kernel's timers (32 ms for times
+# up to 2 s, 256 ms up to 16 s, 2 s up to 2 minutes, 16 s up to 17 minutes). In the kernel both end if they are in the same
+# slot, otherwise the template gets another minute, and where slots begin depends on when the machine was started. RVS
+# goes by the distance. Scenarios that let time pass have no persistence as long as a connection's timeout.
+
 
 class Rules:
     """Which lines of a scenario both sides get."""

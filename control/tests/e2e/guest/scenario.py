@@ -60,9 +60,12 @@ class Maker:
         if self.sysctls and chance.random() < 0.4:
             name = chance.choice(self.sysctls)
             self.steps.append(["sysctl", name, chance.choice(SYSCTLS[name])])
-        self.waits = chance.random() < 0.08
+        self.waits, self.persistence = chance.random() < 0.08, (30, 300)
         if self.waits:
-            self.rule(f"--set {chance.choice((1, 2, 3))} {chance.choice((1, 2))} {chance.choice((1, 2, 3))}")
+            timeouts = [chance.choice((1, 2, 3)), chance.choice((1, 2)), chance.choice((1, 2, 3))]
+            self.rule("--set " + " ".join(map(str, timeouts)))
+            # Not those of connections: see deviations.TOGETHER.
+            self.persistence = [seconds for seconds in (2, 3, 4) if seconds not in timeouts]
         for _ in range(chance.choice((1, 1, 2, 3))):
             self.add_service()
         packets = 0
@@ -106,7 +109,7 @@ class Maker:
         chance, scheduler = self.random, self.random.choice(self.schedulers)
         options = f" -s {scheduler}"
         if "persistent" in self.features and (service["port"] == 0 or chance.random() < 0.25):
-            options += f" -p {chance.choice((2, 3) if self.waits else (30, 300))}"
+            options += f" -p {chance.choice(self.persistence)}"
             if chance.random() < 0.3:
                 options += f" -M {chance.choice((64, 120))}" if service["family"] == 6 else f" -M {chance.choice(('255.255.255.0', '255.255.0.0'))}"
         if service["protocol"] == "-u" and chance.random() < 0.15:
@@ -243,7 +246,7 @@ def make(seed, features, sysctls, length=60):
 def rules(seed, features):
     """Only lines that set rules up, for listings: a scenario's first part, somewhat larger."""
     maker = Maker(seed, features, [], 0)
-    maker.waits = False
+    maker.waits, maker.persistence = False, (30, 300)
     for _ in range(6):
         maker.add_service()
     return [step[1] for step in maker.steps]
