@@ -4,6 +4,7 @@
 use super::hash::{self, hsiphash};
 use super::usable::Usable;
 use super::{Loads, Predecessor, Request, Scheduler, Seat, Watch};
+use crate::addr::{Endpoint, Family};
 use crate::service::{Destination, VirtualService};
 
 pub(super) const NAME: &str = "mh";
@@ -20,7 +21,7 @@ const NOBODY: u32 = u32::MAX;
 
 pub(super) fn new(service: &VirtualService, _: Seat) -> Box<dyn Scheduler> {
     Box::new(Maglev {
-        table: populate(&service.destinations),
+        table: populate(service.key.family(), &service.destinations),
         usable: Usable::new(service),
     })
 }
@@ -46,26 +47,31 @@ fn turns(dests: &[Destination]) -> impl Fn(&Destination) -> u32 {
 }
 
 /// The order in which a destination wants the slots: where it begins and how far it steps.
-fn wishes(dest: &Destination) -> (u32, u32) {
-    let own = dest
-        .endpoint
-        .addr
-        .fold()
-        .wrapping_add(u32::from(dest.endpoint.port));
+fn wishes(family: Family, dest: &Destination) -> (u32, u32) {
+    let Endpoint { addr, port } = dest.endpoint;
+    let folded = match (family, addr.family()) {
+        // The kernel reads the address as one of the service's family: its first word.
+        (Family::V4, Family::V6) => {
+            let [a, b, c, d, ..] = addr.octets();
+            u32::from_be_bytes([a, b, c, d])
+        }
+        _ => addr.fold(),
+    };
+    let own = folded.wrapping_add(u32::from(port));
     let start = hsiphash(own, KEY_1) % SLOTS_U32;
     let skip = hsiphash(own, KEY_2) % (SLOTS_U32 - 1) + 1;
     (start, skip)
 }
 
 /// Fills the table (`ip_vs_mh_populate`).
-fn populate(dests: &[Destination]) -> Box<[u32]> {
+fn populate(family: Family, dests: &[Destination]) -> Box<[u32]> {
     let mut table = vec![NOBODY; SLOTS].into_boxed_slice();
     let turns = turns(dests);
     // Position, next slot wanted, step, turns. Those without a turn never claim a slot.
     let mut claims: Vec<(u32, u32, u32, u32)> = (0..)
         .zip(dests)
         .map(|(at, d)| {
-            let (start, skip) = wishes(d);
+            let (start, skip) = wishes(family, d);
             (at, start, skip, turns(d))
         })
         .filter(|&(.., turns)| turns > 0)
@@ -156,7 +162,7 @@ mod tests {
     }
 
     fn slots(dests: &[Destination]) -> Vec<usize> {
-        let table = populate(dests);
+        let table = populate(Family::V4, dests);
         let of = |at| table.iter().filter(|&&owner| owner == at).count();
         (0..dests.len() as u32).map(of).collect()
     }
@@ -166,7 +172,7 @@ mod tests {
         let wishes = |number| {
             let mut dest = dest(number, 1);
             dest.endpoint.port = 8080;
-            wishes(&dest)
+            wishes(Family::V4, &dest)
         };
         assert_eq!(wishes(11), (1105, 690));
         assert_eq!(wishes(12), (992, 3634));
@@ -216,6 +222,19 @@ mod tests {
         assert_eq!(clients(&mut rig), [13; 40]);
     }
 
+    /// As the kernel was seen to choose.
+    #[test]
+    fn servers_of_the_other_family() {
+        let mut rig = Rig::new("mh", &[(12, 1), (11, 1)]);
+        let other = "fd02::12".parse::<core::net::Ipv6Addr>().unwrap();
+        rig.change(|dests| {
+            dests[0].endpoint = Endpoint::new(Addr::v4([10, 2, 0, 11]), 8080);
+            dests[1].endpoint = Endpoint::new(other.into(), 8080);
+        });
+        rig.flow.src = Addr::v4([10, 8, 1, 44]);
+        assert_eq!(rig.pick(), 11);
+    }
+
     #[test]
     fn the_port_counts_only_if_told() {
         let mut rig = rig([1, 1, 1]);
@@ -247,9 +266,9 @@ mod tests {
         fn others_keep_their_slots(count in 3u32..60, gone in 0usize..60) {
             let mut dests: Vec<_> = (0..count).map(|n| dest(n, 1)).collect();
             let gone = gone % dests.len();
-            let before = populate(&dests);
+            let before = populate(Family::V4, &dests);
             dests.remove(gone);
-            let after = populate(&dests);
+            let after = populate(Family::V4, &dests);
             let shifted = |at: u32| if at as usize > gone { at - 1 } else { at };
             let moved = before.iter().zip(&after)
                 .filter(|&(&b, &a)| b as usize != gone && shifted(b) != a)
