@@ -82,7 +82,7 @@ impl Core {
             }
             return self.punt(now, packet.port, PuntClass::Transit);
         }
-        // The kernel routes, lowers the TTL and checks the MTU before IPVS sees a reply.
+        // The kernel routes, checks the MTU and lowers the TTL before IPVS sees a reply.
         let next = match self.client_hop(entry, flow.dst) {
             Ok(next) => Some(next),
             Err(Unresolved::Local) => None,
@@ -98,8 +98,10 @@ impl Core {
                 return self.answer(now, packet, flow, Answer::TimeExceeded, source);
             }
             if flow.l3_len > next.mtu && flow.dont_fragment {
+                // Routing looks at the length before it lowers the TTL (`ip_forward`).
                 let source = self.own_source(flow.src);
-                return self.too_big(now, packet, flow, next.mtu, source);
+                let mtu = next.mtu;
+                return self.answer(now, packet, flow, Answer::TooBig { mtu }, source);
             }
         }
         if !nat::rewrite(packet.frame_mut(), flow, entry, Side::Reply) {
