@@ -11,11 +11,15 @@ mod notation;
 mod rig;
 
 mod bytes;
+mod dialogue;
+mod pieces;
 mod story;
 
 use bytes::Bytes;
 use dataplane::flow::{Flow, Parsed};
 use dataplane::wire::fragment::Fragments;
+use dialogue::Dialogue;
+use pieces::Pieces;
 use story::Story;
 
 /// The parsers see `data` as a frame.
@@ -97,6 +101,29 @@ pub fn icmp(data: &[u8]) {
     }
     while !bytes.is_empty() {
         story.icmp(&mut bytes);
+    }
+    story.end();
+}
+
+/// A control connection of FTP.
+pub fn ftp(data: &[u8]) {
+    let mut bytes = Bytes::new(data);
+    let mut dialogue = Dialogue::begin(&mut bytes);
+    while !bytes.is_empty() {
+        dialogue.step(&mut bytes);
+    }
+    dialogue.end();
+}
+
+/// Packets in pieces, through a worker or the table of first pieces alone.
+pub fn fragments(data: &[u8]) {
+    let mut bytes = Bytes::new(data);
+    if bytes.byte() & 3 == 0 {
+        return pieces::table(bytes.rest());
+    }
+    let mut story = Pieces::begin();
+    while !bytes.is_empty() {
+        story.step(&mut bytes);
     }
     story.end();
 }

@@ -85,7 +85,7 @@ thread_local! {
 }
 
 /// Zeroed memory for one rig.
-fn memory() -> &'static mut [u8] {
+pub(crate) fn memory() -> &'static mut [u8] {
     let (at, len) = MEMORY.get().unwrap_or_else(|| {
         let bytes = vec![0u8; memory_size()].leak();
         (bytes.as_mut_ptr(), bytes.len())
@@ -148,7 +148,7 @@ impl Story {
             4 => self.icmp(bytes),
             5 => {
                 let seconds = bytes.one_of(&[1u64, 3, 10, 61]);
-                self.pass(Duration::from_secs(seconds));
+                pass(&mut self.rig, Duration::from_secs(seconds));
             }
             6 => {
                 let edit = bytes.one_of(&EDITS);
@@ -347,48 +347,48 @@ impl Story {
         }
     }
 
-    /// Lets time pass at once, as a worker that was held up would see it.
-    fn pass(&mut self, time: Duration) {
-        self.rig.now = self.rig.now + time;
-        // A round is 128 shards, eight a call.
-        for _ in 0..17 {
-            self.rig.worker.expire(self.rig.now, u32::MAX);
-        }
-    }
-
     /// Counts agree with the table.
     pub fn end(mut self) {
-        self.check_counts();
-    }
-
-    fn check_counts(&mut self) {
-        let rows = self.rig.connections();
-        let counters = &self.rig.counters;
-        assert_eq!(
-            counters.connections.get() as usize,
-            rows.len(),
-            "connections counted and listed"
-        );
-        let (mut total, mut active) = (0, 0);
-        for dest in counters.dests.iter() {
-            assert!(
-                dest.active.get() <= dest.total.get(),
-                "more active than all"
-            );
-            total += dest.total.get();
-            active += dest.active.get();
-        }
-        assert!(
-            total as usize <= rows.len(),
-            "{total} connections of servers, {} in all",
-            rows.len()
-        );
-        assert!(active <= total);
+        check_counts(&mut self.rig);
     }
 }
 
+/// Lets time pass at once, as a worker that was held up would see it.
+pub(crate) fn pass(rig: &mut Rig, time: Duration) {
+    rig.now = rig.now + time;
+    // A round is 128 shards, eight a call.
+    for _ in 0..17 {
+        rig.worker.expire(rig.now, u32::MAX);
+    }
+}
+
+pub(crate) fn check_counts(rig: &mut Rig) {
+    let rows = rig.connections();
+    let counters = &rig.counters;
+    assert_eq!(
+        counters.connections.get() as usize,
+        rows.len(),
+        "connections counted and listed"
+    );
+    let (mut total, mut active) = (0, 0);
+    for dest in counters.dests.iter() {
+        assert!(
+            dest.active.get() <= dest.total.get(),
+            "more active than all"
+        );
+        total += dest.total.get();
+        active += dest.active.get();
+    }
+    assert!(
+        total as usize <= rows.len(),
+        "{total} connections of servers, {} in all",
+        rows.len()
+    );
+    assert!(active <= total);
+}
+
 /// What leaves is a whole packet with a right header.
-fn check_sent(frame: &[u8]) {
+pub(crate) fn check_sent(frame: &[u8]) {
     let ip = frame.get(14..).expect("a frame has an Ethernet header");
     match ip.first().map(|b| b >> 4) {
         Some(4) => {
@@ -414,7 +414,7 @@ fn check_sent(frame: &[u8]) {
 }
 
 /// Makes the IPv4 header checksum right, so that the packet gets further.
-fn repair(frame: &mut [u8]) {
+pub(crate) fn repair(frame: &mut [u8]) {
     let Some(ip) = frame.get_mut(14..) else {
         return;
     };
