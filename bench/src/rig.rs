@@ -506,7 +506,12 @@ pub fn new_worker(
 ) -> Result<Worker> {
     let shards = new_table(layout(flows), time.ticks(), hugepages)?;
     let limits = Limits::default();
-    let mut worker = Worker::new(shards, KEY, limits, counters, Settings::default());
+    let settings = Settings {
+        // A null port's queue is always full, and what new connections cost is to be measured.
+        hits_first: false,
+        ..Settings::default()
+    };
+    let mut worker = Worker::new(shards, KEY, limits, counters, settings);
     for command in set_up()? {
         if let Outcome::Refused(why, _) = worker.apply(time, command) {
             bail!("the worker refuses its configuration: {why}");

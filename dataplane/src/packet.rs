@@ -231,6 +231,7 @@ drop_reasons! {
     PathMtu "path-mtu" "a router's message about the MTU of a tunnel: taken note of, nobody else needs it",
     NoDestination "no-destination" "service has no usable real server (answered with port unreachable)",
     DropPacket "drop-packet" "opening packet dropped by the drop_packet defence",
+    Overload "overload" "opening packet refused because receive queues stay full: known connections go first (hits_first)",
     TableFull "table-full" "connection table is full and nothing half-open was left to reclaim",
     DestinationGone "destination-gone" "connection's real server was deleted (expire_nodest_conn = 0)",
     NoRoute "no-route" "no route to the next hop (answered with host unreachable)",

@@ -69,6 +69,8 @@ pub struct Settings {
     /// Milliseconds between such answers to one peer once a burst of six is used up, 0 = no
     /// limit for a peer (`net.ipv4.icmp_ratelimit`).
     pub icmp_ratelimit: u32,
+    /// While a receive queue stays full, refuse a share of what would open connections.
+    pub hits_first: bool,
     /// Packets a second to the kernel for each class (`PuntClass`), 0 = no limit.
     pub punt_limits: [u32; 4],
 }
@@ -98,6 +100,7 @@ impl Default for Settings {
             icmp_msgs_per_sec: 1000,
             icmp_msgs_burst: 50,
             icmp_ratelimit: 1000,
+            hits_first: true,
             punt_limits: [20_000, 50_000, 100_000, 200_000],
         }
     }

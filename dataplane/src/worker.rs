@@ -13,6 +13,7 @@ mod fragment;
 mod ftp;
 mod icmp;
 mod ipsec;
+mod overload;
 mod persist;
 mod pmtu;
 mod share;
@@ -21,6 +22,7 @@ mod transmit;
 mod tunnel_error;
 mod usual;
 
+pub use self::overload::{Backlog, PACKETS_EACH};
 pub use self::share::Share;
 
 use core::time::Duration;
@@ -29,6 +31,7 @@ use std::sync::Arc;
 use arrayvec::ArrayVec;
 
 use self::defence::Defences;
+use self::overload::Overload;
 use self::sweep::Sweep;
 use crate::addr::Endpoint;
 use crate::addr::Mac;
@@ -146,6 +149,7 @@ struct Core {
     punt_limits: Box<[[Bucket; PuntClass::COUNT]]>,
     answers: AnswerLimit,
     defences: Defences,
+    overload: Overload,
     events: ArrayVec<Event, 64>,
     /// Connections that do not know their client's port yet.
     ports_unknown: u32,
@@ -309,6 +313,7 @@ impl Worker {
                 .into_boxed_slice(),
             answers: AnswerLimit::new(&settings),
             defences: Defences::default(),
+            overload: Overload::default(),
             events: ArrayVec::new(),
             ports_unknown: 0,
             assured: None,

@@ -5,6 +5,7 @@
 
 use dataplane::counters::WorkerCounters;
 use dataplane::packet::{DropReason, PortId};
+use dataplane::worker::Backlog;
 
 use crate::eal::Eal;
 use crate::mbuf::{Burst, Mbuf};
@@ -56,7 +57,7 @@ struct Peer {
 pub struct Peers {
     /// By number; none for the worker itself.
     to: Vec<Option<Peer>>,
-    from: Vec<Receiver>,
+    from: Vec<(Receiver, Backlog)>,
 }
 
 impl Peers {
@@ -72,7 +73,7 @@ impl Peers {
                     None
                 } else {
                     let (ring, receiver) = ring::single_producer(eal, PEER_SLOTS)?;
-                    all[to].from.push(receiver);
+                    all[to].from.push((receiver, Backlog::default()));
                     Some(Peer {
                         ring,
                         out: Burst::new(),
@@ -90,12 +91,11 @@ impl Peers {
         self.from.len()
     }
 
-    /// Takes a burst out of a ring.
+    /// Takes a burst out of a ring; with it comes whether the ring stays full.
     #[inline]
-    pub(crate) fn receive(&mut self, ring: usize, burst: &mut Burst) -> usize {
-        self.from
-            .get_mut(ring)
-            .map_or(0, |ring| ring.receive(burst))
+    pub(crate) fn receive(&mut self, ring: usize, burst: &mut Burst) -> Option<&mut Backlog> {
+        let (ring, backlog) = self.from.get_mut(ring)?;
+        (ring.receive(burst) != 0).then_some(backlog)
     }
 
     /// Queues a packet for another worker.

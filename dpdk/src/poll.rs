@@ -16,7 +16,7 @@ use dataplane::packet::{DropReason, Packet, PortId, PuntClass, Verdict};
 use dataplane::partial;
 use dataplane::time::Instant;
 use dataplane::wire::fragment::Fragments;
-use dataplane::worker::Worker;
+use dataplane::worker::{Backlog, Worker};
 
 use crate::clock::Clock;
 use crate::lcore;
@@ -59,6 +59,8 @@ pub struct Lane {
     pub completes_checksums: bool,
     /// Waiting to be sent.
     out: Burst,
+    /// Whether its receive queue stays full.
+    backlog: Backlog,
 }
 
 impl Lane {
@@ -79,6 +81,7 @@ impl Lane {
             from_kernel: from_kernel.into(),
             completes_checksums,
             out: Burst::new(),
+            backlog: Backlog::default(),
         }
     }
 }
@@ -361,6 +364,7 @@ impl Loop {
         }
         let mut verdicts = [Verdict::Drop(DropReason::NoMbuf); BURST];
         let (worker, completes) = (&mut self.worker, lane.completes_checksums);
+        worker.took_burst(now, &mut lane.backlog, n == BURST);
         let bytes = burst.with_packets(lane.port, |packets| {
             probe.received(packets);
             if completes {
@@ -467,7 +471,8 @@ impl Loop {
         let mut busy = false;
         for ring in 0..self.peers.rings() {
             let mut burst = Burst::new();
-            if self.peers.receive(ring, &mut burst) != 0 {
+            if let Some(backlog) = self.peers.receive(ring, &mut burst) {
+                self.worker.took_burst(now, backlog, burst.is_full());
                 self.run_errands(now, &mut burst);
                 busy = true;
             }

@@ -121,6 +121,7 @@ pub static ROOT: Section = Section {
         key("log", Table(&LOG), Computed("all defaults"), ""),
         key("ipvs", Table(&IPVS), Computed("all defaults"), ""),
         key("punt", Table(&PUNT), Computed("all defaults"), ""),
+        key("overload", Table(&OVERLOAD), Computed("all defaults"), ""),
         key("mark", Tables(&MARK), Computed("none"), ""),
         key("service", Tables(&SERVICE), Computed("none"), ""),
     ],
@@ -720,6 +721,19 @@ static PUNT: Section = Section {
             "packets the kernel is to forward",
         ),
     ],
+};
+
+static OVERLOAD: Section = Section {
+    path: "overload",
+    list: false,
+    live: true,
+    help: "What a worker does that has more packets than time.",
+    keys: &[key(
+        "hits_first",
+        Boolean,
+        Value("true"),
+        "while a receive queue stays full, a share of the packets that would open connections is refused (drop reason `overload`), so that known connections go on; 1 new connection for each 128 packets is always let in",
+    )],
 };
 
 static MARK: Section = Section {

@@ -225,7 +225,7 @@ macro_rules! setting {
 }
 
 /// Every live setting. Reading, comparing, showing and saving settings all walk this table.
-pub static SETTINGS: [Setting; 27] = [
+pub static SETTINGS: [Setting; 28] = [
     setting!("ipvs" "tcp_timeout" timeouts.tcp),
     setting!("ipvs" "tcp_fin_timeout" timeouts.tcp_fin),
     setting!("ipvs" "udp_timeout" timeouts.udp),
@@ -253,6 +253,7 @@ pub static SETTINGS: [Setting; 27] = [
     setting!("punt" "routing" punt_limits[1]),
     setting!("punt" "host" punt_limits[2]),
     setting!("punt" "transit" punt_limits[3]),
+    setting!("overload" "hits_first" bool hits_first),
 ];
 
 /// Name of a protocol in the file.

@@ -140,6 +140,9 @@ impl Worker {
         let Some((protocol, service)) = found else {
             return Ok(None);
         };
+        if !self.core.has_time_for_new() {
+            return Err(DropReason::Overload);
+        }
         let (at, i, chosen) = match self.connect(now, service, protocol, flow, hash) {
             Ok(Ok(made)) => made,
             Ok(Err(_)) => return Err(DropReason::NoNeighbour),
@@ -266,12 +269,20 @@ impl Core {
     }
 
     /// The service of a packet that may open a connection.
-    fn service_for(&self, flow: &Flow, input: PortId) -> Result<(Protocol, ServiceId), Refusal> {
+    fn service_for(
+        &mut self,
+        flow: &Flow,
+        input: PortId,
+    ) -> Result<(Protocol, ServiceId), Refusal> {
         let protocol = Protocol::from_number(flow.protocol).ok_or(Refusal::Accept)?;
         match proto::may_open(protocol, flow, &self.settings) {
             Opening::Allowed => {}
             Opening::Refused => return Err(Refusal::Accept),
             Opening::Short => return Err(Refusal::Drop(DropReason::ShortTransport)),
+        }
+        // First of all: what is refused for want of time must take little of it.
+        if !self.has_time_for_new() {
+            return Err(Refusal::Drop(DropReason::Overload));
         }
         if self.is_martian(flow) {
             return Err(Refusal::Drop(DropReason::MartianSource));
