@@ -22,8 +22,12 @@ pub struct DestState {
     pub generation: u32,
     /// Largest IP packet on the way to it.
     pub mtu: u16,
+    /// Timeout of its established TCP connections, ticks: its service's own or the common one.
+    pub established: u32,
     /// Still part of its service.
     pub available: bool,
+    /// Its service has timeouts of its own.
+    pub has_own_timeouts: bool,
     /// Effective weight.
     pub weight: u32,
     /// How its packets are wrapped if they are.
@@ -42,7 +46,9 @@ impl Default for DestState {
             hop: u32::MAX,
             generation: 0,
             mtu: 0,
+            established: 0,
             available: false,
+            has_own_timeouts: false,
             weight: 0,
             tunnel: Tunnel::default(),
             upper: 0,

@@ -227,6 +227,20 @@ pub struct Persistence {
     pub mask: u32,
 }
 
+/// Timeouts of one service's connections in place of the common ones (`Settings::timeouts`), in
+/// seconds; 0 is the common one. The kernel has none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct ServiceTimeouts {
+    /// TCP ESTABLISHED.
+    pub tcp: u32,
+    /// TCP FIN_WAIT.
+    pub tcp_fin: u32,
+    /// UDP.
+    pub udp: u32,
+    /// SCTP ESTABLISHED.
+    pub sctp: u32,
+}
+
 /// What of a service does not identify it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ServiceOptions {
@@ -236,6 +250,8 @@ pub struct ServiceOptions {
     pub flags: SchedulerFlags,
     /// Persistence.
     pub persistence: Option<Persistence>,
+    /// Timeouts of its connections.
+    pub timeouts: ServiceTimeouts,
 }
 
 /// A virtual service as the workers run it: immutable, replaced whole on any change.

@@ -18,6 +18,7 @@ mod persist;
 mod pmtu;
 mod share;
 mod sweep;
+mod timeouts;
 mod transmit;
 mod tunnel_error;
 mod usual;
@@ -54,7 +55,9 @@ use crate::punt;
 use crate::roles::{MARKED, REAL, RoleTable, VIRTUAL};
 use crate::route::{Lookup, Router};
 use crate::schedule::{Loads, Request, Scheduler};
-use crate::service::{DestId, ForwardingMethod, Protocol, ServiceId, ServiceKey, VirtualService};
+use crate::service::{
+    DestId, ForwardingMethod, Protocol, ServiceId, ServiceKey, ServiceTimeouts, VirtualService,
+};
 use crate::settings::Settings;
 use crate::team::{Counts, Team};
 use crate::time::{Instant, Ticks};
@@ -142,6 +145,8 @@ struct Core {
     settings: Settings,
     /// Timeout in ticks by protocol (TCP, UDP, SCTP) and state.
     timeouts: [[u32; 16]; 3],
+    /// By destination: what its service has in place of those.
+    own_timeouts: Box<[ServiceTimeouts]>,
     macs: Box<[Box<[Mac]>]>,
     /// The first of each port as [`mac_word`] has it, and [`NO_MAC`] where there is none.
     own_macs: Box<[u64]>,
@@ -307,6 +312,7 @@ impl Worker {
             tend_at: 0,
             settings,
             timeouts: [[0; 16]; 3],
+            own_timeouts: vec![ServiceTimeouts::default(); limits.dests].into_boxed_slice(),
             macs: (0..limits.ports).map(|_| Box::default()).collect(),
             own_macs: vec![NO_MAC; limits.ports].into_boxed_slice(),
             punt_limits: vec![[Bucket::new(0, 0); PuntClass::COUNT]; limits.ports]
@@ -1008,7 +1014,7 @@ impl Core {
                 // Cut before the flags: the kernel forwards it and leaves the state alone.
                 entry.state
             };
-            (0, state)
+            (timeouts::row_of(Protocol::Tcp), state)
         } else {
             let is_answer = side == Side::Reply && flow.protocol == Protocol::Udp.number();
             if is_answer && entry.flags & flag::CONTROLLED != 0 {
@@ -1016,7 +1022,7 @@ impl Core {
             }
             other_state(flow, entry.state, direction)
         };
-        let timeout = self.timeouts[row][state as usize & 15];
+        let timeout = self.timeout(entry.dest_id(), row, state);
         let deadline = now.plus(timeout);
         let changed = state != entry.state;
         entry.timeout = timeout;
@@ -1115,11 +1121,7 @@ impl Core {
 
     fn use_settings(&mut self, settings: Settings) {
         self.settings = settings;
-        for (row, protocol) in self.timeouts.iter_mut().zip(PROTOCOLS) {
-            for (state, ticks) in row.iter_mut().enumerate() {
-                *ticks = proto::timeout_ticks(protocol, state as u8, &settings.timeouts);
-            }
-        }
+        self.use_timeouts();
         // A tenth of a second's worth may come at once.
         let fresh = settings
             .punt_limits
@@ -1178,9 +1180,8 @@ fn is_local(method: ForwardingMethod) -> bool {
 #[inline]
 fn other_state(flow: &Flow, state: u8, direction: Direction) -> (usize, u8) {
     let protocol = Protocol::from_number(flow.protocol).unwrap_or(Protocol::Udp);
-    let row = if protocol == Protocol::Sctp { 2 } else { 1 };
     (
-        row,
+        timeouts::row_of(protocol),
         proto::advance(protocol, state, direction, 0, flow.chunks),
     )
 }

@@ -119,6 +119,10 @@ fn the_short_way_does_what_the_walk_does() {
             }
             1 => both(&mut rigs, "-d -t 10.0.0.1:80 -r 192.168.50.12:8080"),
             2..5 => both(&mut rigs, "-a -t 10.0.0.1:80 -r 192.168.50.12:8080 -m"),
+            5 => {
+                let own = random.pick(&["", " --conn-timeouts tcp=7"]);
+                both(&mut rigs, &format!("-E -t 10.0.0.1:80 -s rr{own}"));
+            }
             _ => {}
         }
         if random.one_in(2000) {

@@ -122,6 +122,7 @@ impl Worker {
                 }
                 state.configure(dest, counters, core.changes.others(dest.id).total);
             }
+            core.put_own_timeouts(dest.id, service.options.timeouts);
         }
         let loses = |o: &Running| {
             o.service

@@ -67,14 +67,14 @@ impl Worker {
         if !(is_nat || is_direct) || entry.state != ESTABLISHED || entry.flags & unsettled != 0 {
             return None;
         }
-        let timeout = core.timeouts[0][ESTABLISHED as usize];
+        let id = entry.dest_id();
+        let dest = core.dests.get(id.0 as usize)?;
+        let timeout = dest.established;
         let deadline = now.plus(timeout);
         if !deadline.reached(Ticks(entry.armed)) {
             return None;
         }
 
-        let id = entry.dest_id();
-        let dest = core.dests.get(id.0 as usize)?;
         let (hop, mtu, generation) = if REQUEST {
             (dest.hop, dest.mtu, dest.generation)
         } else {

@@ -20,7 +20,8 @@ use dataplane::route::{FibBuilder, Link, LinkId, Neighbour, NeighbourId, NextHop
 use dataplane::schedule::{self, Seat};
 use dataplane::service::{
     DestId, Destination, ForwardingMethod, Persistence, Protocol, SchedulerFlags, ServiceId,
-    ServiceKey, ServiceOptions, Tunnel, TunnelChecksum, TunnelKind, VirtualService,
+    ServiceKey, ServiceOptions, ServiceTimeouts, Tunnel, TunnelChecksum, TunnelKind,
+    VirtualService,
 };
 use dataplane::settings::Settings;
 use dataplane::team::Team;
@@ -73,6 +74,26 @@ fn persistence(words: &[&str], family: Family) -> Option<Persistence> {
         timeout: timeout.and_then(|n| n.parse().ok()).unwrap_or(360),
         mask,
     })
+}
+
+/// `tcp=60,tcpfin=10,udp=5,sctp=30`, any of them.
+fn timeouts(text: &str) -> ServiceTimeouts {
+    let of = |name| {
+        let value = |part: &str| {
+            part.split_once('=')
+                .filter(|(key, _)| *key == name)?
+                .1
+                .parse()
+                .ok()
+        };
+        text.split(',').find_map(value).unwrap_or(0)
+    };
+    ServiceTimeouts {
+        tcp: of("tcp"),
+        tcp_fin: of("tcpfin"),
+        udp: of("udp"),
+        sctp: of("sctp"),
+    }
 }
 
 /// `02:04` and the four bytes of an IPv4 address, `02:10` and the last four of an IPv6 one.
@@ -376,6 +397,7 @@ impl Rig {
             self.services[at].options = ServiceOptions {
                 one_packet: words.contains(&"-o"),
                 persistence: persistence(&words, key.family()),
+                timeouts: timeouts(value("--conn-timeouts").unwrap_or_default()),
                 flags: SchedulerFlags {
                     fallback: value("-b").is_some_and(|flags| flags.contains("fallback")),
                     port: value("-b").is_some_and(|flags| flags.contains("port")),
