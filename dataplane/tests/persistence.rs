@@ -234,3 +234,29 @@ fn marks_bring_packets_to_addresses_that_are_not_ours() {
     assert_eq!(verdict, Verdict::Transmit(PortId(0)));
     assert_eq!(after[26..30], [10, 9, 9, 9]);
 }
+
+#[test]
+fn a_one_packet_service_chooses_once_for_a_packet_that_waits() {
+    let mut rig = Rig::new();
+    rig.ipvsadm(&format!("-A -u {VIP}:53 -s rr -o -p 100"));
+    for n in [5, 6] {
+        rig.ipvsadm(&format!("-a -u {VIP}:53 -r 192.168.50.{n} -g"));
+    }
+    rig.forget_neighbours(1);
+    let request = "udp 1000 > 53 | bytes 8";
+    let (verdict, _) = rig.inject(0, &frame(false, "172.16.0.1", VIP, request));
+    assert_eq!(verdict, Verdict::Wait);
+    let chosen = templates(&mut rig)[0].dest.addr;
+    for n in [5, 6] {
+        let server = format!("192.168.50.{n}");
+        rig.neighbour(1, &server, mac_of(&addr(&server)));
+    }
+    let mac_to = |rig: &mut Rig, client: &str| {
+        let (verdict, after) = rig.inject(0, &frame(false, client, VIP, request));
+        assert_eq!(verdict, Verdict::Transmit(PortId(1)));
+        after[..6].to_vec()
+    };
+    assert_eq!(mac_to(&mut rig, "172.16.0.1"), mac_of(&chosen).0);
+    assert_eq!(templates(&mut rig).len(), 1);
+    assert_ne!(mac_to(&mut rig, "172.16.0.2"), mac_of(&chosen).0, "rr");
+}

@@ -98,12 +98,6 @@ impl Worker {
             None => self.core.schedule(now, service, protocol, flow),
         }?;
         let new = &chosen.new;
-        // One-packet connections are not kept, so a packet that has to wait is scheduled again.
-        if new.flags & flag::ONE_PACKET != 0
-            && let Some(wait) = self.core.awaits_hop(new.dest_id)
-        {
-            return Ok(Err(wait));
-        }
         let template = match (found, key) {
             (Some((template, _)), _) => Some(template),
             (None, Some(key)) => Some(
@@ -112,6 +106,13 @@ impl Worker {
             ),
             (None, None) => None,
         };
+        // One-packet connections are not kept: a packet that has to wait is scheduled again,
+        // unless a template has the choice by now.
+        if new.flags & flag::ONE_PACKET != 0
+            && let Some(wait) = self.core.awaits_hop(new.dest_id)
+        {
+            return Ok(Err(wait));
+        }
         let shard = usize::from(hash.shard);
         let full = Refusal::Drop(DropReason::TableFull);
         let i = self.insert(shard, |shard| shard.insert(new)).ok_or(full)?;
