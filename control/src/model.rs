@@ -21,6 +21,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use dataplane::counters::WorkerCounters;
+use dataplane::route::Prefix;
 use dataplane::service::{DestId, ServiceId};
 use dataplane::settings::Settings;
 use dataplane::time::Instant;
@@ -100,6 +101,8 @@ impl Service {
 pub struct Model {
     services: BTreeMap<ServiceKey, Service>,
     marks: BTreeMap<MarkMatch, RunningMark>,
+    /// Destinations of deleted rules, with the service whose connections they made.
+    former_marks: BTreeSet<(ServiceKey, Prefix)>,
     /// Names of the ports, by number.
     ports: Vec<String>,
     trash: Trash,
@@ -124,6 +127,7 @@ impl Model {
         Model {
             services: BTreeMap::new(),
             marks: BTreeMap::new(),
+            former_marks: BTreeSet::new(),
             ports: Vec::new(),
             trash: Trash::default(),
             settings,
@@ -265,6 +269,7 @@ impl Model {
             self.dest_ids.release(id.0);
             self.roles_changed = true;
         }
+        self.forget_marks(counters);
     }
 
     /// Whether packets reach the service: this host holds its address, or a rule gives its mark.

@@ -14,7 +14,8 @@ use crate::config::RunningMark;
 
 use super::build::core_protocol;
 use super::change::origin_of_new;
-use super::{Author, Model, Refusal};
+use super::edit::is_unused;
+use super::{Author, Counters, Model, Refusal};
 
 impl Model {
     pub(super) fn put_mark(
@@ -48,23 +49,51 @@ impl Model {
             return refuse(why);
         }
         let origin = origin_of_new(author);
-        self.marks
+        let before = self
+            .marks
             .insert(rule.clone(), RunningMark { mark, origin });
+        if let Some(before) = before.filter(|before| before.mark != mark) {
+            self.remember_mark(rule, before.mark);
+        }
         self.marks_changed = true;
         self.roles_changed = true;
         Ok(())
     }
 
     pub(super) fn delete_mark(&mut self, rule: &MarkMatch) -> Result<(), Refusal> {
-        if self.marks.remove(rule).is_none() {
+        let Some(gone) = self.marks.remove(rule) else {
             return Err(Refusal::new(
                 ErrorKind::Invalid,
                 format!("no rule marks the packets with {rule}; see `rvsadm mark list`"),
             ));
-        }
+        };
+        self.remember_mark(rule, gone.mark);
         self.marks_changed = true;
         self.roles_changed = true;
         Ok(())
+    }
+
+    /// Connections outlive the rule that brought them here: they are found before any mark is
+    /// asked for. Their packets must still be looked up.
+    fn remember_mark(&mut self, rule: &MarkMatch, mark: u32) {
+        let family = rule.family;
+        let service = ServiceKey::Mark { mark, family };
+        self.former_marks.insert((service, destination(rule)));
+    }
+
+    /// Forgets deleted rules whose service has no connection left.
+    pub(super) fn forget_marks(&mut self, counters: Counters<'_>) {
+        let mut former = std::mem::take(&mut self.former_marks);
+        let before = former.len();
+        former.retain(|(service, _)| {
+            let own = self.services.get(service);
+            let own = own.into_iter().flat_map(|s| s.servers.iter().map(|s| s.id));
+            let deleted = self.trash.iter().filter(|(of, ..)| of == service);
+            let mut all = own.chain(deleted.map(|(_, _, trashed)| trashed.id));
+            all.any(|id| !is_unused(counters, id))
+        });
+        self.roles_changed |= former.len() != before;
+        self.former_marks = former;
     }
 
     /// Says what the ports are called, for rules that name one.
@@ -92,15 +121,10 @@ impl Model {
     /// The rules as workers have them.
     pub(super) fn mark_rules(&self) -> impl Iterator<Item = MarkRule> + '_ {
         self.marks.iter().map(|(rule, m)| {
-            let any = match rule.family {
-                api::Family::Ipv4 => IpAddr::from([0; 4]),
-                api::Family::Ipv6 => IpAddr::from([0; 16]),
-            };
-            let any = Prefix::new(any.into(), 0).unwrap_or_else(|| Prefix::host(any.into()));
             let input = rule.port.as_ref();
             MarkRule {
-                source: rule.source.map_or(any, |n| n.prefix()),
-                destination: rule.destination.map_or(any, |n| n.prefix()),
+                source: rule.source.map_or(any(rule.family), |n| n.prefix()),
+                destination: destination(rule),
                 protocol: rule.protocol.map(|p| core_protocol(p).number()),
                 source_ports: rule.source_port.map_or(Ports::ANY, Ports::from),
                 destination_ports: rule.destination_port.map_or(Ports::ANY, Ports::from),
@@ -114,7 +138,7 @@ impl Model {
     }
 
     /// Destinations of packets whose mark has a service, also one that was deleted and may have
-    /// connections left.
+    /// connections left; those of deleted rules, too.
     pub(super) fn marked_destinations(&self) -> Vec<Prefix> {
         let deleted = self.trash.iter().map(|(service, ..)| service);
         let keys: BTreeSet<ServiceKey> = self.services.keys().copied().chain(deleted).collect();
@@ -131,7 +155,28 @@ impl Model {
             .filter(has_service)
             .map(|rule| rule.destination)
             .collect();
+        let former = self.former_marks.iter();
+        found.extend(
+            former
+                .filter(|(key, _)| keys.contains(key))
+                .map(|(_, at)| *at),
+        );
         found.dedup();
         found
     }
+}
+
+/// All addresses of a family.
+fn any(family: api::Family) -> Prefix {
+    let any = match family {
+        api::Family::Ipv4 => IpAddr::from([0; 4]),
+        api::Family::Ipv6 => IpAddr::from([0; 16]),
+    };
+    Prefix::new(any.into(), 0).unwrap_or_else(|| Prefix::host(any.into()))
+}
+
+/// Where the packets of a rule go.
+fn destination(rule: &MarkMatch) -> Prefix {
+    rule.destination
+        .map_or_else(|| any(rule.family), |n| n.prefix())
 }

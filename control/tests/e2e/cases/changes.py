@@ -69,6 +69,29 @@ def test_deleted_server_ends_nothing_else(lab):
     load.finish()
 
 
+@network(servers=2)
+def test_a_connection_outlives_the_rule_that_marked_it(lab):
+    """`rvsadm mark`: a rule is listed and balances; once it is deleted what is open goes on, and nothing new comes."""
+    lab.start()
+    for vip, family in zip(VIPS["nat"], ("", " -6")):
+        rule = f"destination {vip}/{128 if family else 32} protocol tcp destination-port 80"
+        lab.adm(f"-A -f 7{family} -s rr")
+        for server in lab.servers:
+            lab.adm(f"-a -f 7{family} -r {at(server.addr6 if family else server.addr, 80)} -m")
+        lab.adm(f"mark add 7 {rule}")
+        listed = lab.adm("mark list")
+        check(f"7 {rule}" in " ".join(listed.split()), f"not listed: {listed}")
+        check(lab.adm_result(f"mark add 8 {rule}").returncode == 1, "a second mark for the same packets was accepted")
+        lab.expect_all_servers(vip)
+        slow = lab.client.spawn(["sh", "-c", f"curl -gsSf --limit-rate 4M http://{at(vip, 80)}/files/10m | sha256sum"], "slow")
+        wait_for("the download to run", lambda: " ESTABLISHED " in lab.adm_quiet("-Lnc"))
+        lab.adm(f"mark delete 7 {rule}")
+        check(lab.adm("mark list").split() == [], "the rule is still listed")
+        check("server" not in lab.client.curl(f"http://{at(vip, 80)}/", seconds=2, fail=False), "a new connection was balanced without a mark")
+        check(slow.wait(30) == 0 and payload_sum("10m") in slow.output(), f"download: {slow.output()}")
+        check(lab.adm_result(f"mark delete 7 {rule}").returncode == 1, "a rule was deleted twice")
+
+
 def timed(what, change, effect, limit=1.0):
     """Carries out a change and checks how soon its effect is seen."""
     began = time.monotonic()
