@@ -16,11 +16,13 @@ use serde::{Deserialize, Serialize};
 
 mod frame;
 mod mark;
+mod timeouts;
 
 pub use frame::{
     FrameDecoder, FrameError, HEADER, decode_request, encode, encode_request, encode_services,
 };
 pub use mark::{MarkMatch, MarkView, Net, PortRange};
+pub use timeouts::{OneTimeout, ServiceTimeouts};
 
 /// Version of this API.
 pub const API_VERSION: u32 = 1;
@@ -292,6 +294,9 @@ pub struct ServiceSpec {
     /// Clients stay with their server.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub persistence: Option<Persistence>,
+    /// Timeouts of its connections.
+    #[serde(default, skip_serializing_if = "ServiceTimeouts::are_common")]
+    pub timeouts: ServiceTimeouts,
 }
 
 /// How clients stay with their server.

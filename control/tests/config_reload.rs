@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use control::api::{
-    Method, Origin, Protocol, SchedFlags, ServerKey, ServerSpec, ServiceKey, ServiceSpec, Tunnel,
-    TunnelChecksum, TunnelKind,
+    Method, Origin, Protocol, SchedFlags, ServerKey, ServerSpec, ServiceKey, ServiceSpec,
+    ServiceTimeouts, Tunnel, TunnelChecksum, TunnelKind,
 };
 use control::config::{
     self, Action, Config, Host, OperatorState, Rules, Running, RunningServer, RunningService,
@@ -422,6 +422,10 @@ impl Dice {
             let spec = ServiceSpec {
                 scheduler: self.one_of(&["rr", "lc", "sh"]).into(),
                 flags: SchedFlags(self.below(4) as u8),
+                timeouts: ServiceTimeouts {
+                    tcp: 60 * self.below(2) as u32,
+                    ..Default::default()
+                },
                 ..Default::default()
             };
             let mut servers = Vec::new();

@@ -506,6 +506,48 @@ fn json_listings_keep_their_shape() {
 }
 
 #[test]
+fn timeouts_of_a_service_are_shown_and_saved_if_it_has_any() {
+    let daemon = Daemon::start();
+    let run = |line: &str| {
+        let words: Vec<&str> = line.split(' ').collect();
+        daemon.run(&words, "")
+    };
+    run("-A -t 10.0.0.1:80");
+    let added = run("-A -f 7 -s rr --conn-timeouts udp=5,tcp=60");
+    assert_eq!((added.err.as_str(), added.status), ("", 0));
+    let listed = run("-Ln").out;
+    let ends = listed.ends_with("\nTCP  10.0.0.1:80 wlc\nFWM  7 rr timeouts tcp=60,udp=5\n");
+    assert!(ends, "{listed}");
+    let saved = run("-Sn").out;
+    let want = "-A -t 10.0.0.1:80 -s wlc\n-A -f 7 -s rr --conn-timeouts tcp=60,udp=5\n";
+    assert_eq!(saved, want);
+    run("-C");
+    let restored = daemon.run(&["-R"], want);
+    assert_eq!((restored.err.as_str(), restored.status), ("", 0));
+    assert_eq!(run("-Sn").out, want);
+    let json: serde_json::Value = serde_json::from_str(&run("-L --json").out).expect("JSON");
+    let timeouts = serde_json::json!({"tcp": 60, "tcp_fin": 0, "udp": 5, "sctp": 0});
+    assert_eq!(json["services"][1]["timeouts"], timeouts);
+    for (line, told) in [
+        (
+            "-A -u 10.0.0.1:53 --conn-timeouts tcp=5",
+            "timeout tcp is of no use",
+        ),
+        (
+            "-A -u 10.0.0.1:53 --conn-timeouts udp=0",
+            "give 1 to 2678400",
+        ),
+    ] {
+        let refused = run(line);
+        assert!(
+            refused.status == 2 && refused.err.contains(told),
+            "{}",
+            refused.err
+        );
+    }
+}
+
+#[test]
 fn sysctls_are_listed_set_and_refused_by_name() {
     let daemon = Daemon::start();
     let output = daemon.run(&["sysctl", "secure_tcp", "net.ipv4.vs.drop_entry=3"], "");

@@ -135,6 +135,8 @@ pub enum Slot {
     TunCsum,
     /// `--tun-remcsum`.
     TunRemCsum,
+    /// `--conn-timeouts`, ours.
+    ConnTimeouts,
     /// `--json`, ours.
     Json,
 }
@@ -249,6 +251,7 @@ pub enum Opt {
     TunNoCsum,
     TunCsum,
     TunRemCsum,
+    ConnTimeouts,
     Json,
     Socket,
 }
@@ -802,6 +805,15 @@ pub const OPTIONS: &[OptionSpec] = &[
         Slot::TunRemCsum,
         SERVER,
         "gue tunnel with remote checksum offload",
+    ),
+    option(
+        Opt::ConnTimeouts,
+        None,
+        "conn-timeouts",
+        Required("LIST"),
+        Slot::ConnTimeouts,
+        SERVICE,
+        "timeouts of this service's connections, tcp=60,tcpfin=10,udp=5,sctp=30 or some of them",
     ),
     option(
         Opt::Json,

@@ -861,6 +861,30 @@ static SERVICE: Section = Section {
             "clients of one network stay together: a mask like `255.255.255.0`, or for IPv6 a prefix length like `64`",
         ),
         key(
+            "tcp_timeout",
+            Integer(0, MAX_TIMEOUT),
+            Value("0"),
+            "seconds, TCP ESTABLISHED in this service; 0 is that of `[ipvs]`",
+        ),
+        key(
+            "tcp_fin_timeout",
+            Integer(0, MAX_TIMEOUT),
+            Value("0"),
+            "seconds, TCP FIN_WAIT in this service; 0 is that of `[ipvs]`",
+        ),
+        key(
+            "udp_timeout",
+            Integer(0, MAX_TIMEOUT),
+            Value("0"),
+            "seconds, UDP in this service; 0 is that of `[ipvs]`",
+        ),
+        key(
+            "sctp_timeout",
+            Integer(0, MAX_TIMEOUT),
+            Value("0"),
+            "seconds, SCTP ESTABLISHED in this service; 0 is 900",
+        ),
+        key(
             "server",
             Tables(&SERVER),
             Computed("none"),

@@ -309,8 +309,15 @@ pub(super) fn describe_service_spec(spec: &ServiceSpec) -> String {
         mask if mask.is_full() => format!(" persistence_timeout {}", p.timeout),
         mask => format!(" persistence_timeout {} netmask {mask}", p.timeout),
     });
+    let timeouts: String = spec
+        .timeouts
+        .each()
+        .iter()
+        .filter(|one| one.seconds != 0)
+        .map(|one| format!(" {} {}", one.key, one.seconds))
+        .collect();
     format!(
-        "scheduler {}{flags}{one_packet}{persistent}",
+        "scheduler {}{flags}{one_packet}{persistent}{timeouts}",
         spec.scheduler
     )
 }

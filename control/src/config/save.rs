@@ -11,7 +11,9 @@ use toml_edit::{ArrayOfTables, DocumentMut, Item, Table, value};
 
 use super::rules::{SETTINGS, method_name, protocol_name};
 use super::{Config, Host, Rules, Running, Server, Service, parse};
-use crate::api::{Family, MarkMatch, Persistence, ServerKey, ServerSpec, ServiceKey, Tunnel};
+use crate::api::{
+    Family, MarkMatch, Persistence, ServerKey, ServerSpec, ServiceKey, ServiceTimeouts, Tunnel,
+};
 use crate::schedulers::names_of;
 
 /// Why nothing was saved. The file is as it was.
@@ -368,6 +370,9 @@ fn edit_service(table: &mut Table, key: &ServiceKey, old: &Service, new: &Servic
     if old.spec.persistence != new.spec.persistence {
         put_persistence(table, new.spec.persistence);
     }
+    if old.spec.timeouts != new.spec.timeouts {
+        put_timeouts(table, new.spec.timeouts);
+    }
     if old.servers == new.servers {
         return;
     }
@@ -404,6 +409,15 @@ fn put_persistence(table: &mut Table, persistence: Option<Persistence>) {
     match persistence.map(|p| p.netmask).filter(|m| !m.is_full()) {
         Some(mask) => put(table, "netmask", value(mask.to_string())),
         None => drop(table.remove("netmask")),
+    }
+}
+
+fn put_timeouts(table: &mut Table, timeouts: ServiceTimeouts) {
+    for one in timeouts.each() {
+        match one.seconds {
+            0 => drop(table.remove(one.key)),
+            seconds => put(table, one.key, value(i64::from(seconds))),
+        }
     }
 }
 
@@ -482,6 +496,7 @@ fn new_service(key: &ServiceKey, service: &Service) -> Table {
         table.insert("one_packet", value(true));
     }
     put_persistence(&mut table, service.spec.persistence);
+    put_timeouts(&mut table, service.spec.timeouts);
     if !service.servers.is_empty() {
         let servers: ArrayOfTables = service.servers.iter().map(|s| new_server(key, s)).collect();
         table.insert("server", Item::ArrayOfTables(servers));

@@ -9,7 +9,7 @@ use dataplane::roles;
 use dataplane::roles::{RoleEntry, RoleTable};
 use dataplane::service::{
     Destination, ForwardingMethod, Persistence as CorePersistence, Protocol, ServiceKey as CoreKey,
-    ServiceOptions, Tunnel, TunnelChecksum, TunnelKind, VirtualService,
+    ServiceOptions, ServiceTimeouts, Tunnel, TunnelChecksum, TunnelKind, VirtualService,
 };
 
 use crate::api;
@@ -50,6 +50,7 @@ impl Model {
                 one_packet: service.spec.one_packet,
                 flags: service.spec.flags.core(),
                 persistence: service.spec.persistence.map(core_persistence),
+                timeouts: core_timeouts(service.spec.timeouts),
             },
             destinations: service
                 .servers
@@ -146,7 +147,16 @@ pub(super) fn core_protocol(protocol: api::Protocol) -> Protocol {
     }
 }
 
-pub(super) fn core_persistence(persistence: Persistence) -> CorePersistence {
+fn core_timeouts(timeouts: api::ServiceTimeouts) -> ServiceTimeouts {
+    ServiceTimeouts {
+        tcp: timeouts.tcp,
+        tcp_fin: timeouts.tcp_fin,
+        udp: timeouts.udp,
+        sctp: timeouts.sctp,
+    }
+}
+
+fn core_persistence(persistence: Persistence) -> CorePersistence {
     CorePersistence {
         timeout: persistence.timeout,
         mask: match persistence.netmask {

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use crate::api::{
     ErrorKind, Method, Netmask, Persistence, ServerKey, ServerSpec, ServiceKey, ServiceSpec,
+    ServiceTimeouts,
 };
 use crate::config::{describe_server, describe_service};
 use crate::{api, schedulers};
@@ -48,12 +49,46 @@ pub(super) fn check_service(
             format!("service {name}: one-packet scheduling is only for UDP"),
         ));
     }
+    check_timeouts(key, spec.timeouts)?;
     dataplane::schedule::find(&spec.scheduler).ok_or_else(|| {
         Refusal::new(
             ErrorKind::NoScheduler,
             format!("service {name}: {}", schedulers::unknown(&spec.scheduler)),
         )
     })
+}
+
+/// Whether a scheduler takes so many servers.
+pub(super) fn check_count(key: ServiceKey, scheduler: &str, servers: usize) -> Result<(), Refusal> {
+    match dataplane::schedule::most_destinations(scheduler) {
+        Some(most) if servers > most => Err(Refusal::new(
+            ErrorKind::Invalid,
+            format!(
+                "service {}: {scheduler} takes at most {most} servers; choose another scheduler",
+                describe_service(&key)
+            ),
+        )),
+        _ => Ok(()),
+    }
+}
+
+fn check_timeouts(key: ServiceKey, timeouts: ServiceTimeouts) -> Result<(), Refusal> {
+    let name = describe_service(&key);
+    if let Some(one) = timeouts.too_long() {
+        let (what, seconds) = (one.name, one.seconds);
+        return Err(Refusal::new(
+            ErrorKind::Range,
+            format!("service {name}: timeout {what} of {seconds} s; give at most {MAX_TIMEOUT}"),
+        ));
+    }
+    if let Some(one) = timeouts.misfit(key) {
+        let what = one.name;
+        return Err(Refusal::new(
+            ErrorKind::Invalid,
+            format!("service {name} has no connections with a timeout {what}; remove it"),
+        ));
+    }
+    Ok(())
 }
 
 pub(super) fn check_persistence(key: ServiceKey, persistence: Persistence) -> Result<(), Refusal> {

@@ -13,7 +13,7 @@ use crate::trash::Trashed;
 use super::change::{
     no_dest_left, no_server, no_service, not_defined, origin_of_edited, origin_of_new,
 };
-use super::check::{check_address, check_server, check_service};
+use super::check::{check_address, check_count, check_server, check_service};
 use super::{Author, Counters, Model, Refusal, Server, Service, Weights};
 
 /// Shortest time after its deletion in which a destination's id is not used again, even when
@@ -73,7 +73,9 @@ impl Model {
         spec: &ServiceSpec,
     ) -> Result<(), Refusal> {
         let service = self.services.get_mut(&key).ok_or_else(|| no_service(key))?;
-        service.scheduler = check_service(key, spec, self.limits)?;
+        let scheduler = check_service(key, spec, self.limits)?;
+        check_count(key, scheduler, service.servers.len())?;
+        service.scheduler = scheduler;
         service.spec = spec.clone();
         service.origin = origin_of_edited(author, service.origin);
         self.changed.insert(key);
@@ -121,6 +123,7 @@ impl Model {
                 ),
             ));
         }
+        check_count(service_key, service.scheduler, service.servers.len() + 1)?;
         check_address(service_key, key, self.local.contains(&key.addr))?;
         let mut weights = Weights {
             configured: spec.weight,

@@ -780,3 +780,102 @@ fn deletions_are_sent_before_what_may_reuse_their_place() {
         "{updates:?}"
     );
 }
+
+/// Its connections are found by their addresses: the mark is only asked for when there is none.
+#[test]
+fn packets_of_a_deleted_rule_are_ours_while_its_service_has_connections() {
+    let mut b = Bench::new();
+    let rule = MarkMatch::from_words("destination 203.0.113.0/24".split(' ')).unwrap();
+    let five = ServiceKey::Mark {
+        mark: 5,
+        family: api::Family::Ipv4,
+    };
+    b.live(Change::AddService(five, rr())).unwrap();
+    let add = Change::AddServer(five, rs("192.168.0.1:0"), nat(1), OperatorState::Up);
+    b.live(add).unwrap();
+    b.live(Change::PutMark(rule.clone(), 5)).unwrap();
+    b.counters[1].dests[0].total.set(1);
+    b.live(Change::DeleteMark(rule.clone())).unwrap();
+    let role = |b: &mut Bench| {
+        let vip = ip("203.0.113.7").into();
+        b.model.build_roles().of(true, 6, &vip, 80)
+    };
+    assert_eq!(role(&mut b), roles::MARKED);
+    // A file that gives the packets another mark replaces the rule.
+    b.live(Change::PutMark(rule.clone(), 5)).unwrap();
+    b.by(Author::File, Change::PutMark(rule, 6)).unwrap();
+    b.model.scan_trash(b.now, &b.counters);
+    assert_eq!(role(&mut b), roles::MARKED);
+    // Its server deleted, its service deleted: the connections are still there.
+    b.live(Change::DeleteService(five)).unwrap();
+    b.model.scan_trash(b.now, &b.counters);
+    assert_eq!(role(&mut b), roles::MARKED);
+    b.model.take_updates();
+    b.counters[1].dests[0].total.set(0);
+    b.model.scan_trash(b.now, &b.counters);
+    assert_eq!(role(&mut b), 0);
+    let updates = b.model.take_updates();
+    assert!(matches!(updates[..], [Update::PutRoles(_)]), "{updates:?}");
+}
+
+#[test]
+fn mh_takes_as_many_servers_as_its_table_has_slots() {
+    let mut b = Bench::with(Limits {
+        services: 4,
+        servers: 5000,
+        workers: 1,
+    });
+    let with = |scheduler: &str| ServiceSpec {
+        scheduler: scheduler.into(),
+        ..ServiceSpec::default()
+    };
+    b.live(Change::AddService(http(), with("mh"))).unwrap();
+    let mut apply = |change: Change| {
+        let done = b.model.apply(b.now, Author::Operator, &change, &b.counters);
+        done.map_err(|refusal| refusal.kind)
+    };
+    let add = |n: u32| {
+        let server = rs(&format!("192.168.{}.{}:80", n >> 8, n & 0xff));
+        Change::AddServer(http(), server, nat(1), OperatorState::Up)
+    };
+    for n in 1..=4093 {
+        apply(add(n)).unwrap();
+    }
+    assert_eq!(apply(add(4094)), Err(ErrorKind::Invalid));
+    apply(Change::EditService(http(), with("rr"))).unwrap();
+    apply(add(4094)).unwrap();
+    let back = Change::EditService(http(), with("mh"));
+    assert_eq!(apply(back), Err(ErrorKind::Invalid));
+    assert_eq!(b.list()[0].spec.scheduler, "rr");
+}
+
+#[test]
+fn a_service_takes_timeouts_of_its_own_protocol_only() {
+    let mut b = Bench::new();
+    let with = |timeouts| ServiceSpec {
+        scheduler: "rr".into(),
+        timeouts,
+        ..ServiceSpec::default()
+    };
+    let tcp = api::ServiceTimeouts {
+        tcp: 60,
+        ..Default::default()
+    };
+    let udp = api::ServiceTimeouts {
+        udp: 60,
+        ..Default::default()
+    };
+    let long = api::ServiceTimeouts {
+        tcp: MAX_TIMEOUT + 1,
+        ..Default::default()
+    };
+    for (timeouts, want) in [
+        (udp, Err(ErrorKind::Invalid)),
+        (long, Err(ErrorKind::Range)),
+        (tcp, Ok(())),
+    ] {
+        let add = Change::AddService(http(), with(timeouts));
+        assert_eq!(b.live(add), want, "{timeouts:?}");
+    }
+    assert_eq!(b.service().options.timeouts.tcp, 60);
+}

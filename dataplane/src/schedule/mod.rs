@@ -41,6 +41,11 @@ use crate::settings::Settings;
 use crate::team::Counts;
 use crate::time::Instant;
 
+/// How many destinations a scheduler takes, if that is limited (`ip_vs_mh_reassign`).
+pub fn most_destinations(name: &str) -> Option<usize> {
+    (name == mh::NAME).then_some(mh::SLOTS)
+}
+
 /// Loads of a service's destinations, as this worker knows them: its own connections and, as far
 /// as they have told, those of the others.
 #[derive(Clone, Copy)]

@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use super::{Action, Format, Line, Listing};
 use crate::api::{
     Family, Method, Netmask, Persistence, Protocol, Request, SchedFlags, ServerKey, ServerSpec,
-    ServiceKey, ServiceSpec, Tunnel, TunnelChecksum, TunnelKind,
+    ServiceKey, ServiceSpec, ServiceTimeouts, Tunnel, TunnelChecksum, TunnelKind,
 };
 use crate::cli::address::{host_port, ipv4, number};
 use crate::cli::failure::Failure;
@@ -60,6 +60,7 @@ pub struct Draft {
     tunnel_port: u16,
     persistent: Option<u32>,
     netmask: Option<Netmask>,
+    timeouts: ServiceTimeouts,
     socket: Option<String>,
 }
 
@@ -91,6 +92,7 @@ impl Draft {
             tunnel_port: 0,
             persistent: None,
             netmask: None,
+            timeouts: ServiceTimeouts::default(),
             socket: None,
         })
     }
@@ -140,6 +142,7 @@ impl Draft {
                 self.persistent = timeout;
             }
             Opt::Netmask => self.netmask = Some(self.netmask(text)?),
+            Opt::ConnTimeouts => self.timeouts = text.parse().map_err(Failure::Usage)?,
             Opt::Server => self.server(text, names)?,
             Opt::Route => self.method = Method::Route,
             Opt::Tunnel => self.method = Method::Tunnel,
@@ -333,6 +336,12 @@ impl Draft {
                 ..
             }
         );
+        if let Some(one) = self.timeouts.misfit(target) {
+            let what = one.name;
+            return usage(format!(
+                "timeout {what} is of no use to this service; remove it from --conn-timeouts"
+            ));
+        }
         if self.has(Slot::OnePacket) && !udp && target.addr().is_some() {
             return usage("One-Packet Scheduling is only for UDP virtual services".into());
         }
@@ -495,6 +504,7 @@ impl Draft {
                     .netmask
                     .unwrap_or_else(|| Netmask::full(self.target.is_some_and(|key| key.is_ipv6()))),
             }),
+            timeouts: self.timeouts,
         }
     }
 

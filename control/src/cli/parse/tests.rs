@@ -54,6 +54,7 @@ fn sample(option: &OptionSpec) -> &'static str {
         Opt::Netmask => "255.255.255.0",
         Opt::SchedFlags => "flag-1",
         Opt::TunType => "ipip",
+        Opt::ConnTimeouts => "tcp=60",
         _ => "7",
     }
 }

@@ -45,9 +45,14 @@ pub fn print(
             names if names.is_empty() => names,
             names => format!(" -b {names}"),
         };
+        // ipvsadm does not know the option: it is only there if it is used.
+        let timeouts = match spec.timeouts.to_string() {
+            list if list.is_empty() => list,
+            list => format!(" --conn-timeouts {list}"),
+        };
         writeln!(
             out,
-            "-A {name} -s {}{persistent}{one_packet}{flags}",
+            "-A {name} -s {}{persistent}{one_packet}{flags}{timeouts}",
             spec.scheduler
         )?;
         for server in &service.servers {

@@ -13,7 +13,8 @@
 //!   that method have, is `{"kind", "port", "checksum"}`. A service with a firewall mark has
 //!   `fwmark` and `family` (`ipv4`, `ipv6`) instead of `protocol`, `address` and `port`.
 //!   `persistence` is `{"timeout", "netmask"}` with a dotted mask or, for IPv6, a prefix length, and
-//!   left out of services without.
+//!   left out of services without. `timeouts` is `{"tcp", "tcp_fin", "udp", "sctp"}`, 0 for the
+//!   common one, and left out where all are.
 //! - `-Lc`: `{"connections": [{"protocol", "expires", "state", "client", "virtual", "server"}]}`
 //!   with endpoints as `{"address", "port"}`; one connection per line, printed as they arrive. The
 //!   persistence template of a mark has no `protocol`.
@@ -34,7 +35,7 @@ use serde::Serialize;
 
 use crate::api::{
     ConnectionRow, Family, MarkView, Method, Origin, Persistence, Protocol, ServerView, ServiceKey,
-    ServiceView, Stats, StatusView, Tunnel, WorkerView,
+    ServiceTimeouts, ServiceView, Stats, StatusView, Tunnel, WorkerView,
 };
 use crate::schedulers::names_of;
 
@@ -61,6 +62,8 @@ struct Service<'a> {
     one_packet: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     persistence: Option<Persistence>,
+    #[serde(skip_serializing_if = "ServiceTimeouts::are_common")]
+    timeouts: ServiceTimeouts,
     live: bool,
     origin: Origin,
     stats: Stats,
@@ -102,6 +105,7 @@ impl<'a> From<&'a ServiceView> for Service<'a> {
             flags: names_of(&view.spec.scheduler, view.spec.flags),
             one_packet: view.spec.one_packet,
             persistence: view.spec.persistence,
+            timeouts: view.spec.timeouts,
             live: view.live,
             origin: view.origin,
             stats: view.stats,

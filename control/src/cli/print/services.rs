@@ -103,9 +103,13 @@ fn service_line(
                 mask => format!(" persistent {} mask {mask}", p.timeout),
             });
             let one_packet = if spec.one_packet { " ops" } else { "" };
+            let timeouts = match spec.timeouts.to_string() {
+                list if list.is_empty() => list,
+                list => format!(" timeouts {list}"),
+            };
             writeln!(
                 out,
-                "{name} {}{flags}{persistent}{one_packet}",
+                "{name} {}{flags}{persistent}{one_packet}{timeouts}",
                 spec.scheduler
             )
         }

@@ -3,10 +3,12 @@
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 
+use dataplane::schedule;
+
 use super::{Notes, number};
 use crate::api::{
     Family, Method, Netmask, Persistence, Protocol, SchedFlags, ServerKey, ServerSpec, ServiceKey,
-    ServiceSpec, Tunnel, TunnelChecksum, TunnelKind,
+    ServiceSpec, ServiceTimeouts, Tunnel, TunnelChecksum, TunnelKind,
 };
 use crate::config::file::{At, File, Table};
 use crate::config::rules::{describe_server, describe_service, method_name, protocol_name};
@@ -163,12 +165,20 @@ fn service(table: &Table, key: Option<ServiceKey>, notes: &mut Notes<'_>) -> Ser
         lines.insert(server.key, table.line);
         servers.push(server);
     }
+    let (most, count) = (schedule::most_destinations(&scheduler), servers.len());
+    if let Some(most) = most.filter(|most| count > *most) {
+        let text = format!(
+            "{scheduler} takes at most {most} servers and this service has {count}; choose another scheduler"
+        );
+        notes.mistake(table.line_of("scheduler"), text);
+    }
     Service {
         spec: ServiceSpec {
             scheduler,
             one_packet,
             persistence,
             flags,
+            timeouts: timeouts(table, key, notes),
         },
         servers,
     }
@@ -209,6 +219,23 @@ fn persistence(
         }
     }
     (timeout != 0).then_some(Persistence { timeout, netmask })
+}
+
+/// Timeouts of its own; each is for connections of one protocol.
+fn timeouts(table: &Table, key: Option<ServiceKey>, notes: &mut Notes<'_>) -> ServiceTimeouts {
+    let timeouts = ServiceTimeouts {
+        tcp: number(table, "tcp_timeout"),
+        tcp_fin: number(table, "tcp_fin_timeout"),
+        udp: number(table, "udp_timeout"),
+        sctp: number(table, "sctp_timeout"),
+    };
+    let misfit = key.and_then(|key| Some((key.protocol()?, timeouts.misfit(key)?)));
+    if let Some((protocol, one)) = misfit {
+        let (key, other) = (one.key, protocol_name(protocol));
+        let text = format!("{key} does nothing in this {other} service; remove it");
+        notes.mistake(table.line_of(key), text);
+    }
+    timeouts
 }
 
 fn flags(table: &Table, scheduler: &str, notes: &mut Notes<'_>) -> SchedFlags {
