@@ -632,18 +632,33 @@ fn silence_counts_only_if_something_was_heard() {
     rig.give(Input::FrameHeard);
     assert_eq!(rig.said(), "BACKUP cleared");
     assert_eq!(rig.timer(), DOWN);
-    rig.run_for(1_000_000);
+    rig.run_for(2_000_000);
     rig.give(Input::FrameHeard);
-    rig.run_for(DOWN - 1_000_000);
+    rig.run_for(DOWN - 2_000_000);
     assert_eq!(rig.role(), Role::Master);
 
-    // The last advert itself is no proof that the silence after it is one.
-    let mut rig = Rig::started(deaf);
-    rig.run_for(1_000_000);
-    rig.give(Input::FrameHeard);
+    // What came before an advert was missing is no proof: the path may have broken since.
+    let mut rig = Rig::started(deaf.clone());
     rig.advert(200, HIGHER);
-    rig.run_for(DOWN);
+    rig.run_for(1_500_000);
+    rig.give(Input::FrameHeard);
+    rig.run_for(DOWN - 1_500_000);
     assert_eq!(rig.said(), "FAULT deaf");
+
+    // A master that gives up needs no proof.
+    let mut rig = Rig::started(deaf.clone());
+    rig.advert(0, HIGHER);
+    rig.run_for(SKEW);
+    assert_eq!(rig.role(), Role::Master);
+
+    // Nor does one that is preempted: it is heard.
+    let mut rig = Rig::started(deaf);
+    for _ in 0..3 {
+        rig.run_for(1_000_000);
+        rig.advert(50, HIGHER);
+    }
+    rig.run_for(DOWN - 3_000_000);
+    assert_eq!(rig.role(), Role::Master);
 }
 
 #[test]

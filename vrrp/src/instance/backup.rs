@@ -20,6 +20,8 @@ impl Instance {
             // the wait again.
             let skew = timers::skew(self.config.version, priority, self.interval);
             backup.master_down = backup.master_down.min(now + skew);
+            // Not silence, but its word is what is gone by.
+            backup.proof_from = now;
             return;
         }
         let is_accepted = if advert.priority >= priority {
@@ -44,7 +46,7 @@ impl Instance {
         self.learn(advert.interval);
         let down = now + self.master_down();
         if let State::Backup(backup) = &mut self.state {
-            (backup.master_down, backup.since) = (down, now);
+            backup.wait(now, down);
         }
     }
 
@@ -54,8 +56,11 @@ impl Instance {
         let State::Backup(backup) = &self.state else {
             return;
         };
-        // Something came in since the last advert: we are not deaf.
-        let is_proven = self.facts.heard_at.is_some_and(|at| at > backup.since);
+        // Something came in when adverts were missing already: we are not deaf.
+        let is_proven = self
+            .facts
+            .heard_at
+            .is_some_and(|at| at >= backup.proof_from);
         let is_owner = self.config.is_owner() && self.config.starts_as_master;
         if self.config.needs_live_receive_path && !is_proven && !is_owner {
             self.facts.is_deaf = true;
@@ -67,7 +72,7 @@ impl Instance {
         {
             // The group promotes all members when the last of them wants it.
             backup.wants_master = true;
-            backup.master_down = now + down;
+            backup.wait(now, now + down);
             return;
         }
         self.become_master(now, Cause::MasterDown, out);

@@ -349,7 +349,7 @@ impl Instance {
             }
             State::Backup(backup) if gap > down => {
                 self.counters.held_up += 1;
-                backup.listen_until(now + down);
+                backup.wait(now, backup.master_down.max(now + down));
             }
             State::Backup(backup) if gap > self.interval.duration() * 2 => {
                 backup.listen_until(backup.master_down + gap);
@@ -440,7 +440,9 @@ impl Instance {
         if priority != self.priority {
             self.priority = priority;
             self.shift(now, before);
-            self.emit(Output::Priority(priority), out);
+            if self.state != State::Init {
+                self.emit(Output::Priority(priority), out);
+            }
         }
     }
 

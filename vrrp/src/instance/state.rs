@@ -66,9 +66,9 @@ impl fmt::Display for Role {
 pub struct Backup {
     /// When silence means that there is no master.
     pub master_down: Instant,
-    /// When the silence began that the deadline counts: with the last accepted advert, or with
-    /// the state.
-    pub since: Instant,
+    /// A frame has to come in at this time or later for the silence to count: half of it, when
+    /// an advert is missing already.
+    pub proof_from: Instant,
     /// When a lower master's adverts are no longer accepted (`preempt_delay`).
     pub preempt_at: Option<Instant>,
     /// Silence lasted long enough, but the sync group was not ready.
@@ -78,14 +78,22 @@ pub struct Backup {
 }
 
 impl Backup {
-    pub(super) const fn new(since: Instant, master_down: Instant) -> Backup {
-        Backup {
+    pub(super) fn new(now: Instant, master_down: Instant) -> Backup {
+        let mut backup = Backup {
             master_down,
-            since,
+            proof_from: now,
             preempt_at: None,
             wants_master: false,
             master: None,
-        }
+        };
+        backup.wait(now, master_down);
+        backup
+    }
+
+    /// Starts to wait for silence until `master_down`.
+    pub(super) fn wait(&mut self, now: Instant, master_down: Instant) {
+        self.master_down = master_down;
+        self.proof_from = now + master_down.since(now) / 2;
     }
 
     /// Moves the deadline, never closer.

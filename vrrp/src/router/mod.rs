@@ -43,6 +43,8 @@ pub struct Router {
 struct Slot {
     instance: Instance,
     group: Option<usize>,
+    /// Its trackers and its group's.
+    tracked: Vec<Tracked>,
     timeout: Option<Instant>,
     /// To be forgotten when it has stopped.
     is_leaving: bool,
@@ -324,25 +326,24 @@ impl Router {
 
     /// Adds up the trackers again of all instances that `id` matters to; of all if none is named.
     fn retrack(&mut self, id: Option<TrackerId>) {
-        let mut summaries = Vec::new();
-        for (key, slot) in &self.slots {
-            let group = slot
-                .group
-                .and_then(|group| self.groups.get(group))
-                .map(|g| &g.group);
-            let tracked = tracked(slot.instance.config(), group);
-            if id.is_some_and(|id| tracked.iter().all(|tracked| tracked.tracker != id)) {
-                continue;
-            }
-            let summary = tracked.iter().fold(Summary::default(), |sum, tracked| {
+        let matters = |slot: &Slot| match id {
+            Some(id) => slot.tracked.iter().any(|tracked| tracked.tracker == id),
+            None => true,
+        };
+        let slots = self.slots.iter().filter(|(_, slot)| matters(slot));
+        let summaries = slots.map(|(key, slot)| (*key, Input::Track(self.summary(slot))));
+        self.backlog.extend(summaries.collect::<Vec<_>>());
+    }
+
+    fn summary(&self, slot: &Slot) -> Summary {
+        slot.tracked
+            .iter()
+            .fold(Summary::default(), |sum, tracked| {
                 match self.trackers.get(&tracked.tracker) {
                     Some(tracker) => sum.with(*tracked, tracker.verdict()),
                     None => sum,
                 }
-            });
-            summaries.push((*key, Input::Track(summary)));
-        }
-        self.backlog.extend(summaries);
+            })
     }
 }
 

@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Grouped, Router, Slot};
+use super::{Grouped, Router, Slot, tracked};
 use crate::config::{Config, ConfigError, Key};
 use crate::group::Group;
-use crate::instance::{Input, Instance};
+use crate::instance::{GroupOrder, Health, Input, Instance, Reaction, Role, State};
 use crate::output::Outputs;
 use crate::time::Instant;
 use crate::track::{Tracker, TrackerId};
@@ -116,6 +116,32 @@ impl Router {
         out: &mut Outputs,
     ) -> Result<(), Vec<PlanError>> {
         plan.check()?;
+        self.retire(&plan);
+        self.take_trackers(plan.trackers);
+        self.take_groups(plan.groups);
+        let mut starting = Vec::new();
+        for config in plan.instances {
+            let key = config.key;
+            if self.take_instance(config) {
+                starting.push(key);
+            }
+        }
+        for key in &starting {
+            self.prime(now, *key, out);
+        }
+        for group in 0..self.groups.len() {
+            self.tell_health(now, group, out);
+        }
+        self.ungroup();
+        self.retrack(None);
+        self.backlog
+            .extend(starting.into_iter().map(|key| (key, Input::Start)));
+        self.drain(now, out);
+        Ok(())
+    }
+
+    /// Stops what is not planned.
+    fn retire(&mut self, plan: &Plan) {
         let planned: BTreeSet<Key> = plan.instances.iter().map(|config| config.key).collect();
         for (key, slot) in &mut self.slots {
             if !planned.contains(key) {
@@ -124,77 +150,103 @@ impl Router {
                 self.backlog.push_back((*key, Input::Stop));
             }
         }
-        self.take_trackers(plan.trackers);
-        let mut group_of = BTreeMap::new();
-        for (i, group) in plan.groups.iter().enumerate() {
-            group_of.extend(group.members.iter().map(|key| (*key, i)));
-        }
+    }
+
+    fn take_groups(&mut self, planned: Vec<Group>) {
+        let old = core::mem::take(&mut self.groups);
         let role_of = |name: &str| {
-            let known = self
-                .groups
-                .iter()
-                .find(|grouped| grouped.group.name == name);
-            known.and_then(|grouped| grouped.role)
+            let known = old.iter().find(|grouped| grouped.group.name == name);
+            known.map_or(Some(Role::Stopped), |grouped| grouped.role)
         };
-        let groups = plan.groups.into_iter().map(|group| Grouped {
+        let groups = planned.into_iter().map(|group| Grouped {
             role: role_of(&group.name),
             group,
         });
         self.groups = groups.collect();
-        let mut new = Vec::new();
-        for config in plan.instances {
-            let key = config.key;
-            let group = group_of.get(&key).copied();
+    }
+
+    /// Takes a planned instance in; returns whether it has to be started.
+    fn take_instance(&mut self, config: Config) -> bool {
+        let key = config.key;
+        let group = self
+            .groups
+            .iter()
+            .position(|g| g.group.members.contains(&key));
+        let tracked = tracked(
+            &config,
+            group.and_then(|i| self.groups.get(i)).map(|g| &g.group),
+        );
+        let Some(slot) = self.slots.get_mut(&key) else {
+            // `check` found nothing wrong, so there is an instance.
+            let Ok(instance) = Instance::new(config, group.is_some()) else {
+                return false;
+            };
+            let slot = Slot {
+                instance,
+                group,
+                tracked,
+                timeout: None,
+                is_leaving: false,
+            };
+            self.slots.insert(key, slot);
+            return true;
+        };
+        (slot.group, slot.tracked) = (group, tracked);
+        slot.instance.set_grouped(group.is_some());
+        if slot.is_leaving || *slot.instance.config() != config {
+            self.backlog
+                .push_back((key, Input::Reload(Box::new(config))));
+        }
+        core::mem::take(&mut slot.is_leaving)
+    }
+
+    /// Tells a new instance what is known before it starts, so that it starts in the right state.
+    fn prime(&mut self, now: Instant, key: Key, out: &mut Outputs) {
+        let mut interface = self
+            .interfaces
+            .get(&key.interface)
+            .copied()
+            .unwrap_or_default();
+        let source = *interface.source(key.family);
+        let (is_up, mac) = (interface.is_up, interface.mac);
+        let Some(summary) = self.slots.get(&key).map(|slot| self.summary(slot)) else {
+            return;
+        };
+        let Some(slot) = self.slots.get_mut(&key) else {
+            return;
+        };
+        if *slot.instance.state() != State::Init {
+            // It is to stop first, and knows all that.
+            return;
+        }
+        // None of them puts anything out before the start.
+        for input in [
+            Input::Link { is_up, mac },
+            Input::Source(source),
+            Input::Track(summary),
+        ] {
+            slot.instance.handle(now, input, out);
+        }
+    }
+
+    /// Tells members of a group that have not started how the others are.
+    fn tell_health(&mut self, now: Instant, group: usize, out: &mut Outputs) {
+        let members = self.members(group);
+        let Some(first) = members.first().map(|member| member.key()) else {
+            return;
+        };
+        for (key, order) in Group::orders(&members, first, Reaction::default()) {
             match self.slots.get_mut(&key) {
-                Some(slot) => {
-                    slot.group = group;
-                    slot.instance.set_grouped(group.is_some());
-                    if slot.is_leaving || *slot.instance.config() != config {
-                        self.backlog
-                            .push_back((key, Input::Reload(Box::new(config))));
-                    }
-                    if core::mem::take(&mut slot.is_leaving) {
-                        new.push(key);
-                    }
+                Some(slot) if *slot.instance.state() == State::Init => {
+                    slot.instance.handle(now, Input::Group(order), out);
                 }
-                None => {
-                    // `check` found nothing wrong, so there is an instance.
-                    let Ok(instance) = Instance::new(config, group.is_some()) else {
-                        continue;
-                    };
-                    let slot = Slot {
-                        instance,
-                        group,
-                        timeout: None,
-                        is_leaving: false,
-                    };
-                    self.slots.insert(key, slot);
-                    new.push(key);
-                }
+                _ => self.backlog.push_back((key, Input::Group(order))),
             }
         }
-        for key in &new {
-            let mut interface = self
-                .interfaces
-                .get(&key.interface)
-                .copied()
-                .unwrap_or_default();
-            let source = *interface.source(key.family);
-            let (is_up, mac) = (interface.is_up, interface.mac);
-            self.backlog.push_back((*key, Input::Link { is_up, mac }));
-            self.backlog.push_back((*key, Input::Source(source)));
-        }
-        self.ungroup();
-        self.retrack(None);
-        self.backlog
-            .extend(new.into_iter().map(|key| (key, Input::Start)));
-        self.drain(now, out);
-        Ok(())
     }
 
     /// Instances without a group forget how it was.
     fn ungroup(&mut self) {
-        use crate::instance::{GroupOrder, Health};
         let fine = || Input::Group(GroupOrder::Health(Health::Fine));
         let free = self
             .slots

@@ -1,6 +1,7 @@
 //! What several tests share.
 #![allow(dead_code)]
 
+pub mod lan;
 pub mod rig;
 
 use std::net::IpAddr;
