@@ -3,7 +3,7 @@
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
 
-use dataplane::addr::Mac;
+use dataplane::addr::{Addr, Mac};
 use dataplane::capture::{Capture, CaptureRing, Filter};
 use dataplane::command::Command;
 use dataplane::marks::Marks;
@@ -34,6 +34,8 @@ pub enum Update {
     PutNeighbour(NeighbourId, Neighbour),
     /// Forgets a neighbour.
     DeleteNeighbour(NeighbourId),
+    /// A next hop did not answer.
+    FailNeighbour(LinkId, Addr),
     /// Replaces a port's unicast MACs.
     PutMacs(PortId, Arc<[Mac]>),
     /// Replaces the live settings.
@@ -68,6 +70,8 @@ pub enum Subject {
     Link(LinkId),
     /// A neighbour.
     Neighbour(NeighbourId),
+    /// A next hop without a MAC.
+    NextHop(LinkId, Addr),
     /// MACs of a port.
     Macs(PortId),
     /// The live settings.
@@ -89,6 +93,7 @@ impl Update {
             Update::PutFib(_) => Subject::Fib,
             Update::PutLink(id, _) => Subject::Link(*id),
             Update::PutNeighbour(id, _) | Update::DeleteNeighbour(id) => Subject::Neighbour(*id),
+            Update::FailNeighbour(link, addr) => Subject::NextHop(*link, *addr),
             Update::PutMacs(port, _) => Subject::Macs(*port),
             Update::PutSettings(_) => Subject::Settings,
             Update::StartCapture { .. } | Update::StopCapture => Subject::Capture,
@@ -128,6 +133,7 @@ impl Update {
             Update::PutLink(id, link) => Command::PutLink(*id, *link),
             Update::PutNeighbour(id, neighbour) => Command::PutNeighbour(*id, *neighbour),
             Update::DeleteNeighbour(id) => Command::DeleteNeighbour(*id),
+            Update::FailNeighbour(link, addr) => Command::FailNeighbour(*link, *addr),
             Update::PutMacs(port, macs) => Command::PutMacs(*port, macs.iter().copied().collect()),
             Update::PutSettings(settings) => Command::PutSettings(*settings),
             Update::StartCapture { port, filter, ring } => {

@@ -171,6 +171,9 @@ impl Lab {
                 Update::PutLink(id, link) => self.router.put_link(id, link).unwrap(),
                 Update::PutNeighbour(id, n) => self.router.put_neighbour(id, n).unwrap(),
                 Update::DeleteNeighbour(id) => self.router.delete_neighbour(id),
+                Update::FailNeighbour(link, addr) => {
+                    self.router.fail_neighbour(clock::now(), link, addr);
+                }
                 Update::PutMacs(port, macs) => assert_eq!((port, macs.len()), (PortId(0), 1)),
                 other => panic!("{other:?}"),
             }
@@ -209,6 +212,7 @@ impl Lab {
                 let gateway = hop.gateway.map_or("on-link".into(), |g| g.to_string());
                 format!("link {} {gateway} mtu {}", hop.link.0, hop.mtu)
             }
+            Lookup::Reject(reject) => format!("{reject:?}").to_lowercase(),
             other => format!("{other:?}").to_lowercase(),
         }
     }
@@ -289,7 +293,13 @@ fn routes() {
             net,
             "link 0 10.7.0.2 mtu 1500",
         );
-        lab.change("route add prohibit 100.64.0.0/16", net, "blackhole");
+        lab.change("route add prohibit 100.64.0.0/16", net, "prohibit");
+        lab.change(
+            "route replace unreachable 100.64.0.0/16",
+            net,
+            "unreachable",
+        );
+        lab.change("route replace throw 100.64.0.0/16", net, "none");
 
         let six = "2001:db8::1";
         lab.change(
@@ -314,7 +324,7 @@ fn routes() {
         lab.change(
             "-6 route replace unreachable 2001:db8::/32",
             six,
-            "blackhole",
+            "unreachable",
         );
     });
 }
@@ -410,6 +420,10 @@ fn neighbours() {
         ip("neigh flush dev wan");
         lab.wait("a silent server is given up", |lab| {
             lab.mac("10.7.0.2").is_none()
+        });
+        lab.wait("its packets are to be answered", |lab| {
+            lab.router
+                .is_failed(clock::now(), LinkId(0), addr("10.7.0.2"))
         });
     });
 }

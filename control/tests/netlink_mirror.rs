@@ -13,7 +13,7 @@ use control::netlink::{Action, Config, Dump, Holder, Input, Mirror, Twin};
 use control::update::Update;
 use dataplane::addr::{Addr, Family, Mac};
 use dataplane::packet::PortId;
-use dataplane::route::{LinkId, Lookup, Router, Unresolved};
+use dataplane::route::{LinkId, Lookup, Reject, Router, Unresolved};
 use dataplane::time::Instant;
 
 const LO: IfIndex = 1;
@@ -189,6 +189,7 @@ impl Host {
             Update::PutLink(id, link) => self.router.put_link(id, link).unwrap(),
             Update::PutNeighbour(id, n) => self.router.put_neighbour(id, n).unwrap(),
             Update::DeleteNeighbour(id) => self.router.delete_neighbour(id),
+            Update::FailNeighbour(link, addr) => self.router.fail_neighbour(self.now, link, addr),
             Update::PutMacs(..) => {}
             other => panic!("{other:?}"),
         }
@@ -205,6 +206,7 @@ impl Host {
                 Some(gateway) => format!("link {} via {gateway}", hop.link.0),
                 None => format!("link {}", hop.link.0),
             },
+            Lookup::Reject(reject) => format!("{reject:?}").to_lowercase(),
             other => format!("{other:?}").to_lowercase(),
         }
     }
@@ -366,11 +368,22 @@ fn what_leads_nowhere_is_told_apart() {
     let mut host = Host::synced();
     host.add(via(MAIN, "0.0.0.0/0", &[(MANAGEMENT, Some("172.16.0.1"))]));
     host.add(Route {
-        kind: RouteKind::Blackhole,
+        kind: RouteKind::Reject(Reject::Blackhole),
         ..via(MAIN, "10.66.0.0/16", &[(0, None)])
     });
     assert_eq!(host.way("8.8.8.8"), "foreign");
     assert_eq!(host.way("10.66.0.1"), "blackhole");
+    for (reject, way) in [
+        (Reject::Unreachable, "unreachable"),
+        (Reject::Prohibit, "prohibit"),
+        (Reject::Throw, "none"),
+    ] {
+        host.add(Route {
+            kind: RouteKind::Reject(reject),
+            ..via(MAIN, "10.67.0.0/16", &[(0, None)])
+        });
+        assert_eq!(host.way("10.67.0.1"), way);
+    }
     host.tell(Message::Link(Device {
         admin_up: false,
         ..device(MANAGEMENT, "eth0")

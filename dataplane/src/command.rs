@@ -50,6 +50,8 @@ pub enum Command {
     PutNeighbour(NeighbourId, Neighbour),
     /// Forgets a neighbour.
     DeleteNeighbour(NeighbourId),
+    /// A next hop did not answer when the kernel asked for its MAC.
+    FailNeighbour(LinkId, Addr),
     /// Replaces the unicast MACs that frames may be addressed to on a port.
     PutMacs(PortId, Box<[Mac]>),
     /// Replaces the live settings.

@@ -189,7 +189,7 @@ pub enum Verdict {
         as_request: bool,
     },
     /// The packet was not changed or counted yet: the MAC of the next hop is being asked for. Keep
-    /// it for a moment and process it again, else drop it as [`DropReason::NoNeighbour`].
+    /// it for a moment and process it again, else say so: `Worker::process_again`.
     Wait,
     /// Nothing was changed or counted yet: a later piece of a packet came before its first. Keep
     /// it for a moment and process it again; the last time, say so.
@@ -236,8 +236,9 @@ drop_reasons! {
     DestinationGone "destination-gone" "connection's real server was deleted (expire_nodest_conn = 0)",
     NoRoute "no-route" "no route to the next hop (answered with host unreachable)",
     ForeignDevice "foreign-device" "the route leaves by a device that is no twin of a data port",
-    Blackhole "blackhole" "the route is a blackhole, unreachable or prohibit route",
-    NoNeighbour "no-neighbour" "next hop's MAC is not known yet (the kernel was asked to resolve it)",
+    Blackhole "blackhole" "the route is a blackhole route",
+    Rejected "rejected" "the route is an unreachable or prohibit route (answered)",
+    NoNeighbour "no-neighbour" "next hop's MAC is not known (answered with host unreachable once the kernel gave it up)",
     PortDown "port-down" "the port to send by has no link or is stopped",
     TtlExceeded "ttl-exceeded" "TTL or hop limit ran out (answered with time exceeded)",
     TooBig "too-big" "longer than the path MTU and must not be cut (answered with its MTU)",

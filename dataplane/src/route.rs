@@ -4,6 +4,7 @@
 //! one before, and hands it to each worker. A worker's [`Router`] joins it with links and
 //! neighbours: address in, port, VLAN and MAC out.
 
+mod failed;
 mod fib;
 mod router;
 mod trie;
@@ -11,7 +12,9 @@ mod trie;
 use crate::addr::{Addr, Mac};
 use crate::packet::PortId;
 
-pub use fib::{Change, Fib, FibBuilder, Lookup, NextHop, NextHops, Prefix, Target, TargetId};
+pub use fib::{
+    Change, Fib, FibBuilder, Lookup, NextHop, NextHops, Prefix, Reject, Target, TargetId,
+};
 pub use router::{MAX_LINKS, ResolvedHop, Route, Router, Unresolved};
 
 /// A (port, VLAN) pair; dense index given by control.

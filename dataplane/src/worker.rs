@@ -173,6 +173,8 @@ struct Core {
     /// Where the last one-packet connection went: it is over before its later pieces come.
     connected_once: Option<Fate>,
     neighbours_learned: u32,
+    /// Whether packets may wait for next hops. Not the one that has waited long enough.
+    is_patient: bool,
 }
 
 /// What still counts an entry that was taken out of the table.
@@ -330,6 +332,7 @@ impl Worker {
             first_fragments: 0,
             connected_once: None,
             neighbours_learned: 0,
+            is_patient: true,
         };
         core.use_settings(settings);
         let mut worker = Worker {
@@ -374,7 +377,9 @@ impl Worker {
             capture.received(now, 0, packet);
         }
         let mut verdict = [Verdict::Wait];
+        self.core.is_patient = !last;
         self.process(now, core::slice::from_mut(packet), &mut verdict);
+        self.core.is_patient = true;
         let [mut verdict] = verdict;
         match verdict {
             Verdict::Wait if last => verdict = self.core.dropped(DropReason::NoNeighbour),
@@ -694,7 +699,7 @@ impl Worker {
                 Err(reason) => return core.dropped(reason),
             }
         }
-        if let Some(wait) = core.awaits_hop(id) {
+        if let Some(wait) = core.awaits_hop(now, id) {
             return wait;
         }
         if entry.flags & flag::HELPER != 0 {
@@ -785,7 +790,7 @@ impl Worker {
         core::mem::take(&mut self.core.events)
     }
 
-    /// Rises with every neighbour learned: packets that wait may be worth another try.
+    /// Rises with every neighbour learned or given up: packets that wait may be worth another try.
     pub fn neighbours_learned(&self) -> u32 {
         self.core.neighbours_learned
     }

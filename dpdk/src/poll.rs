@@ -33,12 +33,19 @@ const COMMANDS: usize = 8;
 /// Longest fragment: more than any MTU of an Ethernet port with its header.
 const LONGEST_PIECE: usize = 16384;
 
-/// Packets that may wait for their next hops, and fragments that may wait for their first ones.
-const PARKING_SLOTS: usize = 64;
+/// Packets that may wait for their next hops.
+const HOP_SLOTS: usize = 256;
+
+/// How long they may. The kernel asks three times, a second apart, and is heard when it gives up:
+/// this is for what it was not asked.
+const HOP_TIME: Duration = Duration::from_secs(4);
+
+/// Fragments that may wait for their first ones.
+const PIECE_SLOTS: usize = 64;
 
 /// How long they may. Pieces of a packet overtake each other by milliseconds; if the first one
 /// was lost, the others are of no use.
-const PARKING_TIME: Duration = Duration::from_secs(1);
+const PIECE_TIME: Duration = Duration::from_secs(1);
 
 /// List steps of the expiry of one turn.
 const EXPIRY_BUDGET: u32 = 64;
@@ -240,9 +247,9 @@ impl Waiting {
 impl Default for Parking {
     fn default() -> Parking {
         Parking {
-            hops: VecDeque::with_capacity(PARKING_SLOTS),
+            hops: VecDeque::with_capacity(HOP_SLOTS),
             neighbours_learned: 0,
-            pieces: VecDeque::with_capacity(PARKING_SLOTS),
+            pieces: VecDeque::with_capacity(PIECE_SLOTS),
             given_up: VecDeque::with_capacity(BURST),
             first_fragments: 0,
         }
@@ -258,7 +265,7 @@ impl Parking {
     /// `learned` is the worker's count of learned neighbours at the last look at the packet.
     #[cold]
     fn park(&mut self, counters: &WorkerCounters, learned: u32, waiting: Waiting) {
-        if self.hops.len() < PARKING_SLOTS {
+        if self.hops.len() < HOP_SLOTS {
             // With others waiting, theirs is not newer: what they wait for may have come since.
             if self.hops.is_empty() {
                 self.neighbours_learned = learned;
@@ -273,7 +280,7 @@ impl Parking {
     /// of them thus shortens the time that others are kept, but not to nothing.
     #[cold]
     fn hold(&mut self, waiting: Waiting) {
-        if self.pieces.len() >= PARKING_SLOTS
+        if self.pieces.len() >= PIECE_SLOTS
             && let Some(oldest) = self.pieces.pop_front()
         {
             self.given_up.push_back(oldest);
@@ -282,9 +289,9 @@ impl Parking {
     }
 }
 
-fn is_overdue(waiting: &VecDeque<Waiting>, now: Instant) -> bool {
+fn is_overdue(waiting: &VecDeque<Waiting>, now: Instant, longest: Duration) -> bool {
     let oldest = waiting.front().map(|waiting| waiting.since);
-    oldest.is_some_and(|since| now.since(since) >= PARKING_TIME)
+    oldest.is_some_and(|since| now.since(since) >= longest)
 }
 
 impl Loop {
@@ -529,32 +536,37 @@ impl Loop {
         self.settle_all(now, usize::from(port.0), burst, &verdicts);
     }
 
-    /// Processes packets that wait for a next hop again once a neighbour was learned, and gives
-    /// up those that waited too long. As many as the kernel keeps for a neighbour it resolves,
-    /// and for as long: a server that has just been added loses no first packet. Fragments are
-    /// tried again once a first one came.
+    /// Processes packets that wait for a next hop again once a neighbour was learned or given up,
+    /// and those that waited too long for the last time: their senders are told. A server that
+    /// has just been added loses no first packet. Fragments are tried again once a first one
+    /// came.
     #[cold]
     fn retry_parked(&mut self, now: Instant) {
         let learned = self.worker.neighbours_learned();
-        if learned != self.parking.neighbours_learned || is_overdue(&self.parking.hops, now) {
+        if learned != self.parking.neighbours_learned
+            || is_overdue(&self.parking.hops, now, HOP_TIME)
+        {
             self.parking.neighbours_learned = learned;
             // Each once, in order; those that wait on go back to the end.
             for _ in 0..self.parking.hops.len() {
                 let Some(waiting) = self.parking.hops.pop_front() else {
                     break;
                 };
-                self.retry(now, waiting, false);
+                let last = now.since(waiting.since) >= HOP_TIME;
+                self.retry(now, waiting, last);
             }
         }
         let first_fragments = self.worker.first_fragments();
-        if first_fragments != self.parking.first_fragments || is_overdue(&self.parking.pieces, now)
+        if first_fragments != self.parking.first_fragments
+            || is_overdue(&self.parking.pieces, now, PIECE_TIME)
         {
             self.parking.first_fragments = first_fragments;
             for _ in 0..self.parking.pieces.len() {
                 let Some(waiting) = self.parking.pieces.pop_front() else {
                     break;
                 };
-                self.retry(now, waiting, false);
+                let last = now.since(waiting.since) >= PIECE_TIME;
+                self.retry(now, waiting, last);
             }
         }
     }
@@ -565,7 +577,6 @@ impl Loop {
         let Some(port) = self.lanes.get(lane).map(|lane| lane.port) else {
             return;
         };
-        let last = last || now.since(since) >= PARKING_TIME;
         let worker = &mut self.worker;
         let mut one = Burst::new();
         drop(one.push(mbuf));

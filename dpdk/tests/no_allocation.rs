@@ -18,7 +18,7 @@ use dataplane::capture::{Capture, CaptureRing, Filter};
 use dataplane::command::{Command, ConnectionBatch, Outcome};
 use dataplane::packet::{DropReason, Packet, PortId, Verdict};
 use dataplane::roles::{RoleTable, VIRTUAL};
-use dataplane::route::{FibBuilder, Link, LinkId, Neighbour, NeighbourId, Target};
+use dataplane::route::{FibBuilder, Link, LinkId, Neighbour, NeighbourId, Reject, Target};
 use dataplane::schedule::{self, SCHEDULERS, Seat};
 use dataplane::service::{
     DestId, Destination, ForwardingMethod, Protocol, ServiceId, ServiceKey, ServiceOptions, Tunnel,
@@ -231,6 +231,8 @@ fn every_other_command() {
         assert!(apply(&mut rig, "put a neighbour", put));
         let delete = Command::DeleteNeighbour(NeighbourId(n * 7 % 256));
         assert!(apply(&mut rig, "delete a neighbour", delete));
+        let fail = Command::FailNeighbour(LinkId(1), neighbour(n).addr);
+        assert!(apply(&mut rig, "give a neighbour up", fail));
     }
     let beyond = Command::PutNeighbour(NeighbourId(256), neighbour(0));
     assert!(!apply(&mut rig, "neighbour 256", beyond));
@@ -248,7 +250,10 @@ fn every_other_command() {
     assert!(!apply(&mut rig, "MACs of port 2", macs));
     for _ in 0..3 {
         let mut fib = FibBuilder::new();
-        fib.add("0.0.0.0/0".parse().unwrap(), Target::Blackhole);
+        fib.add(
+            "0.0.0.0/0".parse().unwrap(),
+            Target::Reject(Reject::Blackhole),
+        );
         let put = Command::PutFib(Arc::new(fib.build()));
         assert!(apply(&mut rig, "put a forwarding table", put));
         let roles = [dataplane::roles::RoleEntry {

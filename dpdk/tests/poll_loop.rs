@@ -49,6 +49,10 @@ const SYN: &str = "eth 02:04:c0:a8:28:fe > 52:54:..:01 | ip 172.16.1.7 > 192.168
     | tcp 40000 > 443 syn";
 const SYN_OUT: &str = "eth 52:54:..:02 > 02:04:c0:a8:32:05 | ip 172.16.1.7 > 192.168.50.5 ttl 63
     | tcp 40000 > 8443 syn";
+/// What the client of [`SYN`] is told if the server does not answer ARP.
+const UNREACHABLE: &str = "eth 52:54:..:01 > 02:04:c0:a8:28:fe
+    | ip 192.168.40.200 > 172.16.1.7 tos 192 id * | icmp 3 1
+    | ip 172.16.1.7 > 192.168.40.200 | tcp 40000 > 443 syn";
 const ARP: &str =
     "eth 02:04:c0:a8:28:fe > ff:ff:ff:ff:ff:ff type 0x0806 | data 0001080006040001 | pad 60";
 const NOT_OURS: &str =
@@ -586,7 +590,8 @@ fn commands_and_replies(net: &mut Net) {
 }
 
 /// A packet whose next hop has no MAC yet waits while control is asked for it: it leaves once the
-/// MAC is learned, changed only then; after a second, or if too many wait, it is dropped.
+/// MAC is learned, changed only then. If the kernel gives the hop up, or after four seconds, its
+/// sender is told; if too many wait, it is dropped.
 fn waiting_for_a_neighbour(net: &mut Net) {
     let mut rig = rig_with(&["tcp 192.168.40.200:443 rr masquerade -> 192.168.40.77:8443"]);
     let out = "eth 52:54:..:01 > 02:04:c0:a8:28:4d | ip 172.16.1.7 > 192.168.40.77 ttl 63
@@ -647,22 +652,47 @@ fn waiting_for_a_neighbour(net: &mut Net) {
     assert_eq!(net.control.events.pop(), None, "a second look");
     net.inner.parking = Parking::default();
 
-    // Nobody answers: 64 wait for a second, the others are lost at once.
+    // Nobody answers: 256 wait for four seconds, the others are lost at once.
     let mut rig = rig_with(&["tcp 192.168.40.200:443 rr masquerade -> 192.168.40.77:8443"]);
-    for _ in 0..70 {
+    for _ in 0..260 {
         net.put(0, &build(SYN));
+        net.turn(&mut rig);
     }
-    while net.turn(&mut rig) {}
     capture(&mut rig);
-    assert_eq!((net.pool.in_use(), lost(&rig)), (64, 6));
-    rig.now = rig.now + Duration::from_millis(999);
+    assert_eq!((net.pool.in_use(), lost(&rig)), (256, 4));
+    rig.now = rig.now + Duration::from_millis(3999);
     net.turn(&mut rig);
-    assert_eq!((net.pool.in_use(), lost(&rig)), (64, 6));
+    assert_eq!((net.pool.in_use(), lost(&rig)), (256, 4));
     rig.now = rig.now + Duration::from_millis(1);
     net.turn(&mut rig);
-    assert_eq!((net.pool.in_use(), lost(&rig)), (0, 70));
+    assert_eq!(lost(&rig), 260);
+    let told = net.take(0);
+    assert_eq!(told.len(), 6, "as the limit for one peer allows");
+    for got in &told {
+        expect_frame(got, UNREACHABLE, "after four seconds");
+    }
+    assert_eq!(net.pool.in_use(), 0);
+    let got = verdicts();
     let dropped = Some(Verdict::Drop(DropReason::NoNeighbour));
-    assert_eq!(verdicts(), [dropped; 64]);
+    assert_eq!((got[0], got[1], got.len()), (sent, None, 64));
+    assert!(got[12..].iter().all(|verdict| *verdict == dropped));
+    while net.control.events.pop().is_some() {}
+
+    // The kernel gives the hop up: what waits is answered, and what comes then does not wait.
+    let mut rig = rig_with(&["tcp 192.168.40.200:443 rr masquerade -> 192.168.40.77:8443"]);
+    net.put(0, &build(SYN));
+    assert!(net.turn(&mut rig));
+    assert_eq!(net.pool.in_use(), 1);
+    let fail = Command::FailNeighbour(LinkId(0), addr("192.168.40.77"));
+    drop(rig.worker.apply(rig.now, fail));
+    net.turn(&mut rig);
+    net.put(0, &build(SYN));
+    net.turn(&mut rig);
+    let told = net.take(0);
+    assert_eq!((told.len(), net.pool.in_use()), (2, 0));
+    expect_frame(&told[0], UNREACHABLE, "that waited");
+    expect_frame(&told[1], UNREACHABLE, "that came later");
+    assert_eq!(lost(&rig), 2);
     while net.control.events.pop().is_some() {}
 }
 

@@ -1,7 +1,7 @@
 //! What the kernel says, in our own words: routing-netlink messages as plain values.
 
 use dataplane::addr::{Addr, Family, Mac};
-use dataplane::route::Prefix;
+use dataplane::route::{Prefix, Reject};
 
 use super::wire::{
     Attributes, Frame, NLM_F_APPEND, NLM_F_REPLACE, read_text, read_u8, read_u16, read_u32,
@@ -117,7 +117,7 @@ pub enum RouteKind {
     /// Ours too, but no address of ours: broadcast or anycast.
     Group,
     /// blackhole, unreachable, prohibit or throw.
-    Blackhole,
+    Reject(Reject),
 }
 
 /// One way of a route or nexthop object.
@@ -414,7 +414,10 @@ fn route(body: &[u8]) -> Option<Route> {
         1 => RouteKind::Unicast,
         2 => RouteKind::Local,
         3 | 4 => RouteKind::Group,
-        6..=9 => RouteKind::Blackhole,
+        6 => RouteKind::Reject(Reject::Blackhole),
+        7 => RouteKind::Reject(Reject::Unreachable),
+        8 => RouteKind::Reject(Reject::Prohibit),
+        9 => RouteKind::Reject(Reject::Throw),
         _ => return None,
     };
     let mut table = u32::from(read_u8(body, 4)?);

@@ -428,6 +428,7 @@ impl Mirror {
             Action::Update(match change {
                 neighbours::Change::Put(id, neighbour) => Update::PutNeighbour(id, neighbour),
                 neighbours::Change::Delete(id) => Update::DeleteNeighbour(id),
+                neighbours::Change::Fail((link, addr)) => Update::FailNeighbour(link, addr),
             })
         }));
         self.warn(FULL, self.neighbours.is_full(), out);

@@ -21,6 +21,8 @@ pub type Hop = (LinkId, Addr);
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 /// How long what a worker asked for is wanted.
 const DEMAND: Duration = Duration::from_secs(600);
+/// Least time between two questions that packets raise: the kernel gives up after three seconds.
+const DEMAND_PAUSE: Duration = Duration::from_secs(3);
 /// How long a neighbour that the kernel dropped may stay unconfirmed: the kernel asks three
 /// times, a second apart.
 const GRACE: Duration = Duration::from_secs(4);
@@ -34,6 +36,8 @@ pub enum Change {
     Put(NeighbourId, Neighbour),
     /// A neighbour that is no more.
     Delete(NeighbourId),
+    /// A wanted next hop that did not answer: its packets are to be answered, not to wait.
+    Fail(Hop),
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -50,6 +54,8 @@ struct Wanted {
     until: Option<Instant>,
     due: Instant,
     tries: u32,
+    /// When the kernel was asked last.
+    asked: Option<Instant>,
 }
 
 /// See the module.
@@ -180,10 +186,16 @@ impl Neighbours {
         }
     }
 
-    /// A worker met a next hop without a MAC.
+    /// A worker met a next hop without a MAC. The kernel is asked as soon as it may have given up
+    /// the last question, however long the pauses between our own have become.
     pub fn demand(&mut self, now: Instant, hop: Hop) {
         if let Some(w) = self.wanted.get_mut(&hop) {
             w.until = w.until.map(|_| now + DEMAND);
+            let soonest = w.asked.map_or(now, |asked| (asked + DEMAND_PAUSE).max(now));
+            let (due, tries) = (w.due, w.tries);
+            if soonest < due && !self.known.contains_key(&hop) {
+                self.reschedule(hop, soonest, tries);
+            }
         } else if self.wanted.len() < MAX_DEMANDS {
             self.enlist(now, hop, Some(now + DEMAND));
         }
@@ -229,6 +241,7 @@ impl Neighbours {
         while let Some(&(until, hop)) = self.doubts.first().filter(|(until, _)| *until <= now) {
             self.doubts.remove(&(until, hop));
             self.delete(hop, out);
+            out.push(Change::Fail(hop));
         }
         let mut ask = Vec::new();
         while ask.len() < budget {
@@ -251,6 +264,9 @@ impl Neighbours {
                 false => (FIRST_RETRY * (1 << w.tries.min(10))).min(self.refresh.max(FIRST_RETRY)),
             };
             self.reschedule(hop, now + pause, if settled { 0 } else { w.tries + 1 });
+            if let Some(w) = self.wanted.get_mut(&hop) {
+                w.asked = Some(now);
+            }
             ask.push(hop);
         }
         ask
@@ -301,17 +317,24 @@ impl Neighbours {
     }
 
     fn fail(&mut self, now: Instant, hop: Hop, out: &mut Vec<Change>) {
+        let is_wanted = self.wanted.contains_key(&hop);
         match self.known.get(&hop) {
+            None if is_wanted => out.push(Change::Fail(hop)),
             None => {}
             // Removed by hand, or silent: the first time it is asked again at once, and the
             // traffic goes on meanwhile.
             Some(Known {
                 doubted_until: None,
                 ..
-            }) if self.wanted.contains_key(&hop) => {
+            }) if is_wanted => {
                 self.doubt(now, hop);
             }
-            Some(_) => self.delete(hop, out),
+            Some(_) => {
+                self.delete(hop, out);
+                if is_wanted {
+                    out.push(Change::Fail(hop));
+                }
+            }
         }
     }
 
@@ -345,6 +368,7 @@ impl Neighbours {
                 until,
                 due: now,
                 tries: 0,
+                asked: None,
             },
         );
         self.schedule.insert((now, hop));
@@ -473,7 +497,10 @@ mod tests {
         n.observe(at(10), HOP, Reachability::Failed, &mut out);
         assert!(out.is_empty(), "one failure is asked about");
         n.observe(at(13), HOP, Reachability::Failed, &mut out);
-        assert_eq!(out, [Change::Delete(NeighbourId(0))]);
+        assert_eq!(out, [Change::Delete(NeighbourId(0)), Change::Fail(HOP)]);
+        n.observe(at(16), HOP, Reachability::Failed, &mut out);
+        assert_eq!(out.last(), Some(&Change::Fail(HOP)), "each failure is told");
+        assert_eq!(out.len(), 3);
     }
 
     #[test]
@@ -486,7 +513,36 @@ mod tests {
         n.due(at(8), 10, &mut out);
         assert!(out.is_empty());
         n.due(at(9), 10, &mut out);
-        assert_eq!(out, [Change::Delete(NeighbourId(0))]);
+        assert_eq!(out, [Change::Delete(NeighbourId(0)), Change::Fail(HOP)]);
+    }
+
+    #[test]
+    fn packets_for_a_silent_hop_make_it_asked_again_before_its_pause_is_over() {
+        let (mut n, mut out) = (neighbours(), Vec::new());
+        n.want(at(0), &BTreeSet::from([HOP]));
+        for second in [0, 1, 3, 7] {
+            assert_eq!(n.due(at(second), 10, &mut out), [HOP]);
+        }
+        assert_eq!(n.next_timeout(), Some(at(15)));
+        n.demand(at(8), HOP);
+        assert!(n.due(at(8), 10, &mut out).is_empty(), "it is being asked");
+        assert_eq!(n.due(at(10), 10, &mut out), [HOP]);
+        n.demand(at(20), HOP);
+        assert_eq!(n.due(at(20), 10, &mut out), [HOP]);
+        // One that is known but was not yet told to the worker needs no question.
+        n.observe(at(21), HOP, usable(1), &mut out);
+        n.demand(at(25), HOP);
+        assert_eq!(n.next_timeout(), Some(at(41)));
+    }
+
+    #[test]
+    fn what_nobody_wants_fails_without_a_word() {
+        let (mut n, mut out) = (neighbours(), Vec::new());
+        n.observe(at(0), HOP, Reachability::Failed, &mut out);
+        assert!(out.is_empty());
+        n.demand(at(1), HOP);
+        n.observe(at(4), HOP, Reachability::Failed, &mut out);
+        assert_eq!(out, [Change::Fail(HOP)]);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ops::Bound;
 
 use dataplane::addr::{Addr, Family};
-use dataplane::route::{Change, Fib, LinkId, NextHop, Prefix, Target, TargetId};
+use dataplane::route::{Change, Fib, LinkId, NextHop, Prefix, Reject, Target, TargetId};
 
 use super::addresses::Addresses;
 use super::links::{Links, Role};
@@ -38,7 +38,7 @@ struct Key {
 enum Spec {
     Local(IfIndex),
     Group,
-    Blackhole,
+    Reject(Reject),
     Unicast {
         family: Family,
         source: Option<Addr>,
@@ -513,7 +513,7 @@ impl Routes {
     fn target(&self, spec: &Spec, world: &World<'_>) -> Target {
         match spec {
             Spec::Local(_) | Spec::Group => Target::Local,
-            Spec::Blackhole => Target::Blackhole,
+            Spec::Reject(reject) => Target::Reject(*reject),
             Spec::Unicast {
                 family,
                 source,
@@ -522,7 +522,7 @@ impl Routes {
             } => {
                 let mut all = Vec::new();
                 if !self.collect(hops, 1, &mut all) {
-                    return Target::Blackhole;
+                    return Target::Reject(Reject::Blackhole);
                 }
                 join(&all, *family, *source, *mtu, world)
             }
@@ -616,7 +616,7 @@ fn spec(route: &Route) -> Spec {
             Hops::Object(_) => Spec::Local(0),
         },
         RouteKind::Group => Spec::Group,
-        RouteKind::Blackhole => Spec::Blackhole,
+        RouteKind::Reject(reject) => Spec::Reject(reject),
         RouteKind::Unicast => Spec::Unicast {
             family: route.prefix.addr().family(),
             source: route.source,

@@ -162,10 +162,23 @@ pub enum Target {
     Via(NextHop),
     /// One of several, by the flow's hash.
     Multipath(Arc<NextHops>),
-    /// `blackhole`, `unreachable` or `prohibit`.
-    Blackhole,
+    /// Not forwarded, by the operator's will.
+    Reject(Reject),
     /// A device that is no twin.
     Foreign,
+}
+
+/// What becomes of packets on a route that forwards nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Reject {
+    /// `blackhole`: dropped in silence.
+    Blackhole,
+    /// `unreachable`: answered with host unreachable (IPv6: no route).
+    Unreachable,
+    /// `prohibit`: answered with "administratively prohibited".
+    Prohibit,
+    /// `throw`: as if there were no route, whatever shorter prefixes say.
+    Throw,
 }
 
 impl Target {
@@ -207,8 +220,8 @@ pub enum Lookup<'a> {
     Local,
     /// By this hop.
     Via(&'a NextHop),
-    /// `blackhole`, `unreachable` or `prohibit`.
-    Blackhole,
+    /// Not forwarded, by the operator's will; never [`Reject::Throw`].
+    Reject(Reject),
     /// Out of a device that is no twin.
     Foreign,
     /// No route.
@@ -291,11 +304,11 @@ impl Fib {
     #[inline]
     pub fn lookup(&self, dst: Addr, hash: u32) -> Lookup<'_> {
         match self.find(dst) {
-            None | Some(Target::Unusable) => Lookup::None,
+            None | Some(Target::Unusable | Target::Reject(Reject::Throw)) => Lookup::None,
             Some(Target::Local) => Lookup::Local,
             Some(Target::Via(hop)) => Lookup::Via(hop),
             Some(Target::Multipath(hops)) => hops.pick(hash).map_or(Lookup::None, Lookup::Via),
-            Some(Target::Blackhole) => Lookup::Blackhole,
+            Some(Target::Reject(reject)) => Lookup::Reject(*reject),
             Some(Target::Foreign) => Lookup::Foreign,
         }
     }
@@ -461,13 +474,16 @@ mod tests {
             .route(prefix("0.0.0.0/0"), Target::Via(hop(1)))
             .route(prefix("10.0.0.0/8"), Target::Via(hop(2)))
             .route(prefix("10.1.2.3"), Target::Local)
-            .route(prefix("10.9.0.0/16"), Target::Blackhole)
+            .route(prefix("10.9.0.0/16"), Target::Reject(Reject::Blackhole))
             .route(prefix("10.8.0.0/16"), Target::Foreign)
             .build();
         assert_eq!(fib.lookup(addr("1.1.1.1"), 0), Lookup::Via(&hop(1)));
         assert_eq!(fib.lookup(addr("10.1.2.4"), 0), Lookup::Via(&hop(2)));
         assert_eq!(fib.lookup(addr("10.1.2.3"), 0), Lookup::Local);
-        assert_eq!(fib.lookup(addr("10.9.1.1"), 0), Lookup::Blackhole);
+        assert_eq!(
+            fib.lookup(addr("10.9.1.1"), 0),
+            Lookup::Reject(Reject::Blackhole)
+        );
         assert_eq!(fib.lookup(addr("10.8.1.1"), 0), Lookup::Foreign);
         assert_eq!(fib.lookup(addr("2001:db8::1"), 0), Lookup::None);
     }

@@ -4,9 +4,11 @@ use std::sync::Arc;
 
 use hashbrown::HashMap;
 
-use super::{Fib, Link, LinkId, Lookup, Neighbour, NeighbourId};
+use super::failed::FailedHops;
+use super::{Fib, Link, LinkId, Lookup, Neighbour, NeighbourId, Reject};
 use crate::addr::{Addr, Mac};
 use crate::packet::PortId;
+use crate::time::Instant;
 
 /// Most links (ports and VLANs on them).
 pub const MAX_LINKS: usize = 1024;
@@ -43,7 +45,7 @@ pub enum Unresolved {
     /// No route.
     NoRoute,
     /// A blackhole, unreachable or prohibit route.
-    Blackhole,
+    Rejected(Reject),
     /// The route leaves by a device that is no twin.
     Foreign,
     /// The MAC is unknown; control is to be asked with `Event::Resolve`.
@@ -77,6 +79,7 @@ pub struct Router {
     /// Address of each neighbour, for removal from `ids`.
     addrs: Box<[Addr]>,
     ids: HashMap<(LinkId, Addr), NeighbourId>,
+    failed: FailedHops,
     generation: u32,
 }
 
@@ -90,6 +93,7 @@ impl Router {
             addrs: vec![Addr::UNSPECIFIED; max_neighbours].into_boxed_slice(),
             // Twice the room: then tombstones are cleaned in place and it never grows.
             ids: HashMap::with_capacity(2 * max_neighbours),
+            failed: FailedHops::default(),
             generation: 1,
         }
     }
@@ -124,7 +128,7 @@ impl Router {
         let hop = match self.fib.lookup(dst, hash) {
             Lookup::Via(hop) => hop,
             Lookup::Local => return Err(Unresolved::Local),
-            Lookup::Blackhole => return Err(Unresolved::Blackhole),
+            Lookup::Reject(reject) => return Err(Unresolved::Rejected(reject)),
             Lookup::Foreign => return Err(Unresolved::Foreign),
             Lookup::None => return Err(Unresolved::NoRoute),
         };
@@ -205,6 +209,7 @@ impl Router {
         hop.macs[..6].copy_from_slice(&new.mac.0);
         hop.valid = true;
         hop.set_link(new.link, link);
+        self.failed.remove(new.link, new.addr);
         if old == Some((new.link, new.addr)) {
             return Ok(());
         }
@@ -229,6 +234,16 @@ impl Router {
         *hop = ResolvedHop::default();
         self.forget(old, id);
         self.invalidate();
+    }
+
+    /// The kernel asked a next hop for its MAC and got no answer.
+    pub fn fail_neighbour(&mut self, now: Instant, link: LinkId, addr: Addr) {
+        self.failed.insert(now, link, addr);
+    }
+
+    /// Whether the kernel got no answer from this next hop a moment ago.
+    pub fn is_failed(&self, now: Instant, link: LinkId, addr: Addr) -> bool {
+        self.failed.contains(now, link, addr)
     }
 
     /// Removes an address from the map, unless it belongs to another id by now.

@@ -38,8 +38,15 @@ pub const fn is_error_v6(icmp_type: u8) -> bool {
 pub enum Answer {
     /// Nobody serves the port: IPv4 3/3, IPv6 1/4.
     PortUnreachable,
-    /// No way to the real server: IPv4 3/1, IPv6 1/3 (`dst_link_failure`).
+    /// No way to the real server, or a next hop that does not answer: IPv4 3/1, IPv6 1/3
+    /// (`dst_link_failure`).
     HostUnreachable,
+    /// No route: IPv4 3/0, IPv6 1/0 (`ip_error`, `ip6_pkt_discard`).
+    NoRoute,
+    /// An `unreachable` route: IPv4 3/1, IPv6 1/0.
+    Unreachable,
+    /// A `prohibit` route: IPv4 3/13, IPv6 1/1.
+    Prohibited,
     /// TTL or hop limit ran out: IPv4 11/0, IPv6 3/0.
     TimeExceeded,
     /// Longer than the path's MTU: IPv4 3/4, IPv6 2/0.
@@ -66,6 +73,11 @@ impl Answer {
             (Answer::PortUnreachable, false) => (1, 4, 0),
             (Answer::HostUnreachable, true) => (3, 1, 0),
             (Answer::HostUnreachable, false) => (1, 3, 0),
+            (Answer::NoRoute, true) => (3, 0, 0),
+            (Answer::Unreachable, true) => (3, 1, 0),
+            (Answer::NoRoute | Answer::Unreachable, false) => (1, 0, 0),
+            (Answer::Prohibited, true) => (3, 13, 0),
+            (Answer::Prohibited, false) => (1, 1, 0),
             (Answer::TimeExceeded, true) => (11, 0, 0),
             (Answer::TimeExceeded, false) => (3, 0, 0),
             (Answer::TooBig { mtu }, true) => (3, 4, mtu as u32),

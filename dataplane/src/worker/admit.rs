@@ -109,7 +109,7 @@ impl Worker {
         // One-packet connections are not kept: a packet that has to wait is scheduled again,
         // unless a template has the choice by now.
         if new.flags & flag::ONE_PACKET != 0
-            && let Some(wait) = self.core.awaits_hop(new.dest_id)
+            && let Some(wait) = self.core.awaits_hop(now, new.dest_id)
         {
             return Ok(Err(wait));
         }
@@ -224,7 +224,7 @@ impl Worker {
             return core.dropped(DropReason::TableFull);
         };
         if new.flags & flag::ONE_PACKET == 0
-            && let Some(wait) = core.awaits_hop(new.dest_id)
+            && let Some(wait) = core.awaits_hop(now, new.dest_id)
         {
             // The choice is made: the packet finds the connection when it is tried again.
             entry.timeout = proto::INITIAL_TIMEOUT;

@@ -12,7 +12,8 @@ use crate::wire::icmp::{self, Answer};
 fn reason_of(answer: Answer) -> DropReason {
     match answer {
         Answer::PortUnreachable => DropReason::NoDestination,
-        Answer::HostUnreachable => DropReason::NoRoute,
+        Answer::HostUnreachable | Answer::NoRoute => DropReason::NoRoute,
+        Answer::Unreachable | Answer::Prohibited => DropReason::Rejected,
         Answer::TimeExceeded => DropReason::TtlExceeded,
         Answer::TooBig { .. } => DropReason::TooBig,
         Answer::Relayed { .. } => DropReason::NoReply,
@@ -31,7 +32,21 @@ impl Core {
         answer: Answer,
         source: Addr,
     ) -> Verdict {
-        let refused = self.dropped(reason_of(answer));
+        self.answer_as(reason_of(answer), now, packet, flow, answer, source)
+    }
+
+    /// As [`Core::answer`], counted under another reason than is usual for the answer.
+    #[cold]
+    pub(super) fn answer_as(
+        &mut self,
+        reason: DropReason,
+        now: Instant,
+        packet: &mut Packet<'_>,
+        flow: &Flow,
+        answer: Answer,
+        source: Addr,
+    ) -> Verdict {
+        let refused = self.dropped(reason);
         self.tell(now, packet, flow, answer, source)
             .unwrap_or(refused)
     }

@@ -47,6 +47,12 @@ impl Worker {
                 self.core.router.delete_neighbour(id);
                 Ok(())
             }
+            Command::FailNeighbour(link, addr) => {
+                // What waits for it is looked at again, and answered.
+                self.core.neighbours_learned = self.core.neighbours_learned.wrapping_add(1);
+                self.core.router.fail_neighbour(now, link, addr);
+                Ok(())
+            }
             Command::PutMacs(port, macs) => match self.core.macs.get_mut(port.0 as usize) {
                 Some(slot) => {
                     if let (Some(own), Some(first)) =

@@ -254,7 +254,7 @@ impl Core {
         if !self.is_available(dest) {
             return self.dropped(DropReason::DestinationGone);
         }
-        if let Some(wait) = self.awaits_hop(dest) {
+        if let Some(wait) = self.awaits_hop(now, dest) {
             return wait;
         }
         let is_nat = method == ForwardingMethod::Masquerade;
@@ -273,7 +273,9 @@ impl Core {
                 }
                 return self.punt(now, packet.port, PuntClass::Host);
             }
-            Err(why) => return self.unreachable(now, packet, flow, why, flow.dst),
+            Err(why) => {
+                return self.unreachable(now, packet, flow, why, Side::Request, flow.dst);
+            }
         };
         if flow.ttl <= 1 {
             return self.answer(now, packet, flow, Answer::TimeExceeded, flow.dst);
@@ -304,7 +306,7 @@ impl Core {
             Err(Unresolved::Local) => None,
             Err(why) => {
                 let source = self.own_source(flow.src);
-                return self.unreachable(now, packet, flow, why, source);
+                return self.unreachable(now, packet, flow, why, Side::Reply, source);
             }
         };
         if let Some(next) = &next {

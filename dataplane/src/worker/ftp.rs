@@ -74,6 +74,7 @@ impl Worker {
         if let Some(entry) = shard.entry_mut(i)
             && let Err(Unresolved::NoNeighbour { link, addr }) =
                 self.core.client_hop(entry, flow.dst)
+            && self.core.may_wait(now, link, addr)
         {
             return self.core.wait_for(link, addr);
         }

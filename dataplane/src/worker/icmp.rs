@@ -196,7 +196,7 @@ impl Core {
         match next {
             Ok(next) => self.pass_on(now, packet, flow, next, source),
             Err(Unresolved::Local) => self.punt(now, packet.port, PuntClass::Host),
-            Err(why) => self.unreachable(now, packet, flow, why, source),
+            Err(why) => self.unreachable(now, packet, flow, why, Side::Reply, source),
         }
     }
 
@@ -236,7 +236,7 @@ impl Core {
             }
             Ok(next) => self.pass_on(now, packet, flow, next, flow.dst),
             Err(Unresolved::Local) => self.punt(now, packet.port, PuntClass::Host),
-            Err(why) => self.unreachable(now, packet, flow, why, flow.dst),
+            Err(why) => self.unreachable(now, packet, flow, why, Side::Request, flow.dst),
         }
     }
 

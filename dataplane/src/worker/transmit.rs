@@ -8,7 +8,7 @@ use crate::flow::Flow;
 use crate::forward::{link, nat};
 use crate::packet::{DropReason, Packet, PuntClass, Verdict};
 use crate::proto::sctp::Chunks;
-use crate::route::{LinkId, Lookup, NeighbourId, Unresolved};
+use crate::route::{LinkId, Lookup, NeighbourId, Reject, Unresolved};
 use crate::service::{DestId, ForwardingMethod};
 use crate::time::Instant;
 use crate::wire::icmp::Answer;
@@ -38,7 +38,9 @@ impl Core {
         let next = match self.dest_hop(entry.dest_id()) {
             Ok(next) => next,
             Err(Unresolved::Local) => return self.deliver_locally(now, packet, flow, entry),
-            Err(why) => return self.unreachable(now, packet, flow, why, flow.dst),
+            Err(why) => {
+                return self.unreachable(now, packet, flow, why, Side::Request, flow.dst);
+            }
         };
         if flow.ttl <= 1 {
             return self.answer(now, packet, flow, Answer::TimeExceeded, flow.dst);
@@ -86,10 +88,12 @@ impl Core {
         let next = match self.client_hop(entry, flow.dst) {
             Ok(next) => Some(next),
             Err(Unresolved::Local) => None,
-            Err(Unresolved::NoNeighbour { link, addr }) => return self.wait_for(link, addr),
+            Err(Unresolved::NoNeighbour { link, addr }) if self.may_wait(now, link, addr) => {
+                return self.wait_for(link, addr);
+            }
             Err(why) => {
                 let source = self.own_source(flow.src);
-                return self.unreachable(now, packet, flow, why, source);
+                return self.unreachable(now, packet, flow, why, Side::Reply, source);
             }
         };
         if let Some(next) = &next {
@@ -308,7 +312,9 @@ impl Core {
         self.answer(now, packet, flow, Answer::TooBig { mtu }, source)
     }
 
-    /// No way to the next hop: the sender hears of missing routes; a missing MAC is asked for.
+    /// No way to the next hop: the sender is told. `side` is the packet's: a request is sent by
+    /// IPVS, which knows only one error, a reply is forwarded, which knows one for each kind of
+    /// route.
     #[cold]
     pub(super) fn unreachable(
         &mut self,
@@ -316,20 +322,42 @@ impl Core {
         packet: &mut Packet<'_>,
         flow: &Flow,
         why: Unresolved,
+        side: Side,
         source: Addr,
     ) -> Verdict {
-        match why {
-            Unresolved::NoNeighbour { link, addr } => {
+        let answer = match (why, side) {
+            (Unresolved::NoNeighbour { link, addr }, _) => {
                 self.ask(Event::Resolve { link, addr });
-                self.dropped(DropReason::NoNeighbour)
+                let reason = DropReason::NoNeighbour;
+                if self.may_wait(now, link, addr) {
+                    return self.dropped(reason);
+                }
+                let answer = Answer::HostUnreachable;
+                return self.answer_as(reason, now, packet, flow, answer, source);
             }
-            Unresolved::PortDown => self.dropped(DropReason::PortDown),
-            Unresolved::Foreign => self.dropped(DropReason::ForeignDevice),
-            Unresolved::Blackhole => self.dropped(DropReason::Blackhole),
-            Unresolved::NoRoute | Unresolved::Local => {
-                self.answer(now, packet, flow, Answer::HostUnreachable, source)
+            (Unresolved::PortDown, _) => return self.dropped(DropReason::PortDown),
+            (Unresolved::Foreign, _) => return self.dropped(DropReason::ForeignDevice),
+            (Unresolved::Rejected(Reject::Blackhole), _) => {
+                return self.dropped(DropReason::Blackhole);
             }
-        }
+            (Unresolved::Rejected(Reject::Prohibit), _) => Answer::Prohibited,
+            (Unresolved::Rejected(Reject::Unreachable), Side::Reply) => Answer::Unreachable,
+            (Unresolved::Rejected(Reject::Unreachable), Side::Request) => {
+                let (reason, answer) = (DropReason::Rejected, Answer::HostUnreachable);
+                return self.answer_as(reason, now, packet, flow, answer, source);
+            }
+            (Unresolved::NoRoute | Unresolved::Rejected(Reject::Throw), Side::Reply) => {
+                Answer::NoRoute
+            }
+            _ => Answer::HostUnreachable,
+        };
+        self.answer(now, packet, flow, answer, source)
+    }
+
+    /// Whether a packet may wait for the MAC of this next hop: not if the kernel has just got no
+    /// answer from it, or if the packet has waited long enough.
+    pub(super) fn may_wait(&self, now: Instant, link: LinkId, addr: Addr) -> bool {
+        self.is_patient && !self.router.is_failed(now, link, addr)
     }
 
     /// The packet has to wait until the MAC of this next hop is known.
@@ -341,13 +369,15 @@ impl Core {
 
     /// `Some` while the next hop of a destination is unknown, before anything was counted.
     #[inline(always)]
-    pub(super) fn awaits_hop(&mut self, id: DestId) -> Option<Verdict> {
+    pub(super) fn awaits_hop(&mut self, now: Instant, id: DestId) -> Option<Verdict> {
         let dest = self.dests.get(id.0 as usize)?;
         if dest.generation == self.router.generation() {
             return None;
         }
         match self.resolve_dest(id) {
-            Err(Unresolved::NoNeighbour { link, addr }) => Some(self.wait_for(link, addr)),
+            Err(Unresolved::NoNeighbour { link, addr }) if self.may_wait(now, link, addr) => {
+                Some(self.wait_for(link, addr))
+            }
             _ => None,
         }
     }

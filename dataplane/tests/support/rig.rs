@@ -16,7 +16,9 @@ use dataplane::counters::WorkerCounters;
 use dataplane::marks::{MarkRule, Marks, Ports};
 use dataplane::packet::{DropReason, Packet, PortId, Verdict};
 use dataplane::roles::{REAL, RoleEntry, RoleTable, VIRTUAL};
-use dataplane::route::{FibBuilder, Link, LinkId, Neighbour, NeighbourId, NextHop, Prefix, Target};
+use dataplane::route::{
+    FibBuilder, Link, LinkId, Neighbour, NeighbourId, NextHop, Prefix, Reject, Target,
+};
 use dataplane::schedule::{self, Seat};
 use dataplane::service::{
     DestId, Destination, ForwardingMethod, Persistence, Protocol, SchedulerFlags, ServiceId,
@@ -283,7 +285,13 @@ impl Rig {
             fib.add(prefix.parse().unwrap(), Target::Via(hop));
         }
         for (prefix, target) in [
-            ("203.0.113.0/24", Target::Blackhole),
+            ("203.0.113.0/24", Target::Reject(Reject::Blackhole)),
+            ("198.18.0.0/24", Target::Reject(Reject::Unreachable)),
+            ("198.18.1.0/24", Target::Reject(Reject::Prohibit)),
+            ("198.18.2.0/24", Target::Reject(Reject::Throw)),
+            ("fdee:0::/64", Target::Reject(Reject::Unreachable)),
+            ("fdee:1::/64", Target::Reject(Reject::Prohibit)),
+            ("fdee:2::/64", Target::Reject(Reject::Throw)),
             ("198.51.100.0/24", Target::Foreign),
         ] {
             fib.add(prefix.parse().unwrap(), target);
@@ -291,12 +299,17 @@ impl Rig {
         self.apply(Command::PutFib(Arc::new(fib.build())));
     }
 
-    /// `mtu PORT N`, `vlan ID`, or a setting and its value.
+    /// `mtu PORT N`, `vlan ID`, `failed PORT ADDRESS`, `unknown PORT`, or a setting and its value.
     pub fn set(&mut self, value: &str) {
         let words: Vec<&str> = value.split_whitespace().collect();
         let number = |i: usize| super::notation::number(words[i]);
         match words[0] {
             "mtu" => self.set_mtu(number(1) as usize, number(2) as u16),
+            "failed" => {
+                let at = (LinkId(number(1) as u16), addr(words[2]));
+                self.apply(Command::FailNeighbour(at.0, at.1));
+            }
+            "unknown" => self.forget_neighbours(number(1) as u16),
             "vlan" => self.set_vlan(number(1) as u16),
             "sloppy_tcp" => self.change_settings(|s| s.sloppy_tcp = number(1) != 0),
             "sloppy_sctp" => self.change_settings(|s| s.sloppy_sctp = number(1) != 0),
