@@ -494,6 +494,7 @@ impl Draft {
 
     fn service_spec(&self, flags: SchedFlags) -> ServiceSpec {
         let name = self.scheduler.as_deref().filter(|s| !s.is_empty());
+        let is_ipv6 = self.target.is_some_and(|key| key.is_ipv6());
         ServiceSpec {
             scheduler: name.unwrap_or(DEFAULT_SCHEDULER).to_string(),
             one_packet: self.has(Slot::OnePacket),
@@ -502,7 +503,9 @@ impl Draft {
                 timeout,
                 netmask: self
                     .netmask
-                    .unwrap_or_else(|| Netmask::full(self.target.is_some_and(|key| key.is_ipv6()))),
+                    // One that came before the address or `-6` is forgotten with its family.
+                    .filter(|mask| mask.is_ipv6() == is_ipv6)
+                    .unwrap_or_else(|| Netmask::full(is_ipv6)),
             }),
             timeouts: self.timeouts,
         }

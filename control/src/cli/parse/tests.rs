@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use super::*;
 use crate::api::{
-    Method, Protocol, ServerKey, ServerSpec, ServiceSpec, Tunnel, TunnelChecksum, TunnelKind,
+    Method, Netmask, Protocol, ServerKey, ServerSpec, ServiceSpec, Tunnel, TunnelChecksum, TunnelKind,
 };
 use crate::cli::options::{COMMANDS, OPTIONS, Opt, OptionSpec, Slot, Support, Value};
 
@@ -381,6 +381,24 @@ fn tunnels() {
             ..
         })
     ));
+}
+
+/// `-6` makes it a service of another family, with the full mask of that.
+#[test]
+fn a_mask_before_the_family_is_forgotten() {
+    let mask = |line: &str| match action(line) {
+        Action::Change(Request::AddService { spec, .. }) => {
+            spec.persistence.map(|persistence| persistence.netmask)
+        }
+        other => panic!("{line}: {other:?}"),
+    };
+    for (line, want) in [
+        ("-A -f 7 -6 -p 30 -M 64", Netmask::V6(64)),
+        ("-A -f 7 -p 30 -M 64 -6", Netmask::V6(128)),
+        ("-A -f 7 -p 30 -M 255.255.0.0 -6", Netmask::V6(128)),
+    ] {
+        assert_eq!(mask(line), Some(want), "{line}");
+    }
 }
 
 #[test]
