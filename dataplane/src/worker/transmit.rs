@@ -109,6 +109,8 @@ impl Core {
             }
         }
         if !nat::rewrite(packet.frame_mut(), flow, entry, Side::Reply) {
+            // The connection was in use all the same (`ip_vs_conn_put`).
+            entry.deadline = now.ticks().plus(entry.timeout).0;
             return self.dropped(DropReason::ShortTransport);
         }
         self.count_reply(entry, flow);
@@ -169,7 +171,13 @@ impl Core {
             .roles
             .is_server_port(flow.is_v4, flow.protocol, addr, port);
         let is_end = flow.tcp_flags & RST != 0 || flow.chunks.is_some_and(Chunks::is_abort);
-        if self.settings.nat_icmp_send && of_server && !is_end {
+        let passes_by = !self.is_own(flow.dst);
+        // Routing answers first what has come too far, and lowers the TTL of the rest.
+        let is_late = passes_by && flow.ttl <= 1;
+        if self.settings.nat_icmp_send && of_server && !is_end && !is_late {
+            if passes_by {
+                link::lower_ttl(packet.frame_mut(), flow);
+            }
             let source = self.own_source(flow.src);
             return self.answer(now, packet, flow, Answer::PortUnreachable, source);
         }
