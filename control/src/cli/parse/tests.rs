@@ -4,7 +4,8 @@ use std::net::IpAddr;
 
 use super::*;
 use crate::api::{
-    Method, Netmask, Protocol, ServerKey, ServerSpec, ServiceSpec, Tunnel, TunnelChecksum, TunnelKind,
+    Method, Netmask, Protocol, ServerKey, ServerSpec, ServiceSpec, Tunnel, TunnelChecksum,
+    TunnelKind,
 };
 use crate::cli::options::{COMMANDS, OPTIONS, Opt, OptionSpec, Slot, Support, Value};
 
