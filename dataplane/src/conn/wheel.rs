@@ -221,7 +221,8 @@ impl Wheel {
             self.position = self.position.plus(SLOT_TICKS);
             // After a long pause of the whole machine there are very many empty slots.
             if number.is_multiple_of(SLOTS_PER_STEP) {
-                *budget -= 1;
+                // The entries of the slot may have used it up.
+                *budget = budget.saturating_sub(1);
             }
         }
         None
