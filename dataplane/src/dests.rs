@@ -1,9 +1,13 @@
 //! Destinations as a worker sees them on the packet path, and the counts of their connections.
 
-use crate::addr::Addr;
+use crate::addr::{Addr, Family};
 use crate::changes::{Changes, Watch};
 use crate::counters::{DestCounters, WorkerCounters};
-use crate::service::{DestId, Destination, ForwardingMethod, Tunnel};
+use crate::packet::PortId;
+use crate::route::ResolvedHop;
+use crate::service::{DestId, Destination, ForwardingMethod, Tunnel, TunnelChecksum, TunnelKind};
+use crate::wire::tunnel::{self, Front};
+use crate::wire::{ethernet, gre, ipv4};
 
 /// What the packet path needs of a destination.
 #[derive(Clone, Copy, Debug)]
@@ -81,6 +85,79 @@ impl DestState {
         } else if total >= self.upper {
             counters.overloaded.set(1);
         }
+    }
+}
+
+/// The way out to a destination with every question answered: what a packet of an established
+/// connection needs, one cache line. Derived from [`DestState`] and the router, and valid while
+/// `epoch` is the worker's.
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(64))]
+pub struct Exit {
+    /// Destination and source MAC, as they begin a frame.
+    pub macs: [u8; 12],
+    /// Where frames leave.
+    pub port: PortId,
+    /// Longest IP packet that may go as it is; 0 if none may without further questions.
+    pub most: u16,
+    /// Longest IPv4 packet that may go in an IPv4 packet (IP in IP, GRE without checksum); 0 if
+    /// none may.
+    pub most_inside: u16,
+    /// Bytes of [`Exit::shim`] in use, 0 or 4.
+    pub shim_len: u16,
+    /// When it was made.
+    pub epoch: u32,
+    /// Timeout of established connections, ticks.
+    pub established: u32,
+    /// The outer header.
+    pub front: Front,
+    /// What stands between outer and inner header.
+    pub shim: [u8; 4],
+}
+
+const _: () = assert!(size_of::<Exit>() == 64);
+
+impl Exit {
+    /// None, of no epoch.
+    pub const NONE: Exit = Exit {
+        macs: [0; 12],
+        port: PortId(0),
+        most: 0,
+        most_inside: 0,
+        shim_len: 0,
+        epoch: 0,
+        established: 0,
+        front: Front::EMPTY,
+        shim: [0; 4],
+    };
+
+    /// The way to an available destination whose next hop is `hop`; an IP packet on it has at
+    /// most `mtu` bytes, an outer one at most `path_mtu`.
+    pub fn new(dest: &DestState, hop: &ResolvedHop, mtu: u16, path_mtu: u16, epoch: u32) -> Exit {
+        let mut exit = Exit {
+            macs: hop.macs,
+            port: hop.port,
+            most: mtu,
+            epoch,
+            established: dest.established,
+            ..Exit::NONE
+        };
+        let is_v4 = dest.addr.family() == Family::V4 && dest.source.family() == Family::V4;
+        let (shim_len, protocol) = match (dest.tunnel.kind, dest.tunnel.checksum) {
+            (TunnelKind::IpIp, _) => (0, tunnel::IPV4_INSIDE),
+            (TunnelKind::Gre, TunnelChecksum::None) => (4, gre::PROTOCOL),
+            _ => return exit,
+        };
+        let inside = path_mtu.saturating_sub(ipv4::HEADER_LEN as u16 + shim_len);
+        if !is_v4 || inside < ipv4::MIN_MTU {
+            return exit;
+        }
+        exit.most_inside = inside;
+        exit.shim_len = shim_len;
+        let [high, low] = ethernet::TYPE_IPV4.to_be_bytes();
+        exit.shim = [0, 0, high, low];
+        exit.front = Front::new(dest.source.octets_v4(), dest.addr.octets_v4(), protocol);
+        exit
     }
 }
 

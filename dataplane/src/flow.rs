@@ -108,50 +108,44 @@ impl Plain {
     /// Bytes of the headers: Ethernet, IPv4 and TCP, none of them with options.
     pub const HEADERS: usize = 54;
 
-    /// Nothing.
-    pub const EMPTY: Plain = Plain {
-        src: 0,
-        dst: 0,
-        ports: 0,
-        len: 0,
-        tcp_flags: 0,
-        ttl: 0,
-    };
-
     /// Reads the headers of a frame of `len` bytes. `None`: it is another kind of frame, and
     /// [`Flow::read`] finds out which. A frame that is read here is a packet ([`Shape::Ip`])
     /// there.
     #[inline(always)]
     pub fn read(h: &[u8; Plain::HEADERS], frame_len: u16, wire_len: u32) -> Option<Plain> {
-        let word = |at: usize| [h[at], h[at + 1], h[at + 2], h[at + 3]];
         // EtherType, version and header length; fragment bits and protocol: two comparisons.
-        let kind = u32::from_be_bytes(word(12)) & 0xffff_ff00;
-        let rest = u32::from_be_bytes(word(20)) & 0x3fff_00ff;
-        let len = u16::from_be_bytes([h[16], h[17]]);
+        let kind = u32::from_be_bytes(octets(h, 12)) & 0xffff_ff00;
+        let rest = u32::from_be_bytes(octets(h, 20)) & 0x3fff_00ff;
+        let plain = Plain::again(h);
         let room = u32::from(frame_len).wrapping_sub(ethernet::HEADER_LEN as u32);
         if kind != (ethernet::TYPE_IPV4 as u32) << 16 | 0x4500
             || rest != TCP as u32
-            || len < 40
-            || u32::from(len) > room
+            || plain.len < 40
+            || u32::from(plain.len) > room
             || wire_len > u32::from(frame_len)
         {
             return None;
         }
-        let (src, dst) = (u32::from_ne_bytes(word(26)), u32::from_ne_bytes(word(30)));
-        let sum = u64::from(u32::from_ne_bytes(word(14)))
-            + u64::from(u32::from_ne_bytes(word(18)))
-            + u64::from(u32::from_ne_bytes(word(22)))
-            + u64::from(src)
-            + u64::from(dst);
+        let sum = u64::from(u32::from_ne_bytes(octets(h, 14)))
+            + u64::from(u32::from_ne_bytes(octets(h, 18)))
+            + u64::from(u32::from_ne_bytes(octets(h, 22)))
+            + u64::from(plain.src)
+            + u64::from(plain.dst);
         // One's complement zero: a multiple of 0xffff, and never 0 with a version in it.
-        (sum % 0xffff == 0).then_some(Plain {
-            src,
-            dst,
-            ports: u32::from_be_bytes(word(34)).rotate_left(16),
-            len,
+        (sum % 0xffff == 0).then_some(plain)
+    }
+
+    /// The same from headers that [`Plain::read`] has accepted before.
+    #[inline(always)]
+    pub fn again(h: &[u8; Plain::HEADERS]) -> Plain {
+        Plain {
+            src: u32::from_ne_bytes(octets(h, 26)),
+            dst: u32::from_ne_bytes(octets(h, 30)),
+            ports: u32::from_be_bytes(octets(h, 34)).rotate_left(16),
+            len: u16::from_be_bytes([h[16], h[17]]),
             tcp_flags: h[47],
             ttl: h[22],
-        })
+        }
     }
 
     /// Source port.
@@ -164,6 +158,87 @@ impl Plain {
     #[inline(always)]
     pub fn dst_port(&self) -> u16 {
         (self.ports >> 16) as u16
+    }
+}
+
+/// The same over IPv6 without extension headers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PlainV6 {
+    /// Both ports, host order: the source port in the lower half.
+    pub ports: u32,
+    /// Length of the IP packet in bytes.
+    pub len: u16,
+    /// TCP flags byte.
+    pub tcp_flags: u8,
+    /// Hop limit.
+    pub hop_limit: u8,
+}
+
+impl PlainV6 {
+    /// Bytes of the headers: Ethernet, IPv6 and TCP.
+    pub const HEADERS: usize = 74;
+
+    /// As [`Plain::read`]; the addresses are those of [`PlainV6::addrs`].
+    #[inline(always)]
+    pub fn read(h: &[u8; PlainV6::HEADERS], frame_len: u16, wire_len: u32) -> Option<PlainV6> {
+        let kind = u32::from_be_bytes(octets(h, 12)) & 0xffff_f000;
+        let plain = PlainV6::again(h);
+        let room = u32::from(frame_len).wrapping_sub(ethernet::HEADER_LEN as u32);
+        // Long enough for TCP without the sum having wrapped.
+        let is_long_enough = u16::from_be_bytes([h[18], h[19]]) <= u16::MAX - 54 && plain.len >= 60;
+        if kind != (ethernet::TYPE_IPV6 as u32) << 16 | 0x6000
+            || h[20] != TCP
+            || !is_long_enough
+            || u32::from(plain.len) > room
+            || wire_len > u32::from(frame_len)
+        {
+            return None;
+        }
+        // A mapped address on the wire would pass for the IPv4 address in it.
+        let (src, dst) = PlainV6::addrs(h);
+        (src.family() == Family::V6 && dst.family() == Family::V6).then_some(plain)
+    }
+
+    /// The same from headers that [`PlainV6::read`] has accepted before.
+    #[inline(always)]
+    pub fn again(h: &[u8; PlainV6::HEADERS]) -> PlainV6 {
+        PlainV6 {
+            ports: u32::from_be_bytes(octets(h, 54)).rotate_left(16),
+            len: u16::from_be_bytes([h[18], h[19]]).wrapping_add(40),
+            tcp_flags: h[67],
+            hop_limit: h[21],
+        }
+    }
+
+    /// Source and destination address.
+    #[inline(always)]
+    pub fn addrs(h: &[u8; PlainV6::HEADERS]) -> (Addr, Addr) {
+        let (mut src, mut dst) = ([0; 16], [0; 16]);
+        src.copy_from_slice(&h[22..38]);
+        dst.copy_from_slice(&h[38..54]);
+        (Addr::v6(src), Addr::v6(dst))
+    }
+
+    /// Source port.
+    #[inline(always)]
+    pub fn src_port(&self) -> u16 {
+        self.ports as u16
+    }
+
+    /// Destination port.
+    #[inline(always)]
+    pub fn dst_port(&self) -> u16 {
+        (self.ports >> 16) as u16
+    }
+}
+
+/// Octets of the headers, all of them in one load: put together one by one, they are also loaded
+/// one by one if not all of them are needed.
+#[inline(always)]
+pub fn octets<const M: usize, const N: usize>(h: &[u8; N], at: usize) -> [u8; M] {
+    match h.get(at..).and_then(<[u8]>::first_chunk) {
+        Some(octets) => *octets,
+        None => [0; M],
     }
 }
 

@@ -9,6 +9,7 @@ mod admit;
 mod answer;
 mod apply;
 mod defence;
+mod exit;
 mod fragment;
 mod ftp;
 mod icmp;
@@ -34,8 +35,7 @@ use arrayvec::ArrayVec;
 use self::defence::Defences;
 use self::overload::Overload;
 use self::sweep::Sweep;
-use crate::addr::Endpoint;
-use crate::addr::Mac;
+use crate::addr::{Endpoint, Family, Mac};
 use crate::capture::Capture;
 use crate::changes::Changes;
 use crate::command::Event;
@@ -44,8 +44,8 @@ use crate::conn::hash::digest_v4;
 use crate::conn::index::REPLY;
 use crate::conn::{Controller, Entry, HashKey, KeyHash, NIL, SHARDS, Shard, Side};
 use crate::counters::{DestCounters, WorkerCounters};
-use crate::dests::{self, DestState};
-use crate::flow::{Flow, Parsed, Plain, Shape};
+use crate::dests::{self, DestState, Exit};
+use crate::flow::{Flow, Parsed, Plain, PlainV6, Shape, octets};
 use crate::fragments::{Fate, Fragments};
 use crate::limit::{AnswerLimit, Bucket};
 use crate::marks::Marks;
@@ -123,8 +123,9 @@ pub struct Worker {
     /// Round through the connections after a deletion.
     sweep: Sweep,
     capture: Option<Box<Capture>>,
-    /// What the first passes found out, [`BURST`] of it. Kept, so that a burst need not clear it.
-    located: Box<[Located]>,
+    /// The packets of a burst that were parsed in full, [`BURST`] places. Kept, so that a burst
+    /// need not clear them.
+    flows: Box<[Flow]>,
 }
 
 /// A worker without its shards, so that an entry and the rest can be borrowed side by side.
@@ -138,6 +139,10 @@ struct Core {
     services: hashbrown::HashMap<ServiceKey, ServiceId>,
     running: Box<[Option<Running>]>,
     dests: Box<[DestState]>,
+    /// By destination: what the usual path needs of it.
+    exits: Box<[Exit]>,
+    /// Rises with everything that could make an exit another one.
+    epoch: u32,
     /// Destinations whose schedulers have to hear of it.
     changes: Changes,
     /// Next service whose scheduler is tended.
@@ -204,28 +209,25 @@ enum Kind {
     Fragment,
 }
 
+#[derive(Clone, Copy)]
 struct Located {
+    /// It is a TCP segment of plain shape of this family, looked for on this side: `kind` is then
+    /// [`Kind::Balance`], and its flow was not read.
+    plain: Option<(Family, Side)>,
     kind: Kind,
-    /// `plain` was read, and `flow` was not; `kind` is then [`Kind::Balance`], and the packet is
-    /// looked for on this side.
-    plain_side: Option<Side>,
-    plain: Plain,
     hash: KeyHash,
-    /// Bucket of the index that the hash belongs in.
+    /// Bucket of the index that the hash belongs in; [`NIL`]: nothing is looked for.
     home: u32,
     slot: u32,
-    flow: Flow,
 }
 
 impl Located {
     const EMPTY: Located = Located {
+        plain: None,
         kind: Kind::Drop(DropReason::Truncated),
-        plain_side: None,
-        plain: Plain::EMPTY,
         hash: KeyHash { shard: 0, bits: 0 },
-        home: 0,
+        home: NIL,
         slot: NIL,
-        flow: Flow::EMPTY,
     };
 }
 
@@ -234,9 +236,15 @@ const NO_MAC: u64 = u64::MAX;
 
 /// The destination MAC of a frame as a number.
 #[inline(always)]
-fn mac_word(head: &[u8; Plain::HEADERS]) -> u64 {
-    let [a, b, c, d, e, f, g, h, ..] = *head;
-    u64::from_le_bytes([a, b, c, d, e, f, g, h]) & 0xffff_ffff_ffff
+fn mac_word<const N: usize>(head: &[u8; N]) -> u64 {
+    u64::from_le_bytes(octets(head, 0)) & 0xffff_ffff_ffff
+}
+
+/// The port that a burst came by, and the first of its MACs.
+#[derive(Clone, Copy)]
+struct Entrance {
+    port: PortId,
+    mac: Option<u64>,
 }
 
 /// Client and other endpoint of a flow seen from one side.
@@ -310,6 +318,8 @@ impl Worker {
             services: hashbrown::HashMap::with_capacity(2 * limits.services),
             running: (0..limits.services).map(|_| None).collect(),
             dests: vec![DestState::default(); limits.dests].into_boxed_slice(),
+            exits: vec![Exit::NONE; limits.dests].into_boxed_slice(),
+            epoch: 1,
             changes: Changes::new(limits.services, limits.dests),
             tend_at: 0,
             settings,
@@ -342,7 +352,7 @@ impl Worker {
             expiry_due: Instant(0),
             sweep: Sweep::default(),
             capture: None,
-            located: (0..BURST).map(|_| Located::EMPTY).collect(),
+            flows: vec![Flow::EMPTY; BURST].into_boxed_slice(),
         };
         let mut ports_unknown = 0;
         worker.for_each_connection(|e| {
@@ -421,16 +431,31 @@ impl Worker {
 
     #[inline(always)]
     fn walk(&mut self, now: Instant, packets: &mut [Packet<'_>], out: &mut [Verdict]) {
-        let mut located = core::mem::take(&mut self.located);
-        let burst = packets.len().min(BURST);
-        let places = located.get_mut(..burst).unwrap_or(&mut []);
-        for (packet, at) in packets.iter().zip(&mut *places) {
-            self.core.classify(packet, at);
-            if matches!(at.kind, Kind::Balance { .. }) {
-                at.home = self.shard(at.hash).prefetch_home(at.hash);
+        let burst = packets.len().min(out.len()).min(BURST);
+        let (Some(packets), Some(out)) = (packets.get_mut(..burst), out.get_mut(..burst)) else {
+            return;
+        };
+        let mut places = [Located::EMPTY; BURST];
+        let mut flows = core::mem::take(&mut self.flows);
+        let first = packets.first().map_or(PortId(0), |packet| packet.port);
+        let entrance = Entrance {
+            port: first,
+            mac: self.core.own_macs.get(usize::from(first.0)).copied(),
+        };
+        // The second pass follows the first at a distance, and the third follows the second.
+        for i in 0..burst {
+            let (Some(packet), Some(at)) = (packets.get(i), places.get_mut(i)) else {
+                break;
+            };
+            if !self.classify(entrance, packet, at) {
+                let flow = flows.get_mut(i);
+                self.classify_other(packet, at, flow);
+            }
+            if i >= AHEAD {
+                self.locate(&mut places[i - AHEAD]);
             }
         }
-        for at in places.iter_mut().take(AHEAD) {
+        for at in &mut places[burst.saturating_sub(AHEAD)..burst.min(AHEAD)] {
             self.locate(at);
         }
         let ticks = now.ticks();
@@ -438,35 +463,89 @@ impl Worker {
             if let Some(later) = places.get_mut(i + AHEAD) {
                 self.locate(later);
             }
-            let Some(at) = places.get_mut(i) else { break };
-            *out = match self.usual(ticks, packet, at) {
-                Some(verdict) => verdict,
-                None => self.unusual(now, packet, at),
-            };
+            let at = &mut places[i % BURST];
+            if !self.usual(ticks, packet, at, out)
+                && let Some(flow) = flows.get_mut(i)
+            {
+                *out = self.unusual(now, packet, at, flow);
+            }
         }
-        self.located = located;
+        self.flows = flows;
     }
 
     /// Third pass for all that [`Worker::usual`] leaves alone.
     #[inline(never)]
-    fn unusual(&mut self, now: Instant, packet: &mut Packet<'_>, at: &mut Located) -> Verdict {
+    fn unusual(
+        &mut self,
+        now: Instant,
+        packet: &mut Packet<'_>,
+        at: &mut Located,
+        flow: &mut Flow,
+    ) -> Verdict {
         match at.kind {
-            Kind::Balance { side, both } => self.balance(now, packet, at, side, both),
-            Kind::IcmpError => self.icmp_error(now, packet, &at.flow),
-            Kind::Ipsec => self.ipsec(now, packet, &at.flow),
+            Kind::Balance { side, both } => {
+                if at.plain.is_some() {
+                    // It has a flow: what `Plain` reads is a packet.
+                    flow.read(packet.frame(), packet.vlan_tci, packet.wire_len);
+                }
+                self.balance(now, packet, at, flow, side, both)
+            }
+            Kind::IcmpError => self.icmp_error(now, packet, flow),
+            Kind::Ipsec => self.ipsec(now, packet, flow),
             Kind::Kernel(class) => self.core.punt(now, packet.port, class),
             Kind::Elsewhere(worker) => self.core.hand_over(worker, false),
             Kind::Drop(reason) => self.core.dropped(reason),
-            Kind::Fragment => self.fragment(now, packet, at, false),
+            Kind::Fragment => self.fragment(now, packet, at, flow, false),
+        }
+    }
+
+    /// First pass: parse, decide who is asked next, and ask for the bucket. False for a frame of
+    /// another shape than plain IPv4, of which nothing is known then.
+    #[inline(always)]
+    fn classify(&self, entrance: Entrance, packet: &Packet<'_>, at: &mut Located) -> bool {
+        let core = &self.core;
+        let Some(head) = packet.head::<{ Plain::HEADERS }>() else {
+            return false;
+        };
+        if packet.port != entrance.port || entrance.mac != Some(mac_word(head)) {
+            return false;
+        }
+        let Some(plain) = Plain::read(head, packet.len(), packet.wire_len) else {
+            return false;
+        };
+        let src = digest_v4(u32::from_be(plain.src), plain.src_port());
+        let dst = digest_v4(u32::from_be(plain.dst), plain.dst_port());
+        let Some((side, both, hash)) = core.find_side_v4(TCP, src, dst) else {
+            return false;
+        };
+        at.hash = hash;
+        if let Some(owner) = core.share.elsewhere(hash.shard) {
+            at.kind = Kind::Elsewhere(owner);
+            return true;
+        }
+        at.plain = Some((Family::V4, side));
+        at.kind = Kind::Balance { side, both };
+        at.home = self.shard(hash).prefetch_home(hash);
+        true
+    }
+
+    /// First pass for all other frames.
+    #[inline(never)]
+    fn classify_other(&self, packet: &Packet<'_>, at: &mut Located, flow: Option<&mut Flow>) {
+        if !self.core.classify_plain_v6(packet, at)
+            && let Some(flow) = flow
+        {
+            self.core.classify_any(packet, at, flow);
+        }
+        if matches!(at.kind, Kind::Balance { .. }) {
+            at.home = self.shard(at.hash).prefetch_home(at.hash);
         }
     }
 
     /// Second pass: reads the bucket, which has come meanwhile, and asks for the entry.
     #[inline(always)]
     fn locate(&self, at: &mut Located) {
-        if matches!(at.kind, Kind::Balance { .. }) {
-            at.slot = self.shard(at.hash).prefetch_entry(at.home, at.hash);
-        }
+        at.slot = self.shard(at.hash).prefetch_entry(at.home, at.hash);
     }
 
     /// A packet that another worker handed over because it is no reply of a connection there:
@@ -479,7 +558,7 @@ impl Worker {
             Shape::Ip => {}
             Shape::Fragment(_) => {
                 let mut at = Located::EMPTY;
-                return self.fragment(now, packet, &mut at, true);
+                return self.fragment(now, packet, &mut at, &mut flow, true);
             }
             _ => return self.core.dropped(DropReason::Truncated),
         }
@@ -577,16 +656,11 @@ impl Worker {
         &mut self,
         now: Instant,
         packet: &mut Packet<'_>,
-        at: &mut Located,
+        at: &Located,
+        flow: &Flow,
         side: Side,
         both: bool,
     ) -> Verdict {
-        if at.plain_side.is_some() {
-            // It has a flow: what `Plain` reads is a packet.
-            at.flow
-                .read(packet.frame(), packet.vlan_tci, packet.wire_len);
-        }
-        let flow = &at.flow;
         // As hosts and routers do by default (`accept_source_route`).
         if flow.has_options && flow.is_v4 {
             let ip = packet.frame().get(flow.l3 as usize..).unwrap_or(&[]);
@@ -817,36 +891,39 @@ impl Worker {
 }
 
 impl Core {
-    /// First pass: parse, and decide who is asked next.
+    /// First pass for a TCP segment of plain shape over IPv6; false for any other frame.
     #[inline(always)]
-    fn classify(&self, packet: &Packet<'_>, at: &mut Located) {
+    fn classify_plain_v6(&self, packet: &Packet<'_>, at: &mut Located) -> bool {
         let own = self.own_macs.get(packet.port.0 as usize).copied();
-        if let Some(head) = packet.head::<{ Plain::HEADERS }>()
-            && own == Some(mac_word(head))
-            && let Some(plain) = Plain::read(head, packet.len(), packet.wire_len)
-        {
-            let src = digest_v4(u32::from_be(plain.src), plain.src_port());
-            let dst = digest_v4(u32::from_be(plain.dst), plain.dst_port());
-            if let Some((side, both, hash)) = self.find_side_v4(TCP, src, dst) {
-                if let Some(owner) = self.share.elsewhere(hash.shard) {
-                    at.plain_side = None;
-                    at.kind = Kind::Elsewhere(owner);
-                    return;
-                }
-                at.plain_side = Some(side);
-                at.plain = plain;
-                at.hash = hash;
+        let Some(head) = packet.head::<{ PlainV6::HEADERS }>() else {
+            return false;
+        };
+        let Some(plain) = PlainV6::read(head, packet.len(), packet.wire_len) else {
+            return false;
+        };
+        if own != Some(mac_word(head)) {
+            return false;
+        }
+        let (src, dst) = PlainV6::addrs(head);
+        let src = Endpoint::new(src, plain.src_port());
+        let dst = Endpoint::new(dst, plain.dst_port());
+        let Some((side, both, hash)) = self.find_side_v6(TCP, &src, &dst) else {
+            return false;
+        };
+        at.hash = hash;
+        match self.share.elsewhere(hash.shard) {
+            Some(owner) => at.kind = Kind::Elsewhere(owner),
+            None => {
+                at.plain = Some((Family::V6, side));
                 at.kind = Kind::Balance { side, both };
-                return;
             }
         }
-        self.classify_any(packet, at);
+        true
     }
 
     /// First pass for all other frames.
     #[inline(never)]
-    fn classify_any(&self, packet: &Packet<'_>, at: &mut Located) {
-        at.plain_side = None;
+    fn classify_any(&self, packet: &Packet<'_>, at: &mut Located, flow: &mut Flow) {
         let frame = packet.frame();
         let Some(dst) = frame.first_chunk::<6>() else {
             at.kind = Kind::Drop(DropReason::Truncated);
@@ -859,7 +936,6 @@ impl Core {
             at.kind = Kind::Drop(DropReason::NotOurMac);
             return;
         }
-        let flow = &mut at.flow;
         let shape = flow.read(frame, packet.vlan_tci, packet.wire_len);
         if shape != Shape::Ip {
             at.kind = self.classify_rest(packet, flow, shape);
@@ -893,7 +969,9 @@ impl Core {
             let dst = digest_v4(flow.dst.bits_v4(), flow.dst_port);
             self.find_side_v4(flow.protocol, src, dst)
         } else {
-            self.find_side_v6(flow)
+            let src = Endpoint::new(flow.src, flow.src_port);
+            let dst = Endpoint::new(flow.dst, flow.dst_port);
+            self.find_side_v6(flow.protocol, &src, &dst)
         }
     }
 
@@ -911,16 +989,22 @@ impl Core {
     }
 
     /// The endpoints of IPv6 are no words.
-    fn find_side_v6(&self, flow: &Flow) -> Option<(Side, bool, KeyHash)> {
-        let role = |addr, port| self.roles.of(false, flow.protocol, addr, port);
-        let (side, both) = choose_side(
-            role(&flow.src, flow.src_port),
-            role(&flow.dst, flow.dst_port),
-        )?;
-        let (c, o) = ends(flow, side);
+    #[inline]
+    fn find_side_v6(
+        &self,
+        protocol: u8,
+        src: &Endpoint,
+        dst: &Endpoint,
+    ) -> Option<(Side, bool, KeyHash)> {
+        let role = |end: &Endpoint| self.roles.of(false, protocol, &end.addr, end.port);
+        let (side, both) = choose_side(role(src), role(dst))?;
+        let (client, other) = match side {
+            Side::Request => (src, dst),
+            Side::Reply => (dst, src),
+        };
         let hash = self
             .key
-            .hash(flow.protocol, &c.addr, c.port, &o.addr, o.port);
+            .hash(protocol, &client.addr, client.port, &other.addr, other.port);
         Some((side, both, hash))
     }
 
@@ -989,10 +1073,12 @@ impl Core {
         if let Some(half_open) = self.advance(entry, Side::Request, flow, now.ticks()) {
             shard.rearm(i, half_open);
         }
-        match shard.entry(i) {
-            Some(entry) => self.forward_request(now, packet, flow, entry),
-            None => self.dropped(DropReason::TableFull),
-        }
+        let Some(entry) = shard.entry(i) else {
+            return self.dropped(DropReason::TableFull);
+        };
+        let verdict = self.forward_request(now, packet, flow, entry);
+        self.tend_exit(now, entry.dest_id());
+        verdict
     }
 
     /// Runs the state machine and moves the deadline. `Some(half_open)` when the entry must be

@@ -1,11 +1,12 @@
 //! The short way of usual packets against the whole walk: whatever comes, both leave the same
 //! frames, verdicts, entries and counters.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use dataplane::addr::Mac;
 use dataplane::command::Command;
-use dataplane::packet::{PortId, Verdict};
+use dataplane::packet::{DropReason, Packet, PortId, Verdict};
 use support::notation::checksum;
 use support::rig::{PORT_MACS, Rig};
 
@@ -32,28 +33,42 @@ impl Random {
     }
 }
 
-struct Packet {
+/// A TCP segment over either family; addresses as on the wire.
+struct Segment {
     port: u16,
-    src: ([u8; 4], u16),
-    dst: ([u8; 4], u16),
+    src: (Vec<u8>, u16),
+    dst: (Vec<u8>, u16),
     flags: u8,
     ttl: u8,
+    tos: u8,
     payload: usize,
+    /// The fragment field of IPv4.
     fragment: u16,
 }
 
-impl Packet {
-    fn frame(&self) -> Vec<u8> {
-        let total = (40 + self.payload) as u16;
-        let mut ip = vec![0x45, 0];
-        ip.extend(total.to_be_bytes());
+impl Segment {
+    fn ip(&self) -> Vec<u8> {
+        let len = (20 + self.payload) as u16;
+        if self.src.0.len() == 16 {
+            let [version, rest] = [0x60 | self.tos >> 4, self.tos << 4];
+            let mut ip = vec![version, rest, 0, 0];
+            ip.extend(len.to_be_bytes());
+            ip.extend([6, self.ttl]);
+            return [ip, self.src.0.clone(), self.dst.0.clone()].concat();
+        }
+        let mut ip = vec![0x45, self.tos];
+        ip.extend((len + 20).to_be_bytes());
         ip.extend([0, 1]);
         ip.extend(self.fragment.to_be_bytes());
         ip.extend([self.ttl, 6, 0, 0]);
-        ip.extend(self.src.0);
-        ip.extend(self.dst.0);
+        ip.extend(&self.src.0);
+        ip.extend(&self.dst.0);
         let sum = checksum(&[&ip]);
         ip[10..12].copy_from_slice(&sum.to_be_bytes());
+        ip
+    }
+
+    fn frame(&self) -> Vec<u8> {
         let mut tcp = Vec::new();
         tcp.extend(self.src.1.to_be_bytes());
         tcp.extend(self.dst.1.to_be_bytes());
@@ -65,11 +80,65 @@ impl Packet {
         let pseudo = [&self.src.0[..], &self.dst.0, &[0, 6], &length].concat();
         let sum = checksum(&[&pseudo, &tcp]);
         tcp[16..18].copy_from_slice(&sum.to_be_bytes());
-        let mac = PORT_MACS[usize::from(self.port)].0;
-        let mut frame = [&mac[..], &[2, 0, 0, 0, 9, 9, 8, 0], &ip, &tcp].concat();
-        frame.resize(frame.len().max(60), 0);
-        frame
+        let ethertype = if self.src.0.len() == 16 {
+            [0x86, 0xdd]
+        } else {
+            [8, 0]
+        };
+        ethernet(self.port, ethertype, &[self.ip(), tcp].concat())
     }
+}
+
+fn ethernet(port: u16, ethertype: [u8; 2], packet: &[u8]) -> Vec<u8> {
+    let mac = PORT_MACS[usize::from(port)].0;
+    let mut frame = [&mac[..], &[2, 0, 0, 0, 9, 9], &ethertype, packet].concat();
+    frame.resize(frame.len().max(60), 0);
+    frame
+}
+
+/// A router on the servers' side says that an outer packet was too big for it.
+fn too_big(outer: &[u8], mtu: u16) -> Vec<u8> {
+    let mut icmp = vec![3, 4, 0, 0, 0, 0];
+    icmp.extend(mtu.to_be_bytes());
+    icmp.extend(outer);
+    let sum = checksum(&[&icmp]);
+    icmp[2..4].copy_from_slice(&sum.to_be_bytes());
+    let mut ip = vec![0x45, 0];
+    ip.extend((20 + icmp.len() as u16).to_be_bytes());
+    ip.extend([0, 1, 0, 0, 64, 1, 0, 0, 192, 168, 50, 77, 192, 168, 50, 1]);
+    let sum = checksum(&[&ip]);
+    ip[10..12].copy_from_slice(&sum.to_be_bytes());
+    ethernet(1, [8, 0], &[ip, icmp].concat())
+}
+
+/// A frame as a worker gets it: with a tag that the driver took out, and so many bytes before it.
+struct Arrival {
+    port: u16,
+    frame: Vec<u8>,
+    tci: u16,
+    headroom: usize,
+}
+
+/// What became of a frame, and how it looks then.
+fn process(rig: &mut Rig, burst: &[Arrival]) -> Vec<(Verdict, Vec<u8>)> {
+    let mut rooms: Vec<Vec<u8>> = burst
+        .iter()
+        .map(|a| [&vec![0xa5; a.headroom][..], &a.frame, &[0xa5; 64]].concat())
+        .collect();
+    let mut packets: Vec<Packet<'_>> = rooms
+        .iter_mut()
+        .zip(burst)
+        .map(|(room, a)| {
+            let len = a.frame.len() as u16;
+            let mut packet = Packet::new(room, a.headroom as u16, len, PortId(a.port));
+            packet.vlan_tci = a.tci;
+            packet
+        })
+        .collect();
+    let mut out = vec![Verdict::Drop(DropReason::Truncated); burst.len()];
+    rig.worker.process(rig.now, &mut packets, &mut out);
+    let frames = packets.iter().map(|packet| packet.frame().to_vec());
+    out.into_iter().zip(frames).collect()
 }
 
 /// One that goes the short way, and one that never does: the short way knows a port's first MAC.
@@ -91,114 +160,192 @@ fn state(rig: &Rig) -> String {
     all
 }
 
-#[test]
-fn the_short_way_does_what_the_walk_does() {
-    const ACK: u8 = 0x10;
-    let servers = [11, 12].map(|n| [192, 168, 50, n]);
-    let mut random = Random(1);
-    let mut rigs = pair();
+const ACK: u8 = 0x10;
+
+/// Something that happens between two bursts.
+fn disturb(random: &mut Random, rigs: &mut [Rig; 2]) {
     let both = |rigs: &mut [Rig; 2], args: &str| rigs.iter_mut().for_each(|r| r.ipvsadm(args));
-    for (vip, method) in [("10.0.0.1", "-m"), ("10.0.0.2", "-g"), ("10.0.0.3", "-i")] {
-        both(&mut rigs, &format!("-A -t {vip}:80 -s rr"));
-        let port = if method == "-m" { 8080 } else { 80 };
-        for server in ["192.168.50.11", "192.168.50.12"] {
-            both(
-                &mut rigs,
-                &format!("-a -t {vip}:80 -r {server}:{port} {method}"),
-            );
+    // One quiesced, one deleted and put back.
+    match random.below(250) {
+        0 => {
+            let weight = random.pick(&[0, 1, 1]);
+            let edit = format!("-e -t 10.0.0.1:80 -r 192.168.50.11:8080 -m -w {weight}");
+            both(rigs, &edit);
         }
-    }
-    let mut sent = 0;
-    for step in 0..100_000 {
-        // One quiesced, one deleted and put back.
-        match random.below(1000) {
-            0 => {
-                let weight = random.pick(&[0, 1, 1]);
-                let edit = format!("-e -t 10.0.0.1:80 -r 192.168.50.11:8080 -m -w {weight}");
-                both(&mut rigs, &edit);
-            }
-            1 => both(&mut rigs, "-d -t 10.0.0.1:80 -r 192.168.50.12:8080"),
-            2..5 => both(&mut rigs, "-a -t 10.0.0.1:80 -r 192.168.50.12:8080 -m"),
-            5 => {
-                let own = random.pick(&["", " --conn-timeouts tcp=7"]);
-                both(&mut rigs, &format!("-E -t 10.0.0.1:80 -s rr{own}"));
-            }
-            _ => {}
-        }
-        if random.one_in(2000) {
-            let mtu = random.pick(&[1500, 1500, 1500, 100]);
+        1 => both(rigs, "-d -t 10.0.0.1:80 -r 192.168.50.12:8080"),
+        2..5 => both(rigs, "-a -t 10.0.0.1:80 -r 192.168.50.12:8080 -m"),
+        5 => both(rigs, "-d -t 10.0.0.3:80 -r 192.168.50.12:80"),
+        6..9 => both(rigs, "-a -t 10.0.0.3:80 -r 192.168.50.12:80 -i"),
+        9 => {
+            let mtu = random.pick(&[1500, 1500, 1500, 130]);
             rigs.iter_mut().for_each(|r| r.set_mtu(1, mtu));
         }
-        if random.one_in(2000) {
+        10 => {
             let vlan = random.pick(&[0, 0, 0, 7]);
             rigs.iter_mut().for_each(|r| r.set_vlan(vlan));
         }
-        if random.one_in(2000) {
+        11 => {
             let tcp = random.pick(&[5, 900]);
             rigs.iter_mut()
                 .for_each(|r| r.change_settings(|s| s.timeouts.tcp = tcp));
         }
-        if random.one_in(50) {
-            let pause = Duration::from_millis(random.pick(&[1, 10, 100, 1000, 1000, 1000, 9000]));
-            for rig in &mut rigs {
-                rig.now = rig.now + pause;
-                for _ in 0..200 {
-                    rig.worker.expire(rig.now, 64);
-                }
+        12 => {
+            let pmtu_disc = random.pick(&[true, true, false]);
+            rigs.iter_mut()
+                .for_each(|r| r.change_settings(|s| s.pmtu_disc = pmtu_disc));
+        }
+        14 => {
+            let own = random.pick(&["", " --conn-timeouts tcp=7"]);
+            both(rigs, &format!("-E -t 10.0.0.1:80 -s rr{own}"));
+        }
+        13 => {
+            let last = random.pick(&[1, 2]);
+            for rig in rigs.iter_mut() {
+                rig.neighbour(1, "192.168.50.12", Mac([2, 4, 192, 168, 50, last]));
             }
         }
-        let client = (
-            [10, 9, 0, random.below(3) as u8],
-            1024 + random.below(4) as u16,
-        );
-        let vip = ([10, 0, 0, 1 + random.below(3) as u8], 80);
-        let is_reply = random.one_in(3);
-        let (port, src, dst) = if is_reply {
-            (1, (random.pick(&servers), 8080), client)
+        _ => {}
+    }
+    if random.one_in(12) {
+        let pause = random.pick(&[1, 10, 100, 1000, 1000, 1000, 9000, 20_000, 700_000]);
+        for rig in rigs.iter_mut() {
+            rig.now = rig.now + Duration::from_millis(pause);
+            for _ in 0..200 {
+                rig.worker.expire(rig.now, 64);
+            }
+        }
+    }
+}
+
+fn arrival(random: &mut Random, outer: &[u8]) -> Arrival {
+    let is_v6 = random.one_in(3);
+    let long = |start: u16, last: u8| {
+        let mut addr = vec![0; 16];
+        addr[..2].copy_from_slice(&start.to_be_bytes());
+        addr[15] = last;
+        addr
+    };
+    let client = (random.below(3) as u8, 1024 + random.below(4) as u16);
+    let vip = 1 + random.below(if is_v6 { 3 } else { 4 }) as u8;
+    let server = random.pick(&[11, 12]);
+    let (client, vip, server) = match is_v6 {
+        true => (
+            (long(0x2001, client.0), client.1),
+            (long(0xfd00, vip), 80),
+            (long(0xfd50, server), 8080),
+        ),
+        false => (
+            (vec![10, 9, 0, client.0], client.1),
+            (vec![10, 0, 0, vip], 80),
+            (vec![192, 168, 50, server], 8080),
+        ),
+    };
+    let (port, src, dst) = match random.one_in(3) {
+        true => (1, server, client),
+        false => (0, client, vip),
+    };
+    let segment = Segment {
+        port,
+        src,
+        dst,
+        flags: if random.one_in(5) {
+            random.pick(&[0x02, 0x02, 0x02, 0x02, 0x02, 0x02, 0x12, 0x11, 0x04, 0])
         } else {
-            (0, client, vip)
-        };
-        let packet = Packet {
-            port,
-            src,
-            dst,
-            flags: if random.one_in(5) {
-                random.pick(&[0x02, 0x02, 0x02, 0x02, 0x02, 0x02, 0x12, 0x11, 0x04, 0])
-            } else {
-                random.pick(&[ACK, 0x18])
-            },
-            ttl: if random.one_in(20) {
-                random.pick(&[2, 1])
-            } else {
-                64
-            },
-            payload: random.pick(&[0, 0, 3, 100]),
-            fragment: if random.one_in(20) {
-                0x2000
-            } else {
-                random.pick(&[0, 0x4000])
-            },
-        };
-        let mut frame = packet.frame();
-        if random.one_in(20) {
-            let at = random.below(54);
-            frame[at] ^= 1 << random.below(8);
+            random.pick(&[ACK, 0x18])
+        },
+        ttl: if random.one_in(20) {
+            random.pick(&[2, 1])
+        } else {
+            64
+        },
+        tos: random.pick(&[0, 0, 0, 0x10, 3, 0xff]),
+        payload: random.pick(&[0, 0, 3, 100, 600]),
+        fragment: if random.one_in(20) {
+            0x2000
+        } else {
+            random.pick(&[0, 0x4000])
+        },
+    };
+    let mut frame = segment.frame();
+    let mut port = port;
+    if !outer.is_empty() && random.one_in(500) {
+        frame = too_big(outer, random.pick(&[560, 1400]));
+        port = 1;
+    }
+    if random.one_in(20) {
+        let at = random.below(74.min(frame.len()));
+        frame[at] ^= 1 << random.below(8);
+    }
+    if random.one_in(50) {
+        frame.truncate(random.below(60));
+    }
+    Arrival {
+        port,
+        frame,
+        tci: if random.one_in(20) { 7 } else { 0 },
+        headroom: random.pick(&[128, 128, 128, 24, 23, 20, 19, 0]),
+    }
+}
+
+#[test]
+fn the_short_way_does_what_the_walk_does() {
+    let mut random = Random(1);
+    let mut rigs = pair();
+    for (vip, method) in [
+        ("10.0.0.1", "-m"),
+        ("10.0.0.2", "-g"),
+        ("10.0.0.3", "-i"),
+        ("10.0.0.4", "-i --tun-type gre"),
+        ("[fd00::1]", "-m"),
+        ("[fd00::2]", "-g"),
+        ("[fd00::3]", "-i"),
+    ] {
+        let is_v6 = vip.starts_with('[');
+        let port = if method == "-m" { 8080 } else { 80 };
+        for rig in &mut rigs {
+            rig.ipvsadm(&format!("-A -t {vip}:80 -s rr"));
+            for n in [11, 12] {
+                let server = match is_v6 {
+                    true => format!("[fd50::{:x}]", n),
+                    false => format!("192.168.50.{n}"),
+                };
+                rig.ipvsadm(&format!("-a -t {vip}:80 -r {server}:{port} {method}"));
+            }
         }
-        if random.one_in(50) {
-            frame.truncate(random.below(60));
-        }
-        let tci = if random.one_in(20) { 7 } else { 0 };
+    }
+    // By EtherType as received and protocol of the packet as sent.
+    let mut sent = HashMap::<([u8; 2], u8), u32>::new();
+    let mut outer = Vec::new();
+    for step in 0..40_000 {
+        disturb(&mut random, &mut rigs);
+        let len = random.pick(&[1, 1, 1, 2, 3, 16, 17, 31, 32]);
+        let burst: Vec<Arrival> = (0..len).map(|_| arrival(&mut random, &outer)).collect();
         let [a, b] = &mut rigs;
-        let outcome = a.inject_tagged(port, &frame, tci);
-        assert_eq!(
-            outcome,
-            b.inject_tagged(port, &frame, tci),
-            "step {step}: {frame:02x?}"
-        );
-        sent += usize::from(matches!(outcome.0, Verdict::Transmit(_)));
+        let outcome = process(a, &burst);
+        let want = process(b, &burst);
+        for ((got, want), arrival) in outcome.iter().zip(&want).zip(&burst) {
+            assert_eq!(got, want, "step {step}: {:02x?}", arrival.frame);
+            let (Verdict::Transmit(_), frame) = got else {
+                continue;
+            };
+            let protocol = frame[if frame[12] == 8 { 23 } else { 20 }];
+            let kind = ([arrival.frame[12], arrival.frame[13]], protocol);
+            *sent.entry(kind).or_default() += 1;
+            if frame[12] == 8 && frame[23] == 4 {
+                outer = frame[14..].to_vec();
+            }
+        }
         if step % 50 == 0 {
             assert_eq!(state(a), state(b), "step {step}");
         }
     }
-    assert!(sent > 50_000, "only {sent} packets were sent on");
+    for kind in [
+        ([8, 0], 6),
+        ([8, 0], 4),
+        ([8, 0], 47),
+        ([0x86, 0xdd], 6),
+        ([0x86, 0xdd], 41),
+    ] {
+        assert!(sent.get(&kind) > Some(&3000), "{kind:x?}: {sent:?}");
+    }
 }

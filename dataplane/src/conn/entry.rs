@@ -51,6 +51,29 @@ pub mod flag {
     pub const EXTENSION: u16 = 0x0008;
 }
 
+/// Where the word of [`Entry::signature`] begins.
+const SIGNATURE_AT: usize = 24;
+
+/// Protocol, method, flags and state of an entry in one word, or a pattern of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Signature(u64);
+
+impl Signature {
+    /// The word of these four.
+    pub const fn new(protocol: u8, method: u8, flags: u16, state: u8) -> Signature {
+        let [low, high] = flags.to_ne_bytes();
+        Signature(u64::from_ne_bytes([
+            protocol, method, low, high, state, 0, 0, 0,
+        ]))
+    }
+
+    /// Whether it is `pattern` in the bits of `mask`.
+    #[inline(always)]
+    pub const fn is(self, mask: Signature, pattern: Signature) -> bool {
+        self.0 & mask.0 == pattern.0
+    }
+}
+
 /// A connection entry as it lies in the region. Addressed by index, holds no pointers.
 ///
 /// The first cache line holds all that a packet of an IPv4 connection needs. IPv4 addresses are
@@ -67,6 +90,9 @@ pub struct Entry {
     cport: u16,
     vport: u16,
     dport: u16,
+    /// Largest IP packet on the route of replies.
+    pub reply_mtu: u16,
+    // Eight bytes that the usual path reads as one word: `Entry::signature`.
     protocol: u8,
     method: u8,
     /// [`flag`] bits.
@@ -75,6 +101,8 @@ pub struct Entry {
     pub state: u8,
     /// What the helper waits for (`ip_vs_conn.app_data`).
     pub helper: u8,
+    /// How many entries it controls, if it is no template.
+    controls: u16,
     /// When it expires unless another packet comes.
     pub deadline: u32,
     /// When its timer slot fires; never later than `deadline` needs.
@@ -88,10 +116,6 @@ pub struct Entry {
     pub route_generation: u32,
     /// Neighbour that replies to the client go to.
     pub reply_hop: u32,
-    /// Largest IP packet on that route.
-    pub reply_mtu: u16,
-    /// How many entries it controls, if it is no template.
-    controls: u16,
     /// One's-complement delta of the address change, for the IPv4 header checksum (request).
     pub delta_l3: u16,
     /// The same of addresses and ports, for the transport checksum (request).
@@ -116,7 +140,8 @@ const _: () = {
     assert!(size_of::<Entry>() == 128);
     assert!(align_of::<Entry>() == 64);
     assert!(core::mem::offset_of!(Entry, caddr6) == 64);
-    assert!(core::mem::offset_of!(Entry, deadline) == 28);
+    assert!(core::mem::offset_of!(Entry, protocol) == SIGNATURE_AT);
+    assert!(core::mem::offset_of!(Entry, deadline) == SIGNATURE_AT + 8);
     assert!(core::mem::offset_of!(Entry, delta_l3) == 60);
     assert!(core::mem::offset_of!(Entry, next) == 112);
 };
@@ -215,11 +240,13 @@ impl Entry {
             cport: new.client.port,
             vport: new.virtual_.port,
             dport: new.dest.port,
+            reply_mtu: 0,
             protocol: new.protocol.number(),
             method: new.method as u8,
             flags: new.flags,
             state: 0,
             helper: 0,
+            controls: 0,
             deadline: 0,
             armed: 0,
             timeout: 0,
@@ -227,8 +254,6 @@ impl Entry {
             in_pkts: 0,
             route_generation: 0,
             reply_hop: NIL,
-            reply_mtu: 0,
-            controls: 0,
             delta_l3: 0,
             delta_l4: 0,
             caddr6: new.client.addr.octets(),
@@ -426,6 +451,70 @@ impl Entry {
             && self.daddr6 == other.octets()
     }
 
+    /// Protocol, method, flags and state, read at once.
+    #[inline(always)]
+    pub fn signature(&mut self) -> Signature {
+        // `&mut`, as the bytes of an atomic may be read as plain ones by their owner only.
+        let bytes = self.as_mut_bytes();
+        let word = bytes
+            .get(SIGNATURE_AT..)
+            .and_then(|rest| rest.first_chunk());
+        Signature(word.map_or(0, |&word| u64::from_ne_bytes(word)))
+    }
+
+    /// Whether the entry lives and is the one of these IPv4 addresses and ports, as for
+    /// [`Entry::is_request_of_v4`]; that it is an IPv4 connection of the protocol, the caller asks
+    /// with [`Entry::signature`].
+    #[inline(always)]
+    pub fn has_request_tuple_v4(&self, client: u32, other: u32, ports: u32) -> bool {
+        let addrs = pair(self.caddr, self.vaddr) ^ pair(client, other);
+        let ports = (u32::from(self.cport) | u32::from(self.vport) << 16) ^ ports;
+        addrs | u64::from(ports | self.is_dead()) == 0
+    }
+
+    /// Likewise for [`Entry::is_reply_of_v4`].
+    #[inline(always)]
+    pub fn has_reply_tuple_v4(&self, client: u32, other: u32, ports: u32) -> bool {
+        let addrs = (self.caddr ^ client) | (self.daddr ^ other);
+        let ports = (u32::from(self.dport) | u32::from(self.cport) << 16) ^ ports;
+        addrs | ports | self.is_dead() == 0
+    }
+
+    /// Likewise for an IPv6 connection: source and destination address as they follow each other
+    /// in the frame.
+    #[inline(always)]
+    pub fn has_request_tuple_v6(&self, addrs: &[u8; 32], ports: u32) -> bool {
+        let ports = (u32::from(self.cport) | u32::from(self.vport) << 16) ^ ports;
+        let (src, dst) = addrs.split_at(16);
+        ports | self.is_dead() == 0 && self.caddr6 == *src && self.vaddr6 == *dst
+    }
+
+    /// Likewise for a reply, whose source is the real server.
+    #[inline(always)]
+    pub fn has_reply_tuple_v6(&self, addrs: &[u8; 32], ports: u32) -> bool {
+        let ports = (u32::from(self.dport) | u32::from(self.cport) << 16) ^ ports;
+        let (src, dst) = addrs.split_at(16);
+        ports | self.is_dead() == 0 && self.daddr6 == *src && self.caddr6 == *dst
+    }
+
+    /// Zero while the entry is live.
+    #[inline(always)]
+    fn is_dead(&self) -> u32 {
+        self.valid.load(Ordering::Relaxed) ^ VALID
+    }
+
+    /// IPv6 address of the real server.
+    #[inline(always)]
+    pub fn dest_v6(&self) -> &[u8; 16] {
+        &self.daddr6
+    }
+
+    /// IPv6 virtual address.
+    #[inline(always)]
+    pub fn virtual_v6(&self) -> &[u8; 16] {
+        &self.vaddr6
+    }
+
     /// [`Entry::is_request_of`] for IPv4 addresses as they lie in the frame and both ports in
     /// one word, the source port (the client's) in its lower half: without a branch a field.
     #[inline(always)]
@@ -446,8 +535,9 @@ impl Entry {
     /// Zero for a live entry of an IPv4 client and this protocol.
     #[inline(always)]
     fn differs_v4(&self, protocol: u8) -> u32 {
-        let valid = self.valid.load(Ordering::Relaxed) ^ VALID;
-        valid | u32::from(self.protocol ^ protocol) | u32::from(self.flags & flag::CLIENT_V6)
+        self.is_dead()
+            | u32::from(self.protocol ^ protocol)
+            | u32::from(self.flags & flag::CLIENT_V6)
     }
 
     /// Client endpoint.

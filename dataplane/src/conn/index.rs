@@ -25,19 +25,16 @@ pub struct Bucket {
 const _: () = assert!(size_of::<Bucket>() == 64);
 
 impl Bucket {
-    /// First slot with this tag, or [`NIL`].
+    /// A slot with this tag, or [`NIL`].
     #[inline(always)]
     fn first(&self, tag: u16) -> u32 {
-        // A byte a tag makes one word of eight comparisons, which the compiler does at once.
-        let mut equal = [0u8; 8];
-        for (equal, &t) in equal.iter_mut().zip(&self.tags) {
-            *equal = if t == tag { 0xff } else { 0 };
-        }
-        let at = match u64::from_le_bytes(equal).trailing_zeros() / 8 {
-            8 if self.tags[8] == tag => 8,
-            8 if self.tags[9] == tag => 9,
-            8 => return NIL,
-            at => at as usize,
+        let [low, high, ..] = self.lanes(tag);
+        let found = low >> 15 | high >> 14;
+        let at = match found.trailing_zeros() as usize {
+            64 if self.tags[8] == tag => 8,
+            64 if self.tags[9] == tag => 9,
+            64 => return NIL,
+            bit => (bit >> 4) | (bit & 1) << 2,
         };
         self.slots.get(at).copied().unwrap_or(NIL)
     }
@@ -45,11 +42,27 @@ impl Bucket {
     /// Bit i set where slot i has this tag.
     #[inline(always)]
     fn matches(&self, tag: u16) -> u32 {
-        let mut mask = 0;
-        for (i, &t) in self.tags.iter().enumerate() {
-            mask |= u32::from(t == tag) << i;
-        }
-        mask
+        // Bits 0, 16, 32 and 48 next to each other.
+        let gather = |lanes: u64| (lanes >> 15).wrapping_mul(0x0001_0002_0004_0008) >> 48 & 15;
+        let [low, high] = self.lanes(tag);
+        (gather(low) | gather(high) << 4) as u32
+            | u32::from(self.tags[8] == tag) << 8
+            | u32::from(self.tags[9] == tag) << 9
+    }
+
+    /// The top bits of four 16-bit lanes, set where one of the first four slots has this tag, and
+    /// those of the next four.
+    #[inline(always)]
+    fn lanes(&self, tag: u16) -> [u64; 2] {
+        const LOW: u64 = 0x7fff_7fff_7fff_7fff;
+        let wanted = (u64::from(tag) * 0x0001_0001_0001_0001).to_le();
+        let [a, b, c, d, e, f, g, h, ..] = self.tags;
+        let words: [u64; 2] = zerocopy::transmute!([a, b, c, d, e, f, g, h]);
+        words.map(|word| {
+            // Zero in the lanes that are equal; the addition does not carry into the next lane.
+            let differs = (word ^ wanted).to_le();
+            !(((differs & LOW) + LOW) | differs | LOW)
+        })
     }
 }
 
@@ -89,7 +102,7 @@ impl Index {
         self.at(self.home(hash))
     }
 
-    /// First slot in the home bucket with the hash's tag, or [`NIL`]: what to prefetch.
+    /// A slot in the home bucket with the hash's tag, or [`NIL`]: what to prefetch.
     #[inline(always)]
     pub fn candidate(&self, home: usize, hash: KeyHash) -> u32 {
         self.at(home).map_or(NIL, |bucket| bucket.first(hash.tag()))

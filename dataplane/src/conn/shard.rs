@@ -9,8 +9,10 @@ use crate::addr::Endpoint;
 use crate::service::ForwardingMethod;
 use crate::time::{TICKS_PER_SECOND, Ticks, secs};
 
-/// A shard of the connection table, owned by exactly one worker.
+/// A shard of the connection table, owned by exactly one worker. Its size is a power of two, so
+/// that the packet path finds one of them by a shift.
 #[derive(Debug)]
+#[repr(align(128))]
 pub struct Shard {
     index: Index,
     entries: &'static mut [Entry],
@@ -538,6 +540,17 @@ impl Shard {
             Side::Request => slot & REPLY == 0 && entry.is_request_of_v4(protocol, src, dst, ports),
             Side::Reply => slot & REPLY != 0 && entry.is_reply_of_v4(protocol, dst, src, ports),
         }
+    }
+
+    /// The entry that a slot of this side leads to. A slot of the other side leads nowhere.
+    #[inline(always)]
+    pub fn entry_of_slot(&mut self, slot: u32, side: Side) -> Option<&mut Entry> {
+        let mark = match side {
+            Side::Request => 0,
+            Side::Reply => REPLY,
+        };
+        // With the wrong mark the number is beyond all entries.
+        self.entries.get_mut((slot ^ mark) as usize)
     }
 
     /// Looks a connection up.

@@ -69,6 +69,25 @@ pub fn rewrite_tcp_v4<const HOP: bool>(h: &mut [u8; 40], entry: &Entry, side: Si
     h[36..38].copy_from_slice(&sum.to_ne_bytes());
 }
 
+/// [`rewrite`] for TCP over IPv6 without extension headers.
+#[inline(always)]
+pub fn rewrite_tcp_v6(h: &mut [u8; 60], entry: &Entry, side: Side) {
+    let delta = match side {
+        Side::Request => {
+            h[24..40].copy_from_slice(entry.dest_v6());
+            h[42..44].copy_from_slice(&entry.dest_port().to_be_bytes());
+            entry.delta_l4
+        }
+        Side::Reply => {
+            h[8..24].copy_from_slice(entry.virtual_v6());
+            h[40..42].copy_from_slice(&entry.virtual_port().to_be_bytes());
+            !entry.delta_l4
+        }
+    };
+    let sum = checksum::apply(u16::from_ne_bytes([h[56], h[57]]), delta.to_be());
+    h[56..58].copy_from_slice(&sum.to_ne_bytes());
+}
+
 #[inline(never)]
 fn rewrite_any(frame: &mut [u8], flow: &Flow, entry: &Entry, side: Side) -> bool {
     if !flow.has_l4_header() {

@@ -7,7 +7,7 @@ use crate::addr::{Addr, Family};
 use crate::flow::Flow;
 use crate::packet::Packet;
 use crate::service::{Tunnel, TunnelChecksum, TunnelKind};
-use crate::wire::{ethernet, gre, gue, ipv4, ipv6};
+use crate::wire::{checksum, ethernet, gre, gue, ipv4, ipv6};
 
 /// Protocol number of an IPv4 packet inside another.
 pub const IPV4_INSIDE: u8 = 4;
@@ -110,6 +110,75 @@ pub const fn outer_tos(inner: u8) -> u8 {
         inner & !3 | 2
     } else {
         inner
+    }
+}
+
+/// An IPv4 header before an IPv4 packet, from one that is half made (RFC 2003).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Front {
+    src: [u8; 4],
+    dst: [u8; 4],
+    protocol: u8,
+    /// Sum of the header with all else zero but its first octet, in the machine's byte order.
+    sum: u16,
+}
+
+impl Front {
+    /// Of no tunnel.
+    pub const EMPTY: Front = Front {
+        src: [0; 4],
+        dst: [0; 4],
+        protocol: 0,
+        sum: 0,
+    };
+
+    /// From the addresses and the protocol number of the header.
+    pub fn new(src: [u8; 4], dst: [u8; 4], protocol: u8) -> Front {
+        let mut header = [0; ipv4::HEADER_LEN];
+        header[0] = 0x45;
+        header[9] = protocol;
+        header[12..16].copy_from_slice(&src);
+        header[16..].copy_from_slice(&dst);
+        Front {
+            src,
+            dst,
+            protocol,
+            sum: checksum::fold(checksum::sum_ipv4_header(&header)),
+        }
+    }
+
+    /// Writes the header of a packet of `len` bytes before the packet that `inner` begins, whose
+    /// TTL is the one that it goes on with. `id` is used without DF. What [`encapsulate`] writes.
+    #[inline(always)]
+    pub fn write(
+        &self,
+        to: &mut [u8; ipv4::HEADER_LEN],
+        inner: &[u8; ipv4::HEADER_LEN],
+        len: u16,
+        copy_df: bool,
+        id: u16,
+    ) {
+        let first = [0, outer_tos(inner[1])];
+        let len = len.to_be_bytes();
+        let (df, id) = match copy_df && inner[6] & 0x40 != 0 {
+            true => ([0x40, 0], [0, 0]),
+            false => ([0, 0], id.to_be_bytes()),
+        };
+        let ttl = [inner[8], 0];
+        let sum = [first, len, id, df, ttl]
+            .map(|word| u32::from(u16::from_ne_bytes(word)))
+            .iter()
+            .sum::<u32>()
+            + u32::from(self.sum);
+        to[0..2].copy_from_slice(&[0x45, first[1]]);
+        to[2..4].copy_from_slice(&len);
+        to[4..6].copy_from_slice(&id);
+        to[6..8].copy_from_slice(&df);
+        to[8..10].copy_from_slice(&[inner[8], self.protocol]);
+        let sum = !checksum::fold(u64::from(sum));
+        to[10..12].copy_from_slice(&sum.to_ne_bytes());
+        to[12..16].copy_from_slice(&self.src);
+        to[16..20].copy_from_slice(&self.dst);
     }
 }
 

@@ -18,6 +18,7 @@ impl Worker {
     /// Applies one command. What is no longer needed goes back to be freed by control.
     pub fn apply(&mut self, now: Instant, command: Command) -> Outcome {
         let mut retired = Retired::default();
+        self.core.begin_epoch();
         let done = match command {
             Command::PutService { service, scheduler } => {
                 self.put_service(service, scheduler, &mut retired)

@@ -2,7 +2,7 @@
 //! again; here the first piece decides and the others go after it as they are
 //! ([`Fragments`](crate::fragments::Fragments)). A real server sees the same packet either way.
 
-use super::{Core, Kind, Located, Worker, ends};
+use super::{Core, Located, Worker, ends};
 use crate::addr::Addr;
 use crate::conn::Side;
 use crate::flow::{Flow, Fragment, Shape};
@@ -26,13 +26,14 @@ impl Worker {
         now: Instant,
         packet: &mut Packet<'_>,
         at: &mut Located,
+        flow: &mut Flow,
         is_here: bool,
     ) -> Verdict {
         let (frame, tci) = (packet.frame(), packet.vlan_tci);
-        let Shape::Fragment(piece) = at.flow.read(frame, tci, packet.wire_len) else {
+        let Shape::Fragment(piece) = flow.read(frame, tci, packet.wire_len) else {
             return self.core.dropped(DropReason::Fragment);
         };
-        let flow = at.flow;
+        let flow = *flow;
         if packet.frame().first().is_some_and(|mac| mac & 1 == 1) {
             let class = self.core.class_of(&flow, packet.frame(), true);
             return self.core.punt(now, packet.port, class);
@@ -50,7 +51,7 @@ impl Worker {
             return self.core.hand_over(owner, false);
         }
         if piece.offset == 0 {
-            return self.first_fragment(now, packet, at, piece, is_here);
+            return self.first_fragment(now, packet, at, &flow, piece, is_here);
         }
         if let Some(fate) = self.core.fragments.follow(&flow, piece, now) {
             return self.core.later_fragment(now, packet, &flow, fate);
@@ -68,17 +69,17 @@ impl Worker {
         now: Instant,
         packet: &mut Packet<'_>,
         at: &mut Located,
+        flow: &Flow,
         piece: Fragment,
         is_here: bool,
     ) -> Verdict {
-        let flow = at.flow;
-        let mut found = self.core.find_side(&flow);
+        let mut found = self.core.find_side(flow);
         if let Some((side, both, hash)) = &mut found
             && is_here
             && self.core.share.elsewhere(hash.shard).is_some()
         {
             // No reply of a connection there: a client's packet.
-            let (c, o) = ends(&flow, Side::Request);
+            let (c, o) = ends(flow, Side::Request);
             let key = &self.core.key;
             *hash = key.hash(flow.protocol, &c.addr, c.port, &o.addr, o.port);
             (*side, *both) = (Side::Request, false);
@@ -90,18 +91,17 @@ impl Worker {
             }
             Some((side, both, hash)) => {
                 at.hash = hash;
-                at.kind = Kind::Balance { side, both };
                 at.home = self.shard(hash).prefetch_home(hash);
                 self.locate(at);
-                self.balance(now, packet, at, side, both)
+                self.balance(now, packet, at, flow, side, both)
             }
             None => {
-                let class = self.core.class_of(&flow, packet.frame(), false);
+                let class = self.core.class_of(flow, packet.frame(), false);
                 self.core.punt(now, packet.port, class)
             }
         };
-        if let Some(fate) = self.fate_of(&flow, verdict) {
-            self.core.fragments.decided(&flow, piece, fate, now);
+        if let Some(fate) = self.fate_of(flow, verdict) {
+            self.core.fragments.decided(flow, piece, fate, now);
             self.core.first_fragments = self.core.first_fragments.wrapping_add(1);
         }
         verdict

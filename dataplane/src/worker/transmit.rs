@@ -21,6 +21,15 @@ pub(super) struct NextHop {
     pub(super) mtu: u16,
 }
 
+/// The identification after this one; never 0.
+#[inline(always)]
+pub(super) const fn following(id: u16) -> u16 {
+    match id.wrapping_add(1) {
+        0 => 1,
+        id => id,
+    }
+}
+
 impl Core {
     /// Sends a client's packet on by the connection's method.
     #[inline(always)]
@@ -273,6 +282,7 @@ impl Core {
         let current = self.dest_hop(id).map_or(u16::MAX, |next| next.mtu);
         let current = self.paths.limit(id, current, now);
         let mtu = self.paths.learn(id, told, current, now);
+        self.begin_epoch();
         let Some(dest) = self.dests.get(id.0 as usize) else {
             return mtu;
         };
@@ -398,7 +408,7 @@ impl Core {
     }
 
     pub(super) fn next_id(&mut self) -> u16 {
-        self.ip_id = self.ip_id.wrapping_add(1).max(1);
+        self.ip_id = following(self.ip_id);
         self.ip_id
     }
 
@@ -463,6 +473,7 @@ impl Core {
         dest.mtu = route.mtu;
         dest.source = route.source;
         dest.generation = self.router.generation();
+        self.forget_exit(id);
         Ok(())
     }
 

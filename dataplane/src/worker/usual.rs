@@ -1,29 +1,58 @@
-//! The usual packet: an acknowledging TCP segment over IPv4, untagged, without options, of an
-//! established connection that goes where it went before.
+//! The usual packet: an acknowledging TCP segment, untagged, without options, of an established
+//! connection that goes where it went before.
 //!
 //! Nearly all packets are of this kind, and most of what the walk asks has then one answer. Here
-//! every question is asked before anything is changed. Any other answer: `None`, nothing has
+//! every question is asked before anything is changed. Any other answer: false, nothing has
 //! changed, and the packet takes the walk, which would have done the same
 //! (`tests/usual.rs` compares the two).
 
-use super::{Located, TCP, Worker};
+use super::transmit::following;
+use super::{Core, Located, TCP, Worker};
+use crate::addr::Family;
 use crate::conn::entry::flag;
-use crate::conn::index::REPLY;
-use crate::conn::{SHARDS, Side};
+use crate::conn::{Entry, SHARDS, Side, Signature};
+use crate::counters::DestCounters;
+use crate::dests::Exit;
+use crate::flow::{Plain, PlainV6};
 use crate::forward::{link, nat};
-use crate::packet::{Packet, Verdict};
+use crate::packet::{Packet, PortId, Verdict};
 use crate::proto::tcp::{self, State};
-use crate::route::NeighbourId;
+use crate::route::{NeighbourId, ResolvedHop};
 use crate::service::ForwardingMethod;
 use crate::time::Ticks;
-
-/// Ethernet, IPv4 and TCP without options.
-const HEADERS: usize = 54;
+use crate::wire::{ethernet, ipv4};
 
 /// Flags by which a segment would change the state, and the one that it has to have.
 const FLAGS: u8 = tcp::SYN | tcp::FIN | tcp::RST | tcp::ACK;
 
 const ESTABLISHED: u8 = State::Established as u8;
+const NAT: u8 = ForwardingMethod::Masquerade as u8;
+
+/// Families that an entry can be of.
+const V6: u16 = flag::CLIENT_V6 | flag::DEST_V6;
+
+/// What an entry must be, and in which bits, for a packet from a client over IPv4; its real
+/// server may be of either family. In each direction, and in the secure table too, ACK leaves
+/// ESTABLISHED as it is.
+const REQUEST: [Signature; 2] = [
+    Signature::new(0xff, 0, flag::HELPER | flag::CLIENT_V6, 0xff),
+    Signature::new(TCP, 0, 0, ESTABLISHED),
+];
+/// The same over IPv6.
+const REQUEST_V6: [Signature; 2] = [
+    Signature::new(0xff, 0, flag::HELPER | V6, 0xff),
+    Signature::new(TCP, 0, V6, ESTABLISHED),
+];
+/// For a packet from a server. The first reply changes the tables that a connection goes by.
+const REPLY: [Signature; 2] = [
+    Signature::new(0xff, 0xff, flag::HELPER | flag::NOOUTPUT | V6, 0xff),
+    Signature::new(TCP, NAT, 0, ESTABLISHED),
+];
+/// The same over IPv6.
+const REPLY_V6: [Signature; 2] = [
+    Signature::new(0xff, 0xff, flag::HELPER | flag::NOOUTPUT | V6, 0xff),
+    Signature::new(TCP, NAT, V6, ESTABLISHED),
+];
 
 impl Worker {
     /// Takes a usual packet from the index to the wire.
@@ -33,85 +62,243 @@ impl Worker {
         now: Ticks,
         packet: &mut Packet<'_>,
         at: &Located,
-    ) -> Option<Verdict> {
-        let side = at.plain_side?;
-        if at.plain.ttl <= 1 || at.plain.tcp_flags & FLAGS != tcp::ACK {
-            return None;
+        out: &mut Verdict,
+    ) -> bool {
+        let port = match at.plain {
+            Some((Family::V4, Side::Request)) => self.usual_request(now, packet, at),
+            Some((Family::V4, Side::Reply)) => self.usual_reply(now, packet, at),
+            Some((Family::V6, side)) => self.usual_v6(now, packet, at, side),
+            None => None,
+        };
+        if let Some(port) = port {
+            packet.vlan_tci = 0;
+            *out = Verdict::Transmit(port);
         }
-        // Two copies, in each of which the side is known.
-        match side {
-            Side::Request => self.usual_way::<true>(now, packet, at),
-            Side::Reply => self.usual_way::<false>(now, packet, at),
-        }
+        port.is_some()
     }
 
     #[inline(always)]
-    fn usual_way<const REQUEST: bool>(
+    fn usual_request(
         &mut self,
         now: Ticks,
         packet: &mut Packet<'_>,
         at: &Located,
-    ) -> Option<Verdict> {
-        let side = if REQUEST { Side::Request } else { Side::Reply };
-        let (plain, core) = (&at.plain, &self.core);
+    ) -> Option<PortId> {
+        let core = &mut self.core;
         let shard = &mut self.shards[at.hash.shard as usize % SHARDS];
-        if !shard.is_match_v4(at.slot, side, TCP, (plain.src, plain.dst), plain.ports) {
-            return None;
-        }
-        let entry = shard.entry_mut(at.slot & !REPLY)?;
-        let is_nat = entry.method() == ForwardingMethod::Masquerade;
-        let is_direct = REQUEST && entry.method() == ForwardingMethod::DirectRoute;
-        // The first reply changes the tables that a connection goes by.
-        let unsettled = flag::HELPER | if REQUEST { 0 } else { flag::NOOUTPUT };
-        // In each direction, and in the secure table too, ACK leaves ESTABLISHED as it is.
-        if !(is_nat || is_direct) || entry.state != ESTABLISHED || entry.flags & unsettled != 0 {
-            return None;
-        }
-        let id = entry.dest_id();
-        let dest = core.dests.get(id.0 as usize)?;
-        let timeout = dest.established;
-        let deadline = now.plus(timeout);
-        if !deadline.reached(Ticks(entry.armed)) {
-            return None;
-        }
-
-        let (hop, mtu, generation) = if REQUEST {
-            (dest.hop, dest.mtu, dest.generation)
-        } else {
-            (entry.reply_hop, entry.reply_mtu, entry.route_generation)
-        };
-        let hop = core.router.plain_hop(NeighbourId(hop))?;
-        if !dest.available
-            || generation != core.router.generation()
-            || plain.len > mtu
-            || plain.len > hop.mtu
+        let entry = shard.entry_of_slot(at.slot, Side::Request)?;
+        let headers = packet.head_mut::<{ Plain::HEADERS }>()?;
+        let plain = Plain::again(headers);
+        if !entry.has_request_tuple_v4(plain.src, plain.dst, plain.ports)
+            || !entry.signature().is(REQUEST[0], REQUEST[1])
+            || !is_usual(plain.tcp_flags, plain.ttl)
         {
             return None;
         }
-        let counters = core.counters.dest(id)?;
-        let headers = packet.head_mut::<HEADERS>()?;
+        let exit = core.exits.get(entry.dest_id().0 as usize)?;
+        let timing = usual_timing(now, entry, exit.established)?;
+        let counters = core.counters.dest(entry.dest_id())?;
+        let method = entry.method();
+        let most = match method {
+            ForwardingMethod::Tunnel => exit.most_inside,
+            ForwardingMethod::Local => return None,
+            _ => exit.most,
+        };
+        if exit.epoch != core.epoch || plain.len > most {
+            return None;
+        }
+        if method == ForwardingMethod::Tunnel {
+            // The last thing that can be refused.
+            if !packet.push(ipv4::HEADER_LEN as u16 + exit.shim_len) {
+                return None;
+            }
+            core.ip_id = following(core.ip_id);
+            let (copy_df, id) = (core.settings.pmtu_disc, core.ip_id);
+            match exit.shim_len {
+                0 => enclose::<54>(packet, exit, plain.len, copy_df, id),
+                _ => enclose::<58>(packet, exit, plain.len, copy_df, id),
+            }
+        } else if let Some((ethernet, ip)) = headers.split_first_chunk_mut::<14>()
+            && let Some(ip) = ip.first_chunk_mut::<40>()
+        {
+            if method == ForwardingMethod::Masquerade {
+                nat::rewrite_tcp_v4::<true>(ip, entry, Side::Request);
+            } else if let Some(header) = ip.first_chunk_mut() {
+                link::lower_ttl_v4(header);
+            }
+            ethernet[..12].copy_from_slice(&exit.macs);
+        }
+        count_request(entry, counters, plain.len, timing);
+        Some(exit.port)
+    }
+
+    #[inline(always)]
+    fn usual_reply(&mut self, now: Ticks, packet: &mut Packet<'_>, at: &Located) -> Option<PortId> {
+        let core = &self.core;
+        let shard = &mut self.shards[at.hash.shard as usize % SHARDS];
+        let entry = shard.entry_of_slot(at.slot, Side::Reply)?;
+        let headers = packet.head_mut::<{ Plain::HEADERS }>()?;
+        let plain = Plain::again(headers);
+        if !entry.has_reply_tuple_v4(plain.dst, plain.src, plain.ports)
+            || !entry.signature().is(REPLY[0], REPLY[1])
+            || !is_usual(plain.tcp_flags, plain.ttl)
+        {
+            return None;
+        }
+        let (hop, timeout) = core.usual_return(entry, plain.len)?;
+        let timing = usual_timing(now, entry, timeout)?;
+        let counters = core.counters.dest(entry.dest_id())?;
         let (ethernet, ip) = headers.split_first_chunk_mut::<14>()?;
         let ip = ip.first_chunk_mut::<40>()?;
-
         // From here on it is a usual packet.
-        entry.timeout = timeout;
-        entry.deadline = deadline.0;
-        let bytes = u64::from(plain.len);
-        if REQUEST {
-            entry.in_pkts = entry.in_pkts.wrapping_add(1);
-            counters.in_pkts.add(1);
-            counters.in_bytes.add(bytes);
-        } else {
-            counters.out_pkts.add(1);
-            counters.out_bytes.add(bytes);
-        }
-        if is_nat {
-            nat::rewrite_tcp_v4::<true>(ip, entry, side);
-        } else if let Some(header) = ip.first_chunk_mut() {
-            link::lower_ttl_v4(header);
-        }
+        nat::rewrite_tcp_v4::<true>(ip, entry, Side::Reply);
         ethernet[..12].copy_from_slice(&hop.macs);
-        packet.vlan_tci = 0;
-        Some(Verdict::Transmit(hop.port))
+        count_reply(entry, counters, plain.len, timing);
+        Some(hop.port)
     }
+
+    #[inline(never)]
+    fn usual_v6(
+        &mut self,
+        now: Ticks,
+        packet: &mut Packet<'_>,
+        at: &Located,
+        side: Side,
+    ) -> Option<PortId> {
+        let core = &self.core;
+        let shard = &mut self.shards[at.hash.shard as usize % SHARDS];
+        let entry = shard.entry_of_slot(at.slot, side)?;
+        let headers = packet.head_mut::<{ PlainV6::HEADERS }>()?;
+        let plain = PlainV6::again(headers);
+        let (ethernet, ip) = headers.split_first_chunk_mut::<14>()?;
+        let ip = ip.first_chunk_mut::<60>()?;
+        let addrs = ip.get(8..40)?.first_chunk()?;
+        let (is_it, [mask, pattern]) = match side {
+            Side::Request => (entry.has_request_tuple_v6(addrs, plain.ports), REQUEST_V6),
+            Side::Reply => (entry.has_reply_tuple_v6(addrs, plain.ports), REPLY_V6),
+        };
+        if !is_it
+            || !entry.signature().is(mask, pattern)
+            || !is_usual(plain.tcp_flags, plain.hop_limit)
+        {
+            return None;
+        }
+        let counters = core.counters.dest(entry.dest_id())?;
+        let method = entry.method();
+        let (macs, port, timeout) = match side {
+            Side::Request => {
+                let exit = core.exits.get(entry.dest_id().0 as usize)?;
+                let is_known = matches!(
+                    method,
+                    ForwardingMethod::Masquerade | ForwardingMethod::DirectRoute
+                );
+                if !is_known || exit.epoch != core.epoch || plain.len > exit.most {
+                    return None;
+                }
+                (&exit.macs, exit.port, exit.established)
+            }
+            Side::Reply => {
+                let (hop, timeout) = core.usual_return(entry, plain.len)?;
+                (&hop.macs, hop.port, timeout)
+            }
+        };
+        let timing = usual_timing(now, entry, timeout)?;
+        // From here on it is a usual packet.
+        ip[7] -= 1;
+        if method == ForwardingMethod::Masquerade {
+            nat::rewrite_tcp_v6(ip, entry, side);
+        }
+        ethernet[..12].copy_from_slice(macs);
+        match side {
+            Side::Request => count_request(entry, counters, plain.len, timing),
+            Side::Reply => count_reply(entry, counters, plain.len, timing),
+        }
+        Some(port)
+    }
+}
+
+impl Core {
+    /// Where a reply of so many bytes leaves, as long as the way back that the connection
+    /// remembers is right and its real server is still counted; and the timeout, in ticks.
+    #[inline(always)]
+    fn usual_return(&self, entry: &Entry, len: u16) -> Option<(&ResolvedHop, u32)> {
+        let dest = self.dests.get(entry.dest_id().0 as usize)?;
+        let hop = self.router.plain_hop(NeighbourId(entry.reply_hop))?;
+        let is_right = dest.available
+            && entry.route_generation == self.router.generation()
+            && len <= entry.reply_mtu
+            && len <= hop.mtu;
+        is_right.then_some((hop, dest.established))
+    }
+}
+
+/// Timeout and deadline after this packet, unless the deadline came closer: the entry has to be
+/// linked anew then.
+#[inline(always)]
+fn usual_timing(now: Ticks, entry: &Entry, timeout: u32) -> Option<(u32, Ticks)> {
+    let deadline = now.plus(timeout);
+    deadline
+        .reached(Ticks(entry.armed))
+        .then_some((timeout, deadline))
+}
+
+/// Whether a segment changes nothing in an established connection, and may go on.
+#[inline(always)]
+fn is_usual(tcp_flags: u8, ttl: u8) -> bool {
+    tcp_flags & FLAGS == tcp::ACK && ttl > 1
+}
+
+#[inline(always)]
+fn count_request(
+    entry: &mut Entry,
+    counters: &DestCounters,
+    len: u16,
+    (timeout, deadline): (u32, Ticks),
+) {
+    entry.timeout = timeout;
+    entry.deadline = deadline.0;
+    entry.in_pkts = entry.in_pkts.wrapping_add(1);
+    counters.in_pkts.add(1);
+    counters.in_bytes.add(u64::from(len));
+}
+
+#[inline(always)]
+fn count_reply(
+    entry: &mut Entry,
+    counters: &DestCounters,
+    len: u16,
+    (timeout, deadline): (u32, Ticks),
+) {
+    entry.timeout = timeout;
+    entry.deadline = deadline.0;
+    counters.out_pkts.add(1);
+    counters.out_bytes.add(u64::from(len));
+}
+
+/// Puts a packet of `len` bytes into another. The frame has grown already, by what stands
+/// between the Ethernet header and the packet; `N` is all of that with the packet's IP header.
+#[inline(always)]
+fn enclose<const N: usize>(packet: &mut Packet<'_>, exit: &Exit, len: u16, copy_df: bool, id: u16) {
+    let front = (N - ethernet::HEADER_LEN - ipv4::HEADER_LEN) as u16;
+    // Padding is cut off, so it cannot fail.
+    let _ = packet.set_len(ethernet::HEADER_LEN as u16 + front + len);
+    let Some((before, inner)) = packet
+        .head_mut::<N>()
+        .and_then(|headers| headers.split_last_chunk_mut())
+    else {
+        return;
+    };
+    link::lower_ttl_v4(inner);
+    let Some((ethernet, rest)) = before.split_first_chunk_mut::<14>() else {
+        return;
+    };
+    let Some((outer, shim)) = rest.split_first_chunk_mut() else {
+        return;
+    };
+    exit.front.write(outer, inner, front + len, copy_df, id);
+    for (to, octet) in shim.iter_mut().zip(exit.shim) {
+        *to = octet;
+    }
+    ethernet[..12].copy_from_slice(&exit.macs);
+    ethernet[12..].copy_from_slice(&ethernet::TYPE_IPV4.to_be_bytes());
 }
