@@ -7,7 +7,7 @@ use dataplane::packet::{PortId, Verdict};
 use dataplane::service::DestId;
 
 use crate::rig::{self, Family, Method, Side};
-use crate::traffic::{Client, sum};
+use crate::traffic::{Client, OPENS, sum};
 
 /// What frames of one kind look like after the walk. Everything is recomputed in full here, by
 /// other code than the worker's.
@@ -125,7 +125,8 @@ impl Expect {
     /// Whether server `s` may be this client's, and `dmac` is its.
     fn is_server(&self, client: &Client, s: usize, dmac: &[u8]) -> bool {
         let Mac(mac) = rig::server_mac(s);
-        (self.is_new || usize::from(client.server) == s) && *dmac == mac
+        let any = self.is_new || client.server >= OPENS;
+        (any || usize::from(client.server) == s) && *dmac == mac
     }
 }
 

@@ -99,10 +99,31 @@ fn run(args: &Args) -> Result<bool> {
         reference: Duration::from_millis(if args.quick { 60 } else { 120 }),
         only: args.only.clone(),
         flows: args.flows,
+        largest: rig::LARGEST,
     };
 
-    let mib = u64::from(rig::EAL_MB + testpmd::MB) + (rig::table_bytes() as u64).div_ceil(1 << 20);
-    let reserved = Reserved::new(mib + 16)?;
+    let reserve = |largest| {
+        let tables = (rig::table_bytes(largest) as u64).div_ceil(1 << 20);
+        Reserved::new(u64::from(rig::EAL_MB + testpmd::MB) + tables + 16)
+    };
+    let is_large = match args.flows {
+        Some(flows) => flows == rig::LARGEST,
+        None => !args.quick,
+    };
+    let mut largest = if is_large {
+        rig::LARGEST
+    } else {
+        rig::LARGEST - 1
+    };
+    let reserved = match reserve(largest) {
+        Err(e) if is_large && args.flows.is_none() => {
+            println!("no rows of {} connections: {e:#}", rig::LARGEST);
+            largest -= 1;
+            reserve(largest)?
+        }
+        reserved => reserved?,
+    };
+    let options = Options { largest, ..options };
     let prefixes = ["bench", "testpmd"].map(|p| format!("rvs-{p}-{}", std::process::id()));
     clean_up_on_signal(reserved.added(), prefixes.clone())?;
     let result = measure(core, main_core, options, prefixes.clone());
@@ -148,7 +169,7 @@ fn measure(
 
     let (give, take) = mpsc::channel();
     let (finish, finished) = mpsc::channel();
-    let (rig, ports) = Rig::new(&eal)?;
+    let (rig, ports) = Rig::new(&eal, options.largest)?;
     eal.launch(
         0,
         Box::new(move || {

@@ -86,7 +86,7 @@ impl Report {
             ("nat-established", 1_000) => Floor::Ratio(4.5),
             ("nat-established", 100_000) => Floor::Ratio(6.0),
             ("nat-established", 1_000_000) => Floor::Ratio(8.0),
-            ("new-connection", _) => Floor::Ratio(60.0),
+            ("new-connection", _) => Floor::Ratio(50.0),
             ("dr-established", flows) => {
                 let nat = |r: &&Row| r.name == "nat-established" && r.flows == flows;
                 // As a ratio: the machine's pace differs from minute to minute.

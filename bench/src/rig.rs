@@ -43,7 +43,9 @@ pub const VIRTUAL_PORT: u16 = 80;
 /// Port of the real servers behind NAT.
 pub const REAL_PORT: u16 = 8080;
 /// Sizes of the rows; each has a worker with a table of its own.
-pub const SIZES: [u32; 3] = [1_000, 100_000, 1_000_000];
+pub const SIZES: [u32; 4] = [1_000, 100_000, 1_000_000, LARGEST];
+/// The last of them is left out where there is no memory for it.
+pub const LARGEST: u32 = 10_000_000;
 /// MACs of the source and the sink.
 pub const OUR_MACS: [Mac; 2] = [Mac([2, 0, 0, 0, 0, 1]), Mac([2, 0, 0, 0, 0, 2])];
 /// MAC of the router towards the clients.
@@ -317,10 +319,14 @@ fn layout(flows: u32) -> Layout {
     })
 }
 
-/// Bytes of the connection tables, each in its own hugepages.
-pub fn table_bytes() -> usize {
-    SIZES
-        .into_iter()
+/// The sizes up to this one.
+pub fn sizes(largest: u32) -> impl Iterator<Item = u32> {
+    SIZES.into_iter().filter(move |size| *size <= largest)
+}
+
+/// Bytes of the connection tables up to this size, each in its own hugepages.
+pub fn table_bytes(largest: u32) -> usize {
+    sizes(largest)
         .map(|flows| layout(flows).bytes().next_multiple_of(2 << 20))
         .sum()
 }
@@ -330,7 +336,7 @@ impl Rig {
     ///
     /// # Errors
     /// What is missing.
-    pub fn new(eal: &Eal) -> Result<(Rig, Ports)> {
+    pub fn new(eal: &Eal, largest: u32) -> Result<(Rig, Ports)> {
         let pool = Mempool::new(eal, "bench", 8191, 256, DATA_ROOM, None)?;
         let mut ports = Vec::new();
         let mut queues = Vec::new();
@@ -368,7 +374,7 @@ impl Rig {
         let limits = Limits::default();
         let (_control, end) = command::channel(limits.dests);
         let mut workers = Vec::new();
-        for flows in SIZES {
+        for flows in sizes(largest) {
             let counters = Arc::clone(&end.counters);
             workers.push((flows, new_worker(flows, counters, time, true)?));
         }

@@ -11,16 +11,21 @@ use dataplane::time::secs;
 
 use crate::audit::{Expect, Totals};
 use crate::report::Row;
-use crate::rig::{self, Cost, Family, Method, Plan, Ports, Rig, SERVERS, SIZES, Side};
+use crate::rig::{self, Cost, Family, Method, Plan, Ports, Rig, SERVERS, Side};
 use crate::testpmd::Testpmd;
 use crate::traffic::{
-    ACK, Client, Generator, LEN4, LEN6, Random, Reply4, Reply6, Request4, Request6, SYN, Shape,
+    ACK, Client, Generator, LEN4, LEN6, OPENS, Random, Reply4, Reply6, Request4, Request6, SYN,
+    Shape, Templates,
 };
 
 /// Half-open connections in the steady state of the rows of new connections.
 const NEW_LIVE: u32 = 1_000_000;
 /// How long they live (SYN_RECV).
 const NEW_TIMEOUT: u32 = 60;
+
+/// Half-open connections in the steady state of the mixed row. As many as its table has room
+/// for: the fewer they are, the faster time has to pass, and the more timers fire.
+const MIXED_LIVE: u32 = 200_000;
 
 /// Real servers of the rows of schedulers.
 const DESTINATIONS: [u32; 3] = [3, 100, 1000];
@@ -69,6 +74,8 @@ pub struct Options {
     pub only: Option<String>,
     /// Only rows with as many connections.
     pub flows: Option<u32>,
+    /// No rows with more.
+    pub largest: u32,
 }
 
 /// Everything a row needs. All of it runs on the worker's lcore, which sleeps while testpmd has
@@ -158,7 +165,7 @@ impl Bench {
     /// A failed audit.
     pub fn run(&mut self, mut done: impl FnMut(Row)) -> Result<()> {
         self.info_rows(&mut done)?;
-        for flows in SIZES {
+        for flows in rig::sizes(self.options.largest) {
             let (nat, slower) = (
                 if flows == 1_000_000 { NAT_ZIPF } else { NAT },
                 "nat-established",
@@ -166,7 +173,7 @@ impl Bench {
             self.group(Family::V4, Method::Nat, flows, nat, Some(slower), &mut done)?;
         }
         for (method, rows) in [(Method::Direct, DIRECT), (Method::Tunnel, TUNNEL)] {
-            for flows in SIZES {
+            for flows in rig::sizes(self.options.largest) {
                 self.group(Family::V4, method, flows, rows, None, &mut done)?;
             }
         }
@@ -178,6 +185,7 @@ impl Bench {
             Some("nat6-established"),
             &mut done,
         )?;
+        self.mixed(&mut done)?;
         self.new_connections(&Fresh::new("new-connection", SYN), &mut done)?;
         self.new_connections(&Fresh::new("new-connection-wheel", ACK), &mut done)?;
         for scheduler in schedule::names().filter(|name| *name != "none") {
@@ -373,6 +381,97 @@ impl Bench {
         Ok(())
     }
 
+    /// Nine packets of established connections, then one that opens another, of which as many end
+    /// as begin.
+    fn mixed(&mut self, done: &mut impl FnMut(Row)) -> Result<()> {
+        let (name, flows) = ("mixed-90-10", NEW_LIVE);
+        if !self.wants(name, flows) {
+            return Ok(());
+        }
+        let group = Group {
+            family: Family::V4,
+            method: Method::Nat,
+            flows,
+        };
+        let established = self.establish(&group)?;
+        let mut fresh = (flows..).map(|i| Client {
+            server: OPENS,
+            ..Client::number(i)
+        });
+        let mut clients = Vec::with_capacity(established.len() / 9 * 30);
+        // Three rounds, so that there are half as many new clients again as live at once.
+        for nine in [&established; 3]
+            .into_iter()
+            .flat_map(|e| e.chunks_exact(9))
+        {
+            clients.extend_from_slice(nine);
+            clients.extend(fresh.next());
+        }
+        clients.truncate(clients.len() / 32 * 32);
+        let expect = Expect {
+            family: Family::V4,
+            method: Method::Nat,
+            side: Side::Request,
+            is_new: false,
+        };
+        let mut generator = generator::<Request4, LEN4>(expect, ACK, &clients);
+        let Bench {
+            rig,
+            ports,
+            testpmd,
+            options,
+        } = self;
+        // 3.2 of a burst open one; a client comes back after its connection has ended.
+        let step = Duration::from_secs(u64::from(NEW_TIMEOUT)) * 32 / 10 / MIXED_LIVE;
+        let fill = Plan {
+            cpu: Duration::ZERO,
+            packets: u64::from(MIXED_LIVE) * 12,
+            step: Some(step),
+        };
+        rig.run(fill, &mut generator);
+        let mut series = Series::new(name, flows);
+        let mut pmd_before = testpmd.run(options.reference)?;
+        for _ in 0..options.rounds {
+            let (before, first) = (Totals::of(rig.worker.worker.counters()), generator.packets);
+            let sent = sent_by(ports)?;
+            let plan = Plan {
+                cpu: options.cpu,
+                packets: 0,
+                step: Some(step),
+            };
+            let cost = rig.run(plan, &mut generator);
+            let pmd_after = testpmd.run(options.reference)?;
+            series.add(cost, pmd_before, pmd_after);
+            pmd_before = pmd_after;
+
+            let (after, last) = (Totals::of(rig.worker.worker.counters()), generator.packets);
+            let packets = last - first;
+            after.audit(&before, Side::Request, packets, Family::V4.bytes())?;
+            ensure!(
+                sent_by(ports)? - sent == packets,
+                "audit: the sink counted other packets"
+            );
+            let opened = generator.opened(last) - generator.opened(first);
+            let (new, ended) = (
+                after.connections - before.connections,
+                after.ended - before.ended,
+            );
+            ensure!(
+                new == opened && ended.abs_diff(new) <= new / 20 + 4096,
+                "audit: {new} new connections for {opened} packets that open one, {ended} ended"
+            );
+            let live = rig::clients_in(&rig.worker.worker, State::Established as u8).len();
+            ensure!(
+                live == flows as usize,
+                "audit: {live} connections are established, should be {flows}"
+            );
+            check_samples(&generator)?;
+        }
+        done(series.row());
+        let live = self.rig.worker.worker.connections();
+        self.expire_all(live)
+    }
+
     /// One new connection a packet, and one expiry a packet: time passes so fast that as many
     /// connections end as begin. With SYN they wait half-open; with ACK (`sloppy_tcp`) they are
     /// established and lie in the timing wheel.
@@ -548,8 +647,10 @@ pub fn generator<S: Shape<LEN>, const LEN: usize>(
         side,
         ..
     } = expect;
-    let templates: [[u8; LEN]; SERVERS] =
-        core::array::from_fn(|s| rig::template(family, method, side, flags, s));
+    let templates: Templates<LEN> = core::array::from_fn(|s| {
+        let flags = if s < SERVERS { flags } else { SYN };
+        rig::template(family, method, side, flags, s % SERVERS)
+    });
     Generator::new(templates, clients, expect)
 }
 

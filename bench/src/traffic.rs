@@ -28,9 +28,13 @@ pub struct Client {
     pub addr: u32,
     /// Host order.
     pub port: u16,
-    /// Number of the real server that its connection was given.
+    /// Number of the real server that its connection was given; [`OPENS`] if this is its first
+    /// packet.
     pub server: u8,
 }
+
+/// In the place of a real server's number: the packet opens a connection.
+pub const OPENS: u8 = SERVERS as u8;
 
 impl Client {
     /// The `i`-th client, all different: 10.0.0.0/8 (or the last 32 bits of an IPv6 address)
@@ -140,8 +144,9 @@ pub fn sum(bytes: &[u8], start: u32) -> u32 {
     sum as u32
 }
 
-/// One template for each server, with client and checksums zero.
-pub type Templates<const LEN: usize> = [[u8; LEN]; SERVERS];
+/// One template for each server, then those of packets that open connections; with client and
+/// checksums zero.
+pub type Templates<const LEN: usize> = [[u8; LEN]; 2 * SERVERS];
 
 /// What to patch for each of `clients`, in their order, on top of `templates`.
 pub fn visits<S: Shape<LEN>, const LEN: usize>(
@@ -149,7 +154,7 @@ pub fn visits<S: Shape<LEN>, const LEN: usize>(
     clients: impl Iterator<Item = Client>,
 ) -> Vec<Visit> {
     let l4 = S::TCP_SUM - 16;
-    let bases: [(u32, u32); SERVERS] = templates.each_ref().map(|t| {
+    let bases: [(u32, u32); 2 * SERVERS] = templates.each_ref().map(|t| {
         let (addrs, len) = if S::IP_SUM != 0 {
             (
                 &t[26..34],
@@ -220,6 +225,13 @@ impl<S: Shape<LEN>, const LEN: usize> Generator<S, LEN> {
         self.visits.len() as u64
     }
 
+    /// How many of the first so many packets opened a connection.
+    pub fn opened(&self, packets: u64) -> u64 {
+        let opens = |visits: &[Visit]| visits.iter().filter(|v| v.server >= OPENS).count() as u64;
+        let (rounds, rest) = (packets / self.round(), packets % self.round());
+        rounds * opens(&self.visits) + opens(&self.visits[..rest as usize])
+    }
+
     #[cold]
     #[inline(never)]
     fn check(&mut self, packets: &[Packet<'_>], verdicts: &[Verdict]) {
@@ -247,7 +259,7 @@ impl<S: Shape<LEN>, const LEN: usize> Probe for Generator<S, LEN> {
             let Some(frame) = packet.frame_mut().first_chunk_mut::<LEN>() else {
                 continue;
             };
-            *frame = self.templates[usize::from(visit.server) % SERVERS];
+            *frame = self.templates[usize::from(visit.server) % (2 * SERVERS)];
             frame[S::ADDR..S::ADDR + 4].copy_from_slice(&visit.addr);
             frame[S::PORT..S::PORT + 2].copy_from_slice(&visit.port);
             if S::IP_SUM != 0 {
