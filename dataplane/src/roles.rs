@@ -263,6 +263,17 @@ impl RoleTable {
         if !self.may_have(endpoint as u16) {
             return 0;
         }
+        // Most of what is in the table is where it belongs.
+        let word = endpoint << 16 | u64::from(protocol) << 8;
+        match self.v4.get(spread(word) & (self.v4.len() - 1)) {
+            Some(slot) if slot & !0xff == word => *slot as u8,
+            _ => self.of_v4_elsewhere(protocol, endpoint),
+        }
+    }
+
+    /// The same where the first slot tells nothing.
+    #[inline(never)]
+    fn of_v4_elsewhere(&self, protocol: u8, endpoint: u64) -> u8 {
         let roles = self.slot_v4(endpoint << 16 | u64::from(protocol) << 8);
         if roles == 0 && self.wide {
             let addr = Addr::v4(((endpoint >> 16) as u32).to_be_bytes());

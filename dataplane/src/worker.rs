@@ -76,6 +76,9 @@ pub const BURST: usize = 32;
 /// the core has in flight, and what is too much is lost.
 const AHEAD: usize = 16;
 
+/// Shards that are looked at together when several are due.
+const GROUP: usize = 8;
+
 /// Pause between two looks for expired connections; 128 of them take 16 ms.
 const SHARD_PAUSE: Duration = Duration::from_micros(125);
 
@@ -193,6 +196,9 @@ struct Bound {
 /// What the first pass found out about a packet.
 #[derive(Clone, Copy)]
 enum Kind {
+    /// A TCP segment of plain shape, looked for among the connections on this side; its flow was
+    /// not read.
+    Plain(Family, Side),
     /// Looked for among the connections; `Side` is tried first, then the other if `both`.
     Balance { side: Side, both: bool },
     /// An ICMP error that may belong to a connection.
@@ -211,9 +217,6 @@ enum Kind {
 
 #[derive(Clone, Copy)]
 struct Located {
-    /// It is a TCP segment of plain shape of this family, looked for on this side: `kind` is then
-    /// [`Kind::Balance`], and its flow was not read.
-    plain: Option<(Family, Side)>,
     kind: Kind,
     hash: KeyHash,
     /// Bucket of the index that the hash belongs in; [`NIL`]: nothing is looked for.
@@ -223,7 +226,6 @@ struct Located {
 
 impl Located {
     const EMPTY: Located = Located {
-        plain: None,
         kind: Kind::Drop(DropReason::Truncated),
         hash: KeyHash { shard: 0, bits: 0 },
         home: NIL,
@@ -244,7 +246,8 @@ fn mac_word<const N: usize>(head: &[u8; N]) -> u64 {
 #[derive(Clone, Copy)]
 struct Entrance {
     port: PortId,
-    mac: Option<u64>,
+    /// [`NO_MAC`] for none.
+    mac: u64,
 }
 
 /// Client and other endpoint of a flow seen from one side.
@@ -440,7 +443,10 @@ impl Worker {
         let first = packets.first().map_or(PortId(0), |packet| packet.port);
         let entrance = Entrance {
             port: first,
-            mac: self.core.own_macs.get(usize::from(first.0)).copied(),
+            mac: match self.core.own_macs.get(usize::from(first.0)) {
+                Some(mac) => *mac,
+                None => NO_MAC,
+            },
         };
         // The second pass follows the first at a distance, and the third follows the second.
         for i in 0..burst {
@@ -483,13 +489,13 @@ impl Worker {
         flow: &mut Flow,
     ) -> Verdict {
         match at.kind {
-            Kind::Balance { side, both } => {
-                if at.plain.is_some() {
-                    // It has a flow: what `Plain` reads is a packet.
-                    flow.read(packet.frame(), packet.vlan_tci, packet.wire_len);
-                }
+            Kind::Plain(_, side) => {
+                // It has a flow: what `Plain` reads is a packet.
+                flow.read(packet.frame(), packet.vlan_tci, packet.wire_len);
+                let both = side == Side::Reply && self.core.is_for_service(flow);
                 self.balance(now, packet, at, flow, side, both)
             }
+            Kind::Balance { side, both } => self.balance(now, packet, at, flow, side, both),
             Kind::IcmpError => self.icmp_error(now, packet, flow),
             Kind::Ipsec => self.ipsec(now, packet, flow),
             Kind::Kernel(class) => self.core.punt(now, packet.port, class),
@@ -507,7 +513,7 @@ impl Worker {
         let Some(head) = packet.head::<{ Plain::HEADERS }>() else {
             return false;
         };
-        if packet.port != entrance.port || entrance.mac != Some(mac_word(head)) {
+        if packet.port != entrance.port || entrance.mac != mac_word(head) {
             return false;
         }
         let Some(plain) = Plain::read(head, packet.len(), packet.wire_len) else {
@@ -515,7 +521,7 @@ impl Worker {
         };
         let src = digest_v4(u32::from_be(plain.src), plain.src_port());
         let dst = digest_v4(u32::from_be(plain.dst), plain.dst_port());
-        let Some((side, both, hash)) = core.find_side_v4(TCP, src, dst) else {
+        let Some((side, _, hash)) = core.find_side_v4(TCP, src, dst) else {
             return false;
         };
         at.hash = hash;
@@ -523,8 +529,7 @@ impl Worker {
             at.kind = Kind::Elsewhere(owner);
             return true;
         }
-        at.plain = Some((Family::V4, side));
-        at.kind = Kind::Balance { side, both };
+        at.kind = Kind::Plain(Family::V4, side);
         at.home = self.shard(hash).prefetch_home(hash);
         true
     }
@@ -537,7 +542,7 @@ impl Worker {
         {
             self.core.classify_any(packet, at, flow);
         }
-        if matches!(at.kind, Kind::Balance { .. }) {
+        if matches!(at.kind, Kind::Balance { .. } | Kind::Plain(..)) {
             at.home = self.shard(at.hash).prefetch_home(at.hash);
         }
     }
@@ -674,6 +679,9 @@ impl Worker {
             u32::from_ne_bytes(flow.dst.octets_v4()),
         );
         let ports = u32::from(flow.src_port) | u32::from(flow.dst_port) << 16;
+        if side == Side::Reply {
+            shard.settle();
+        }
         let found = if flow.is_v4 && shard.is_match_v4(at.slot, side, flow.protocol, addrs, ports) {
             Some(at.slot & !REPLY)
         } else {
@@ -799,35 +807,55 @@ impl Worker {
         // After a long sleep one round of all shards is owed, not every pause that was missed.
         let round = SHARD_PAUSE.as_nanos() as u64 * SHARDS as u64;
         self.expiry_due = self.expiry_due.max(Instant(now.0.saturating_sub(round)));
-        for _ in 0..8 {
+        // What is due in these shards is looked at in turns: ends touch much that is far away,
+        // and that of one shard comes while the others have theirs.
+        let mut group = ArrayVec::<usize, GROUP>::new();
+        loop {
             if !self.sweep.is_idle() {
                 self.sweep_on();
             }
             self.defend(now, STEPS_PER_SECOND);
-            // Ends touch much that is far away: the next two shards' is asked for meanwhile.
-            if let Some(next) = self.shards.get((self.expiry_at + 2) % SHARDS) {
-                next.prefetch_due();
-            }
-            if let Some(next) = self.shards.get((self.expiry_at + 1) % SHARDS) {
-                next.prefetch_end();
-            }
-            while let Some(shard) = self.shards.get_mut(self.expiry_at)
-                && let Some(i) = shard.next_due(ticks, &mut budget)
-            {
-                if shard.prolong(i, ticks) {
-                    continue;
-                }
-                self.core.counters.expired.add(1);
-                self.end(self.expiry_at, i);
-            }
-            // Also when the budget is used up: no shard may keep the others waiting.
+            group.push(self.expiry_at);
             self.expiry_at = (self.expiry_at + 1) % SHARDS;
             self.expiry_due = self.expiry_due + SHARD_PAUSE;
             self.core.tend(now);
-            if budget == 0 || now < self.expiry_due {
-                return;
+            if group.is_full() || now < self.expiry_due {
+                break;
             }
         }
+        let next = self.expiry_at;
+        let mut busy = group.clone();
+        while !busy.is_empty() && budget > 0 {
+            for &at in &busy {
+                if let Some(shard) = self.shards.get(at) {
+                    shard.prefetch_end(ticks);
+                }
+            }
+            // Those of which nothing more is due are not looked at again. Also when the budget
+            // is used up: no shard may keep the others waiting.
+            busy.retain(|at| self.expire_next(*at, ticks, &mut budget));
+        }
+        for at in next..next + group.len() {
+            if let Some(shard) = self.shards.get(at % SHARDS) {
+                shard.prefetch_due();
+            }
+        }
+    }
+
+    /// Ends the next connection of a shard that is due; false if there is none.
+    #[inline]
+    fn expire_next(&mut self, at: usize, ticks: Ticks, budget: &mut u32) -> bool {
+        let Some(shard) = self.shards.get_mut(at) else {
+            return false;
+        };
+        let Some(i) = shard.next_due(ticks, budget) else {
+            return false;
+        };
+        if !shard.prolong(i, ticks) {
+            self.core.counters.expired.add(1);
+            self.end(at, i);
+        }
+        true
     }
 
     /// Ends a connection or a template and counts it out. Nothing of it is left.
@@ -907,17 +935,14 @@ impl Core {
         let (src, dst) = PlainV6::addrs(head);
         let src = Endpoint::new(src, plain.src_port());
         let dst = Endpoint::new(dst, plain.dst_port());
-        let Some((side, both, hash)) = self.find_side_v6(TCP, &src, &dst) else {
+        let Some((side, _, hash)) = self.find_side_v6(TCP, &src, &dst) else {
             return false;
         };
         at.hash = hash;
-        match self.share.elsewhere(hash.shard) {
-            Some(owner) => at.kind = Kind::Elsewhere(owner),
-            None => {
-                at.plain = Some((Family::V6, side));
-                at.kind = Kind::Balance { side, both };
-            }
-        }
+        at.kind = match self.share.elsewhere(hash.shard) {
+            Some(owner) => Kind::Elsewhere(owner),
+            None => Kind::Plain(Family::V6, side),
+        };
         true
     }
 
@@ -959,6 +984,13 @@ impl Core {
         } else {
             Kind::Kernel(self.class_of(flow, frame, is_group))
         };
+    }
+
+    /// Whether a packet may be a client's by where it goes.
+    fn is_for_service(&self, flow: &Flow) -> bool {
+        let (addr, port) = (&flow.dst, flow.dst_port);
+        let roles = self.roles.of(flow.is_v4, flow.protocol, addr, port);
+        roles & (VIRTUAL | MARKED) != 0
     }
 
     /// Which end of a flow is the client, whether it may be the other one too, and the hash.

@@ -43,6 +43,8 @@ pub mod flag {
     pub const HALF_OPEN: u16 = 0x0004;
     /// A helper reads the payload: FTP control.
     pub const HELPER: u16 = 0x0010;
+    /// Its reply tuple is not in the index yet: it is the youngest of its shard.
+    pub const OWED: u16 = 0x0020;
     /// A younger connection has the same reply tuple, and gets the replies.
     pub const HIDDEN: u16 = 0x0040;
     /// When it was made an older connection had the same reply tuple.
@@ -624,7 +626,7 @@ impl Entry {
             dest: self.dest(),
             dest_id: self.dest_id(),
             method: self.method(),
-            flags: self.flags,
+            flags: self.flags & !flag::OWED,
         })
     }
 }

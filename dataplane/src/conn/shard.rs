@@ -25,7 +25,14 @@ pub struct Shard {
     /// Connections that it is for; it has more entries than that.
     share: u32,
     key: HashKey,
+    /// The youngest connection, whose reply tuple is still to be put into the index: its bucket
+    /// is far away and was asked for. [`NIL`] for none.
+    owed: u32,
+    owed_reply: KeyHash,
 }
+
+/// No hash that is asked for.
+const NO_HASH: KeyHash = KeyHash { shard: 0, bits: 0 };
 
 /// What an entry that controls others has left when its own time is up, ticks.
 const CONTROL_TIMEOUT: u32 = secs(60);
@@ -85,6 +92,8 @@ impl Shard {
             used: 0,
             share,
             key,
+            owed: NIL,
+            owed_reply: NO_HASH,
         }
     }
 
@@ -99,6 +108,25 @@ impl Shard {
             used: 0,
             share: 0,
             key,
+            owed: NIL,
+            owed_reply: NO_HASH,
+        }
+    }
+
+    /// Whether a reply may be of a connection that the index does not show yet.
+    #[inline(always)]
+    pub fn is_owed(&self) -> bool {
+        self.owed != NIL
+    }
+
+    /// Puts the reply tuple of the youngest connection into the index.
+    #[inline]
+    pub fn settle(&mut self) {
+        let i = core::mem::replace(&mut self.owed, NIL);
+        if let Some(entry) = self.entries.get_mut(i as usize) {
+            entry.flags &= !flag::OWED;
+            // There is room for two slots of each entry.
+            let _ = self.add_reply(i, self.owed_reply);
         }
     }
 
@@ -107,11 +135,21 @@ impl Shard {
     pub fn rebuild(&mut self) -> u32 {
         self.index.clear();
         self.wheel.clear();
+        self.owed = NIL;
         self.free = NIL;
         self.used = 0;
         self.fresh = self.entries.len() as u32;
         let mut half_open = Vec::new();
-        for i in (0..self.entries.len() as u32).rev() {
+        // The youngest after all others.
+        let is_owed = |e: &Entry| e.is_valid() && e.flags & flag::OWED != 0;
+        let youngest = self.entries.iter().position(is_owed).map(|i| i as u32);
+        let others = (0..self.entries.len() as u32)
+            .rev()
+            .filter(|i| Some(*i) != youngest);
+        for i in others.chain(youngest) {
+            if Some(i) == youngest {
+                self.entries[i as usize].flags &= !flag::OWED;
+            }
             let live =
                 self.entries[i as usize].is_valid() && self.entries[i as usize].makes_sense();
             if live && self.add_to_index(i, self.hashes(&self.entries[i as usize])) {
@@ -332,6 +370,7 @@ impl Shard {
 
     #[inline(always)]
     fn insert_as(&mut self, fill: impl FnOnce(&mut Entry)) -> Option<u32> {
+        self.settle();
         let from_list = self.free != NIL;
         let i = if from_list { self.free } else { self.fresh };
         let entry = self.entries.get_mut(i as usize)?;
@@ -339,11 +378,16 @@ impl Shard {
         fill(entry);
         let hashes = self.hashes(&self.entries[i as usize]);
         self.prefetch_buckets(hashes);
-        if !self.add_to_index(i, hashes) {
+        let (request, reply) = hashes;
+        if !self.index.insert(request, i) {
             if from_list {
                 self.entries[i as usize].next = next_free;
             }
             return None;
+        }
+        if let Some(reply) = reply {
+            (self.owed, self.owed_reply) = (i, reply);
+            self.entries[i as usize].flags |= flag::OWED;
         }
         if from_list {
             self.free = next_free;
@@ -357,6 +401,7 @@ impl Shard {
 
     /// Ends a connection.
     pub fn remove(&mut self, i: u32) {
+        self.settle();
         let Some(entry) = self.entries.get(i as usize) else {
             return;
         };
@@ -443,9 +488,12 @@ impl Shard {
         }
     }
 
-    /// After [`Shard::prefetch_due`]: prefetches what the end of that entry will touch.
-    pub fn prefetch_end(&self) {
-        if let Some(entry) = self.wheel.first().and_then(|i| self.entry(i)) {
+    /// After [`Shard::prefetch_due`]: prefetches what the end of that entry will touch, if it is
+    /// its turn.
+    pub fn prefetch_end(&self, now: Ticks) {
+        if let Some(entry) = self.wheel.first().and_then(|i| self.entry(i))
+            && now.reached(Ticks(entry.armed))
+        {
             self.prefetch_buckets(self.hashes(entry));
             self.prefetch_whole(entry.next);
         }
@@ -486,7 +534,11 @@ impl Shard {
             prefetch(entry);
         } else if slot == NIL {
             // Perhaps a new connection: it will get this one.
-            self.prefetch_whole(self.free);
+            self.prefetch_whole(if self.free != NIL {
+                self.free
+            } else {
+                self.fresh
+            });
         }
         slot
     }
@@ -563,6 +615,11 @@ impl Shard {
         client: &Endpoint,
         other: &Endpoint,
     ) -> Option<u32> {
+        let owed = self.owed | REPLY;
+        if side == Side::Reply && self.is_match(owed, side, protocol, client, other) {
+            // The youngest is the one that replies belong to.
+            return Some(self.owed);
+        }
         self.index
             .find(hash, |slot| {
                 self.is_match(slot, side, protocol, client, other)
@@ -609,6 +666,11 @@ impl Shard {
 
     /// Slots of the index, sorted (tests compare a rebuilt index with the old one).
     pub fn index_contents(&self) -> Vec<u32> {
-        self.index.contents()
+        let mut contents = self.index.contents();
+        if self.owed != NIL {
+            contents.push(self.owed | REPLY);
+            contents.sort_unstable();
+        }
+        contents
     }
 }

@@ -7,7 +7,7 @@
 //! (`tests/usual.rs` compares the two).
 
 use super::transmit::following;
-use super::{Core, Located, TCP, Worker};
+use super::{Core, Kind, Located, TCP, Worker};
 use crate::addr::Family;
 use crate::conn::entry::flag;
 use crate::conn::{Entry, SHARDS, Side, Signature};
@@ -64,11 +64,11 @@ impl Worker {
         at: &Located,
         out: &mut Verdict,
     ) -> bool {
-        let port = match at.plain {
-            Some((Family::V4, Side::Request)) => self.usual_request(now, packet, at),
-            Some((Family::V4, Side::Reply)) => self.usual_reply(now, packet, at),
-            Some((Family::V6, side)) => self.usual_v6(now, packet, at, side),
-            None => None,
+        let port = match at.kind {
+            Kind::Plain(Family::V4, Side::Request) => self.usual_request(now, packet, at),
+            Kind::Plain(Family::V4, Side::Reply) => self.usual_reply(now, packet, at),
+            Kind::Plain(Family::V6, side) => self.usual_v6(now, packet, at, side),
+            _ => None,
         };
         if let Some(port) = port {
             packet.vlan_tci = 0;
@@ -95,39 +95,25 @@ impl Worker {
         {
             return None;
         }
+        let method = entry.method();
+        if method == ForwardingMethod::Tunnel {
+            return core.usual_tunnel(now, entry, packet, plain.len);
+        }
         let exit = core.exits.get(entry.dest_id().0 as usize)?;
         let timing = usual_timing(now, entry, exit.established)?;
         let counters = core.counters.dest(entry.dest_id())?;
-        let method = entry.method();
-        let most = match method {
-            ForwardingMethod::Tunnel => exit.most_inside,
-            ForwardingMethod::Local => return None,
-            _ => exit.most,
-        };
-        if exit.epoch != core.epoch || plain.len > most {
+        if exit.epoch != core.epoch || plain.len > exit.most || method == ForwardingMethod::Local {
             return None;
         }
-        if method == ForwardingMethod::Tunnel {
-            // The last thing that can be refused.
-            if !packet.push(ipv4::HEADER_LEN as u16 + exit.shim_len) {
-                return None;
-            }
-            core.ip_id = following(core.ip_id);
-            let (copy_df, id) = (core.settings.pmtu_disc, core.ip_id);
-            match exit.shim_len {
-                0 => enclose::<54>(packet, exit, plain.len, copy_df, id),
-                _ => enclose::<58>(packet, exit, plain.len, copy_df, id),
-            }
-        } else if let Some((ethernet, ip)) = headers.split_first_chunk_mut::<14>()
-            && let Some(ip) = ip.first_chunk_mut::<40>()
-        {
-            if method == ForwardingMethod::Masquerade {
-                nat::rewrite_tcp_v4::<true>(ip, entry, Side::Request);
-            } else if let Some(header) = ip.first_chunk_mut() {
-                link::lower_ttl_v4(header);
-            }
-            ethernet[..12].copy_from_slice(&exit.macs);
+        let (ethernet, ip) = headers.split_first_chunk_mut::<14>()?;
+        let ip = ip.first_chunk_mut::<40>()?;
+        // From here on it is a usual packet.
+        if method == ForwardingMethod::Masquerade {
+            nat::rewrite_tcp_v4::<true>(ip, entry, Side::Request);
+        } else if let Some(header) = ip.first_chunk_mut() {
+            link::lower_ttl_v4(header);
         }
+        ethernet[..12].copy_from_slice(&exit.macs);
         count_request(entry, counters, plain.len, timing);
         Some(exit.port)
     }
@@ -136,6 +122,9 @@ impl Worker {
     fn usual_reply(&mut self, now: Ticks, packet: &mut Packet<'_>, at: &Located) -> Option<PortId> {
         let core = &self.core;
         let shard = &mut self.shards[at.hash.shard as usize % SHARDS];
+        if shard.is_owed() {
+            return None;
+        }
         let entry = shard.entry_of_slot(at.slot, Side::Reply)?;
         let headers = packet.head_mut::<{ Plain::HEADERS }>()?;
         let plain = Plain::again(headers);
@@ -167,6 +156,9 @@ impl Worker {
     ) -> Option<PortId> {
         let core = &self.core;
         let shard = &mut self.shards[at.hash.shard as usize % SHARDS];
+        if side == Side::Reply && shard.is_owed() {
+            return None;
+        }
         let entry = shard.entry_of_slot(at.slot, side)?;
         let headers = packet.head_mut::<{ PlainV6::HEADERS }>()?;
         let plain = PlainV6::again(headers);
@@ -218,6 +210,36 @@ impl Worker {
 }
 
 impl Core {
+    /// A client's packet that goes into another. Out of line, so that those that do not have all
+    /// registers.
+    #[inline(never)]
+    fn usual_tunnel(
+        &mut self,
+        now: Ticks,
+        entry: &mut Entry,
+        packet: &mut Packet<'_>,
+        len: u16,
+    ) -> Option<PortId> {
+        let exit = self.exits.get(entry.dest_id().0 as usize)?;
+        let timing = usual_timing(now, entry, exit.established)?;
+        let counters = self.counters.dest(entry.dest_id())?;
+        if exit.epoch != self.epoch
+            || len > exit.most_inside
+            // The last thing that can be refused.
+            || !packet.push(ipv4::HEADER_LEN as u16 + exit.shim_len)
+        {
+            return None;
+        }
+        self.ip_id = following(self.ip_id);
+        let (copy_df, id) = (self.settings.pmtu_disc, self.ip_id);
+        match exit.shim_len {
+            0 => enclose::<54>(packet, exit, len, copy_df, id),
+            _ => enclose::<58>(packet, exit, len, copy_df, id),
+        }
+        count_request(entry, counters, len, timing);
+        Some(exit.port)
+    }
+
     /// Where a reply of so many bytes leaves, as long as the way back that the connection
     /// remembers is right and its real server is still counted; and the timeout, in ticks.
     #[inline(always)]
