@@ -12,6 +12,7 @@ mod estimate;
 mod listing;
 mod marks;
 mod origin;
+mod steering;
 #[cfg(test)]
 mod tests;
 mod weights;
@@ -36,9 +37,9 @@ use crate::trash::Trash;
 
 use change::{no_server, not_defined};
 use edit::is_unused;
+use steering::Steered;
 
 pub use change::{Author, Change, Refusal};
-pub use check::PERSISTENCE_ALONE;
 pub use listing::dead_service;
 pub use weights::Weights;
 
@@ -119,6 +120,7 @@ pub struct Model {
     marks_changed: bool,
     roles_changed: bool,
     settings_changed: bool,
+    steered: Steered,
 }
 
 impl Model {
@@ -142,6 +144,7 @@ impl Model {
             marks_changed: false,
             roles_changed: true,
             settings_changed: true,
+            steered: Steered::default(),
         }
     }
 
@@ -270,6 +273,7 @@ impl Model {
             self.roles_changed = true;
         }
         self.forget_marks(counters);
+        self.settle(counters);
     }
 
     /// Whether packets reach the service: this host holds its address, or a rule gives its mark.

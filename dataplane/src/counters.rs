@@ -103,6 +103,11 @@ pub struct WorkerCounters {
     pub short_of_entries: Gauge,
     /// Packets given to the worker that has their connection.
     pub handed_over: Counter,
+    /// Connections that were where an earlier role table had them, at the end of the last look at
+    /// all of them. Taken only while some are expected.
+    pub strays: Gauge,
+    /// Such looks that ended.
+    pub stray_looks: Counter,
     /// ICMP errors and resets of ours.
     pub icmp_sent: Counter,
     /// Raised once per loop: a worker whose heartbeat stands still is stuck.
@@ -132,6 +137,8 @@ impl WorkerCounters {
             reclaimed: Counter::default(),
             short_of_entries: Gauge::default(),
             handed_over: Counter::default(),
+            strays: Gauge::default(),
+            stray_looks: Counter::default(),
             icmp_sent: Counter::default(),
             heartbeat: Counter::default(),
             busy_loops: Counter::default(),

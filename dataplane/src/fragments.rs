@@ -136,6 +136,15 @@ impl Fragments {
         Some(fate)
     }
 
+    /// Forgets what was decided about a packet.
+    pub fn forget(&mut self, flow: &Flow, piece: Fragment) {
+        let key = key_of(flow, piece);
+        let ways = self.ways(&key).unwrap_or(&mut []);
+        if let Some(entry) = ways.iter_mut().find(|e| e.key == key) {
+            *entry = NOBODY;
+        }
+    }
+
     /// Where the pieces of a packet meet: the owner of this shard knows about the first.
     pub fn shard(&self, flow: &Flow, piece: Fragment) -> u8 {
         let key = key_of(flow, piece);

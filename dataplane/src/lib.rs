@@ -25,6 +25,7 @@ pub mod route;
 pub mod schedule;
 pub mod service;
 pub mod settings;
+pub mod steering;
 pub mod team;
 pub mod time;
 pub mod wire;

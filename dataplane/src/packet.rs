@@ -168,6 +168,35 @@ impl PuntClass {
     }
 }
 
+/// How far workers have come in the search for a packet's connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Attempt {
+    /// What to look for next: 0 for a packet as it was received, then the ways in which it may
+    /// belong to a connection, in order, and at last: it belongs to none.
+    pub step: u8,
+    /// How many workers are to look for the same, this one included, before the next step; 0: this
+    /// one should have it.
+    pub left: u8,
+}
+
+impl Attempt {
+    /// Nobody has looked yet.
+    pub const START: Attempt = Attempt { step: 0, left: 0 };
+
+    /// As a number below 2^16.
+    pub fn bits(self) -> u32 {
+        u32::from(self.step) << 8 | u32::from(self.left)
+    }
+
+    /// Back from [`Attempt::bits`].
+    pub fn from_bits(bits: u32) -> Attempt {
+        Attempt {
+            step: (bits >> 8) as u8,
+            left: bits as u8,
+        }
+    }
+}
+
 /// What becomes of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
@@ -180,13 +209,13 @@ pub enum Verdict {
     Kernel(PuntClass),
     /// Free it; the reason has been counted.
     Drop(DropReason),
-    /// Nothing was changed: its connection lives on another worker, or would. With `as_request`
-    /// that worker is to try it as a client's packet only (`Worker::process_request`).
+    /// Nothing was changed: its connection lives on another worker, or would. That worker goes on
+    /// from `attempt` (`Worker::process_attempt`).
     HandOver {
         /// Number of the worker.
         worker: u8,
-        /// It is no reply of a connection here.
-        as_request: bool,
+        /// How far the search has come.
+        attempt: Attempt,
     },
     /// The packet was not changed or counted yet: the MAC of the next hop is being asked for. Keep
     /// it for a moment and process it again, else say so: `Worker::process_again`.

@@ -10,6 +10,7 @@
 use crate::addr::{Addr, Endpoint, Family};
 use crate::conn::hash::digest_v4;
 use crate::route::Prefix;
+use crate::steering::{Class, Steering};
 
 /// Role of an endpoint: it is a virtual service's, and live.
 pub const VIRTUAL: u8 = 1;
@@ -20,6 +21,9 @@ pub const MARKED: u8 = 4;
 /// Not a role: beside port 0 of an address whose TCP port 21 is virtual. Passive FTP data comes to
 /// port 20 and to any unprivileged port (`ip_vs_service_find`).
 const FTP_DATA: u8 = 8;
+/// Not a role: packets of the endpoint are steered by more or less than their client's endpoint
+/// ([`Steering`]).
+pub const STEERED: u8 = 16;
 /// First port that needs no privilege (`ip_unprivileged_port_start`).
 pub const UNPRIVILEGED: u16 = 1024;
 
@@ -59,6 +63,8 @@ pub struct RoleTable {
     wide: bool,
     /// IPv4 and IPv6 addresses that may be marked: ends included, sorted, apart from each other.
     marked: [Box<[(u128, u128)]>; 2],
+    /// Where the packets of each endpoint meet.
+    steering: Steering,
 }
 
 const PORT_WORDS: usize = 64;
@@ -102,6 +108,15 @@ impl RoleTable {
 
     /// As [`RoleTable::build`], with the destinations that rules of marks may match.
     pub fn build_with_marks(entries: &[RoleEntry], marked: &[Prefix]) -> RoleTable {
+        RoleTable::build_steered(entries, marked, Steering::default())
+    }
+
+    /// As [`RoleTable::build_with_marks`], for several workers.
+    pub fn build_steered(
+        entries: &[RoleEntry],
+        marked: &[Prefix],
+        steering: Steering,
+    ) -> RoleTable {
         let is_ftp =
             |e: &&RoleEntry| e.protocol == TCP && e.endpoint.port == FTP && e.roles & VIRTUAL != 0;
         let data = entries.iter().filter(is_ftp).map(|e| RoleEntry {
@@ -110,8 +125,15 @@ impl RoleTable {
             ..*e
         });
         let mut all: Vec<RoleEntry> = entries.iter().copied().chain(data).collect();
+        for e in all.iter_mut().filter(|e| e.roles != 0) {
+            let Endpoint { addr, port } = e.endpoint;
+            if steering.class(e.protocol, &addr, port) != Class::default() {
+                e.roles |= STEERED;
+            }
+        }
         let wide = !marked.is_empty() || all.iter().any(|e| e.roles != 0 && e.endpoint.port == 0);
         let mut table = RoleTable::exact(&all);
+        table.steering = steering;
         if wide {
             table.wide = true;
             table.marked = [Family::V4, Family::V6].map(|family| ranges(marked, family));
@@ -125,10 +147,16 @@ impl RoleTable {
                 ports: [u64::MAX; PORT_WORDS],
                 wide,
                 marked: table.marked,
+                steering: table.steering,
                 ..RoleTable::exact(&all)
             };
         }
         table
+    }
+
+    /// Where the packets of each endpoint meet.
+    pub fn steering(&self) -> &Steering {
+        &self.steering
     }
 
     fn exact(entries: &[RoleEntry]) -> RoleTable {
@@ -175,6 +203,7 @@ impl RoleTable {
             v6,
             wide: false,
             marked: Default::default(),
+            steering: Steering::default(),
         }
     }
 
@@ -188,6 +217,9 @@ impl RoleTable {
         }
         if self.is_marked(is_v4, addr) {
             roles |= MARKED;
+        }
+        if roles != 0 && self.steering.class(protocol, addr, port) != Class::default() {
+            roles |= STEERED;
         }
         roles
     }

@@ -18,6 +18,8 @@ mod overload;
 mod persist;
 mod pmtu;
 mod share;
+mod steer;
+mod strays;
 mod sweep;
 mod timeouts;
 mod transmit;
@@ -34,6 +36,8 @@ use arrayvec::ArrayVec;
 
 use self::defence::Defences;
 use self::overload::Overload;
+use self::steer::{Found, Way};
+use self::strays::Strays;
 use self::sweep::Sweep;
 use crate::addr::{Endpoint, Family, Mac};
 use crate::capture::Capture;
@@ -49,7 +53,7 @@ use crate::flow::{Flow, Parsed, Plain, PlainV6, Shape, octets};
 use crate::fragments::{Fate, Fragments};
 use crate::limit::{AnswerLimit, Bucket};
 use crate::marks::Marks;
-use crate::packet::{DropReason, Packet, PortId, PuntClass, Verdict};
+use crate::packet::{Attempt, DropReason, Packet, PortId, PuntClass, Verdict};
 use crate::proto::{self, Direction, sctp, tcp};
 use crate::punt;
 use crate::roles::{MARKED, REAL, RoleTable, VIRTUAL};
@@ -125,6 +129,7 @@ pub struct Worker {
     expiry_due: Instant,
     /// Round through the connections after a deletion.
     sweep: Sweep,
+    strays: Strays,
     capture: Option<Box<Capture>>,
     /// The packets of a burst that were parsed in full, [`BURST`] places. Kept, so that a burst
     /// need not clear them.
@@ -156,8 +161,11 @@ struct Core {
     /// By destination: what its service has in place of those.
     own_timeouts: Box<[ServiceTimeouts]>,
     macs: Box<[Box<[Mac]>]>,
-    /// The first of each port as [`mac_word`] has it, and [`NO_MAC`] where there is none.
+    /// The first of each port as [`mac_word`] has it, and [`NO_MAC`] where there is none or its
+    /// frames do not take the short way.
     own_macs: Box<[u64]>,
+    /// Some class of the role table steers by other than the client's endpoint.
+    is_steered: bool,
     /// By port and class: a flood on one port does not cost another its ARP.
     punt_limits: Box<[[Bucket; PuntClass::COUNT]]>,
     answers: AnswerLimit,
@@ -330,6 +338,7 @@ impl Worker {
             own_timeouts: vec![ServiceTimeouts::default(); limits.dests].into_boxed_slice(),
             macs: (0..limits.ports).map(|_| Box::default()).collect(),
             own_macs: vec![NO_MAC; limits.ports].into_boxed_slice(),
+            is_steered: false,
             punt_limits: vec![[Bucket::new(0, 0); PuntClass::COUNT]; limits.ports]
                 .into_boxed_slice(),
             answers: AnswerLimit::new(&settings),
@@ -354,6 +363,7 @@ impl Worker {
             expiry_at: 0,
             expiry_due: Instant(0),
             sweep: Sweep::default(),
+            strays: Strays::default(),
             capture: None,
             flows: vec![Flow::EMPTY; BURST].into_boxed_slice(),
         };
@@ -496,12 +506,12 @@ impl Worker {
                 self.balance(now, packet, at, flow, side, both)
             }
             Kind::Balance { side, both } => self.balance(now, packet, at, flow, side, both),
-            Kind::IcmpError => self.icmp_error(now, packet, flow),
-            Kind::Ipsec => self.ipsec(now, packet, flow),
+            Kind::IcmpError => self.icmp_error(now, packet, flow, Attempt::START),
+            Kind::Ipsec => self.ipsec(now, packet, flow, Attempt::START),
             Kind::Kernel(class) => self.core.punt(now, packet.port, class),
-            Kind::Elsewhere(worker) => self.core.hand_over(worker, false),
+            Kind::Elsewhere(worker) => self.core.hand_over(worker, Attempt::START),
             Kind::Drop(reason) => self.core.dropped(reason),
-            Kind::Fragment => self.fragment(now, packet, at, flow, false),
+            Kind::Fragment => self.fragment(now, packet, flow, Attempt::START),
         }
     }
 
@@ -553,49 +563,17 @@ impl Worker {
         at.slot = self.shard(at.hash).prefetch_entry(at.home, at.hash);
     }
 
-    /// A packet that another worker handed over because it is no reply of a connection there:
-    /// only the other side is tried.
-    #[cold]
-    pub fn process_request(&mut self, now: Instant, packet: &mut Packet<'_>) -> Verdict {
-        let mut flow = Flow::EMPTY;
-        let shape = flow.read(packet.frame(), packet.vlan_tci, packet.wire_len);
-        match shape {
-            Shape::Ip => {}
-            Shape::Fragment(_) => {
-                let mut at = Located::EMPTY;
-                return self.fragment(now, packet, &mut at, &mut flow, true);
-            }
-            _ => return self.core.dropped(DropReason::Truncated),
-        }
-        if flow.is_icmp() {
-            return self.icmp_error_of(now, packet, &flow, &[Side::Request]);
-        }
-        if !flow.has_ports() {
-            return self.ipsec_of(now, packet, &flow, &[Side::Request]);
-        }
-        let (client, other) = ends(&flow, Side::Request);
-        let hash = self.core.key.hash(
-            flow.protocol,
-            &client.addr,
-            client.port,
-            &other.addr,
-            other.port,
-        );
-        let found = self
-            .shard(hash)
-            .lookup(hash, Side::Request, flow.protocol, &client, &other);
-        match found {
-            Some(i) => self.request(now, packet, &flow, hash, i),
-            None => self.admit(now, packet, &flow, hash),
-        }
-    }
-
     /// Frames that the kernel sends by a twin pass here on their way out: the answers of a
     /// local real server are given the virtual address back. All are transmitted, or handed to
     /// the worker that has the connection, which transmits them.
-    pub fn process_from_kernel(&mut self, now: Instant, packet: &mut Packet<'_>) -> Verdict {
-        if let Some(worker) = self.answer_of_kernel(now, packet) {
-            return self.core.hand_over(worker, false);
+    pub fn process_from_kernel(
+        &mut self,
+        now: Instant,
+        packet: &mut Packet<'_>,
+        attempt: Attempt,
+    ) -> Verdict {
+        if let Some((worker, attempt)) = self.answer_of_kernel(now, packet, attempt) {
+            return self.core.hand_over(worker, attempt);
         }
         if let Some(capture) = &mut self.capture {
             capture.sent(now, packet.port, packet);
@@ -603,17 +581,20 @@ impl Worker {
         Verdict::Transmit(packet.port)
     }
 
-    /// The worker that has the connection, if that is another one.
-    fn answer_of_kernel(&mut self, now: Instant, packet: &mut Packet<'_>) -> Option<u8> {
-        let flow = match Flow::parse(packet.frame(), packet.vlan_tci, packet.wire_len) {
-            Parsed::Ip(flow) => flow,
+    /// The worker that may have the connection, if that is another one.
+    fn answer_of_kernel(
+        &mut self,
+        now: Instant,
+        packet: &mut Packet<'_>,
+        attempt: Attempt,
+    ) -> Option<(u8, Attempt)> {
+        match Flow::parse(packet.frame(), packet.vlan_tci, packet.wire_len) {
+            Parsed::Ip(flow) => self.whole_of_kernel(now, packet, &flow, attempt),
             Parsed::Fragment(flow, piece) => {
-                self.fragment_of_kernel(now, packet, &flow, piece);
-                return None;
+                self.fragment_of_kernel(now, packet, &flow, piece, attempt)
             }
-            _ => return None,
-        };
-        self.whole_of_kernel(now, packet, &flow)
+            _ => None,
+        }
     }
 
     fn whole_of_kernel(
@@ -621,7 +602,8 @@ impl Worker {
         now: Instant,
         packet: &mut Packet<'_>,
         flow: &Flow,
-    ) -> Option<u8> {
+        attempt: Attempt,
+    ) -> Option<(u8, Attempt)> {
         if !flow.has_ports()
             || self
                 .core
@@ -631,23 +613,17 @@ impl Worker {
         {
             return None;
         }
-        let (client, other) = ends(flow, Side::Reply);
-        let hash = self.core.key.hash(
-            flow.protocol,
-            &client.addr,
-            client.port,
-            &other.addr,
-            other.port,
-        );
-        let elsewhere = self.core.share.elsewhere(hash.shard);
-        if elsewhere.is_some() {
-            return elsewhere;
+        let ways = steer::ways_of(flow, Side::Reply, false);
+        match self.search(&ways, None, attempt, false) {
+            Found::Here { hash, i, .. } => {
+                let shard = &mut self.shards[hash.shard as usize % SHARDS];
+                self.core.local_reply(now, shard, i, packet, flow);
+                self.assure();
+                None
+            }
+            Found::Elsewhere(worker, attempt) => Some((worker, attempt)),
+            Found::Nowhere => None,
         }
-        let shard = &mut self.shards[hash.shard as usize % SHARDS];
-        let i = shard.lookup(hash, Side::Reply, flow.protocol, &client, &other)?;
-        self.core.local_reply(now, shard, i, packet, flow);
-        self.assure();
-        None
     }
 
     #[inline(always)]
@@ -689,14 +665,7 @@ impl Worker {
             shard.lookup(at.hash, side, flow.protocol, &client, &other)
         };
         if let Some(i) = found {
-            let is_read = shard.entry(i).is_some_and(|e| e.flags & flag::HELPER != 0);
-            let verdict = match side {
-                Side::Request => self.request(now, packet, flow, at.hash, i),
-                Side::Reply if is_read => self.helped_reply(now, packet, flow, at.hash, i),
-                Side::Reply => self.core.reply(now, shard, i, packet, flow),
-            };
-            self.assure();
-            return verdict;
+            return self.found(now, packet, flow, side, at.hash, i);
         }
         self.missed(now, packet, flow, side, both)
     }
@@ -711,6 +680,15 @@ impl Worker {
         side: Side,
         both: bool,
     ) -> Verdict {
+        if self.core.share.team() > 1 {
+            let step = if side == Side::Reply {
+                steer::REPLY
+            } else {
+                steer::REQUEST
+            };
+            let from = steer::attempt(step, 0);
+            return self.find_packet(now, packet, flow, (side, both), from, true);
+        }
         if side == Side::Reply && !both {
             return self.core.unknown_reply(now, packet, flow);
         }
@@ -722,9 +700,6 @@ impl Worker {
             &other.addr,
             other.port,
         );
-        if both && let Some(owner) = self.core.share.elsewhere(hash.shard) {
-            return self.core.hand_over(owner, true);
-        }
         if both
             && let Some(i) =
                 self.shard(hash)
@@ -813,6 +788,9 @@ impl Worker {
         loop {
             if !self.sweep.is_idle() {
                 self.sweep_on();
+            }
+            if !self.strays.is_idle() {
+                self.look_for_strays();
             }
             self.defend(now, STEPS_PER_SECOND);
             group.push(self.expiry_at);
@@ -949,6 +927,9 @@ impl Core {
     /// First pass for all other frames.
     #[inline(never)]
     fn classify_any(&self, packet: &Packet<'_>, at: &mut Located, flow: &mut Flow) {
+        if self.is_steered && self.classify_steered(packet, at) {
+            return;
+        }
         let frame = packet.frame();
         let Some(dst) = frame.first_chunk::<6>() else {
             at.kind = Kind::Drop(DropReason::Truncated);
@@ -968,12 +949,20 @@ impl Core {
         }
         if flow.has_ports()
             && !is_group
-            && let Some((side, both, hash)) = self.find_side(flow)
+            && let Some((side, both)) = self.sides(flow)
         {
-            at.hash = hash;
-            at.kind = match self.share.elsewhere(hash.shard) {
-                Some(owner) => Kind::Elsewhere(owner),
-                None => Kind::Balance { side, both },
+            let (client, other) = ends(flow, side);
+            let meeting = self.meeting(&Way {
+                side,
+                protocol: flow.protocol,
+                client,
+                other,
+            });
+            at.hash = meeting.hash;
+            at.kind = if meeting.owner == self.share.me() {
+                Kind::Balance { side, both }
+            } else {
+                Kind::Elsewhere(meeting.owner)
             };
             return;
         }
@@ -995,18 +984,6 @@ impl Core {
 
     /// Which end of a flow is the client, whether it may be the other one too, and the hash.
     /// `None`: neither end is known.
-    fn find_side(&self, flow: &Flow) -> Option<(Side, bool, KeyHash)> {
-        if flow.is_v4 {
-            let src = digest_v4(flow.src.bits_v4(), flow.src_port);
-            let dst = digest_v4(flow.dst.bits_v4(), flow.dst_port);
-            self.find_side_v4(flow.protocol, src, dst)
-        } else {
-            let src = Endpoint::new(flow.src, flow.src_port);
-            let dst = Endpoint::new(flow.dst, flow.dst_port);
-            self.find_side_v6(flow.protocol, &src, &dst)
-        }
-    }
-
     #[inline(always)]
     fn find_side_v4(&self, protocol: u8, src: u64, dst: u64) -> Option<(Side, bool, KeyHash)> {
         let (side, both) = choose_side(
@@ -1062,9 +1039,9 @@ impl Core {
     }
 
     #[cold]
-    fn hand_over(&self, worker: u8, as_request: bool) -> Verdict {
+    fn hand_over(&self, worker: u8, attempt: Attempt) -> Verdict {
         self.counters.handed_over.add(1);
-        Verdict::HandOver { worker, as_request }
+        Verdict::HandOver { worker, attempt }
     }
 
     #[inline]

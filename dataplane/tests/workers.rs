@@ -3,9 +3,11 @@
 
 use std::collections::BTreeSet;
 
-use dataplane::packet::Verdict;
+use dataplane::counters::DestCounters;
+use dataplane::packet::{Attempt, PortId, Verdict};
 use dataplane::team::AGE;
 use dataplane::worker::Share;
+use proptest::prelude::*;
 use support::notation::build;
 use support::rig::Rig;
 
@@ -32,8 +34,8 @@ struct Team {
 }
 
 impl Team {
-    fn new() -> Team {
-        let workers = (0..WORKERS).map(|n| Rig::with_share(Share::of(n, WORKERS)));
+    fn new(workers: usize) -> Team {
+        let workers = (0..workers).map(|n| Rig::with_share(Share::of(n, workers)));
         Team {
             workers: workers.collect(),
             handed: 0,
@@ -45,24 +47,50 @@ impl Team {
     }
 
     /// Puts a frame in at worker `at`. Nobody hands over to himself or for ever.
-    fn inject(&mut self, mut at: usize, port: u16, frame: &[u8]) -> (Verdict, Vec<u8>) {
-        let mut result = self.workers[at].inject(port, frame);
-        for _ in 0..3 {
-            let Verdict::HandOver { worker, as_request } = result.0 else {
-                break;
+    fn inject(&mut self, at: usize, port: u16, frame: &[u8]) -> (Verdict, Vec<u8>) {
+        self.pass(at, frame, |w, attempt| {
+            w.inject_attempt(port, frame, attempt)
+        })
+    }
+
+    /// The same with a frame of the kernel.
+    fn answer_from_kernel(&mut self, at: usize, port: u16, frame: &[u8]) -> (Verdict, Vec<u8>) {
+        self.pass(at, frame, |w, attempt| {
+            w.answer_from_kernel(port, frame, attempt)
+        })
+    }
+
+    fn pass(
+        &mut self,
+        mut at: usize,
+        frame: &[u8],
+        process: impl Fn(&mut Rig, Attempt) -> (Verdict, Vec<u8>),
+    ) -> (Verdict, Vec<u8>) {
+        let mut attempt = Attempt::START;
+        // Each way may take a round, and pieces go by their meeting point.
+        for _ in 0..3 * (self.workers.len() + 2) {
+            let result = process(&mut self.workers[at], attempt);
+            let Verdict::HandOver {
+                worker,
+                attempt: next,
+            } = result.0
+            else {
+                return result;
             };
             assert_ne!(usize::from(worker), at);
             assert_eq!(result.1, frame, "a frame that is handed over is unchanged");
             self.handed += 1;
-            at = usize::from(worker);
-            result = if as_request {
-                self.workers[at].inject_request(port, frame)
-            } else {
-                self.workers[at].inject(port, frame)
-            };
+            (at, attempt) = (usize::from(worker), next);
         }
-        assert!(!matches!(result.0, Verdict::HandOver { .. }));
-        result
+        panic!("handed over for ever");
+    }
+
+    /// Everybody's connections.
+    fn connections(&mut self) -> Vec<String> {
+        let all = self.workers.iter_mut().flat_map(Rig::connections);
+        let mut all: Vec<String> = all.map(|c| format!("{c:?}")).collect();
+        all.sort();
+        all
     }
 }
 
@@ -167,7 +195,7 @@ fn connections_of_others_count_and_so_do_their_thresholds() {
 
 #[test]
 fn a_team_does_what_one_worker_does() {
-    let (mut one, mut team) = (Rig::new(), Team::new());
+    let (mut one, mut team) = (Rig::new(), Team::new(WORKERS));
     for rule in RULES {
         one.ipvsadm(rule);
         team.ipvsadm(rule);
@@ -188,14 +216,460 @@ fn a_team_does_what_one_worker_does() {
     assert!(team.handed > 10_000, "{} handed over", team.handed);
     assert!(verdicts.len() > 3, "{verdicts:?}");
 
-    let mut all: Vec<String> = Vec::new();
     for worker in &mut team.workers {
         let mine = worker.connections();
         assert!(mine.len() > 50, "every worker has its share");
-        all.extend(mine.iter().map(|c| format!("{c:?}")));
     }
-    let mut want: Vec<String> = one.connections().iter().map(|c| format!("{c:?}")).collect();
+    assert_eq!(team.connections(), all_of(&mut one));
+}
+
+fn all_of(rig: &mut Rig) -> Vec<String> {
+    let mut all: Vec<String> = rig.connections().iter().map(|c| format!("{c:?}")).collect();
     all.sort();
-    want.sort();
-    assert_eq!(all, want);
+    all
+}
+
+/// Services of every kind that steers by the masked client, and plain ones that share their servers.
+const STEERED: [&str; 30] = [
+    "-A -t 203.0.113.1:80 -s sh -p 600 -M 255.255.255.0",
+    "-a -t 203.0.113.1:80 -r 192.168.50.11:8080 -m",
+    "-a -t 203.0.113.1:80 -r 192.168.50.12:8080 -m",
+    "-A -t 203.0.113.2:80 -s rr",
+    "-a -t 203.0.113.2:80 -r 192.168.50.11:8080 -m",
+    "-A -u 203.0.113.1:53 -s rr",
+    "-a -u 203.0.113.1:53 -r 192.168.50.11:53 -m",
+    "-A -u 203.0.113.2:53 -s sh -p 600",
+    "-a -u 203.0.113.2:53 -r 192.168.50.13:53 -m",
+    "-a -u 203.0.113.2:53 -r 192.168.50.14:53 -m",
+    "-A -t 203.0.113.3:0 -s sh -p 600 -M 255.255.0.0",
+    "-a -t 203.0.113.3:0 -r 192.168.50.13:0 -m",
+    "-a -t 203.0.113.3:0 -r 192.168.50.14:0 -m",
+    "-A -t 203.0.113.4:21 -s rr",
+    "-a -t 203.0.113.4:21 -r 192.168.50.15:21 -m",
+    "-A -f 1 -s sh",
+    "-a -f 1 -r 192.168.50.16:0 -m",
+    "-a -f 1 -r 192.168.50.17:0 -m",
+    "-A -t 203.0.113.2:444 -s rr",
+    "-a -t 203.0.113.2:444 -r 192.168.50.12:444 -i",
+    "-A -t 203.0.113.5:80 -s rr",
+    "-a -t 203.0.113.5:80 -r 192.168.40.1:8080 -m",
+    "-A -t [fd60::1]:80 -s sh -p 600 -M 64",
+    "-a -t [fd60::1]:80 -r [fd50::11]:8080 -m",
+    "-a -t [fd60::1]:80 -r [fd50::12]:8080 -m",
+    "-A -u [fd60::1]:53 -s rr",
+    "-a -u [fd60::1]:53 -r [fd50::11]:53 -m",
+    "-A -t [fd60::4]:21 -s rr",
+    "-a -t [fd60::4]:21 -r [fd50::15]:21 -m",
+    "-E -t 203.0.113.2:444 -s rr -p 600",
+];
+
+const MARK: &str = "ip daddr 203.0.113.64/27 meta mark set 1";
+
+/// Changes of rules while connections are open, most of which change how a class is steered.
+const CHANGES: [&str; 15] = [
+    "-e -t 203.0.113.1:80 -r 192.168.50.11:8080 -m -w 0",
+    "-e -t 203.0.113.1:80 -r 192.168.50.11:8080 -m -w 1",
+    "-E -t 203.0.113.2:80 -s rr -p 600 -M 255.255.0.0",
+    "-E -t 203.0.113.2:80 -s rr",
+    "-E -u 203.0.113.1:53 -s rr -p 600",
+    "-E -u 203.0.113.1:53 -s rr",
+    "-a -u 203.0.113.1:53 -r 192.168.50.13:53 -m -w 0",
+    "-d -t 203.0.113.1:80 -r 192.168.50.12:8080",
+    "-a -t 203.0.113.1:80 -r 192.168.50.12:8080 -m",
+    "-A -t 203.0.113.6:80 -s rr -p 600 -M 255.0.0.0; \
+     -a -t 203.0.113.6:80 -r 192.168.50.11:8080 -m",
+    "-A -t 203.0.113.6:80 -s rr; -a -t 203.0.113.6:80 -r 192.168.50.11:8080 -m",
+    "-a -t 203.0.113.4:21 -r 192.168.50.13:21 -m -w 0",
+    "-E -t [fd60::1]:80 -s sh -p 600 -M 16",
+    "-E -t [fd60::1]:80 -s sh -p 600 -M 64",
+    "-E -u [fd60::1]:53 -s rr -p 600",
+];
+
+/// What happens in a story: what, to which client, at which of its ports, seen by which worker.
+type Event = (u8, u8, u8, u8);
+
+/// Where a frame comes from.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum From {
+    Wire(u16),
+    Kernel,
+}
+
+fn client(n: u8) -> (String, String) {
+    let (net, subnet) = (n & 1, n >> 1 & 1);
+    (
+        format!("10.{net}.{subnet}.{}", 5 + n),
+        format!("fd7{net}:0:0:{subnet}::{n:x}"),
+    )
+}
+
+const CLIENT: From = From::Wire(0);
+const SERVER: From = From::Wire(1);
+
+/// Virtual and real end of each TCP service.
+const TCP: [(&str, u16, &str, u16); 8] = [
+    ("203.0.113.1", 80, "192.168.50.11", 8080),
+    ("203.0.113.1", 80, "192.168.50.12", 8080),
+    ("203.0.113.2", 80, "192.168.50.11", 8080),
+    ("203.0.113.3", 443, "192.168.50.13", 443),
+    ("203.0.113.3", 25, "192.168.50.14", 25),
+    ("203.0.113.70", 99, "192.168.50.16", 99),
+    ("203.0.113.71", 21, "192.168.50.17", 21),
+    ("203.0.113.6", 80, "192.168.50.11", 8080),
+];
+const UDP: [(&str, &str); 3] = [
+    ("203.0.113.1", "192.168.50.11"),
+    ("203.0.113.2", "192.168.50.13"),
+    ("203.0.113.2", "192.168.50.14"),
+];
+
+/// The frames of one event, without Ethernet.
+fn frames(kind: u8, n: u8, k: u8) -> Vec<(From, String)> {
+    let (c, c6) = client(n);
+    let p = 3000 + u16::from(k % 3);
+    let (vip, vport, real, rport) = TCP[usize::from(k) % TCP.len()];
+    let (uvip, ureal) = UDP[usize::from(k) % UDP.len()];
+    let id = 100 + u16::from(k % 5);
+    let text = |line: &str| support::notation::to_hex(line.as_bytes());
+    let one = |from, text: String| vec![(from, text)];
+    match kind {
+        0 => one(CLIENT, format!("ip {c} > {vip} | tcp {p} > {vport} syn")),
+        1 => one(
+            CLIENT,
+            format!("ip {c} > {vip} | tcp {p} > {vport} ack | bytes 9"),
+        ),
+        2 => one(
+            SERVER,
+            format!("ip {real} > {c} | tcp {rport} > {p} syn ack 2"),
+        ),
+        3 => one(
+            SERVER,
+            format!("ip {real} > {c} | tcp {rport} > {p} ack 9 | bytes 7"),
+        ),
+        4 => one(
+            CLIENT,
+            format!("ip {c} > {vip} | tcp {p} > {vport} fin ack 3"),
+        ),
+        5 => one(CLIENT, format!("ip {c} > {uvip} | udp {p} > 53 | bytes 5")),
+        6 => one(SERVER, format!("ip {ureal} > {c} | udp 53 > {p} | bytes 6")),
+        7 => one(
+            SERVER,
+            format!("ip {real} > {c} | icmp 3 1 | ip {c} > {real} | tcp {p} > {rport} syn"),
+        ),
+        8 => one(
+            CLIENT,
+            format!("ip {c} > {vip} | icmp 3 1 | ip {vip} > {c} | tcp {vport} > {p} ack"),
+        ),
+        // Pieces, in and out of order.
+        9 => one(
+            CLIENT,
+            format!("ip {c} > {uvip} id {id} mf | udp {p} > 53 len 32 csum none | bytes 8"),
+        ),
+        10 => one(
+            CLIENT,
+            format!("ip {c} > {uvip} id {id} offset 16 proto 17 | bytes 16"),
+        ),
+        11 => one(
+            SERVER,
+            format!("ip {ureal} > {c} id {id} mf | udp 53 > {p} len 32 csum none | bytes 8"),
+        ),
+        12 => one(
+            SERVER,
+            format!("ip {ureal} > {c} id {id} offset 16 proto 17 | bytes 16"),
+        ),
+        // A tunnel: its client and an error about it.
+        13 => one(CLIENT, format!("ip {c} > 203.0.113.2 | tcp {p} > 444 syn")),
+        14 => one(
+            SERVER,
+            format!(
+                "ip 192.168.50.3 > 192.168.50.1 | icmp 3 1 | ip 192.168.50.1 > 192.168.50.12 | \
+                 ip {c} > 203.0.113.2 | tcp {p} > 444 syn"
+            ),
+        ),
+        // FTP.
+        15 => vec![
+            (
+                CLIENT,
+                format!("ip {c} > 203.0.113.4 | tcp {p} > 21 syn seq 9"),
+            ),
+            (
+                SERVER,
+                format!("ip 192.168.50.15 > {c} | tcp 21 > {p} syn ack 10 seq 9"),
+            ),
+            (
+                CLIENT,
+                format!("ip {c} > 203.0.113.4 | tcp {p} > 21 ack 10 seq 10"),
+            ),
+        ],
+        16 => one(CLIENT, {
+            let data = text(&format!("PORT {},20,{k}\r\n", c.replace('.', ",")));
+            format!("ip {c} > 203.0.113.4 | tcp {p} > 21 psh ack 10 seq 10 | data {data}")
+        }),
+        17 => one(SERVER, {
+            let to = 20 * 256 + u16::from(k);
+            format!("ip 192.168.50.15 > {c} | tcp 20 > {to} syn seq 70")
+        }),
+        18 => one(CLIENT, {
+            let to = 20 * 256 + u16::from(k);
+            format!("ip {c} > 203.0.113.4 | tcp {to} > 20 syn ack 71 seq 70")
+        }),
+        19 => vec![
+            (CLIENT, {
+                let data = text("PASV\r\n");
+                format!("ip {c} > 203.0.113.4 | tcp {p} > 21 psh ack 10 seq 10 | data {data}")
+            }),
+            (SERVER, {
+                let data = text(&format!("227 Passive (192,168,50,15,30,{k})\r\n"));
+                format!("ip 192.168.50.15 > {c} | tcp 21 > {p} psh ack 16 seq 10 | data {data}")
+            }),
+        ],
+        20 => one(CLIENT, {
+            let to = 30 * 256 + u16::from(k);
+            format!("ip {c} > 203.0.113.4 | tcp {} > {to} syn seq 70", p + 50)
+        }),
+        21 => one(SERVER, {
+            let from = 30 * 256 + u16::from(k);
+            format!(
+                "ip 192.168.50.15 > {c} | tcp {from} > {} syn ack 71",
+                p + 50
+            )
+        }),
+        // A server that is this host.
+        22 => one(CLIENT, format!("ip {c} > 203.0.113.5 | tcp {p} > 80 syn")),
+        23 => one(
+            From::Kernel,
+            format!("ip 192.168.40.1 > {c} | tcp 8080 > {p} syn ack 2"),
+        ),
+        24 => vec![
+            (
+                From::Kernel,
+                format!("ip 192.168.40.1 > {c} id {id} mf | tcp 8080 > {p} ack 2 | bytes 20"),
+            ),
+            (
+                From::Kernel,
+                format!("ip 192.168.40.1 > {c} id {id} offset 40 proto 6 | bytes 16"),
+            ),
+        ],
+        // IPv6.
+        25 => one(CLIENT, format!("ip6 {c6} > fd60::1 | tcp {p} > 80 syn")),
+        26 => one(
+            SERVER,
+            format!("ip6 fd50::1{} > {c6} | tcp 8080 > {p} syn ack 2", 1 + k % 2),
+        ),
+        27 => one(
+            CLIENT,
+            format!("ip6 {c6} > fd60::1 | udp {p} > 53 | bytes 5"),
+        ),
+        28 => one(
+            CLIENT,
+            format!("ip6 {c6} > fd60::1 | icmp6 1 3 | ip6 fd60::1 > {c6} | tcp 80 > {p} ack"),
+        ),
+        29 => one(
+            CLIENT,
+            format!(
+                "ip6 {c6} > fd60::1 | fragment id {id} mf | udp {p} > 53 len 32 csum 0x1234 | \
+                 bytes 8"
+            ),
+        ),
+        30 => one(
+            CLIENT,
+            format!("ip6 {c6} > fd60::1 proto 44 | fragment id {id} offset 16 | bytes 16"),
+        ),
+        31 => vec![
+            (
+                CLIENT,
+                format!("ip6 {c6} > fd60::4 | tcp {p} > 21 syn seq 9"),
+            ),
+            (
+                SERVER,
+                format!("ip6 fd50::15 > {c6} | tcp 21 > {p} syn ack 10 seq 9"),
+            ),
+            (
+                CLIENT,
+                format!("ip6 {c6} > fd60::4 | tcp {p} > 21 ack 10 seq 10"),
+            ),
+            (CLIENT, {
+                let data = text("EPSV\r\n");
+                format!("ip6 {c6} > fd60::4 | tcp {p} > 21 psh ack 10 seq 10 | data {data}")
+            }),
+            (SERVER, {
+                let data = text(&format!("229 Passive (|||{}|)\r\n", 7680 + u16::from(k)));
+                format!("ip6 fd50::15 > {c6} | tcp 21 > {p} psh ack 16 seq 10 | data {data}")
+            }),
+        ],
+        32 => one(CLIENT, {
+            let to = 7680 + u16::from(k);
+            format!("ip6 {c6} > fd60::4 | tcp {} > {to} syn seq 70", p + 50)
+        }),
+        // A real server is somebody's client.
+        _ => one(
+            SERVER,
+            format!("ip 192.168.50.11 > {vip} | tcp 8080 > {vport} syn"),
+        ),
+    }
+}
+
+const KINDS: u8 = 34;
+
+/// A frame without what each worker counts for itself: the identification of our own packets.
+fn without_id(mut frame: Vec<u8>) -> Vec<u8> {
+    if frame.get(12..14) == Some(&[8, 0]) && frame.len() >= 34 {
+        frame[18..20].fill(0);
+        frame[24..26].fill(0);
+    }
+    frame
+}
+
+/// Lets one worker and a team live through the same story.
+fn live(workers: usize, story: &[Event], changes: bool) {
+    let (mut one, mut team) = (Rig::new(), Team::new(workers));
+    for rule in STEERED {
+        one.ipvsadm(rule);
+        team.ipvsadm(rule);
+    }
+    one.nft(MARK);
+    team.workers.iter_mut().for_each(|w| w.nft(MARK));
+    team.settle();
+    let mut told = Vec::new();
+    for &(kind, n, k, at) in story {
+        if kind >= KINDS {
+            let change = CHANGES[usize::from(k) % CHANGES.len()];
+            if changes && kind == KINDS {
+                for rule in change.split(';') {
+                    one.ipvsadm(rule);
+                    team.ipvsadm(rule);
+                }
+                told.push(change.to_owned());
+            } else if changes {
+                let time = std::time::Duration::from_millis(500);
+                one.sleep(time);
+                team.workers.iter_mut().for_each(|w| w.sleep(time));
+                if team.settle() {
+                    told.push("settled".to_owned());
+                }
+            }
+            continue;
+        }
+        for (i, (from, text)) in frames(kind, n % 8, k).into_iter().enumerate() {
+            let at = (usize::from(at) + i * 5) % workers;
+            let port = if from == SERVER { 1 } else { 0 };
+            let frame = build(&format!(
+                "eth 02:00:00:00:09:09 > 52:54:00:00:00:0{} | {text}",
+                port + 1
+            ));
+            let (want, got) = match from {
+                From::Wire(port) => (one.inject(port, &frame), team.inject(at, port, &frame)),
+                From::Kernel => (
+                    one.answer_from_kernel(port, &frame, Attempt::START),
+                    team.answer_from_kernel(at, port, &frame),
+                ),
+            };
+            told.push(format!("{text} at {at}: {:?}", want.0));
+            assert_eq!(got.0, want.0, "{told:#?}");
+            let is_ours = want.1.len() != frame.len();
+            let same = got.1 == want.1 || is_ours && without_id(got.1) == without_id(want.1);
+            assert!(same, "{told:#?}");
+        }
+    }
+    assert_eq!(team.connections(), all_of(&mut one), "{told:#?}");
+    for (id, sum) in (0..).zip(&one.counters.dests) {
+        let all = |value: fn(&DestCounters) -> u64| {
+            let of = |w: &Rig| value(&w.counters.dests[id]);
+            team.workers.iter().map(of).sum::<u64>()
+        };
+        let values: [fn(&DestCounters) -> u64; 7] = [
+            |c| c.conns.get(),
+            |c| c.in_pkts.get(),
+            |c| c.in_bytes.get(),
+            |c| c.out_pkts.get(),
+            |c| c.total.get().into(),
+            |c| c.active.get().into(),
+            |c| c.persistent.get().into(),
+        ];
+        for (what, value) in values.into_iter().enumerate() {
+            assert_eq!(all(value), value(sum), "server {id}, {what}: {told:#?}");
+        }
+    }
+}
+
+impl Team {
+    /// Settles the classes if no worker has a connection where an earlier table had it. Whether.
+    fn settle(&mut self) -> bool {
+        let settled = self.workers.iter().all(|w| w.counters.strays.get() == 0);
+        if settled {
+            self.workers.iter_mut().for_each(Rig::settle);
+        }
+        settled
+    }
+}
+
+fn story(len: usize) -> impl Strategy<Value = Vec<Event>> {
+    let event = (0..KINDS + 2, any::<u8>(), 0u8..24, any::<u8>());
+    proptest::collection::vec(event, 1..len)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        cases: 60,
+        max_shrink_iters: 4000,
+        failure_persistence: None,
+        ..ProptestConfig::default() })]
+
+    #[test]
+    fn teams_do_what_one_worker_does(story in story(200), workers in prop::sample::select(vec![2usize, 3, 8])) {
+        live(workers, &story, false);
+    }
+
+    /// The rules change meanwhile, and with them where connections meet: none is lost.
+    #[test]
+    fn no_change_of_rules_loses_a_connection(
+        story in story(200),
+        workers in prop::sample::select(vec![2usize, 3, 8]),
+    ) {
+        live(workers, &story, true);
+    }
+}
+
+/// A service that comes to share a server widens the class; clients of templates that were left
+/// before stay where they are.
+#[test]
+fn templates_outlive_a_wider_class() {
+    let mut team = Team::new(3);
+    for rule in [
+        "-A -t 203.0.113.1:80 -s rr -p 600",
+        "-a -t 203.0.113.1:80 -r 192.168.50.11:80 -m",
+        "-a -t 203.0.113.1:80 -r 192.168.50.12:80 -m",
+    ] {
+        team.ipvsadm(rule);
+    }
+    let syn = |client: usize, port| {
+        build(&format!(
+            "eth 02:00:00:00:09:09 > 52:54:00:00:00:01 | ip 10.1.2.{client} > 203.0.113.1 | \
+             tcp {port} > 80 syn"
+        ))
+    };
+    let server = |frame: &[u8]| frame[33];
+    let servers: Vec<u8> = (1..40)
+        .map(|client| server(&team.inject(client % 3, 0, &syn(client, 4000)).1))
+        .collect();
+    assert!(servers.contains(&11) && servers.contains(&12));
+    team.ipvsadm("-A -t 203.0.113.2:80 -s rr -p 600 -M 255.255.255.0");
+    team.ipvsadm("-a -t 203.0.113.2:80 -r 192.168.50.12:80 -m");
+    for (client, before) in (1..40).zip(servers) {
+        let (verdict, frame) = team.inject(client % 3, 0, &syn(client, 5000));
+        assert_eq!(verdict, Verdict::Transmit(PortId(1)), "client {client}");
+        assert_eq!(server(&frame), before, "client {client}");
+    }
+    // Newcomers of the network are all at one worker.
+    let before: Vec<usize> = team
+        .workers
+        .iter_mut()
+        .map(|w| w.connections().len())
+        .collect();
+    for client in 100..140 {
+        team.inject(client % 3, 0, &syn(client, 4000));
+    }
+    let after = team.workers.iter_mut().map(|w| w.connections().len());
+    let grown = before.iter().zip(after).filter(|(b, a)| **b != *a).count();
+    assert_eq!(grown, 1);
 }

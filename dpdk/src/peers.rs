@@ -4,7 +4,7 @@
 //! A packet carries its errand in a field of its mbuf that belongs to whoever has it.
 
 use dataplane::counters::WorkerCounters;
-use dataplane::packet::{DropReason, PortId};
+use dataplane::packet::{Attempt, DropReason, PortId};
 use dataplane::worker::Backlog;
 
 use crate::eal::Eal;
@@ -16,31 +16,43 @@ pub const PEER_SLOTS: u32 = 512;
 
 /// What the other worker is to do with a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
 pub enum Errand {
-    /// Process it as if it had received it from that port.
-    Process = 0,
-    /// The same, as a client's packet only.
-    Request = 1,
-    /// Process it as a frame that the kernel sends by that port.
-    FromKernel = 2,
+    /// Process it as if it had received it from that port, and go on from there.
+    Process(Attempt),
+    /// The same with a frame that the kernel sends by that port.
+    FromKernel(Attempt),
     /// Send it by that port.
-    Transmit = 3,
+    Transmit,
 }
+
+/// Bits of the mark behind the port and the attempt.
+const KIND: u32 = 28;
 
 impl Errand {
     /// Writes the errand onto an mbuf.
     fn mark(self, port: PortId, mbuf: &mut Mbuf) {
-        mbuf.set_mark(u32::from(port.0) | (self as u32) << 16);
+        mbuf.set_mark(self.mark_of(port));
     }
 
     /// Reads it back.
     pub fn of(mbuf: &Mbuf) -> (Errand, PortId) {
-        let mark = mbuf.mark();
-        let errand = match mark >> 16 {
-            0 => Errand::Process,
-            1 => Errand::Request,
-            2 => Errand::FromKernel,
+        Errand::from_mark(mbuf.mark())
+    }
+
+    fn mark_of(self, port: PortId) -> u32 {
+        let (kind, attempt) = match self {
+            Errand::Process(attempt) => (0, attempt),
+            Errand::FromKernel(attempt) => (1, attempt),
+            Errand::Transmit => (2, Attempt::START),
+        };
+        u32::from(port.0) | (attempt.bits() & 0xfff) << 16 | kind << KIND
+    }
+
+    fn from_mark(mark: u32) -> (Errand, PortId) {
+        let attempt = Attempt::from_bits(mark >> 16 & 0xfff);
+        let errand = match mark >> KIND {
+            0 => Errand::Process(attempt),
+            1 => Errand::FromKernel(attempt),
             _ => Errand::Transmit,
         };
         (errand, PortId(mark as u16))
@@ -139,5 +151,26 @@ impl Peer {
             counters.count_drop(DropReason::HandOverFull);
         }
         self.out.free();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_errand_survives_its_mark() {
+        for (step, left) in [(0, 0), (1, 0), (2, 63), (4, 255)] {
+            let attempt = Attempt { step, left };
+            for errand in [
+                Errand::Process(attempt),
+                Errand::FromKernel(attempt),
+                Errand::Transmit,
+            ] {
+                for port in [PortId(0), PortId(u16::MAX)] {
+                    assert_eq!(Errand::from_mark(errand.mark_of(port)), (errand, port));
+                }
+            }
+        }
     }
 }

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use dataplane::command::{Envelope, Reply, WorkerEnd};
 use dataplane::counters::{PortCounters, WorkerCounters};
-use dataplane::packet::{DropReason, Packet, PortId, PuntClass, Verdict};
+use dataplane::packet::{Attempt, DropReason, Packet, PortId, PuntClass, Verdict};
 use dataplane::partial;
 use dataplane::time::Instant;
 use dataplane::wire::fragment::Fragments;
@@ -442,12 +442,8 @@ impl Loop {
                 let pool = Arc::clone(&self.pool);
                 self.ways().cut(&pool, port, mtu, &mbuf);
             }
-            Verdict::HandOver { worker, as_request } => {
-                let errand = if as_request {
-                    Errand::Request
-                } else {
-                    Errand::Process
-                };
+            Verdict::HandOver { worker, attempt } => {
+                let errand = Errand::Process(attempt);
                 let port = PortId(at as u16);
                 self.peers
                     .hand(counters, usize::from(worker), errand, port, mbuf);
@@ -494,7 +490,7 @@ impl Loop {
         for mbuf in burst.drain() {
             let (errand, port) = Errand::of(&mbuf);
             let at = usize::from(port.0);
-            if errand == Errand::Process {
+            if errand == Errand::Process(Attempt::START) {
                 if port != from {
                     self.process_alike(now, from, &mut alike);
                     from = port;
@@ -510,16 +506,21 @@ impl Loop {
             let worker = &mut self.worker;
             let verdict = one.with_packets(port, |packets| match packets {
                 [packet] => match errand {
-                    Errand::Request => worker.process_request(now, packet),
-                    Errand::FromKernel => worker.process_from_kernel(now, packet),
-                    _ => Verdict::Transmit(port),
+                    Errand::Process(attempt) => worker.process_attempt(now, packet, attempt),
+                    Errand::FromKernel(attempt) => worker.process_from_kernel(now, packet, attempt),
+                    Errand::Transmit => Verdict::Transmit(port),
                 },
                 _ => Verdict::Drop(DropReason::NoMbuf),
             });
-            if let Some(mbuf) = one.pop()
-                && self.settle(now, at, verdict, mbuf)
-            {
-                self.bell.ring();
+            let Some(mbuf) = one.pop() else { continue };
+            match (errand, verdict) {
+                (Errand::FromKernel(_), Verdict::HandOver { worker, attempt }) => {
+                    let (counters, errand) = (&self.end.counters, Errand::FromKernel(attempt));
+                    self.peers
+                        .hand(counters, usize::from(worker), errand, port, mbuf);
+                }
+                _ if self.settle(now, at, verdict, mbuf) => self.bell.ring(),
+                _ => {}
             }
         }
         self.process_alike(now, from, &mut alike);
@@ -606,15 +607,15 @@ impl Loop {
         let (port, worker) = (lane.port, &mut self.worker);
         burst.with_packets(port, |packets| {
             for (packet, verdict) in packets.iter_mut().zip(&mut verdicts) {
-                *verdict = worker.process_from_kernel(now, packet);
+                *verdict = worker.process_from_kernel(now, packet, Attempt::START);
             }
         });
         for (mbuf, verdict) in burst.drain().zip(verdicts) {
             match verdict {
-                Verdict::HandOver { worker, .. } => {
+                Verdict::HandOver { worker, attempt } => {
                     let (counters, worker) = (&self.end.counters, usize::from(worker));
                     self.peers
-                        .hand(counters, worker, Errand::FromKernel, port, mbuf);
+                        .hand(counters, worker, Errand::FromKernel(attempt), port, mbuf);
                 }
                 _ => self.ways().send(port, mbuf),
             }

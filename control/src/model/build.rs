@@ -33,7 +33,9 @@ impl Model {
             updates.push(Update::PutMarks(Arc::new(Marks::build(&rules))));
         }
         if std::mem::take(&mut self.roles_changed) {
-            updates.push(Update::PutRoles(Arc::new(self.build_roles())));
+            let roles = self.build_roles();
+            self.steered.put(roles.steering().clone());
+            updates.push(Update::PutRoles(Arc::new(roles)));
         }
         if std::mem::take(&mut self.settings_changed) {
             updates.push(Update::PutSettings(self.settings));
@@ -83,7 +85,8 @@ impl Model {
 
     pub(super) fn build_roles(&self) -> RoleTable {
         let entries: Vec<RoleEntry> = self.role_entries().collect();
-        RoleTable::build_with_marks(&entries, &self.marked_destinations())
+        let marked = self.marked_destinations();
+        RoleTable::build_steered(&entries, &marked, self.build_steering())
     }
 
     /// Which endpoints are ours and which are real servers, whatever their method is now: their
@@ -156,7 +159,7 @@ fn core_timeouts(timeouts: api::ServiceTimeouts) -> ServiceTimeouts {
     }
 }
 
-fn core_persistence(persistence: Persistence) -> CorePersistence {
+pub(super) fn core_persistence(persistence: Persistence) -> CorePersistence {
     CorePersistence {
         timeout: persistence.timeout,
         mask: match persistence.netmask {

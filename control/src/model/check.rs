@@ -9,17 +9,9 @@ use crate::api::{
 use crate::config::{describe_server, describe_service};
 use crate::{api, schedulers};
 
-use super::{Limits, MAX_TIMEOUT, Refusal};
+use super::{MAX_TIMEOUT, Refusal};
 
-/// Persistence with several workers.
-pub const PERSISTENCE_ALONE: &str =
-    "persistence works with one worker only; give [workers] one core, or take persistence away";
-
-pub(super) fn check_service(
-    key: ServiceKey,
-    spec: &ServiceSpec,
-    limits: Limits,
-) -> Result<&'static str, Refusal> {
+pub(super) fn check_service(key: ServiceKey, spec: &ServiceSpec) -> Result<&'static str, Refusal> {
     let name = describe_service(&key);
     if key.mark() == Some(0) {
         return Err(Refusal::new(
@@ -35,13 +27,6 @@ pub(super) fn check_service(
     }
     if let Some(p) = spec.persistence {
         check_persistence(key, p)?;
-        if limits.workers > 1 {
-            // Connections of one client would have to meet on the worker of its template.
-            return Err(Refusal::new(
-                ErrorKind::Failed,
-                format!("service {name}: {PERSISTENCE_ALONE}"),
-            ));
-        }
     }
     if spec.one_packet && key.protocol() == Some(api::Protocol::Tcp) {
         return Err(Refusal::new(

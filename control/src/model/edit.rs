@@ -36,7 +36,7 @@ impl Model {
                 ),
             ));
         }
-        let scheduler = check_service(key, spec, self.limits)?;
+        let scheduler = check_service(key, spec)?;
         let Some(id) = self.service_ids.take() else {
             return Err(Refusal::new(
                 ErrorKind::Capacity,
@@ -73,9 +73,10 @@ impl Model {
         spec: &ServiceSpec,
     ) -> Result<(), Refusal> {
         let service = self.services.get_mut(&key).ok_or_else(|| no_service(key))?;
-        let scheduler = check_service(key, spec, self.limits)?;
+        let scheduler = check_service(key, spec)?;
         check_count(key, scheduler, service.servers.len())?;
         service.scheduler = scheduler;
+        self.roles_changed |= service.spec.persistence != spec.persistence;
         service.spec = spec.clone();
         service.origin = origin_of_edited(author, service.origin);
         self.changed.insert(key);

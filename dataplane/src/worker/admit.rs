@@ -2,10 +2,11 @@
 
 use core::net::IpAddr;
 
+use super::steer::{Meeting, Way};
 use super::{Core, Running, Worker, ends, ftp};
 use crate::addr::Endpoint;
 use crate::conn::entry::flag;
-use crate::conn::template::FTP;
+use crate::conn::template::{FTP, TemplateKey};
 use crate::conn::{KeyHash, NewConnection, Shard, Side};
 use crate::dests;
 use crate::flow::Flow;
@@ -132,11 +133,16 @@ impl Worker {
         flow: &Flow,
     ) -> Result<Option<(usize, u32)>, DropReason> {
         let core = &self.core;
-        let (c, o) = ends(flow, Side::Request);
-        let key = &core.key;
-        let hash = key.hash(flow.protocol, &c.addr, c.port, &o.addr, o.port);
+        let (client, other) = ends(flow, Side::Request);
+        let (side, protocol) = (Side::Request, flow.protocol);
+        let Meeting { hash, owner, .. } = core.meeting(&Way {
+            side,
+            protocol,
+            client,
+            other,
+        });
         let found = Protocol::from_number(flow.protocol)
-            .filter(|_| !core.is_martian(flow) && core.share.elsewhere(hash.shard).is_none())
+            .filter(|_| !core.is_martian(flow) && owner == core.share.me())
             .and_then(|protocol| Some((protocol, core.find_service(protocol, flow, input)?)));
         let Some((protocol, service)) = found else {
             return Ok(None);
@@ -316,6 +322,13 @@ impl Core {
         with(flow.dst_port)
             .or_else(|| is_data.then(|| with(FTP)).flatten())
             .or_else(|| with(0))
+    }
+
+    /// Under which key a client is kept by whose service this packet is, if that is persistent.
+    pub(super) fn template_of(&self, input: PortId, flow: &Flow) -> Option<TemplateKey> {
+        let protocol = Protocol::from_number(flow.protocol)?;
+        let service = self.find_service(protocol, flow, input)?;
+        self.template_key(service, flow)
     }
 
     fn marked_service(&self, flow: &Flow, input: PortId) -> Option<ServiceId> {

@@ -29,6 +29,8 @@ impl Worker {
             }
             Command::PutRoles(roles) => {
                 retired.roles = Some(core::mem::replace(&mut self.core.roles, roles));
+                self.core.note_macs();
+                self.strays.start(self.core.roles.steering().is_unsettled());
                 Ok(())
             }
             Command::PutMarks(marks) => {
@@ -56,13 +58,8 @@ impl Worker {
             }
             Command::PutMacs(port, macs) => match self.core.macs.get_mut(port.0 as usize) {
                 Some(slot) => {
-                    if let (Some(own), Some(first)) =
-                        (self.core.own_macs.get_mut(port.0 as usize), macs.first())
-                    {
-                        let [a, b, c, d, e, f] = first.0;
-                        *own = u64::from_le_bytes([a, b, c, d, e, f, 0, 0]);
-                    }
                     retired.macs = Some(core::mem::replace(slot, macs));
+                    self.core.note_macs();
                     Ok(())
                 }
                 None => {

@@ -2,13 +2,14 @@
 //! again; here the first piece decides and the others go after it as they are
 //! ([`Fragments`](crate::fragments::Fragments)). A real server sees the same packet either way.
 
-use super::{Core, Located, Worker, ends};
+use super::steer;
+use super::{Core, Worker, ends};
 use crate::addr::Addr;
 use crate::conn::Side;
 use crate::flow::{Flow, Fragment, Shape};
 use crate::forward::{link, nat};
 use crate::fragments::Fate;
-use crate::packet::{DropReason, Packet, PuntClass, Verdict};
+use crate::packet::{Attempt, DropReason, Packet, PuntClass, Verdict};
 use crate::route::{Lookup, Unresolved};
 use crate::service::{DestId, ForwardingMethod, Protocol};
 use crate::time::Instant;
@@ -19,15 +20,14 @@ const LONGEST: u32 = 65535 - 20;
 
 impl Worker {
     /// A piece of a packet. All of a packet's go to one worker first, and from there after the
-    /// first to the one that has the connection (`is_here`).
+    /// first to the one that has the connection (`attempt`).
     #[cold]
     pub(super) fn fragment(
         &mut self,
         now: Instant,
         packet: &mut Packet<'_>,
-        at: &mut Located,
         flow: &mut Flow,
-        is_here: bool,
+        attempt: Attempt,
     ) -> Verdict {
         let (frame, tci) = (packet.frame(), packet.vlan_tci);
         let Shape::Fragment(piece) = flow.read(frame, tci, packet.wire_len) else {
@@ -47,11 +47,13 @@ impl Worker {
             return self.core.dropped(DropReason::Fragment);
         }
         let meeting = self.core.fragments.shard(&flow, piece);
-        if let (false, Some(owner)) = (is_here, self.core.share.elsewhere(meeting)) {
-            return self.core.hand_over(owner, false);
+        if attempt == Attempt::START
+            && let Some(owner) = self.core.share.elsewhere(meeting)
+        {
+            return self.core.hand_over(owner, Attempt::START);
         }
         if piece.offset == 0 {
-            return self.first_fragment(now, packet, at, &flow, piece, is_here);
+            return self.first_fragment(now, packet, &flow, piece, attempt);
         }
         if let Some(fate) = self.core.fragments.follow(&flow, piece, now) {
             return self.core.later_fragment(now, packet, &flow, fate);
@@ -68,33 +70,12 @@ impl Worker {
         &mut self,
         now: Instant,
         packet: &mut Packet<'_>,
-        at: &mut Located,
         flow: &Flow,
         piece: Fragment,
-        is_here: bool,
+        attempt: Attempt,
     ) -> Verdict {
-        let mut found = self.core.find_side(flow);
-        if let Some((side, both, hash)) = &mut found
-            && is_here
-            && self.core.share.elsewhere(hash.shard).is_some()
-        {
-            // No reply of a connection there: a client's packet.
-            let (c, o) = ends(flow, Side::Request);
-            let key = &self.core.key;
-            *hash = key.hash(flow.protocol, &c.addr, c.port, &o.addr, o.port);
-            (*side, *both) = (Side::Request, false);
-        }
-        let verdict = match found {
-            Some((.., hash)) if self.core.share.elsewhere(hash.shard).is_some() => {
-                let owner = self.core.share.owner(hash.shard);
-                self.core.hand_over(owner, true)
-            }
-            Some((side, both, hash)) => {
-                at.hash = hash;
-                at.home = self.shard(hash).prefetch_home(hash);
-                self.locate(at);
-                self.balance(now, packet, at, flow, side, both)
-            }
+        let verdict = match self.core.sides(flow) {
+            Some(sides) => self.find_packet(now, packet, flow, sides, attempt, false),
             None => {
                 let class = self.core.class_of(flow, packet.frame(), false);
                 self.core.punt(now, packet.port, class)
@@ -103,6 +84,9 @@ impl Worker {
         if let Some(fate) = self.fate_of(flow, verdict) {
             self.core.fragments.decided(flow, piece, fate, now);
             self.core.first_fragments = self.core.first_fragments.wrapping_add(1);
+        } else {
+            // It waits here now, and is with nobody else any more.
+            self.core.fragments.forget(flow, piece);
         }
         verdict
     }
@@ -128,13 +112,14 @@ impl Worker {
 
     fn fate_by_connection(&self, flow: &Flow, side: Side) -> Option<Fate> {
         let (client, other) = ends(flow, side);
-        let hash = self.core.key.hash(
-            flow.protocol,
+        let protocol = flow.protocol;
+        let hash = self.core.place(self.core.key.hash(
+            protocol,
             &client.addr,
             client.port,
             &other.addr,
             other.port,
-        );
+        ));
         let shard = self.shard(hash);
         let entry = shard.entry(shard.lookup(hash, side, flow.protocol, &client, &other)?)?;
         let (dest, method) = (entry.dest_id(), entry.method());
@@ -161,20 +146,38 @@ impl Worker {
         packet: &mut Packet<'_>,
         flow: &Flow,
         piece: Fragment,
-    ) {
+        attempt: Attempt,
+    ) -> Option<(u8, Attempt)> {
+        // All are met at one worker here, too.
+        let meeting = self.core.fragments.shard(flow, piece);
+        if attempt == Attempt::START
+            && let Some(owner) = self.core.share.elsewhere(meeting)
+        {
+            return Some((owner, Attempt::START));
+        }
         if piece.offset == 0 {
-            // A piece of another worker's connection passes as it is.
-            let _ = self.whole_of_kernel(now, packet, flow);
-            if let Some(fate @ Fate::ToClient { .. }) = self.fate_by_connection(flow, Side::Reply) {
+            let elsewhere = self.whole_of_kernel(now, packet, flow, attempt);
+            let fate = match elsewhere {
+                Some((worker, _)) => Some(Fate::Worker(worker)),
+                None => self.fate_by_connection(flow, Side::Reply),
+            };
+            if let Some(fate @ (Fate::ToClient { .. } | Fate::Worker(_))) = fate {
                 self.core.fragments.decided(flow, piece, fate, now);
             }
-        } else if let Some(Fate::ToClient { dest, virtual_ }) =
-            self.core.fragments.follow(flow, piece, now)
-        {
-            if let (Some(c), true) = (self.core.counters.dest(dest), self.core.is_available(dest)) {
-                c.out_bytes.add(u64::from(flow.l4_len));
+            return elsewhere;
+        }
+        match self.core.fragments.follow(flow, piece, now) {
+            Some(Fate::Worker(worker)) => Some((worker, steer::attempt(steer::REPLY, 0))),
+            Some(Fate::ToClient { dest, virtual_ }) => {
+                if let (Some(c), true) =
+                    (self.core.counters.dest(dest), self.core.is_available(dest))
+                {
+                    c.out_bytes.add(u64::from(flow.l4_len));
+                }
+                nat::rewrite_address(packet.frame_mut(), flow, &virtual_, Side::Reply);
+                None
             }
-            nat::rewrite_address(packet.frame_mut(), flow, &virtual_, Side::Reply);
+            _ => None,
         }
     }
 
@@ -232,7 +235,7 @@ impl Core {
         match fate {
             Fate::Kernel(class) => self.punt(now, packet.port, class),
             Fate::Dropped(reason) => self.dropped(reason),
-            Fate::Worker(worker) => self.hand_over(worker, true),
+            Fate::Worker(worker) => self.hand_over(worker, steer::attempt(steer::REQUEST, 0)),
             Fate::ToServer { dest, method, real } => {
                 self.later_to_server(now, packet, flow, dest, method, real)
             }

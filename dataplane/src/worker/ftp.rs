@@ -300,7 +300,7 @@ impl Core {
     fn hash_of(&self, client: &Endpoint, virtual_: &Endpoint) -> KeyHash {
         let (c, v) = (client, virtual_);
         let protocol = Protocol::Tcp.number();
-        self.key.hash(protocol, &c.addr, c.port, &v.addr, v.port)
+        self.place(self.key.hash(protocol, &c.addr, c.port, &v.addr, v.port))
     }
 }
 

@@ -1,28 +1,19 @@
 //! ICMP errors about packets of connections, in both directions (`ip_vs_in_icmp`,
 //! `ip_vs_out_icmp`).
 
+use super::steer::{self, Found, Way, Ways};
 use super::{Core, Worker};
 use crate::addr::{Addr, Endpoint};
-use crate::conn::{Shard, Side};
+use crate::conn::{KeyHash, Shard, Side};
 use crate::flow::{EmbeddedFlow, Flow};
 use crate::forward::link;
-use crate::packet::{DropReason, Packet, PuntClass, Verdict};
-use crate::roles::{REAL, VIRTUAL};
+use crate::packet::{Attempt, DropReason, Packet, PuntClass, Verdict};
+use crate::roles::{MARKED, REAL, VIRTUAL};
 use crate::route::Unresolved;
 use crate::service::ForwardingMethod;
 use crate::time::Instant;
 use crate::wire::icmp::{self, Answer, Towards};
 use crate::wire::ipv6;
-
-/// Where the connection of a quoted packet is.
-enum Quoted {
-    /// In this shard, with this number.
-    Here(usize, u32),
-    /// With another worker, if anywhere.
-    Elsewhere(u8),
-    /// There is none.
-    Unknown,
-}
 
 impl Worker {
     /// An ICMP packet to us or past us. Errors about a connection's packets are translated and
@@ -33,45 +24,21 @@ impl Worker {
         now: Instant,
         packet: &mut Packet<'_>,
         flow: &Flow,
-    ) -> Verdict {
-        // From the server's side the quote is the request as the server saw it; from the
-        // client's side it is the reply as the client saw it.
-        self.icmp_error_of(now, packet, flow, &[Side::Reply, Side::Request])
-    }
-
-    /// As [`Worker::icmp_error`], for connections seen from these sides.
-    pub(super) fn icmp_error_of(
-        &mut self,
-        now: Instant,
-        packet: &mut Packet<'_>,
-        flow: &Flow,
-        sides: &[Side],
+        attempt: Attempt,
     ) -> Verdict {
         if !flow.is_v4 && flow.has_options && is_behind_fragment_header(packet.frame(), flow) {
             return self.core.dropped(DropReason::Fragment);
         }
         if let Some(quoted) = flow.parse_embedded(packet.frame()) {
-            for &side in sides {
-                let (shard, i) = match self.find_quoted(flow.is_v4, &quoted, side) {
-                    Quoted::Unknown => continue,
-                    Quoted::Elsewhere(worker) => {
-                        return self.core.hand_over(worker, side == Side::Request);
-                    }
-                    Quoted::Here(shard, i) => (shard, i),
-                };
-                let Some(shard) = self.shards.get_mut(shard) else {
-                    break;
-                };
-                return match side {
-                    Side::Reply => self
-                        .core
-                        .error_to_client(now, shard, i, packet, flow, &quoted),
-                    Side::Request => self
-                        .core
-                        .error_to_server(now, shard, i, packet, flow, &quoted),
-                };
-            }
-            if let Some(verdict) = self.tunnel_error(now, packet, flow, &quoted) {
+            let ways = self.ways_of_quoted(packet, flow, &quoted);
+            let found = match self.search(&ways, None, attempt, false) {
+                Found::Elsewhere(worker, attempt) => return self.core.hand_over(worker, attempt),
+                Found::Here { way, hash, i } => Some((way, hash, i)),
+                Found::Nowhere => None,
+            };
+            if let Some((way, hash, i)) = found
+                && let Some(verdict) = self.error_of(now, packet, flow, &quoted, way, (hash, i))
+            {
                 return verdict;
             }
             if self.core.settings.schedule_icmp
@@ -113,38 +80,49 @@ impl Worker {
         )
     }
 
-    fn find_quoted(&self, is_v4: bool, q: &EmbeddedFlow, side: Side) -> Quoted {
+    /// From the server's side the quote is the request as the server saw it; from the client's
+    /// side it is the reply as the client saw it. A quoted tunnel has a client's packet inside.
+    fn ways_of_quoted(&self, packet: &Packet<'_>, flow: &Flow, q: &EmbeddedFlow) -> Ways {
         let (src, dst) = (
             Endpoint::new(q.src, q.src_port),
             Endpoint::new(q.dst, q.dst_port),
         );
-        let (client, other, role) = match side {
-            Side::Reply => (src, dst, REAL),
-            Side::Request => (dst, src, VIRTUAL),
+        let way = |side, client: Endpoint, other: Endpoint, wanted| {
+            let roles = &self.core.roles;
+            let roles = roles.of(flow.is_v4, q.protocol, &other.addr, other.port);
+            (roles & wanted != 0).then_some(Way {
+                side,
+                protocol: q.protocol,
+                client,
+                other,
+            })
         };
-        if self
-            .core
-            .roles
-            .of(is_v4, q.protocol, &other.addr, other.port)
-            & role
-            == 0
-        {
-            return Quoted::Unknown;
+        [
+            way(Side::Reply, src, dst, REAL),
+            way(Side::Request, dst, src, VIRTUAL | MARKED),
+            self.way_of_tunnel(packet, flow, q),
+        ]
+    }
+
+    /// An error about a packet of this connection. `None`: it is not, after all.
+    fn error_of(
+        &mut self,
+        now: Instant,
+        packet: &mut Packet<'_>,
+        flow: &Flow,
+        quoted: &EmbeddedFlow,
+        way: usize,
+        (hash, i): (KeyHash, u32),
+    ) -> Option<Verdict> {
+        if way == steer::TUNNEL {
+            return self.tunnel_error(now, packet, flow, quoted, (hash, i));
         }
-        let hash = self.core.key.hash(
-            q.protocol,
-            &client.addr,
-            client.port,
-            &other.addr,
-            other.port,
-        );
-        if let Some(worker) = self.core.share.elsewhere(hash.shard) {
-            return Quoted::Elsewhere(worker);
-        }
-        let found = self
-            .shard(hash)
-            .lookup(hash, side, q.protocol, &client, &other);
-        found.map_or(Quoted::Unknown, |i| Quoted::Here(hash.shard as usize, i))
+        let shard = self.shards.get_mut(usize::from(hash.shard))?;
+        let core = &mut self.core;
+        Some(match way {
+            steer::REPLY => core.error_to_client(now, shard, i, packet, flow, quoted),
+            _ => core.error_to_server(now, shard, i, packet, flow, quoted),
+        })
     }
 }
 

@@ -17,7 +17,7 @@ impl Worker {
     /// The template of a client with its real server, if it still leads somewhere. One that does
     /// not is never found again; its connections go on (`ip_vs_check_template`).
     pub(super) fn find_template(&mut self, key: &TemplateKey) -> Option<(Controller, DestId)> {
-        let hash = key.hash(&self.core.key);
+        let hash = self.core.place(key.hash(&self.core.key));
         let shard = self.shards.get_mut(usize::from(hash.shard))?;
         let i = key.find(shard, hash)?;
         let dest = shard.entry(i)?.dest_id();
@@ -50,7 +50,7 @@ impl Worker {
             method: connection.method,
             fwmark,
         };
-        let hash = key.hash(&self.core.key);
+        let hash = self.core.place(key.hash(&self.core.key));
         let at = usize::from(hash.shard);
         let i = self.insert(at, |shard| shard.insert_template(&new))?;
         if let Some(counters) = self.core.counters.dest(new.dest_id) {

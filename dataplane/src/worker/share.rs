@@ -9,14 +9,27 @@ use crate::conn::SHARDS;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Share {
     me: u8,
+    team: u8,
     owners: [u8; SHARDS],
+    /// For each shard one of this worker's.
+    mine: [u8; SHARDS],
 }
 
 impl Share {
     /// Everything, for the only worker.
     pub const ALL: Share = Share {
         me: 0,
+        team: 1,
         owners: [0; SHARDS],
+        mine: {
+            let mut mine = [0; SHARDS];
+            let mut shard = 0;
+            while shard < SHARDS {
+                mine[shard] = shard as u8;
+                shard += 1;
+            }
+            mine
+        },
     };
 
     /// What `worker` of so many gets: shards are dealt like cards.
@@ -29,13 +42,36 @@ impl Share {
             "worker {worker} of {workers}"
         );
         let mut owners = [0; SHARDS];
-        for (shard, owner) in owners.iter_mut().enumerate() {
-            *owner = (shard % workers) as u8;
+        let mut mine = [0; SHARDS];
+        for shard in 0..SHARDS {
+            owners[shard] = (shard % workers) as u8;
+            let near = shard - shard % workers + worker;
+            mine[shard] = if near < SHARDS { near } else { near - workers } as u8;
         }
         Share {
             me: worker as u8,
+            team: workers as u8,
             owners,
+            mine,
         }
+    }
+
+    /// Number of the worker that sees it so.
+    #[inline(always)]
+    pub fn me(&self) -> u8 {
+        self.me
+    }
+
+    /// How many workers there are.
+    #[inline(always)]
+    pub fn team(&self) -> u8 {
+        self.team
+    }
+
+    /// The shard in which this worker keeps what would be in that one: that one, if it is its own.
+    #[inline(always)]
+    pub fn mine(&self, shard: u8) -> u8 {
+        self.mine[usize::from(shard) % SHARDS]
     }
 
     /// The worker that owns a shard.
@@ -64,6 +100,10 @@ mod tests {
             assert_eq!(owners.count(), 1, "shard {shard}");
             let owner = shares[0].owner(shard);
             assert!(shares.iter().all(|s| s.owner(shard) == owner));
+            for s in &shares {
+                assert_eq!(s.elsewhere(s.mine(shard)), None);
+                assert_eq!(s.mine(s.mine(shard)), s.mine(shard));
+            }
         }
         assert_eq!(Share::of(0, 1), Share::ALL);
     }

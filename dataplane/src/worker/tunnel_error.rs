@@ -3,8 +3,9 @@
 //! there were no tunnel; the message itself ends here.
 
 use super::Worker;
+use super::steer::Way;
 use crate::addr::Endpoint;
-use crate::conn::Side;
+use crate::conn::{KeyHash, Side};
 use crate::flow::{EmbeddedFlow, Flow};
 use crate::packet::{DropReason, Packet, Verdict};
 use crate::route::Lookup;
@@ -48,8 +49,28 @@ fn look_inside(frame: &[u8], flow: &Flow, quoted: &EmbeddedFlow) -> Option<Carri
 }
 
 impl Worker {
-    /// Handles an ICMP error if it is about a tunnel of ours. As in the kernel the outer packet
-    /// is IPv4's, and so is the one inside.
+    /// How the packet inside belongs to a connection, if the error may be about a tunnel of ours.
+    /// As in the kernel the outer packet is IPv4's, and so is the one inside.
+    pub(super) fn way_of_tunnel(
+        &self,
+        packet: &Packet<'_>,
+        flow: &Flow,
+        quoted: &EmbeddedFlow,
+    ) -> Option<Way> {
+        if !flow.is_v4 || !matches!(self.core.router.lookup(flow.dst, 0), Lookup::Local) {
+            return None;
+        }
+        let q = look_inside(packet.frame(), flow, quoted)?.inner;
+        Some(Way {
+            side: Side::Request,
+            protocol: q.protocol,
+            client: Endpoint::new(q.src, q.src_port),
+            other: Endpoint::new(q.dst, q.dst_port),
+        })
+    }
+
+    /// Handles an ICMP error if it is about the tunnel of this connection, which the packet inside
+    /// belongs to.
     #[cold]
     pub(super) fn tunnel_error(
         &mut self,
@@ -57,12 +78,10 @@ impl Worker {
         packet: &mut Packet<'_>,
         flow: &Flow,
         quoted: &EmbeddedFlow,
+        (hash, i): (KeyHash, u32),
     ) -> Option<Verdict> {
-        if !flow.is_v4 || !matches!(self.core.router.lookup(flow.dst, 0), Lookup::Local) {
-            return None;
-        }
         let carried = look_inside(packet.frame(), flow, quoted)?;
-        let id = self.tunnel_of(quoted, &carried)?;
+        let id = self.tunnel_of(quoted, &carried, hash, i)?;
         let core = &mut self.core;
         let end = flow.l4 as usize + flow.l4_len as usize;
         let message = packet.frame().get(flow.l4 as usize..end)?;
@@ -104,18 +123,15 @@ impl Worker {
         Some(sent.unwrap_or_else(Verdict::Drop))
     }
 
-    /// The destination whose tunnel the quoted outer packet took: that of the connection which
-    /// the packet inside belongs to.
-    fn tunnel_of(&self, quoted: &EmbeddedFlow, carried: &Carried) -> Option<DestId> {
-        let q = &carried.inner;
-        let client = Endpoint::new(q.src, q.src_port);
-        let virtual_ = Endpoint::new(q.dst, q.dst_port);
-        let hash = self
-            .core
-            .key
-            .hash(q.protocol, &q.src, q.src_port, &q.dst, q.dst_port);
+    /// The destination whose tunnel the quoted outer packet took: that of the connection.
+    fn tunnel_of(
+        &self,
+        quoted: &EmbeddedFlow,
+        carried: &Carried,
+        hash: KeyHash,
+        i: u32,
+    ) -> Option<DestId> {
         let shard = self.shard(hash);
-        let i = shard.lookup(hash, Side::Request, q.protocol, &client, &virtual_)?;
         let entry = shard.entry(i)?;
         let dest = self.core.dests.get(entry.dest_id().0 as usize)?;
         let is_ours = entry.method() == ForwardingMethod::Tunnel

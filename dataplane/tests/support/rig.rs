@@ -14,7 +14,7 @@ use dataplane::conn::region::create;
 use dataplane::conn::{HashKey, Layout};
 use dataplane::counters::WorkerCounters;
 use dataplane::marks::{MarkRule, Marks, Ports};
-use dataplane::packet::{DropReason, Packet, PortId, Verdict};
+use dataplane::packet::{Attempt, DropReason, Packet, PortId, Verdict};
 use dataplane::roles::{REAL, RoleEntry, RoleTable, VIRTUAL};
 use dataplane::route::{
     FibBuilder, Link, LinkId, Neighbour, NeighbourId, NextHop, Prefix, Reject, Target,
@@ -26,6 +26,7 @@ use dataplane::service::{
     VirtualService,
 };
 use dataplane::settings::Settings;
+use dataplane::steering::{Member, Steering};
 use dataplane::team::Team;
 use dataplane::time::Instant;
 use dataplane::worker::{Limits, Share, Worker};
@@ -57,6 +58,13 @@ pub struct Rig {
     links: Vec<(NeighbourId, u16)>,
     /// VLAN of the servers' side, 0 for none.
     vlan: u16,
+    /// What shows each service in a packet, by its id.
+    members: Vec<Member>,
+    /// Of the last role table.
+    steering: Steering,
+    settled: bool,
+    /// There are other workers.
+    steered: bool,
 }
 
 /// `-p` and `-M`.
@@ -221,6 +229,10 @@ impl Rig {
             neighbours: 0,
             links: Vec::new(),
             vlan: 0,
+            members: Vec::new(),
+            steering: Steering::default(),
+            settled: false,
+            steered: share.team() > 1,
         };
         for (port, mac) in (0..).map(PortId).zip(PORT_MACS) {
             rig.apply(Command::PutMacs(port, Box::new([mac])));
@@ -435,6 +447,7 @@ impl Rig {
                 other => panic!("{other}: not known here"),
             }
         }
+        self.put_steering();
         let service = self.services[at].clone();
         let scheduler = schedule::new(&service, self.seat).unwrap();
         self.apply(Command::PutService {
@@ -469,14 +482,16 @@ impl Rig {
             match self.services[service].key.protocol() {
                 Some(protocol) => {
                     self.role(protocol, real, REAL);
-                    if protocol == Protocol::Tcp && self.services[service].key.port() == 21 {
+                    let port = self.services[service].key.port();
+                    if port == 0 || protocol == Protocol::Tcp && port == 21 {
                         // Data connections come from any port.
                         self.role(protocol, Endpoint::new(real.addr, 0), REAL);
                     }
                 }
                 None => [Protocol::Tcp, Protocol::Udp, Protocol::Sctp]
                     .into_iter()
-                    .for_each(|protocol| self.role(protocol, real, REAL)),
+                    .flat_map(|p| [(p, real.port), (p, 0)])
+                    .for_each(|(p, port)| self.role(p, Endpoint::new(real.addr, port), REAL)),
             }
         }
         let number =
@@ -507,8 +522,45 @@ impl Rig {
 
     fn put_roles(&mut self) {
         let marked: Vec<Prefix> = self.marks.iter().map(|m| m.destination).collect();
-        let table = RoleTable::build_with_marks(&self.roles, &marked);
+        let steering = match self.steered {
+            true => Steering::build(&self.members).after(&self.steering, self.settled),
+            false => Steering::default(),
+        };
+        self.steering = steering.clone();
+        let table = RoleTable::build_steered(&self.roles, &marked, steering);
         self.apply(Command::PutRoles(Arc::new(table)));
+    }
+
+    /// Every service as it is, and as it was: servers that left may have connections.
+    fn put_steering(&mut self) {
+        for service in &self.services {
+            let servers = service.destinations.iter().map(|d| d.endpoint);
+            let of_mark = |m: &&MarkRule| m.mark == service.key.mark();
+            let marked = self.marks.iter().filter(of_mark).map(|m| m.destination);
+            let persistence = service.options.persistence.as_ref();
+            let member = Member::of_service(&service.key, persistence, servers, marked.collect());
+            let id = service.id.0 as usize;
+            if self.members.len() <= id {
+                self.members.resize(id + 1, Member::default());
+            }
+            let old = core::mem::replace(&mut self.members[id], member);
+            let place = &mut self.members[id].endpoints;
+            let gone: Vec<_> = old
+                .endpoints
+                .into_iter()
+                .filter(|e| !place.contains(e))
+                .collect();
+            place.extend(gone);
+        }
+        self.put_roles();
+    }
+
+    /// Says that no connection is where an earlier role table had it.
+    #[allow(dead_code)]
+    pub fn settle(&mut self) {
+        self.settled = true;
+        self.put_roles();
+        self.settled = false;
     }
 
     /// Adds rules that mark packets, as nftables writes them: `ip daddr 192.168.40.200 tcp dport
@@ -561,7 +613,7 @@ impl Rig {
                 ..matched
             }));
         self.apply(Command::PutMarks(Arc::new(Marks::build(&self.marks))));
-        self.put_roles();
+        self.put_steering();
     }
 
     /// Makes a network local.
@@ -577,11 +629,16 @@ impl Rig {
 
     /// A packet that another worker handed over.
     #[allow(dead_code)]
-    pub fn inject_request(&mut self, port: u16, frame: &[u8]) -> (Verdict, Vec<u8>) {
+    pub fn inject_attempt(
+        &mut self,
+        port: u16,
+        frame: &[u8],
+        attempt: Attempt,
+    ) -> (Verdict, Vec<u8>) {
         let mut room = vec![0xa5; ROOM + frame.len() + ROOM];
         room[ROOM..ROOM + frame.len()].copy_from_slice(frame);
         let mut packet = Packet::new(&mut room, ROOM as u16, frame.len() as u16, PortId(port));
-        let verdict = self.worker.process_request(self.now, &mut packet);
+        let verdict = self.worker.process_attempt(self.now, &mut packet, attempt);
         (verdict, packet.frame().to_vec())
     }
 
@@ -612,10 +669,22 @@ impl Rig {
 
     /// A frame that the kernel sends by the twin of a port; the frame as it then leaves.
     pub fn inject_from_kernel(&mut self, port: u16, frame: &[u8]) -> Vec<u8> {
+        self.answer_from_kernel(port, frame, Attempt::START).1
+    }
+
+    /// The same with what becomes of it, from an attempt on.
+    pub fn answer_from_kernel(
+        &mut self,
+        port: u16,
+        frame: &[u8],
+        attempt: Attempt,
+    ) -> (Verdict, Vec<u8>) {
         let mut room = frame.to_vec();
         let mut packet = Packet::new(&mut room, 0, frame.len() as u16, PortId(port));
-        self.worker.process_from_kernel(self.now, &mut packet);
-        packet.frame().to_vec()
+        let verdict = self
+            .worker
+            .process_from_kernel(self.now, &mut packet, attempt);
+        (verdict, packet.frame().to_vec())
     }
 
     /// The services as they are now.

@@ -13,7 +13,6 @@ use crate::api::{
 use crate::config::file::{At, File, Table};
 use crate::config::rules::{describe_server, describe_service, method_name, protocol_name};
 use crate::config::{OperatorState, Server, Service, Workers};
-use crate::model::PERSISTENCE_ALONE;
 use crate::schedulers::{self, NoFlag};
 
 pub(super) fn services(
@@ -30,10 +29,6 @@ pub(super) fn services(
         // Servers are checked even if the service is wrong, as far as that goes.
         let key = service_key(table, notes);
         let service = service(table, key, notes);
-        if workers.cores.len() > 1 && service.spec.persistence.is_some() {
-            let line = table.line_of("persistence_timeout");
-            notes.mistake(line, PERSISTENCE_ALONE);
-        }
         let Some(key) = key else { continue };
         if let Some(first) = lines.get(&key) {
             let what = describe_service(&key);
