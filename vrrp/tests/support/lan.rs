@@ -171,6 +171,7 @@ impl Lan {
         match trouble {
             Trouble::Freeze(i) => self.change_condition(i, Condition::Frozen),
             Trouble::Suspend(i) => self.change_condition(i, Condition::Suspended),
+            Trouble::Kill(i) if self.nodes[i].condition != Condition::Running => {}
             Trouble::Kill(i) => {
                 self.change_condition(i, Condition::Dead);
                 let node = &mut self.nodes[i];
@@ -247,7 +248,7 @@ impl Lan {
             match output {
                 Output::Send(datagram) => {
                     self.adverts.push((self.now, i, datagram.message[2]));
-                    self.send(i, datagram.packet(1));
+                    self.send(i, datagram.dst, datagram.packet(1));
                 }
                 Output::Lease { until } => self.nodes[i].lease = Some(until),
                 Output::AddAddresses { .. } => self.nodes[i].has_addresses = true,
@@ -260,11 +261,12 @@ impl Lan {
         }
     }
 
-    fn send(&mut self, from: usize, packet: Vec<u8>) {
+    fn send(&mut self, from: usize, dst: IpAddr, packet: Vec<u8>) {
         for to in 0..self.nodes.len() {
             let is_lost = self.random(100) < u64::from(self.loss);
             let way = self.delay.0 + self.random(self.delay.1 - self.delay.0 + 1);
-            if from != to && !is_lost && self.is_open(from, to) {
+            let is_meant = dst.is_multicast() || dst == self.nodes[to].source;
+            if from != to && is_meant && !is_lost && self.is_open(from, to) {
                 self.serial += 1;
                 let at = self.now + Duration::from_micros(way);
                 self.wire.insert((at, self.serial), (to, packet.clone()));

@@ -41,6 +41,24 @@ pub fn config_v3(millis: u64) -> Config {
     config
 }
 
+/// Version 3 over IPv6.
+pub fn config_ipv6(millis: u64) -> Config {
+    let key = Key {
+        family: Family::V6,
+        ..KEY
+    };
+    let addresses = ["fe80::100", "fd77::100"]
+        .map(|a| VirtualAddress::host(ip(a)))
+        .to_vec();
+    let transport = Config::new(key).transport;
+    Config {
+        key,
+        addresses,
+        transport,
+        ..config_v3(millis)
+    }
+}
+
 /// An instance under test. Times are microseconds since its making.
 pub struct Rig {
     pub instance: Instance,
