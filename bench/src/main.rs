@@ -9,6 +9,7 @@ mod audit;
 mod chart;
 mod hugepages;
 mod machine;
+mod pair;
 mod report;
 mod rig;
 mod rows;

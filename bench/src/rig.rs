@@ -9,7 +9,7 @@ use dataplane::addr::{Addr, Endpoint, Mac};
 use dataplane::command::{self, Command, Outcome};
 use dataplane::conn::{HashKey, Layout, Shard, region};
 use dataplane::counters::WorkerCounters;
-use dataplane::packet::{PortId, PuntClass};
+use dataplane::packet::PortId;
 use dataplane::roles::{REAL, RoleEntry, RoleTable, VIRTUAL};
 use dataplane::route::{
     Change, Fib, Link, LinkId, Neighbour, NeighbourId, NextHop, Prefix, Target, TargetId,
@@ -21,19 +21,19 @@ use dataplane::service::{
 };
 use dataplane::settings::Settings;
 use dataplane::time::{Instant, Ticks};
-use dataplane::worker::{Limits, Worker};
+use dataplane::worker::{Limits, Share, Worker};
 use dpdk::clock::Clock;
 use dpdk::eal::{Eal, EalConfig, HugepageFiles, Memory};
 use dpdk::lcore;
 use dpdk::mbuf::Burst;
 use dpdk::mempool::{DATA_ROOM, Mempool};
 use dpdk::peers::Peers;
-use dpdk::poll::{Idle, Lane, Loop, Parking, Probe, Rings, Way};
+use dpdk::poll::{Idle, Loop, Parking, Probe, Rings, Way};
 use dpdk::port::{Port, PortConfig, RunningPort, RxQueue};
 use dpdk::pump::Bell;
 use dpdk::region::{Backing, Pages, Region};
-use dpdk::ring;
 
+use crate::pair::{self, Pair};
 use crate::traffic::{ACK, Client};
 
 /// Real servers of each service.
@@ -278,6 +278,8 @@ pub struct Rig {
     pub time: Instant,
     /// Turns by how many nanoseconds they took.
     turns: Vec<u32>,
+    /// Two workers that share a table.
+    pub pair: Pair,
 }
 
 /// What stays with the main thread.
@@ -304,6 +306,8 @@ pub fn start_eal(core: usize, prefix: &str) -> Result<Eal> {
             "net_null0,size=60".to_owned(),
             "net_null1,size=60,no-rx=1".to_owned(),
             "net_null2,size=74".to_owned(),
+            format!("{},size=60", pair::PORTS[0]),
+            format!("{},size=60,no-rx=1", pair::PORTS[1]),
         ],
         ..EalConfig::default()
     })?)
@@ -327,6 +331,7 @@ pub fn sizes(largest: u32) -> impl Iterator<Item = u32> {
 /// Bytes of the connection tables up to this size, each in its own hugepages.
 pub fn table_bytes(largest: u32) -> usize {
     sizes(largest)
+        .chain([pair::FLOWS])
         .map(|flows| layout(flows).bytes().next_multiple_of(2 << 20))
         .sum()
 }
@@ -351,23 +356,7 @@ impl Rig {
         let spare = (Some(rx), Way::from(tx));
         let mut lanes = Vec::new();
         for (i, (rx, tx)) in queues.into_iter().enumerate() {
-            let mut punt = Vec::new();
-            for _ in 0..PuntClass::COUNT {
-                // Nothing may be punted here; what is stays in the ring and fails the audit.
-                punt.push(ring::single_producer(eal, 64)?.0);
-            }
-            let punt = <[_; PuntClass::COUNT]>::try_from(punt)
-                .ok()
-                .context("punt rings")?;
-            let (_, from_kernel) = ring::single_producer(eal, 64)?;
-            lanes.push(Lane::new(
-                PortId(i as u16),
-                rx,
-                tx,
-                punt,
-                from_kernel,
-                false,
-            ));
+            lanes.push(pair::lane(eal, i, Some(rx), tx.into())?);
         }
         let mut clock = Clock::new(eal.tsc_hz());
         let time = clock.now();
@@ -379,11 +368,13 @@ impl Rig {
             workers.push((flows, new_worker(flows, counters, time, true)?));
         }
         let (size, worker) = workers.pop().context("no sizes")?;
+        let pool = Arc::new(pool);
+        let pair = Pair::new(eal, &pool, time, &clock)?;
         let worker = Loop {
             worker,
             end,
             lanes,
-            pool: Arc::new(pool),
+            pool,
             idle: Idle::Poll,
             rings: Rings::default(),
             stop: Arc::new(AtomicBool::new(false)),
@@ -400,6 +391,7 @@ impl Rig {
             source: Family::V4,
             time,
             turns: vec![0; 1 << 16],
+            pair,
         };
         Ok((rig, Ports { ports }))
     }
@@ -433,6 +425,15 @@ impl Rig {
             rig.worker.turn_with(rig.time, probe);
             counters.heartbeat.add(1);
             counters.rx_packets.get() - first
+        })
+    }
+
+    /// As [`Rig::run`], with the two workers of the pair in turns.
+    pub fn run_pair(&mut self, plan: Plan, probe: &mut impl Probe) -> Cost {
+        let first = self.pair.received();
+        self.measure(plan, |rig| {
+            rig.pair.turn(rig.time, probe);
+            rig.pair.received() - first
         })
     }
 
@@ -493,7 +494,7 @@ impl Rig {
 }
 
 /// Secret of the table's hash: fixed, so that every run has the same collisions.
-const KEY: HashKey = HashKey([
+pub const KEY: HashKey = HashKey([
     0x9e37_79b9_7f4a_7c15,
     0xd1b5_4a32_d192_ed03,
     0xaef1_7502_108e_f2d9,
@@ -511,13 +512,38 @@ pub fn new_worker(
     hugepages: bool,
 ) -> Result<Worker> {
     let shards = new_table(layout(flows), time.ticks(), hugepages)?;
-    let limits = Limits::default();
-    let settings = Settings {
+    set_up_worker(Share::ALL, shards, counters, time)
+}
+
+/// A table in hugepages.
+///
+/// # Errors
+/// There are too few of them.
+pub fn table(flows: u32, time: Instant) -> Result<Vec<Shard>> {
+    new_table(layout(flows), time.ticks(), true)
+}
+
+/// What a worker of the bench goes by.
+pub fn settings() -> Settings {
+    Settings {
         // A null port's queue is always full, and what new connections cost is to be measured.
         hits_first: false,
         ..Settings::default()
-    };
-    let mut worker = Worker::new(shards, KEY, limits, counters, settings);
+    }
+}
+
+/// A worker with these shards, and with all that it needs to know.
+///
+/// # Errors
+/// It refuses that.
+pub fn set_up_worker(
+    share: Share,
+    shards: Vec<Shard>,
+    counters: Arc<WorkerCounters>,
+    time: Instant,
+) -> Result<Worker> {
+    let limits = Limits::default();
+    let mut worker = Worker::with_share(share, shards, KEY, limits, counters, settings());
     for command in set_up()? {
         if let Outcome::Refused(why, _) = worker.apply(time, command) {
             bail!("the worker refuses its configuration: {why}");

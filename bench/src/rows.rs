@@ -10,6 +10,7 @@ use dataplane::settings::{Settings, Timeouts};
 use dataplane::time::secs;
 
 use crate::audit::{Expect, Totals};
+use crate::pair::{self, Source};
 use crate::report::Row;
 use crate::rig::{self, Cost, Family, Method, Plan, Ports, Rig, SERVERS, Side};
 use crate::testpmd::Testpmd;
@@ -186,6 +187,7 @@ impl Bench {
             &mut done,
         )?;
         self.mixed(&mut done)?;
+        self.pair(&mut done)?;
         self.new_connections(&Fresh::new("new-connection", SYN), &mut done)?;
         self.new_connections(&Fresh::new("new-connection-wheel", ACK), &mut done)?;
         for scheduler in schedule::names().filter(|name| *name != "none") {
@@ -381,6 +383,73 @@ impl Bench {
         Ok(())
     }
 
+    /// Two workers, the first of which receives everything: packets of its own connections, and
+    /// packets of the other's. The difference is what handing one over costs both together.
+    fn pair(&mut self, done: &mut impl FnMut(Row)) -> Result<()> {
+        let names = ["pair-own", "pair-handed-over"];
+        if !names.iter().any(|name| self.wants(name, pair::FLOWS)) {
+            return Ok(());
+        }
+        let Bench {
+            rig,
+            testpmd,
+            options,
+            ..
+        } = self;
+        let clients = pair::clients();
+        let expect = Expect {
+            family: Family::V4,
+            method: Method::Nat,
+            side: Side::Request,
+            is_new: true,
+        };
+        let mut series = Vec::new();
+        for (name, clients) in names.into_iter().zip(&clients) {
+            for flags in [SYN, ACK] {
+                let mut generator = generator::<Request4, LEN4>(expect, flags, clients);
+                let plan = Plan {
+                    cpu: Duration::ZERO,
+                    packets: generator.round(),
+                    step: None,
+                };
+                rig.run_pair(plan, &mut Source(&mut generator));
+            }
+            let generator = generator::<Request4, LEN4>(expect, ACK, clients);
+            series.push((Series::new(name, pair::FLOWS), generator));
+        }
+        let plan = Plan {
+            cpu: options.cpu,
+            packets: 0,
+            step: None,
+        };
+        let mut pmd_before = testpmd.run(options.reference)?;
+        for _ in 0..options.rounds {
+            for (handed, (series, generator)) in series.iter_mut().enumerate() {
+                let (before, already) = (rig.pair.totals(), rig.pair.handed());
+                let sunk = rig.pair.sunk()?;
+                let first = generator.packets;
+                let cost = rig.run_pair(plan, &mut Source(&mut *generator));
+                let packets = generator.packets - first;
+                let handed = packets * handed as u64;
+                ensure!(
+                    rig.pair.handed() - already == handed,
+                    "audit: {} packets handed over, should be {handed}",
+                    rig.pair.handed() - already
+                );
+                rig.pair.audit(&before, packets, handed)?;
+                ensure!(
+                    rig.pair.sunk()? - sunk == packets,
+                    "audit: the sink counted other packets"
+                );
+                let pmd_after = testpmd.run(options.reference)?;
+                series.add(cost, pmd_before, pmd_after);
+                pmd_before = pmd_after;
+            }
+        }
+        series.iter().for_each(|(series, _)| done(series.row()));
+        Ok(())
+    }
+
     /// Nine packets of established connections, then one that opens another, of which as many end
     /// as begin.
     fn mixed(&mut self, done: &mut impl FnMut(Row)) -> Result<()> {
@@ -500,7 +569,7 @@ impl Bench {
         let settings = Settings {
             timeouts,
             sloppy_tcp: flags == ACK,
-            ..Settings::default()
+            ..rig::settings()
         };
         rig.worker
             .worker
@@ -581,7 +650,7 @@ impl Bench {
         let live = rig.worker.worker.connections();
         rig.worker
             .worker
-            .apply(rig.time, Command::PutSettings(Settings::default()));
+            .apply(rig.time, Command::PutSettings(rig::settings()));
         self.expire_all(live)
     }
 }
