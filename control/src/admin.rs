@@ -506,6 +506,11 @@ fn begin(now: Instant, state: &mut State, request: Request) -> Begun {
             let rules = state.model.marks();
             return Begun::Answer(Response::Marks { rules });
         }
+        Request::Health => {
+            let servers = state.health.iter().flat_map(|h| h.states());
+            let servers = servers.map(|report| report.view()).collect();
+            return Begun::Answer(Response::Health { servers });
+        }
         Request::ListServices { service } => return list(state, service),
         Request::ListConnections => return dump(state),
         Request::GetTimeouts => {

@@ -15,12 +15,14 @@ use std::net::{IpAddr, Ipv4Addr};
 use serde::{Deserialize, Serialize};
 
 mod frame;
+mod health;
 mod mark;
 mod timeouts;
 
 pub use frame::{
     FrameDecoder, FrameError, HEADER, decode_request, encode, encode_request, encode_services,
 };
+pub use health::{CheckView, HealthView};
 pub use mark::{MarkMatch, MarkView, Net, PortRange};
 pub use timeouts::{OneTimeout, ServiceTimeouts};
 
@@ -136,6 +138,8 @@ pub enum Request {
     },
     /// `rvsadm mark list`.
     ListMarks,
+    /// `rvsadm health`.
+    Health,
     /// `rvsadm status`.
     Status,
     /// `rvsadm stats`: totals and rates of everything, and the raw counters of each worker.
@@ -551,6 +555,11 @@ pub enum Response {
     Marks {
         /// The rules.
         rules: Vec<MarkView>,
+    },
+    /// Answer to `Health`, sorted by service and server.
+    Health {
+        /// Servers that are checked.
+        servers: Vec<HealthView>,
     },
     /// Answer to `Status`.
     Status(Box<StatusView>),

@@ -11,6 +11,7 @@ pub mod daemon;
 #[cfg(test)]
 mod fake;
 pub mod files;
+pub mod health;
 pub mod host;
 pub mod ids;
 pub mod logging;

@@ -117,6 +117,8 @@ pub struct Model {
     total: Estimator,
     deleted: Vec<ServiceId>,
     changed: BTreeSet<ServiceKey>,
+    /// Services that were added, edited or deleted since somebody asked.
+    touched: BTreeSet<ServiceKey>,
     marks_changed: bool,
     roles_changed: bool,
     settings_changed: bool,
@@ -141,6 +143,7 @@ impl Model {
             total: Estimator::default(),
             deleted: Vec::new(),
             changed: BTreeSet::new(),
+            touched: BTreeSet::new(),
             marks_changed: false,
             roles_changed: true,
             settings_changed: true,
@@ -180,6 +183,17 @@ impl Model {
             Change::PutMark(rule, mark) => self.put_mark(author, rule, *mark),
             Change::DeleteMark(rule) => self.delete_mark(rule),
         }
+    }
+
+    /// Services that were added, edited (their servers, too) or deleted since the last call.
+    pub fn take_touched(&mut self) -> BTreeSet<ServiceKey> {
+        std::mem::take(&mut self.touched)
+    }
+
+    /// The servers of a service, none if there is no such service.
+    pub fn servers_of(&self, service: ServiceKey) -> Vec<ServerKey> {
+        let service = self.services.get(&service);
+        service.map_or_else(Vec::new, |s| s.servers.iter().map(|s| s.key).collect())
     }
 
     /// What a health check found out.

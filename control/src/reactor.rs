@@ -15,6 +15,7 @@ use crate::admin::{Admin, SignalReload};
 use crate::capture::Captures;
 use crate::clock;
 use crate::files::Files;
+use crate::health::Health;
 use crate::server::Server;
 use crate::signals::Signals;
 use crate::state::State;
@@ -88,6 +89,7 @@ impl Reactor {
         state.host.register(poll.registry(), HOST)?;
         let captures = Captures::new(Arc::clone(&waker));
         let admin = Admin::new(Files::start(Arc::clone(&waker))?, captures);
+        state.health = Some(Health::start(Arc::clone(&waker))?);
         state.follow_host(now);
         state.commit(now);
         Ok(Reactor {
@@ -170,6 +172,7 @@ impl Reactor {
         if woken {
             self.admin
                 .collect_files(now, &mut self.state, &mut self.server);
+            self.state.follow_health(now);
         }
         self.follow_host(now);
         self.serve(now);

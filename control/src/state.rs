@@ -6,8 +6,9 @@ use std::sync::Arc;
 
 use dataplane::time::Instant;
 
-use crate::api::{ErrorKind, StatusView};
+use crate::api::{ErrorKind, ServiceKey, StatusView};
 use crate::config::{self, Config, Plan};
+use crate::health::Health;
 use crate::host::Host;
 use crate::logging::Dropped;
 use crate::model::{Limits, Model, Refusal};
@@ -67,6 +68,8 @@ pub struct State {
     pub cores: Vec<u32>,
     /// Addresses, routes, neighbours.
     pub host: Box<dyn Host>,
+    /// Health checks, once the control loop runs.
+    pub health: Option<Health>,
     /// The file as it was last loaded or saved.
     pub config: Arc<Config>,
     /// The file of the start, by which everything runs that only a restart changes.
@@ -143,6 +146,7 @@ impl State {
             workers: parts.workers,
             cores: parts.cores,
             host: parts.host,
+            health: None,
             capacity: u64::from(config.workers.connections),
             booted: Arc::clone(&config),
             config,
@@ -157,6 +161,9 @@ impl State {
 
     /// Sends what changed to the workers and the mirror; what to wait for until it is all true.
     pub fn commit(&mut self, now: Instant) -> Commit {
+        if let Some(health) = &mut self.health {
+            health.follow(&mut self.model, &self.config.checks);
+        }
         let after = self.workers.generation();
         let mut subjects = Vec::new();
         for update in self.model.take_updates() {
@@ -202,9 +209,38 @@ impl State {
         plan.restart = config::needs_restart(&self.booted, &new);
         self.model = reload::carry_out(&self.model, &plan, now, self.workers.counters())
             .map_err(|r| Refusal::new(ErrorKind::Config, r.message))?;
-        self.config = Arc::new(new);
+        let old = std::mem::replace(&mut self.config, Arc::new(new));
+        self.follow_checks(&old);
         let commit = self.commit(now);
         Ok((plan.summary(), commit))
+    }
+
+    /// Checks the servers of services whose checks differ from those of another file.
+    fn follow_checks(&mut self, old: &Config) {
+        let Some(health) = &mut self.health else {
+            return;
+        };
+        let (old, new) = (&old.checks, &self.config.checks);
+        let differs = |service: &&ServiceKey| old.get(service) != new.get(service);
+        let services: BTreeSet<ServiceKey> = old
+            .keys()
+            .chain(new.keys())
+            .filter(differs)
+            .copied()
+            .collect();
+        for service in services {
+            health.follow_service(&mut self.model, service, new.get(&service));
+        }
+    }
+
+    /// Takes over what the health checks found.
+    pub fn follow_health(&mut self, now: Instant) {
+        let Some(health) = &mut self.health else {
+            return;
+        };
+        if health.take(&mut self.model) {
+            self.commit(now);
+        }
     }
 
     /// Looks whether the pump thread moves; whether it is stuck, if that is new.

@@ -61,6 +61,10 @@ fn the_full_example_shows_every_key_with_its_default() {
         }
     }
     for section in keys::sections() {
+        // What is shown once need not be shown again.
+        if section.sibling().is_some() {
+            continue;
+        }
         for key in section.keys {
             if matches!(key.kind, keys::Kind::Table(_) | keys::Kind::Tables(_)) {
                 continue;

@@ -56,6 +56,11 @@ fn unknown_keys() {
 }
 
 #[test]
+fn health_checks() {
+    check("checks");
+}
+
+#[test]
 fn types_and_ranges() {
     check("types");
 }
@@ -112,7 +117,7 @@ fn no_text_makes_the_reader_panic() {
             let _ = config::parse(Path::new("x"), &text[..cut], &host());
         }
         for (at, byte) in (0..text.len())
-            .step_by(3)
+            .step_by(5)
             .flat_map(|at| b"\"[]=#\n0{".map(|byte| (at, byte)))
         {
             let mut bytes = text.clone().into_bytes();

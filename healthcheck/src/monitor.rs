@@ -135,12 +135,14 @@ impl Monitor {
     }
 
     /// Takes another pace and keeps the state: a reload. A check that waits longer than the new
-    /// pace allows is due earlier.
+    /// pace allows is due earlier; one whose attempt was under way, which the caller has ended, is
+    /// due at once.
     pub fn set_pace(&mut self, now: Instant, pace: Pace) {
         self.pace = pace;
-        if let Phase::Due(at) = self.phase {
-            self.phase = Phase::Due(at.min(now + pace.delay_loop));
-        }
+        self.phase = match self.phase {
+            Phase::Due(at) => Phase::Due(at.min(now + pace.delay_loop)),
+            Phase::Running(_) => Phase::Due(now),
+        };
     }
 
     /// Takes the result of the attempt that was started.
@@ -323,6 +325,29 @@ mod tests {
         assert_eq!(at(5), Some(Change::Weight(Passed { delta: 5 })));
         assert_eq!(at(5), None);
         assert_eq!(m.delta(), 5);
+    }
+
+    #[test]
+    fn another_pace_keeps_the_state() {
+        let mut m = Monitor::new(Instant(0), pace(), 1);
+        run(&mut m, "ox");
+        m.start(m.next_timeout()).expect("due");
+        let now = m.next_timeout();
+        m.set_pace(now, Pace { retry: 1, ..pace() });
+        assert_eq!(
+            m.next_timeout(),
+            now,
+            "the attempt that was ended is made again"
+        );
+        assert_eq!(changes(&run(&mut m, "x")), "D");
+        m.set_pace(
+            now,
+            Pace {
+                delay_loop: SECOND,
+                ..pace()
+            },
+        );
+        assert!(m.next_timeout() <= now + SECOND);
     }
 
     #[test]

@@ -25,7 +25,7 @@ use self::failure::{Failure, refusal};
 pub use self::names::{Names, SystemNames};
 use self::parse::{Action, Line, Listing};
 use self::print::endpoint::Endpoints;
-use self::print::{commands, connections, json, services, sort, status, totals};
+use self::print::{commands, connections, health, json, services, sort, status, totals};
 use crate::api::{DEFAULT_SOCKET, ErrorKind, Request, Response, ServiceView};
 
 /// How long `rvsd` may take for one step of an answer.
@@ -167,6 +167,7 @@ impl Session<'_> {
             Action::Stats { workers } => self.stats(workers, line.json)?,
             Action::Sysctl(request) => self.sysctl(request, line.json)?,
             Action::Marks => self.list_marks(line.json)?,
+            Action::Health => self.list_health(line.json)?,
             Action::Text(request) => {
                 let patience = self.environment.patience.max(FILE_PATIENCE);
                 let client = self.client()?;
@@ -379,6 +380,15 @@ impl Session<'_> {
             Response::Error { message, .. } => {
                 return Err(Failure::Refused { message, status: 1 });
             }
+            other => return Err(unexpected(other, false)),
+        }
+        Ok(())
+    }
+
+    fn list_health(&mut self, json: bool) -> Result<(), Failure> {
+        match self.client()?.ask(Request::Health)? {
+            Response::Health { servers } if json => json::health(self.streams.out, &servers)?,
+            Response::Health { servers } => health::print(self.streams.out, &servers)?,
             other => return Err(unexpected(other, false)),
         }
         Ok(())

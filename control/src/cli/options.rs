@@ -842,6 +842,8 @@ pub enum Word {
     Status,
     /// Rules of firewall marks.
     Mark,
+    /// Health of servers.
+    Health,
     /// Totals and rates of everything.
     Stats,
     /// Settings by the kernel's names.
@@ -936,6 +938,17 @@ pub const WORDS: &[WordSpec] = &[
         help: "rules that give packets a firewall mark; MATCH: source NET, destination NET, \
                protocol NAME, source-port PORTS, destination-port PORTS, vlan N, port NAME, \
                family ipv6",
+    },
+    WordSpec {
+        word: Word::Health,
+        name: "health",
+        arguments: "",
+        options: &[WordOption {
+            long: "json",
+            value: None,
+            help: "print it as JSON",
+        }],
+        help: "which servers are checked, how each check stands and why it failed",
     },
     WordSpec {
         word: Word::Diff,

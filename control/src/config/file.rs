@@ -8,6 +8,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::time::Duration;
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
@@ -31,6 +32,8 @@ pub enum Value {
     Text(String),
     /// Of `Integer` and `ChoiceOrInteger`.
     Integer(i64),
+    /// Of `Duration`.
+    Duration(Duration),
     /// Of `Boolean`.
     Boolean(bool),
     /// Of `Texts`.
@@ -224,6 +227,9 @@ impl Reader<'_> {
             ) => self
                 .integer(key, number, *min..=*max, line)
                 .map(Value::Integer),
+            (Kind::Duration(min, max), DeValue::String(s)) => self
+                .duration(key, s, *min..=*max, line)
+                .map(Value::Duration),
             (Kind::Boolean, DeValue::Boolean(b)) => Some(Value::Boolean(*b)),
             (Kind::Texts, DeValue::Array(items)) => self.texts(key, items).map(Value::Texts),
             (Kind::Integers(min, max), DeValue::Array(items)) => {
@@ -306,6 +312,28 @@ impl Reader<'_> {
             key.name,
             number.as_str()
         );
+        self.complain(line, text);
+        None
+    }
+
+    fn duration(
+        &mut self,
+        key: &Key,
+        found: &str,
+        range: std::ops::RangeInclusive<u64>,
+        line: usize,
+    ) -> Option<Duration> {
+        let name = key.name;
+        let Ok(time) = humantime::parse_duration(found) else {
+            let text = format!("{name} \"{found}\" is no time; write it like \"10s\" or \"250ms\"");
+            self.complain(line, text);
+            return None;
+        };
+        if u64::try_from(time.as_millis()).is_ok_and(|ms| range.contains(&ms)) {
+            return Some(time);
+        }
+        let (min, max) = (keys::time(*range.start()), keys::time(*range.end()));
+        let text = format!("{name} \"{found}\" is out of range; give {min} to {max}");
         self.complain(line, text);
         None
     }
@@ -471,6 +499,20 @@ impl Table {
             }) => Some(*n),
             Some(_) => None,
             None => self.fixed_default(name).and_then(|text| text.parse().ok()),
+        }
+    }
+
+    /// A time, as written or by default.
+    pub fn duration(&self, name: &str) -> Option<Duration> {
+        match self.values.get(name) {
+            Some(At {
+                value: Value::Duration(time),
+                ..
+            }) => Some(*time),
+            Some(_) => None,
+            None => self
+                .fixed_default(name)
+                .and_then(|text| humantime::parse_duration(text.trim_matches('"')).ok()),
         }
     }
 

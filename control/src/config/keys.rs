@@ -48,6 +48,8 @@ pub enum Kind {
     ),
     /// An integer in this range.
     Integer(i64, i64),
+    /// A time in words, `10s` or `1m 30s`, of so many milliseconds.
+    Duration(u64, u64),
     /// One of these words, or an integer in this range.
     ChoiceOrInteger(&'static [&'static str], i64, i64),
     /// `true` or `false`.
@@ -76,7 +78,9 @@ pub enum Fallback {
 }
 
 use Fallback::{Computed, Required, RequiredUnless, Value};
-use Kind::{Boolean, Choice, ChoiceOrInteger, Integer, Integers, Table, Tables, Text, Texts};
+use Kind::{
+    Boolean, Choice, ChoiceOrInteger, Duration, Integer, Integers, Table, Tables, Text, Texts,
+};
 
 const fn key(name: &'static str, kind: Kind, default: Fallback, help: &'static str) -> Key {
     Key {
@@ -885,6 +889,12 @@ static SERVICE: Section = Section {
             "seconds, SCTP ESTABLISHED in this service; 0 is 900",
         ),
         key(
+            "check",
+            Tables(&CHECK),
+            Computed("none"),
+            "health checks of servers that have none of their own, `[[service.check]]`",
+        ),
+        key(
             "server",
             Tables(&SERVER),
             Computed("none"),
@@ -892,6 +902,202 @@ static SERVICE: Section = Section {
         ),
     ],
 };
+
+static CHECK: Section = Section {
+    path: "service.check",
+    list: true,
+    live: true,
+    help: "A health check of the servers of the service above it, those too that `rvsadm` adds. A server takes new connections while all its checks are up. Checks leave through the kernel, by its routes.",
+    keys: CHECK_KEYS,
+};
+
+static SERVER_CHECK: Section = Section {
+    path: "service.server.check",
+    list: true,
+    live: true,
+    help: "A health check of the server above it, which then has none of `[[service.check]]`. The keys are those of `[[service.check]]`.",
+    keys: CHECK_KEYS,
+};
+
+/// Longest interval of a check, milliseconds: a day.
+const MAX_INTERVAL: u64 = 86_400_000;
+
+const CHECK_KEYS: &[Key] = &[
+    key(
+        "type",
+        Choice(&["tcp", "http", "smtp", "dns", "udp", "ping"], &[]),
+        Required,
+        "what is asked: a connection, pages, an SMTP session, a name, a datagram, an ICMP echo (needs the sysctl `net.ipv4.ping_group_range`)",
+    ),
+    key(
+        "delay_loop",
+        Duration(10, MAX_INTERVAL),
+        Value("\"10s\""),
+        "from one attempt to the next; up to a twentieth less, so that checks do not fire together",
+    ),
+    key(
+        "timeout",
+        Duration(10, MAX_INTERVAL),
+        Value("\"5s\""),
+        "for a whole attempt, from the first packet to the last",
+    ),
+    key(
+        "retry",
+        Integer(0, 1000),
+        Value("1"),
+        "failures after the first before a server that was up is down",
+    ),
+    key(
+        "delay_before_retry",
+        Duration(10, MAX_INTERVAL),
+        Value("\"1s\""),
+        "from a failure that is to be confirmed to the next attempt",
+    ),
+    key(
+        "rise",
+        Integer(1, 1000),
+        Value("1"),
+        "successes in a row before a server that was down is up",
+    ),
+    key(
+        "warmup",
+        Duration(0, MAX_INTERVAL),
+        Computed("`delay_loop`"),
+        "the first attempt comes a random part of this after the start",
+    ),
+    key(
+        "alpha",
+        Boolean,
+        Value("false"),
+        "the server is down until the check succeeded; otherwise it is up until it failed",
+    ),
+    key(
+        "address",
+        Text,
+        Computed("the server's"),
+        "address to check",
+    ),
+    key(
+        "port",
+        Integer(1, 65_535),
+        Computed("the server's"),
+        "port to check; a server on port 0 needs one",
+    ),
+    key(
+        "source",
+        Text,
+        Computed("the kernel's choice"),
+        "address of our end",
+    ),
+    key(
+        "interface",
+        Text,
+        Computed("the kernel's choice"),
+        "kernel interface of our end: a twin, for example",
+    ),
+    key(
+        "fwmark",
+        Integer(0, u32::MAX as i64),
+        Value("0"),
+        "mark of the check's packets, for the kernel's routing rules",
+    ),
+    key(
+        "paths",
+        Texts,
+        Value("[\"/\"]"),
+        "http: pages, each asked for on a connection of its own",
+    ),
+    key(
+        "host",
+        Text,
+        Computed("address and port"),
+        "http: the virtual host",
+    ),
+    key(
+        "http_version",
+        Choice(&["1.0", "1.0c", "1.1"], &[]),
+        Value("\"1.0\""),
+        "http: version of the request; `1.0c` asks to close the connection",
+    ),
+    key(
+        "status",
+        Texts,
+        Value("[\"200-299\"]"),
+        "http: accepted statuses and ranges of them",
+    ),
+    key(
+        "digest",
+        Text,
+        Computed("any"),
+        "http: MD5 of the body in hexadecimal digits",
+    ),
+    key(
+        "regex",
+        Text,
+        Computed("any"),
+        "http: expression (Rust's syntax) that the first MiB of the body matches",
+    ),
+    key(
+        "regex_no_match",
+        Boolean,
+        Value("false"),
+        "http: the body must not match",
+    ),
+    key(
+        "regex_min_offset",
+        Integer(0, 1 << 20),
+        Value("0"),
+        "http: first byte of the body at which a match may begin",
+    ),
+    key(
+        "regex_max_offset",
+        Integer(0, 1 << 20),
+        Value("0"),
+        "http: first byte at which no match may begin any more; 0 is none",
+    ),
+    key(
+        "helo_name",
+        Text,
+        Value("\"localhost\""),
+        "smtp: the name we introduce ourselves with",
+    ),
+    key(
+        "query_name",
+        Text,
+        Value("\".\""),
+        "dns: the name that is asked for",
+    ),
+    key(
+        "query_type",
+        Choice(&["A", "NS", "CNAME", "SOA", "MX", "TXT", "AAAA"], &[]),
+        Value("\"SOA\""),
+        "dns: the type that is asked for",
+    ),
+    key(
+        "payload",
+        Text,
+        Value("\"\""),
+        "udp: what is sent, hexadecimal digits",
+    ),
+    key(
+        "reply",
+        Text,
+        Computed("none is needed"),
+        "udp: first bytes of the reply, hexadecimal digits, `x` for any; without it only an ICMP error is a failure",
+    ),
+    key(
+        "reply_min",
+        Integer(0, 65_535),
+        Value("0"),
+        "udp: least bytes of the reply",
+    ),
+    key(
+        "reply_max",
+        Integer(0, 65_535),
+        Value("65535"),
+        "udp: most bytes of the reply",
+    ),
+];
 
 static SERVER: Section = Section {
     path: "service.server",
@@ -969,6 +1175,12 @@ static SERVER: Section = Section {
             Value("\"up\""),
             "`drain`: no new connections whatever the weight, existing ones go on",
         ),
+        key(
+            "check",
+            Tables(&SERVER_CHECK),
+            Computed("those of the service"),
+            "health checks, `[[service.server.check]]`",
+        ),
     ],
 };
 
@@ -976,7 +1188,7 @@ static SERVER: Section = Section {
 /// (section, key, what to do).
 pub const HINTS: &[(&str, &str, &str)] = &[
     ("", "vrrp", LATER),
-    ("", "healthcheck", LATER),
+    ("", "healthcheck", "write [[service.check]]"),
     ("", "sync", LATER),
     ("", "virtual_server", "write [[service]]"),
     ("", "ports", "write [[port]], once per port"),
@@ -993,11 +1205,15 @@ pub const HINTS: &[(&str, &str, &str)] = &[
         "sched_flags",
         "the key is called \"scheduler_flags\"",
     ),
-    ("service", "healthcheck", LATER),
+    ("service", "healthcheck", "write [[service.check]]"),
     ("service", "ops", "the key is called \"one_packet\""),
     ("service", "lb_algo", "the key is called \"scheduler\""),
     ("service", "real_server", "write [[service.server]]"),
-    ("service.server", "healthcheck", LATER),
+    (
+        "service.server",
+        "healthcheck",
+        "write [[service.server.check]]",
+    ),
     ("service.server", "lb_kind", "the key is called \"method\""),
     (
         "service.server",
@@ -1059,6 +1275,13 @@ impl Section {
         }
     }
 
+    /// The section before this one that has the same keys, if there is one.
+    pub fn sibling(&self) -> Option<&'static Section> {
+        let names = |section: &Section| section.keys.iter().map(|k| k.name).collect::<Vec<_>>();
+        let before = sections().into_iter().take_while(|s| s.path != self.path);
+        before.into_iter().find(|s| names(s) == names(self))
+    }
+
     /// A key by its name.
     pub fn key(&self, name: &str) -> Option<&'static Key> {
         self.keys.iter().find(|k| k.name == name)
@@ -1072,6 +1295,7 @@ impl Kind {
             Text => "text".into(),
             Choice(words, _) => quoted(words),
             Integer(min, max) => format!("integer from {min} to {max}"),
+            Duration(min, max) => format!("time from {} to {}", time(*min), time(*max)),
             ChoiceOrInteger(words, min, max) => {
                 format!("{} or integer from {min} to {max}", quoted(words))
             }
@@ -1089,12 +1313,19 @@ impl Kind {
     pub fn wanted(&self) -> String {
         match self {
             Text => "a text in quotes".into(),
+            Duration(..) => "a time in quotes, such as \"10s\" or \"250ms\"".into(),
             Choice(words, _) => format!("one of {}", quoted(words)),
             Integer(..) => format!("an {}", self.describe()),
             Texts | Integers(..) | Tables(_) | Table(_) => format!("a {}", self.describe()),
             ChoiceOrInteger(..) | Boolean => self.describe(),
         }
     }
+}
+
+/// Milliseconds in words.
+pub(super) fn time(ms: u64) -> String {
+    let text = humantime::format_duration(std::time::Duration::from_millis(ms)).to_string();
+    text.replace("1day", "1d")
 }
 
 fn quoted(words: &[&str]) -> String {
@@ -1120,6 +1351,9 @@ pub fn reference() -> String {
             section.heading(),
             section.help
         );
+        if section.sibling().is_some() {
+            continue;
+        }
         out.push_str("| key | type | default | meaning |\n| --- | --- | --- | --- |\n");
         for key in section.keys {
             let default = match key.default {

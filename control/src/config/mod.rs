@@ -9,12 +9,16 @@
 //! [`plan`] says what a reload has to change, [`save`] writes the running rules into the file.
 //! All of it is pure except [`load`], [`Host::probe`] and [`save::save`], which touch files.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use dataplane::settings::Settings;
+
+use crate::api::ServiceKey;
+use crate::health::Checks;
 
 mod diff;
 pub mod file;
@@ -57,6 +61,8 @@ pub struct Config {
     pub log: Log,
     /// Services, servers and settings: the part that a reload changes.
     pub rules: Rules,
+    /// How servers are checked; a reload changes this, too.
+    pub checks: BTreeMap<ServiceKey, Checks>,
     /// Accepted but worth a word; same form as a mistake.
     pub warnings: Vec<Mistake>,
 }

@@ -62,6 +62,7 @@ impl Model {
             },
         );
         self.changed.insert(key);
+        self.touched.insert(key);
         self.roles_changed = true;
         Ok(())
     }
@@ -80,6 +81,7 @@ impl Model {
         service.spec = spec.clone();
         service.origin = origin_of_edited(author, service.origin);
         self.changed.insert(key);
+        self.touched.insert(key);
         Ok(())
     }
 
@@ -97,6 +99,7 @@ impl Model {
         self.service_ids.release(service.id.0);
         self.deleted.push(service.id);
         self.changed.remove(&key);
+        self.touched.insert(key);
         self.roles_changed = true;
         Ok(())
     }
@@ -169,6 +172,7 @@ impl Model {
         };
         service.servers.insert(0, server);
         self.changed.insert(service_key);
+        self.touched.insert(service_key);
         self.roles_changed = true;
         Ok(())
     }
@@ -196,6 +200,7 @@ impl Model {
         server.spec = spec.clone();
         server.origin = origin_of_edited(author, server.origin);
         self.changed.insert(service_key);
+        self.touched.insert(service_key);
         Ok(())
     }
 
@@ -219,6 +224,7 @@ impl Model {
         self.trash
             .put(now, service_key, trashed(service.id, server, counters));
         self.changed.insert(service_key);
+        self.touched.insert(service_key);
         self.roles_changed = true;
         Ok(())
     }

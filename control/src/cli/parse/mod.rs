@@ -49,6 +49,8 @@ pub enum Action {
     },
     /// List the rules of marks.
     Marks,
+    /// `health`.
+    Health,
     /// Show or change settings by the kernel's names.
     Sysctl(Request),
     /// Ask for a text (diff, save, reload).
@@ -124,6 +126,7 @@ pub fn command_line(words: &[String], names: &dyn Names) -> Result<Line, Failure
                 | Action::Stats { .. }
                 | Action::Sysctl(_)
                 | Action::Marks
+                | Action::Health
         );
         if !lists {
             return Err(Failure::Usage(
@@ -329,6 +332,7 @@ fn word_command(spec: &WordSpec, words: &[String]) -> Result<Line, Failure> {
         Word::Stats => Action::Stats { workers },
         Word::Sysctl => Action::Sysctl(sysctl(&plain)),
         Word::Mark => mark(&plain, spec)?,
+        Word::Health => Action::Health,
         Word::Diff => Action::Text(Request::Diff),
         Word::Save => Action::Text(Request::Save),
         Word::Reload => Action::Text(Request::Reload { discard_live }),

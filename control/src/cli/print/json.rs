@@ -34,8 +34,8 @@ use std::net::IpAddr;
 use serde::Serialize;
 
 use crate::api::{
-    ConnectionRow, Family, MarkView, Method, Origin, Persistence, Protocol, ServerView, ServiceKey,
-    ServiceTimeouts, ServiceView, Stats, StatusView, Tunnel, WorkerView,
+    ConnectionRow, Family, HealthView, MarkView, Method, Origin, Persistence, Protocol, ServerView,
+    ServiceKey, ServiceTimeouts, ServiceView, Stats, StatusView, Tunnel, WorkerView,
 };
 use crate::schedulers::names_of;
 
@@ -224,6 +224,15 @@ pub fn daemons(out: &mut dyn Write) -> io::Result<()> {
         daemons: [(); 0],
     }
     document(out, &Daemons { daemons: [] })
+}
+
+/// Prints the servers that are checked.
+pub fn health(out: &mut dyn Write, servers: &[HealthView]) -> io::Result<()> {
+    #[derive(Serialize)]
+    struct Health<'a> {
+        servers: &'a [HealthView],
+    }
+    document(out, &Health { servers })
 }
 
 /// Prints the rules of marks.

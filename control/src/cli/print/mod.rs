@@ -4,6 +4,7 @@
 pub mod commands;
 pub mod connections;
 pub mod endpoint;
+pub mod health;
 pub mod json;
 pub mod services;
 pub mod sort;

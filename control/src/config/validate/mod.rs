@@ -2,6 +2,7 @@
 //! more than one value. Each mistake is noted with its line and the work goes on, so that one run
 //! shows them all.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ use super::{
     Mistake, Port, Rules, Workers,
 };
 
+mod check;
 mod host;
 mod mark;
 mod port;
@@ -77,10 +79,11 @@ pub(super) fn validate(
     let kernel = kernel(file, &mut notes);
     let admin = admin(file, &mut notes);
     let log = log(file, &mut notes);
+    let mut checks = BTreeMap::new();
     let rules = Rules {
         settings: settings(file),
         marks: marks(file, &ports, &mut notes),
-        services: services(file, &workers, &mut notes),
+        services: services(file, &workers, &mut checks, &mut notes),
     };
     let mut warnings = notes.warnings;
     warnings.sort_by_key(|w| w.line);
@@ -94,6 +97,7 @@ pub(super) fn validate(
         admin,
         log,
         rules,
+        checks,
         warnings,
     }
 }

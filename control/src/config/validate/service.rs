@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use dataplane::schedule;
 
-use super::{Notes, number};
+use super::{Notes, check, number};
 use crate::api::{
     Family, Method, Netmask, Persistence, Protocol, SchedFlags, ServerKey, ServerSpec, ServiceKey,
     ServiceSpec, ServiceTimeouts, Tunnel, TunnelChecksum, TunnelKind,
@@ -13,11 +13,13 @@ use crate::api::{
 use crate::config::file::{At, File, Table};
 use crate::config::rules::{describe_server, describe_service, method_name, protocol_name};
 use crate::config::{OperatorState, Server, Service, Workers};
+use crate::health::Checks;
 use crate::schedulers::{self, NoFlag};
 
 pub(super) fn services(
     file: &File,
     workers: &Workers,
+    all_checks: &mut BTreeMap<ServiceKey, Checks>,
     notes: &mut Notes<'_>,
 ) -> BTreeMap<ServiceKey, Service> {
     let mut out = BTreeMap::new();
@@ -28,7 +30,11 @@ pub(super) fn services(
         servers += table.tables("server").len();
         // Servers are checked even if the service is wrong, as far as that goes.
         let key = service_key(table, notes);
-        let service = service(table, key, notes);
+        let mut checks = Checks {
+            common: check::checks(table, notes),
+            own: BTreeMap::new(),
+        };
+        let service = service(table, key, &mut checks, notes);
         let Some(key) = key else { continue };
         if let Some(first) = lines.get(&key) {
             let what = describe_service(&key);
@@ -38,6 +44,9 @@ pub(super) fn services(
         }
         lines.insert(key, table.line);
         out.insert(key, service);
+        if !checks.is_empty() {
+            all_checks.insert(key, checks);
+        }
     }
     let table = file.section("workers");
     for (what, count, key, limit) in [
@@ -134,7 +143,12 @@ fn address(table: &Table, notes: &mut Notes<'_>) -> Option<IpAddr> {
     Some(addr)
 }
 
-fn service(table: &Table, key: Option<ServiceKey>, notes: &mut Notes<'_>) -> Service {
+fn service(
+    table: &Table,
+    key: Option<ServiceKey>,
+    checks: &mut Checks,
+    notes: &mut Notes<'_>,
+) -> Service {
     let one_packet = table.boolean("one_packet").unwrap_or_default();
     let protocol = key.and_then(|k| k.protocol());
     if let Some(other) = protocol.filter(|p| one_packet && *p != Protocol::Udp) {
@@ -148,9 +162,14 @@ fn service(table: &Table, key: Option<ServiceKey>, notes: &mut Notes<'_>) -> Ser
     let mut servers: Vec<Server> = Vec::new();
     let mut lines: HashMap<ServerKey, usize> = HashMap::new();
     for table in table.tables("server") {
+        let own = check::checks(table, notes);
         let Some(server) = server(table, key, notes) else {
             continue;
         };
+        if table.mentions("check") {
+            checks.own.insert(server.key, own);
+        }
+        check::need_ports(&checks.of(server.key), server.key, table.line, notes);
         if let Some(first) = lines.get(&server.key) {
             let what = describe_server(&server.key);
             let text = format!("server {what} is also in line {first} of this service; keep one");

@@ -53,7 +53,14 @@ impl Expect {
     /// One line.
     pub fn regex(text: &str) -> Result<Regex, String> {
         let built = RegexBuilder::new(text).size_limit(1 << 20).build();
-        built.map_err(|why| format!("regex \"{text}\": {}", why.to_string().replace('\n', " ")))
+        built.map_err(|why| {
+            let words: Vec<String> = why
+                .to_string()
+                .split_whitespace()
+                .map(str::to_owned)
+                .collect();
+            format!("regex \"{text}\": {}", words.join(" "))
+        })
     }
 
     pub(super) fn judge(&self, path: &str, response: &mut Response) -> Result<(), Failure> {

@@ -1,0 +1,224 @@
+//! Health checks.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use healthcheck::check::dns::Query;
+use healthcheck::check::http::{Expect, Request, StatusRange, Version};
+use healthcheck::check::udp::Reply;
+use healthcheck::monitor::Pace;
+
+use super::{Notes, number};
+use crate::api::ServerKey;
+use crate::config::describe_server;
+use crate::config::file::{At, Table};
+use crate::health::{Kind, Port, Spec, Web};
+
+/// Keys that belong to one type of check alone.
+const OWNERS: &[(&str, &[&str])] = &[
+    (
+        "http",
+        &[
+            "paths",
+            "host",
+            "http_version",
+            "status",
+            "digest",
+            "regex",
+            "regex_no_match",
+            "regex_min_offset",
+            "regex_max_offset",
+        ],
+    ),
+    ("smtp", &["helo_name"]),
+    ("dns", &["query_name", "query_type"]),
+    ("udp", &["payload", "reply", "reply_min", "reply_max"]),
+];
+
+/// The checks of a service or of a server.
+pub(super) fn checks(table: &Table, notes: &mut Notes<'_>) -> Arc<[Spec]> {
+    let tables = table.tables("check").iter();
+    tables.filter_map(|table| check(table, notes)).collect()
+}
+
+/// Complains about checks of a server on port 0 that name no port.
+pub(super) fn need_ports(checks: &[Spec], server: ServerKey, line: usize, notes: &mut Notes<'_>) {
+    let lacks = |c: &&Spec| c.port == Port::Server && c.kind.has_port();
+    if let Some(check) = checks.iter().find(lacks).filter(|_| server.port == 0) {
+        let (what, kind) = (describe_server(&server), check.kind.name());
+        let text = format!("server {what} has port 0 and its {kind} check no port; add port to it");
+        notes.mistake(line, text);
+    }
+}
+
+fn check(table: &Table, notes: &mut Notes<'_>) -> Option<Spec> {
+    let name = table.text("type")?.to_owned();
+    for (owner, keys) in OWNERS.iter().filter(|(owner, _)| *owner != name) {
+        for key in keys.iter().filter(|key| table.mentions(key)) {
+            let text = format!("{key} is for {owner} checks, this is {name}; remove it");
+            notes.mistake(table.line_of(key), text);
+        }
+    }
+    if name == "ping" && table.mentions("port") {
+        notes.mistake(table.line_of("port"), "a ping has no port; remove it");
+    }
+    let kind = match name.as_str() {
+        "http" => Kind::Http(web(table, notes)),
+        "smtp" => Kind::Smtp(helo(table, notes)),
+        "dns" => Kind::Dns(query(table, notes)?),
+        "udp" => udp(table, notes),
+        "ping" => Kind::Ping,
+        _ => Kind::Tcp,
+    };
+    Some(Spec {
+        kind,
+        pace: pace(table, notes),
+        addr: address(table, "address", notes),
+        port: match table.integer("port") {
+            Some(port) => Port::Is(port as u16),
+            None => Port::Server,
+        },
+        source: address(table, "source", notes),
+        interface: table.text("interface").map(str::to_owned),
+        fwmark: number(table, "fwmark"),
+    })
+}
+
+fn pace(table: &Table, notes: &mut Notes<'_>) -> Pace {
+    let time = |name| table.duration(name).unwrap_or_default();
+    let (delay_loop, deadline) = (time("delay_loop"), time("timeout"));
+    if deadline > delay_loop && table.mentions("timeout") {
+        notes.warning(
+            table.line_of("timeout"),
+            "timeout is longer than delay_loop: attempts of a silent server come that much later",
+        );
+    }
+    Pace {
+        delay_loop,
+        delay_before_retry: time("delay_before_retry"),
+        retry: number(table, "retry"),
+        rise: number(table, "rise"),
+        warmup: table.duration("warmup").unwrap_or(delay_loop),
+        deadline,
+        alpha: table.boolean("alpha").unwrap_or_default(),
+    }
+}
+
+fn address(table: &Table, name: &str, notes: &mut Notes<'_>) -> Option<IpAddr> {
+    let text = table.text(name)?;
+    let addr = text.parse().ok();
+    if addr.is_none() {
+        let text =
+            format!("{name} \"{text}\" is no IP address; write it like 192.0.2.1 or 2001:db8::1");
+        notes.mistake(table.line_of(name), text);
+    }
+    addr
+}
+
+fn web(table: &Table, notes: &mut Notes<'_>) -> Web {
+    let mut paths: Vec<String> = Vec::new();
+    let host = table.text("host").map(str::to_owned);
+    let complaint = host
+        .as_deref()
+        .map(|host| Request::new("/", host, Version::Http10).complaint());
+    if let Some(why) = complaint.flatten() {
+        notes.mistake(table.line_of("host"), format!("host: {why}; correct it"));
+    }
+    let version = match table.text("http_version") {
+        Some("1.0c") => Version::Http10Close,
+        Some("1.1") => Version::Http11,
+        _ => Version::Http10,
+    };
+    for At { value, line } in table.texts("paths") {
+        match Request::new(value, "", version).complaint() {
+            Some(why) => notes.mistake(*line, format!("paths: {why}; correct it")),
+            None => paths.push(value.clone()),
+        }
+    }
+    if paths.is_empty() {
+        paths.push("/".into());
+    }
+    let mut statuses = Vec::new();
+    for At { value, line } in table.texts("status") {
+        match StatusRange::parse(value) {
+            Ok(range) => statuses.push(range),
+            Err(why) => notes.mistake(*line, format!("{why}; correct it")),
+        }
+    }
+    let digest = table.text("digest").map(str::to_owned);
+    let is_md5 = |d: &String| d.len() == 32 && d.bytes().all(|b| b.is_ascii_hexdigit());
+    if let Some(digest) = digest.as_ref().filter(|d| !is_md5(d)) {
+        let text = format!("digest \"{digest}\" is no MD5; give 32 hexadecimal digits");
+        notes.mistake(table.line_of("digest"), text);
+    }
+    let regex = table.text("regex").map(str::to_owned);
+    if let Some(Err(why)) = regex.as_deref().map(Expect::regex) {
+        notes.mistake(table.line_of("regex"), format!("{why}; correct it"));
+    }
+    Web {
+        paths,
+        host,
+        version,
+        statuses,
+        digest,
+        regex,
+        no_match: table.boolean("regex_no_match").unwrap_or_default(),
+        min_offset: number(table, "regex_min_offset"),
+        max_offset: number(table, "regex_max_offset"),
+    }
+}
+
+fn helo(table: &Table, notes: &mut Notes<'_>) -> String {
+    let name = table.text("helo_name").unwrap_or_default();
+    if name.is_empty() || name.chars().any(|c| c.is_control() || c.is_whitespace()) {
+        let text = format!(
+            "helo_name \"{}\" is no host name; correct it",
+            name.escape_debug()
+        );
+        notes.mistake(table.line_of("helo_name"), text);
+    }
+    name.to_owned()
+}
+
+fn query(table: &Table, notes: &mut Notes<'_>) -> Option<Query> {
+    // A type that was refused says nothing about the name.
+    let (name, kind) = (table.text("query_name")?, table.text("query_type"));
+    match Query::new(name, kind.unwrap_or("SOA")) {
+        Ok(query) => Some(query),
+        Err(why) => {
+            let text = format!("query_name: {why}; correct it");
+            notes.mistake(table.line_of("query_name"), text);
+            None
+        }
+    }
+}
+
+fn udp(table: &Table, notes: &mut Notes<'_>) -> Kind {
+    let mut pattern = |name| {
+        let read = Reply::pattern(table.text(name).unwrap_or_default());
+        if let Err(why) = &read {
+            notes.mistake(table.line_of(name), format!("{name}: {why}; correct it"));
+        }
+        read.unwrap_or_default()
+    };
+    let (payload, bytes) = (pattern("payload"), pattern("reply"));
+    if payload.iter().any(|(_, mask)| *mask != 0xff) {
+        let text = "payload: what is sent has no x; give digits";
+        notes.mistake(table.line_of("payload"), text);
+    }
+    let reply = table.mentions("reply").then(|| Reply {
+        min: number(table, "reply_min"),
+        max: number(table, "reply_max"),
+        bytes,
+    });
+    if reply.is_none() {
+        for key in ["reply_min", "reply_max"]
+            .into_iter()
+            .filter(|k| table.mentions(k))
+        {
+            let text = format!("{key} does nothing without reply; add reply = \"\" or remove it");
+            notes.mistake(table.line_of(key), text);
+        }
+    }
+    Kind::Udp(payload.iter().map(|(byte, _)| *byte).collect(), reply)
+}

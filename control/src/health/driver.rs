@@ -1,0 +1,333 @@
+//! The thread: waits for sockets and due times, and lets the monitors decide.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap};
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam::channel::{Receiver, Sender, TryRecvError};
+use healthcheck::monitor::{Change, Monitor};
+use healthcheck::{Failure, Instant, Verdict};
+use mio::{Events, Poll, Token, Waker};
+
+use super::attempt::{Attempt, NotMade};
+use super::spec::{Port, Spec};
+use super::{CheckState, Order, Report, Subject, Target};
+use crate::api::ServiceKey;
+use crate::clock;
+use crate::config::{describe_server, describe_service};
+
+const WAKER: Token = Token(usize::MAX - 1);
+/// Longest sleep when nothing is due.
+const NAP: Duration = Duration::from_secs(3600);
+/// Attempts begun in one turn; between turns what has arrived is read.
+const SHARE: usize = 256;
+
+/// Starts the thread; the waker tells it of orders.
+pub fn start(
+    orders: Receiver<Order>,
+    reports: Sender<Report>,
+    control: Arc<Waker>,
+) -> io::Result<Arc<Waker>> {
+    let poll = Poll::new()?;
+    let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
+    let mut driver = Driver {
+        poll,
+        orders,
+        reports,
+        control,
+        checks: HashMap::new(),
+        servers: HashMap::new(),
+        due: BinaryHeap::new(),
+        ids: 0,
+    };
+    std::thread::Builder::new()
+        .name("rvs-checks".to_owned())
+        .spawn(move || driver.run())?;
+    Ok(waker)
+}
+
+/// A check and the attempt that is under way.
+struct Check {
+    owner: Subject,
+    spec: Spec,
+    addr: SocketAddr,
+    monitor: Monitor,
+    attempt: Option<Attempt>,
+    attempts: u64,
+}
+
+/// The checks of a server, in the order of the file.
+struct Server {
+    addr: SocketAddr,
+    specs: Arc<[Spec]>,
+    checks: Vec<usize>,
+    told: Option<Report>,
+}
+
+struct Driver {
+    poll: Poll,
+    orders: Receiver<Order>,
+    reports: Sender<Report>,
+    control: Arc<Waker>,
+    /// By token.
+    checks: HashMap<usize, Check>,
+    servers: HashMap<Subject, Server>,
+    /// When a check wants to be looked at; entries that are out of date are passed over.
+    due: BinaryHeap<Reverse<(Instant, usize)>>,
+    ids: usize,
+}
+
+fn now() -> Instant {
+    Instant(clock::now().0)
+}
+
+impl Driver {
+    fn run(&mut self) {
+        let mut events = Events::with_capacity(1024);
+        loop {
+            let timeout = self
+                .due
+                .peek()
+                .map_or(NAP, |Reverse((at, _))| at.since(now()));
+            match self.poll.poll(&mut events, Some(timeout)) {
+                Err(e) if e.kind() != io::ErrorKind::Interrupted => {
+                    tracing::error!(reason = %e, "health checks end: epoll failed");
+                    return;
+                }
+                _ => {}
+            }
+            for event in &events {
+                if event.token() != WAKER {
+                    self.on_event(event);
+                }
+            }
+            if !self.take_orders() {
+                return;
+            }
+            self.do_due();
+        }
+    }
+
+    /// False once control is gone.
+    fn take_orders(&mut self) -> bool {
+        loop {
+            match self.orders.try_recv() {
+                Ok(Order::Set(service, targets)) => self.set(service, targets),
+                Err(TryRecvError::Empty) => return true,
+                Ok(Order::End) | Err(TryRecvError::Disconnected) => return false,
+            }
+        }
+    }
+
+    fn set(&mut self, service: ServiceKey, targets: Vec<Target>) {
+        let keeps = |subject: &Subject, server: &Server| {
+            subject.0 != service
+                || targets.iter().any(|t| {
+                    t.server == subject.1 && t.addr == server.addr && t.checks == server.specs
+                })
+        };
+        let gone = self.servers.iter().filter(|(s, server)| !keeps(s, server));
+        for subject in gone.map(|(s, _)| *s).collect::<Vec<_>>() {
+            let again = targets.iter().find(|t| t.server == subject.1);
+            let old = self.servers.remove(&subject);
+            let old = old.into_iter().flat_map(|server| server.checks);
+            let old: Vec<Check> = old.filter_map(|id| self.end(id)).collect();
+            if let Some(target) = again {
+                self.add((service, target.server), target, &old);
+            }
+        }
+        for target in targets {
+            let subject = (service, target.server);
+            if !self.servers.contains_key(&subject) {
+                self.add(subject, &target, &[]);
+            }
+        }
+    }
+
+    /// Takes a check out.
+    fn end(&mut self, id: usize) -> Option<Check> {
+        let mut check = self.checks.remove(&id)?;
+        if let Some(attempt) = check.attempt.take() {
+            attempt.end(self.poll.registry());
+        }
+        Some(check)
+    }
+
+    /// Begins to check a server. A check that differs from one of `old` only in its pace goes on
+    /// from where that one was.
+    fn add(&mut self, subject: Subject, target: &Target, old: &[Check]) {
+        let now = now();
+        let mut ids = Vec::new();
+        for spec in target.checks.iter() {
+            self.ids += 1;
+            let same = old.iter().find(|c| is_same(&c.spec, spec));
+            let mut monitor = match same {
+                Some(check) => check.monitor.clone(),
+                None => Monitor::new(now, spec.pace, self.ids as u64),
+            };
+            if same.is_some() {
+                monitor.set_pace(now, spec.pace);
+            }
+            let addr = target.addr;
+            let check = Check {
+                owner: subject,
+                addr: SocketAddr::new(
+                    spec.addr.unwrap_or(addr.ip()),
+                    match spec.port {
+                        Port::Server => addr.port(),
+                        Port::Is(port) => port,
+                    },
+                ),
+                spec: spec.clone(),
+                monitor,
+                attempt: None,
+                attempts: self.ids as u64,
+            };
+            self.due
+                .push(Reverse((check.monitor.next_timeout(), self.ids)));
+            self.checks.insert(self.ids, check);
+            ids.push(self.ids);
+        }
+        let server = Server {
+            addr: target.addr,
+            specs: Arc::clone(&target.checks),
+            checks: ids,
+            told: None,
+        };
+        self.servers.insert(subject, server);
+        self.tell(subject);
+    }
+
+    fn do_due(&mut self) {
+        let now = now();
+        for _ in 0..SHARE {
+            match self.due.peek() {
+                Some(Reverse((at, _))) if *at <= now => {}
+                _ => return,
+            }
+            let Some(Reverse((at, id))) = self.due.pop() else {
+                return;
+            };
+            let Some(check) = self.checks.get_mut(&id) else {
+                continue;
+            };
+            if check.monitor.next_timeout() != at {
+                continue;
+            }
+            match check.attempt.as_mut().map(Attempt::expire) {
+                Some(verdict) => self.finish(id, verdict),
+                None => self.begin(id, now),
+            }
+        }
+    }
+
+    fn begin(&mut self, id: usize, now: Instant) {
+        let Some(check) = self.checks.get_mut(&id) else {
+            return;
+        };
+        let Some(deadline) = check.monitor.start(now) else {
+            return;
+        };
+        check.attempts += 1;
+        let conversation = check.spec.kind.converse(check.addr, check.attempts);
+        let registry = self.poll.registry();
+        match Attempt::begin(registry, Token(id), &check.spec, check.addr, conversation) {
+            Ok(attempt) => {
+                check.attempt = Some(attempt);
+                self.due.push(Reverse((deadline, id)));
+            }
+            Err(NotMade::Ours(e)) => {
+                check.monitor.put_off(now);
+                self.due.push(Reverse((check.monitor.next_timeout(), id)));
+                let (service, server) = check.owner;
+                tracing::warn!(
+                    service = describe_service(&service),
+                    dest = describe_server(&server),
+                    reason = %e,
+                    "a {} check could not be made; the server stays as it is",
+                    check.spec.kind.name()
+                );
+            }
+            Err(NotMade::Server(failure)) => self.finish(id, Err(failure)),
+        }
+    }
+
+    fn on_event(&mut self, event: &mio::event::Event) {
+        let Token(id) = event.token();
+        let Some(check) = self.checks.get_mut(&id) else {
+            return;
+        };
+        let (registry, spec) = (self.poll.registry(), &check.spec);
+        let attempt = check.attempt.as_mut();
+        if let Some(verdict) = attempt.and_then(|a| a.on_event(registry, spec, event)) {
+            self.finish(id, verdict);
+        }
+    }
+
+    fn finish(&mut self, id: usize, verdict: Verdict) {
+        let Some(check) = self.checks.get_mut(&id) else {
+            return;
+        };
+        if let Some(attempt) = check.attempt.take() {
+            attempt.end(self.poll.registry());
+        }
+        let change = check.monitor.finish(now(), verdict);
+        self.due.push(Reverse((check.monitor.next_timeout(), id)));
+        let owner = check.owner;
+        if let Some(change) = change {
+            log(check, &change);
+        }
+        self.tell(owner);
+    }
+
+    /// Tells control how a server stands, if it is told anything new by that.
+    fn tell(&mut self, subject: Subject) {
+        let Some(server) = self.servers.get_mut(&subject) else {
+            return;
+        };
+        let checks = server.checks.iter().filter_map(|id| self.checks.get(id));
+        let state = |check: &Check| CheckState {
+            kind: check.spec.kind.name(),
+            up: check.monitor.is_up(),
+            has_run: check.monitor.has_run(),
+            failure: check.monitor.failure().map(Failure::to_string),
+        };
+        let checks: Vec<CheckState> = checks.map(state).collect();
+        let report = Report {
+            subject,
+            alive: checks.iter().all(|c| c.up),
+            checks,
+        };
+        if server.told.as_ref() != Some(&report) {
+            server.told = Some(report.clone());
+            // Without control there is nobody to tell.
+            let _ = self.reports.send(report);
+            let _ = self.control.wake();
+        }
+    }
+}
+
+/// Whether two checks ask the same in the same way, however often.
+fn is_same(a: &Spec, b: &Spec) -> bool {
+    let b = Spec {
+        pace: a.pace,
+        ..b.clone()
+    };
+    *a == b
+}
+
+fn log(check: &Check, change: &Change) {
+    let (service, server) = check.owner;
+    let (service, dest) = (describe_service(&service), describe_server(&server));
+    let kind = check.spec.kind.name();
+    match change {
+        Change::Up(_) => tracing::info!(service, dest, event = "up", "{kind} check passes"),
+        Change::Down(why) => {
+            tracing::warn!(service, dest, event = "down", "{kind} check fails: {why}");
+        }
+        Change::Weight(_) => {}
+    }
+}

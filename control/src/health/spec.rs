@@ -1,0 +1,161 @@
+//! How a server is checked, as validated. Compared at a reload: what did not change goes on.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use healthcheck::check::Conversation;
+use healthcheck::check::dns::{Dns, Query};
+use healthcheck::check::http::{Expect, Http, Request, StatusRange, Url, Version};
+use healthcheck::check::ping::Ping;
+use healthcheck::check::smtp::Smtp;
+use healthcheck::check::tcp::Tcp;
+use healthcheck::check::udp::{Reply, Udp};
+use healthcheck::monitor::Pace;
+
+use crate::api::ServerKey;
+
+/// The checks of a service: those of the service hold for servers without checks of their own.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Checks {
+    /// `[[service.check]]`.
+    pub common: Arc<[Spec]>,
+    /// `[[service.server.check]]`.
+    pub own: BTreeMap<ServerKey, Arc<[Spec]>>,
+}
+
+impl Checks {
+    /// Whether no server is checked.
+    pub fn is_empty(&self) -> bool {
+        self.common.is_empty() && self.own.is_empty()
+    }
+
+    /// Those of a server.
+    pub fn of(&self, server: ServerKey) -> Arc<[Spec]> {
+        Arc::clone(self.own.get(&server).unwrap_or(&self.common))
+    }
+}
+
+/// One check.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Spec {
+    /// What is asked.
+    pub kind: Kind,
+    /// How often, and what decides.
+    pub pace: Pace,
+    /// Checked instead of the server's address.
+    pub addr: Option<IpAddr>,
+    /// Checked instead of the server's port.
+    pub port: Port,
+    /// Address of our end.
+    pub source: Option<IpAddr>,
+    /// Interface of our end.
+    pub interface: Option<String>,
+    /// Mark of our packets (`SO_MARK`), 0 for none.
+    pub fwmark: u32,
+}
+
+/// Port of a check.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Port {
+    /// The server's.
+    Server,
+    /// This one.
+    Is(u16),
+}
+
+/// What a check asks.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Kind {
+    /// A connection.
+    Tcp,
+    /// Pages.
+    Http(Web),
+    /// A session without a mail, introduced with this name.
+    Smtp(String),
+    /// A name, and a type by its name.
+    Dns(Query),
+    /// A datagram, and the reply that is wanted.
+    Udp(Vec<u8>, Option<Reply>),
+    /// An echo.
+    Ping,
+}
+
+/// Pages and what is to be in them.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Web {
+    /// At least one.
+    pub paths: Vec<String>,
+    /// Value of the Host field; otherwise address and port.
+    pub host: Option<String>,
+    /// Form of the request.
+    pub version: Version,
+    /// Accepted statuses.
+    pub statuses: Vec<StatusRange>,
+    /// MD5 of the body.
+    pub digest: Option<String>,
+    /// Expression, known to compile.
+    pub regex: Option<String>,
+    /// It must not match.
+    pub no_match: bool,
+    /// First byte at which a match may begin.
+    pub min_offset: usize,
+    /// First byte at which no match may begin; 0 is none.
+    pub max_offset: usize,
+}
+
+impl Kind {
+    /// As in the file.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Kind::Tcp => "tcp",
+            Kind::Http(_) => "http",
+            Kind::Smtp(_) => "smtp",
+            Kind::Dns(_) => "dns",
+            Kind::Udp(..) => "udp",
+            Kind::Ping => "ping",
+        }
+    }
+
+    /// Whether it asks a port at all.
+    pub const fn has_port(&self) -> bool {
+        !matches!(self, Kind::Ping)
+    }
+
+    /// One attempt against this address; `number` differs from attempt to attempt.
+    pub fn converse(&self, addr: std::net::SocketAddr, number: u64) -> Box<dyn Conversation> {
+        match self {
+            Kind::Tcp => Box::new(Tcp),
+            Kind::Http(web) => Box::new(Http::new(web.urls(addr), false)),
+            Kind::Smtp(helo) => Box::new(Smtp::new(helo)),
+            Kind::Dns(query) => Box::new(Dns::new(query.clone(), number as u16)),
+            Kind::Udp(payload, reply) => Box::new(Udp::new(payload.clone(), reply.clone())),
+            Kind::Ping => Box::new(Ping::new(addr.is_ipv6(), number as u16, number)),
+        }
+    }
+}
+
+impl Web {
+    /// The requests to a server at this address, without the default port.
+    pub fn urls(&self, addr: std::net::SocketAddr) -> Vec<Url> {
+        let own = || match addr.port() {
+            80 if addr.is_ipv6() => format!("[{}]", addr.ip()),
+            80 => addr.ip().to_string(),
+            _ => addr.to_string(),
+        };
+        let host = self.host.clone().unwrap_or_else(own);
+        let expect = Expect {
+            statuses: self.statuses.clone(),
+            digest: self.digest.clone(),
+            regex: self.regex.as_deref().and_then(|r| Expect::regex(r).ok()),
+            no_match: self.no_match,
+            min_offset: self.min_offset,
+            max_offset: self.max_offset,
+        };
+        let url = |path: &String| Url {
+            request: Request::new(path, &host, self.version),
+            expect: expect.clone(),
+        };
+        self.paths.iter().map(url).collect()
+    }
+}

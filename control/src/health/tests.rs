@@ -1,0 +1,291 @@
+//! The driver on loopback sockets.
+
+use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::sync::Arc;
+use std::time::{Duration, Instant as Clock};
+
+use dataplane::settings::Settings;
+use dataplane::time::Instant;
+use healthcheck::check::http::Version;
+use healthcheck::check::udp::Reply;
+use healthcheck::monitor::Pace;
+use mio::{Poll, Token, Waker};
+
+use super::{Checks, Health, Kind, Port, Report, Spec, Web};
+use crate::api::{Method, Protocol, ServerKey, ServerSpec, ServiceKey, ServiceSpec, Tunnel};
+use crate::config::OperatorState;
+use crate::model::{Author, Change, Limits, Model};
+
+const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+/// A model with one service, and its health.
+struct Bench {
+    model: Model,
+    health: Health,
+    checks: BTreeMap<ServiceKey, Checks>,
+    _poll: Poll,
+}
+
+fn service() -> ServiceKey {
+    ServiceKey::new(Protocol::Tcp, [192, 0, 2, 1].into(), 80)
+}
+
+fn server(port: u16) -> ServerKey {
+    ServerKey {
+        addr: LOOPBACK,
+        port,
+    }
+}
+
+fn spec(kind: Kind) -> Spec {
+    Spec {
+        kind,
+        pace: Pace {
+            delay_loop: Duration::from_millis(30),
+            delay_before_retry: Duration::from_millis(10),
+            retry: 1,
+            rise: 1,
+            warmup: Duration::ZERO,
+            deadline: Duration::from_secs(5),
+            alpha: false,
+        },
+        addr: None,
+        port: Port::Server,
+        source: None,
+        interface: None,
+        fwmark: 0,
+    }
+}
+
+fn page(path: &str) -> Kind {
+    Kind::Http(Web {
+        paths: vec![path.into()],
+        host: None,
+        version: Version::Http10,
+        statuses: Vec::new(),
+        digest: None,
+        regex: None,
+        no_match: false,
+        min_offset: 0,
+        max_offset: 0,
+    })
+}
+
+impl Bench {
+    fn new(specs: Vec<Spec>) -> Bench {
+        let poll = Poll::new().unwrap();
+        let waker = Arc::new(Waker::new(poll.registry(), Token(0)).unwrap());
+        let limits = Limits {
+            services: 4,
+            servers: 16,
+            workers: 1,
+        };
+        let common = specs.into();
+        let own = BTreeMap::new();
+        let mut bench = Bench {
+            model: Model::new(limits, Settings::default()),
+            health: Health::start(waker).unwrap(),
+            checks: BTreeMap::from([(service(), Checks { common, own })]),
+            _poll: poll,
+        };
+        let spec = ServiceSpec {
+            scheduler: "rr".into(),
+            ..ServiceSpec::default()
+        };
+        bench.change(Change::AddService(service(), spec));
+        bench
+    }
+
+    fn change(&mut self, change: Change) {
+        let now = Instant::from_secs(1);
+        self.model
+            .apply(now, Author::Operator, &change, &[])
+            .unwrap();
+        self.health.follow(&mut self.model, &self.checks);
+    }
+
+    fn add(&mut self, port: u16) {
+        let spec = ServerSpec {
+            method: Method::Masq,
+            weight: 7,
+            upper: 0,
+            lower: 0,
+            tunnel: Tunnel::default(),
+        };
+        self.change(Change::AddServer(
+            service(),
+            server(port),
+            spec,
+            OperatorState::Up,
+        ));
+    }
+
+    fn weight(&self, port: u16) -> u32 {
+        let services = self.model.list(Some(service()), &[]).unwrap();
+        let found = services[0].servers.iter().find(|s| s.key == server(port));
+        found.unwrap().spec.weight
+    }
+
+    /// Waits until what is known of a server is like this.
+    fn wait(&mut self, port: u16, what: impl Fn(&Report) -> bool) -> Report {
+        let deadline = Clock::now() + Duration::from_secs(20);
+        loop {
+            self.health.take(&mut self.model);
+            let subject = (service(), server(port));
+            let state = self.health.states().find(|s| s.subject == subject);
+            if let Some(state) = state.filter(|s| what(s)) {
+                return state.clone();
+            }
+            assert!(Clock::now() < deadline, "the state stays {state:?}");
+            std::thread::yield_now();
+        }
+    }
+}
+
+fn has_run(report: &Report) -> bool {
+    !report.checks.is_empty() && report.checks.iter().all(|c| c.has_run)
+}
+
+fn why(report: &Report) -> &str {
+    report.checks[0].failure.as_deref().unwrap_or_default()
+}
+
+/// Answers every connection with this, in a thread that ends with the process.
+fn answer_all(text: &'static str) -> u16 {
+    let listener = TcpListener::bind((LOOPBACK, 0)).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let Ok(mut stream) = stream else { return };
+            let mut request = [0; 1024];
+            // The peer may be gone; the next one is served all the same.
+            let _ = stream.read(&mut request);
+            let _ = stream.write_all(text.as_bytes());
+        }
+    });
+    port
+}
+
+#[test]
+fn a_server_goes_down_and_comes_back() {
+    let listener = TcpListener::bind((LOOPBACK, 0)).unwrap();
+    let at = listener.local_addr().unwrap();
+    let mut bench = Bench::new(vec![spec(Kind::Tcp)]);
+    bench.add(at.port());
+    bench.wait(at.port(), |s| s.alive && has_run(s));
+    assert_eq!(bench.weight(at.port()), 7);
+    drop(listener);
+    let down = bench.wait(at.port(), |s| !s.alive);
+    assert_eq!(why(&down), "connection refused");
+    assert_eq!(bench.weight(at.port()), 0);
+    let _listener = TcpListener::bind(at).unwrap();
+    bench.wait(at.port(), |s| s.alive);
+    assert_eq!(bench.weight(at.port()), 7);
+}
+
+#[test]
+fn a_failed_server_stays_failed_when_it_is_added_again() {
+    let closed = TcpListener::bind((LOOPBACK, 0)).unwrap();
+    let port = closed.local_addr().unwrap().port();
+    drop(closed);
+    let mut bench = Bench::new(vec![spec(Kind::Tcp)]);
+    bench.add(port);
+    bench.wait(port, |s| !s.alive);
+    let key = server(port);
+    let now = Instant::from_secs(2);
+    let delete = Change::DeleteServer(service(), key);
+    bench
+        .model
+        .apply(now, Author::Operator, &delete, &[])
+        .unwrap();
+    // Control had no time between the two.
+    bench.add(port);
+    assert_eq!(bench.weight(port), 0);
+    // Without checks nothing speaks against it.
+    bench.checks.clear();
+    bench
+        .health
+        .follow_service(&mut bench.model, service(), None);
+    assert_eq!(bench.weight(port), 7);
+    assert_eq!(bench.health.states().count(), 0);
+}
+
+#[test]
+fn a_page_is_judged_and_alpha_waits_for_it() {
+    let good = answer_all("HTTP/1.0 200 OK\r\n\r\nok");
+    let bad = answer_all("HTTP/1.0 503 Busy\r\nContent-Length: 0\r\n\r\n");
+    let mut check = spec(page("/"));
+    check.pace.alpha = true;
+    let mut bench = Bench::new(vec![check]);
+    bench.add(good);
+    assert_eq!(bench.weight(good), 0, "nothing is known yet");
+    bench.wait(good, |s| s.alive);
+    bench.add(bad);
+    let down = bench.wait(bad, has_run);
+    assert_eq!((down.alive, why(&down)), (false, "status 503 for /"));
+    assert_eq!((bench.weight(good), bench.weight(bad)), (7, 0));
+}
+
+#[test]
+fn silence_ends_at_the_deadline() {
+    let listener = TcpListener::bind((LOOPBACK, 0)).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let mut check = spec(Kind::Smtp("lb.example".into()));
+    check.pace.deadline = Duration::from_millis(50);
+    let mut bench = Bench::new(vec![check]);
+    bench.add(port);
+    let down = bench.wait(port, |s| !s.alive);
+    assert_eq!(why(&down), "no banner in time");
+}
+
+#[test]
+fn datagrams_are_answered_or_refused() {
+    let socket = UdpSocket::bind((LOOPBACK, 0)).unwrap();
+    let port = socket.local_addr().unwrap().port();
+    let echo = socket.try_clone().unwrap();
+    std::thread::spawn(move || {
+        let mut buffer = [0; 64];
+        while let Ok((n, from)) = echo.recv_from(&mut buffer) {
+            if &buffer[..n] == b"end" {
+                return;
+            }
+            let _ = echo.send_to(&buffer[..n], from);
+        }
+    });
+    let reply = Reply {
+        bytes: vec![(b'h', 0xff)],
+        ..Reply::default()
+    };
+    let mut bench = Bench::new(vec![spec(Kind::Udp(b"hello".to_vec(), Some(reply)))]);
+    bench.add(port);
+    bench.wait(port, |s| s.alive && has_run(s));
+    let end = UdpSocket::bind((LOOPBACK, 0)).unwrap();
+    end.send_to(b"end", SocketAddr::new(LOOPBACK, port))
+        .unwrap();
+    drop(socket);
+    let down = bench.wait(port, |s| !s.alive);
+    assert_eq!(why(&down), "connection refused");
+}
+
+#[test]
+fn another_pace_goes_on_where_the_check_was() {
+    let closed = TcpListener::bind((LOOPBACK, 0)).unwrap();
+    let port = closed.local_addr().unwrap().port();
+    drop(closed);
+    let mut bench = Bench::new(vec![spec(Kind::Tcp)]);
+    bench.add(port);
+    bench.wait(port, |s| !s.alive);
+    let mut slower = spec(Kind::Tcp);
+    slower.pace.delay_loop = Duration::from_secs(3600);
+    let checks = Checks {
+        common: vec![slower].into(),
+        own: BTreeMap::new(),
+    };
+    bench
+        .health
+        .follow_service(&mut bench.model, service(), Some(&checks));
+    let state = bench.wait(port, has_run);
+    assert!(!state.alive, "a reload is no reason to trust it again");
+}
