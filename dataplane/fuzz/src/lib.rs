@@ -12,6 +12,7 @@ mod rig;
 
 mod bytes;
 mod dialogue;
+mod election;
 mod pieces;
 mod story;
 
@@ -21,6 +22,15 @@ use dataplane::wire::fragment::Fragments;
 use dialogue::Dialogue;
 use pieces::Pieces;
 use story::Story;
+
+/// VRRP's decoders see `data` as a packet, or a virtual router lives by it.
+pub fn vrrp(data: &[u8]) {
+    match data.split_first() {
+        Some((0, packet)) => election::decode(packet),
+        Some((_, story)) => election::live(story),
+        None => {}
+    }
+}
 
 /// The parsers see `data` as a frame.
 pub fn parse(data: &[u8]) {
