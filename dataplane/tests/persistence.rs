@@ -233,6 +233,21 @@ fn marks_bring_packets_to_addresses_that_are_not_ours() {
     let (verdict, after) = rig.inject(1, &back);
     assert_eq!(verdict, Verdict::Transmit(PortId(0)));
     assert_eq!(after[26..30], [10, 9, 9, 9]);
+    // So does an error about the answer go there.
+    let error = |port: u16| {
+        let quoted = format!("icmp 3 3 | ip 10.9.9.9 > 172.16.0.1 | tcp 80 > {port} syn ack 1");
+        frame(false, "172.16.0.1", "10.9.9.9", &quoted)
+    };
+    let (verdict, after) = rig.inject(0, &error(1000));
+    assert_eq!(verdict, Verdict::Transmit(PortId(1)));
+    assert_eq!(after[30..34], [192, 168, 50, 5]);
+    // One that is to open a connection needs a mark itself, and is no TCP.
+    rig.change_settings(|s| s.schedule_icmp = true);
+    let (verdict, _) = rig.inject(0, &error(1001));
+    assert!(matches!(verdict, Verdict::Kernel(_)), "{verdict:?}");
+    rig.nft("ip daddr 10.9.9.0/24 meta mark set 7");
+    let (verdict, _) = rig.inject(0, &error(1001));
+    assert_eq!(verdict, Verdict::Transmit(PortId(1)));
 }
 
 #[test]

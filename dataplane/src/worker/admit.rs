@@ -124,13 +124,15 @@ impl Worker {
     }
 
     /// A connection for the packet that an ICMP error quotes (`schedule_icmp`): `flow` is the
-    /// client's packet that the quoted one would have answered. No state machine runs for it.
+    /// client's packet that the quoted one would have answered; what has a mark or not is the
+    /// error. No state machine runs for it.
     /// `Ok(None)`: nobody's; `Err`: the error is dropped.
     pub(super) fn connect_quoted(
         &mut self,
         now: Instant,
         input: PortId,
         flow: &Flow,
+        error: &Flow,
     ) -> Result<Option<(usize, u32)>, DropReason> {
         let core = &self.core;
         let (client, other) = ends(flow, Side::Request);
@@ -143,7 +145,9 @@ impl Worker {
         });
         let found = Protocol::from_number(flow.protocol)
             .filter(|_| !core.is_martian(flow) && owner == core.share.me())
-            .and_then(|protocol| Some((protocol, core.find_service(protocol, flow, input)?)));
+            .and_then(|protocol| {
+                Some((protocol, core.find_service(protocol, flow, error, input)?))
+            });
         let Some((protocol, service)) = found else {
             return Ok(None);
         };
@@ -294,16 +298,22 @@ impl Core {
         if self.is_martian(flow) {
             return Err(Refusal::Drop(DropReason::MartianSource));
         }
-        self.find_service(protocol, flow, input)
+        self.find_service(protocol, flow, flow, input)
             .map(|service| (protocol, service))
             .ok_or(Refusal::Accept)
     }
 
     /// In the kernel's order: the mark, the exact endpoint, FTP for its data, port 0
-    /// (`ip_vs_service_find`).
-    fn find_service(&self, protocol: Protocol, flow: &Flow, input: PortId) -> Option<ServiceId> {
+    /// (`ip_vs_service_find`). `arrived` is the packet that may have a mark.
+    fn find_service(
+        &self,
+        protocol: Protocol,
+        flow: &Flow,
+        arrived: &Flow,
+        input: PortId,
+    ) -> Option<ServiceId> {
         if !self.marks.is_empty()
-            && let Some(service) = self.marked_service(flow, input)
+            && let Some(service) = self.marked_service(arrived, input)
         {
             return Some(service);
         }
@@ -327,7 +337,7 @@ impl Core {
     /// Under which key a client is kept by whose service this packet is, if that is persistent.
     pub(super) fn template_of(&self, input: PortId, flow: &Flow) -> Option<TemplateKey> {
         let protocol = Protocol::from_number(flow.protocol)?;
-        let service = self.find_service(protocol, flow, input)?;
+        let service = self.find_service(protocol, flow, flow, input)?;
         self.template_key(service, flow)
     }
 

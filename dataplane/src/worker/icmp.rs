@@ -69,7 +69,7 @@ impl Worker {
             protocol: quoted.protocol,
             ..Flow::EMPTY
         };
-        let (at, i) = match self.connect_quoted(now, packet.port, &request) {
+        let (at, i) = match self.connect_quoted(now, packet.port, &request, flow) {
             Ok(found) => found?,
             Err(reason) => return Some(self.core.dropped(reason)),
         };
