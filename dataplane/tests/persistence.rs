@@ -275,3 +275,22 @@ fn a_one_packet_service_chooses_once_for_a_packet_that_waits() {
     assert_eq!(templates(&mut rig).len(), 1);
     assert_ne!(mac_to(&mut rig, "172.16.0.2"), mac_of(&chosen).0, "rr");
 }
+
+/// Its answer is the host's to route, and so are all pieces of it.
+#[test]
+fn a_one_packet_connection_says_nothing_about_later_pieces() {
+    let mut rig = Rig::new();
+    rig.ipvsadm(&format!("-A -u {VIP}:53 -s rr -o"));
+    rig.ipvsadm(&format!("-a -u {VIP}:53 -r 192.168.50.5 -m"));
+    let request = "udp 1000 > 53 | bytes 8";
+    assert_eq!(send(&mut rig, "172.16.0.1", request), Some(5));
+    let head = format!("eth {} > {}", mac_of(&addr("192.168.50.5")), PORT_MACS[1]);
+    for rest in [
+        "mf | udp 53 > 1000 len 80 | bytes 32",
+        "offset 40 proto 17 | bytes 40",
+    ] {
+        let piece = format!("{head} | ip 192.168.50.5 > 172.16.0.1 id 4 {rest}");
+        let (verdict, _) = rig.inject(1, &notation::build(&piece));
+        assert!(matches!(verdict, Verdict::Kernel(_)), "{rest}: {verdict:?}");
+    }
+}

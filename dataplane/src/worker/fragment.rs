@@ -74,6 +74,8 @@ impl Worker {
         piece: Fragment,
         attempt: Attempt,
     ) -> Verdict {
+        // What became of a whole packet before says nothing about this one.
+        self.core.connected_once = None;
         let verdict = match self.core.sides(flow) {
             Some(sides) => self.find_packet(now, packet, flow, sides, attempt, false),
             None => {
