@@ -10,7 +10,7 @@ import subprocess
 import time
 
 from lab import Failure, PATIENCE, TARGET
-from kernel import MACS, SIDES, VIPS, network
+from kernel import DEFENCE, MACS, SIDES, VIPS, network
 from deviations import ALWAYS, Rules
 from scenario import PROBES, SYSCTLS
 import wire
@@ -33,6 +33,8 @@ OWN = {net + "1" for side in SIDES for net in side} | set(VIPS)
 HZ = 250
 # Seconds by which times of expiry may differ: both are cut to whole ones, a moment apart.
 SLACK = 1
+# Seconds after which connections of deleted servers have ended on both sides (expire_nodest_conn).
+SWEEP = 0.3
 
 
 # ---- RVS -------------------------------------------------------------------------------------------
@@ -77,7 +79,7 @@ def with_sysctls(values):
     lines = "".join(f"{name} = {value}\n" for name, value in values.items())
     config = CONFIG + lines
     # Switches are true and false in the file, 0 and 1 in the kernel.
-    for name in ("expire_nodest_conn", "sloppy_tcp", "sloppy_sctp", "pmtu_disc", "nat_icmp_send", "expire_quiescent_template", "schedule_icmp"):
+    for name in ("expire_nodest_conn", "schedule_icmp", "sloppy_tcp", "sloppy_sctp", "pmtu_disc", "nat_icmp_send", "expire_quiescent_template"):
         config = re.sub(rf"(?m)^{name} = 1$", f"{name} = true", config)
         config = re.sub(rf"(?m)^{name} = 0$", f"{name} = false", config)
     return config
@@ -93,6 +95,7 @@ class Trial:
         self.flows = {}         # flow -> (server, port) that the kernel chose
         self.direct = set()     # flows whose packets went to a server with the virtual address
         self.last = {}          # ("client" or "server", flow) -> last IP packet it got
+        self.streams = {}       # flow -> what each end sends next, and what the client has seen of the server's
 
     def run(self, scenario):
         """[(step of the scenario, step for RVS, the kernel's answer)]"""
@@ -113,6 +116,8 @@ class Trial:
             return
         at = time.monotonic() - self.began
         said = self.kernel.ipvsadm(line)[0]
+        if line.split()[0] in ("-d", "-D", "-C") and self.values.get("expire_nodest_conn"):
+            time.sleep(SWEEP)
         self.answers.append((number, {"at": at, "do": {"rvsadm": [line, ""]}}, ("rule", said)))
         if line == "-C":
             self.keep_services(number)
@@ -123,9 +128,20 @@ class Trial:
             self.kernel.ipvsadm(line)
             self.note(number, {"rvsadm": [line, ""]}, ("rule", ""))
 
+    def mark(self, number, mark, protocol, addr, port):
+        self.kernel.mark(mark, protocol, addr, port)
+        rule = f"mark add {mark} protocol {protocol} destination {addr} destination-port {port}"
+        self.note(number, {"rvsadm": [rule, ""]}, ("mark",))
+
     def sysctl(self, number, name, value):
+        if name == "drop_packet":
+            rate = self.values["am_droprate"]
+            self.kernel.restart_drops()
+            self.kernel.sysctl(am_droprate=rate)
         self.kernel.sysctl(**{name: value})
         self.values[name] = value
+        if name in ("drop_packet", "secure_tcp"):
+            time.sleep(DEFENCE)
         self.note(number, {"reload": with_sysctls(self.values)}, ("sysctl",))
 
     def wait(self, number, seconds):
@@ -144,6 +160,9 @@ class Trial:
     def client(self, number, flow, packet):
         protocol, client, port, vip, vport = flow
         data = segment(protocol, client, port, vip, vport, packet)
+        if "pieces" in packet:
+            self.pieces(number, 0, "10.1.0.254", data, packet)
+            return
         out = self.frame(number, 0, wire.ethernet(MACS[0], wire.mac_of("10.1.0.254"), data))
         for side, frame in out:
             got = wire.read(frame)
@@ -162,10 +181,57 @@ class Trial:
             return
         addr, sport = self.flows[tuple(flow)]
         data = segment(protocol, addr, sport, client, port, packet)
+        if "pieces" in packet:
+            self.pieces(number, 1, addr, data, packet)
+            return
         out = self.frame(number, 1, wire.ethernet(MACS[1], wire.mac_of(addr), data))
         for side, frame in out:
             if side == 0 and "icmp" not in wire.read(frame):
                 self.last["client", tuple(flow)] = frame[14:]
+
+    def say(self, number, flow, side, flags, text):
+        """FTP: numbers and addresses are those that the two ends have seen by now."""
+        protocol, client, port, vip, vport = flow
+        if "S" in flags and side == "client":
+            self.streams[tuple(flow)] = {"client": 1000 * number, "server": 2 ** 32 - 100 * number, "seen": 2 ** 32 - 100 * number}
+        stream, real = self.streams.get(tuple(flow)), self.flows.get(tuple(flow))
+        if not stream or (side == "server" and not real):
+            return
+        if side == "client":
+            data = self.tcp(client, port, vip, vport, flags, stream["client"], stream["seen"], text)
+            out = self.frame(number, 0, wire.ethernet(MACS[0], wire.mac_of("10.1.0.254"), data))
+        else:
+            text = text.replace("SERVER", real[0].replace(".", ","))
+            data = self.tcp(*real, client, port, flags, stream["server"], stream["client"], text)
+            out = self.frame(number, 1, wire.ethernet(MACS[1], wire.mac_of(real[0]), data))
+        for to, frame in out:
+            got, one = wire.read(frame), ("S" in flags) + ("F" in flags)
+            if side == "client" and to == 1 and got.get("dport") and "icmp" not in got:
+                self.flows[tuple(flow)] = (got["dst"], got["dport"])
+                stream["client"] = (stream["client"] + len(text) + one) % 2 ** 32
+            elif side == "server" and to == 0 and got["dst"] == client and "payload" in got:
+                stream["server"] = (stream["server"] + len(text) + one) % 2 ** 32
+                stream["seen"] = (stream["seen"] + len(got["payload"]) // 2 + one) % 2 ** 32
+
+    @staticmethod
+    def tcp(src, sport, dst, dport, flags, seq, ack, text):
+        body = wire.tcp(src, sport, dst, dport, flags, seq % 2 ** 32, ack % 2 ** 32 if "A" in flags else 0, text.encode())
+        return wire.ip(src, dst, wire.TCP, body)
+
+    def data(self, number, flow, side, kind, ports, flags):
+        """A segment of a data connection: `ports` are the client's and the one that was named to or by it."""
+        _, client, _, vip, vport = flow
+        real = self.flows.get(tuple(flow))
+        if not real:
+            return
+        mine, named = ports
+        inner, outer = (named, named) if kind == "passive" else (real[1] - 1, vport - 1)
+        if side == "client":
+            frame = self.tcp(client, mine, vip, outer, flags, 1, 1, "")
+            self.frame(number, 0, wire.ethernet(MACS[0], wire.mac_of("10.1.0.254"), frame))
+        else:
+            frame = self.tcp(real[0], inner, client, mine, flags, 1, 1, "")
+            self.frame(number, 1, wire.ethernet(MACS[1], wire.mac_of(real[0]), frame))
 
     def client_error(self, number, flow, code):
         quoted = self.last.get(("client", tuple(flow)))
@@ -177,6 +243,25 @@ class Trial:
         if quoted:
             addr = self.flows[tuple(flow)][0]
             self.error(number, 1, addr, flow[1], code, quoted, addr)
+
+    def early_error(self, number, flow, code):
+        protocol, client, port, vip, vport = flow
+        quoted = segment(protocol, vip, vport, client, port, {"flags": "SA", "chunk": 2, "size": 8})
+        self.error(number, 0, client, vip, code, quoted, "10.1.0.254")
+
+    def pieces(self, number, side, source, data, packet):
+        """A packet in pieces: what leaves is compared once all have come."""
+        ends, order = packet["pieces"]
+        frames = [wire.ethernet(MACS[side], wire.mac_of(source), piece) for piece in wire.pieces(data, ends, number + 1)]
+        *early, last = [frames[place] for place in order]
+        for frame in early:
+            at = time.monotonic() - self.began
+            self.kernel.send(side, frame)
+            self.answers.append((number, {"at": at, "do": {"frame": [side, frame.hex()]}}, ("piece",)))
+        at = time.monotonic() - self.began
+        out = self.kernel.inject(side, last)
+        whole = wire.ethernet(MACS[side], wire.mac_of(source), data)
+        self.answers.append((number, {"at": at, "do": {"frame": [side, last.hex()]}}, ("pieces", side, whole, out)))
 
     def error(self, number, side, src, dst, code, quoted, from_mac):
         kind, sub, rest = {1: (3, 3, 0), 3: (3, 1, 0), 4: (3, 4, 1000), 11: (11, 0, 0)}[code]
@@ -295,6 +380,8 @@ def loosen(frame, made):
             frame[14:18] = b"\x60\0\0\0"
         if frame[20] == wire.FRAGMENT and made is None:
             frame[58:62] = b"\0\0\0\0"
+            if frame[54] == wire.UDP and frame[56:58] == b"\0\1":
+                frame[62:64] = frame[68:70] = b"\0\0"
     if gue:
         at = 34 if frame[12:14] == b"\x08\0" else 54
         frame[at:at + 2] = b"\0\0"
@@ -319,7 +406,7 @@ def is_sound(packet, protocol):
     return wire.checksum(wire.pseudo(src, dst, protocol, len(body)) + body) == 0
 
 
-def host_answers(side, frame):
+def host_answers(side, frame, longest=1500):
     """What the host itself does with a packet that IPVS leaves to it: [(side, kind)]."""
     packet = wire.read(frame)
     protocol = packet["proto"]
@@ -328,11 +415,13 @@ def host_answers(side, frame):
             return []
         if protocol == wire.TCP:
             return [] if "R" in packet.get("flags", "") else [(side, "reset")]
+        if protocol == wire.SCTP and len(frame) - 14 - (40 if ":" in packet["dst"] else (frame[14] & 15) * 4) < 12:
+            return []
         if protocol in (wire.UDP, wire.SCTP):
             return [(side, "icmp")]
         return []
     # Too old, or too long for a link that is no longer than ours.
-    if packet["ttl"] <= 1 or len(frame) - 14 > 1500:
+    if packet["ttl"] <= 1 or len(frame) - 14 > longest:
         return [(side, "icmp")]
     return [(1 if packet["dst"].startswith(SIDES[1]) else 0, "routed")]
 
@@ -347,23 +436,25 @@ def kind_of(frame, given):
     return "routed" if same and packet["ttl"] == before["ttl"] - 1 else "changed"
 
 
+def compare_left(want, frame, out):
+    """RVS leaves the frame to the host, which does what is wanted."""
+    got = [(to, kind_of(out_frame, frame)) for to, out_frame in out]
+    return None if sorted(want) == sorted(got) else f"left to the host, which would do {want}, but the kernel did:\n" + show(out)
+
+
 def compare_frame(kernel, answer):
     _, side, frame, out = kernel
     verdict, ours = answer["frame"]["verdict"], [(port, bytes.fromhex(text)) for port, text in answer["frame"]["out"]]
     if verdict == "kernel":
-        want = host_answers(side, frame)
-        got = [(to, kind_of(out_frame, frame)) for to, out_frame in out]
-        if sorted(want) != sorted(got):
-            return f"left to the host, which would do {want}, but the kernel did:\n" + show(out)
-        return None
+        return compare_left(host_answers(side, frame), frame, out)
     is_icmp = "icmp" in wire.read(frame)
     given = wire.read(frame)
 
     def key(to, out_frame):
         packet = wire.read(out_frame)
         made = not is_icmp and "icmp" in packet
-        # GUE: UDP from the balancer itself.
-        if packet["proto"] == wire.UDP and packet["src"] in OWN and packet["src"] not in (given["dst"], given["src"]) and packet["dst"] != given["src"]:
+        # From the balancer itself: GUE, and IPv6 tunnels whose packets were cut.
+        if packet["proto"] in (wire.UDP, wire.FRAGMENT) and packet["src"] in OWN and packet["src"] not in (given["dst"], given["src"]) and packet["dst"] != given["src"]:
             made = None
         return to, loosen(out_frame, made)
     if [key(*item) for item in out] != [key(*item) for item in ours]:
@@ -372,6 +463,45 @@ def compare_frame(kernel, answer):
         if out_frame[12:14] == b"\x08\0" and not wire.read(out_frame)["right"]:
             return f"RVS sent a wrong IPv4 header checksum:\n{show(ours)}"
     return None
+
+
+def essence(frames):
+    """What arrives in the end: packets put together again, out of their tunnels, as (side, next hop, outer packet, packet)."""
+    out = []
+    for hop in sorted({(side, frame[:6]) for side, frame in frames}):
+        for packet in wire.whole([frame[14:] for side, frame in frames if (side, frame[:6]) == hop]):
+            outer = wire.read_ip(packet)
+            protocol, size = outer["proto"], (packet[0] & 15) * 4 if packet[0] >> 4 == 4 else 40
+            inner = None
+            if protocol in (4, 41):
+                inner = packet[size:]
+            elif protocol == 47:
+                inner = packet[size + (8 if packet[size] & 0x80 else 4):]
+            elif protocol == wire.UDP and outer["src"] in OWN and outer["dport"] == 6080:
+                inner = packet[size + 8 + 4 * (packet[size + 8] & 31) + 4:]
+            out.append((*hop, outer if inner else None, packet if inner is None else inner))
+    tunnels = {(*item[:2], item[2]["src"], item[2]["dst"], item[2]["ttl"], item[2]["tos"]) for item in out if item[2]}
+    plain = [(*item[:2], loosen(bytes(12) + (b"\x08\0" if item[3][0] >> 4 == 4 else b"\x86\xdd") + item[3], True)) for item in out if not item[2]]
+    inner = [loosen(bytes(12) + (b"\x08\0" if packet[0] >> 4 == 4 else b"\x86\xdd") + packet, True)
+             for packet in wire.whole([item[3] for item in out if item[2]])]
+    return sorted(plain), sorted(tunnels), sorted(inner)
+
+
+def compare_pieces(kernel, answers):
+    _, side, frame, out = kernel
+    verdicts = {answer["frame"]["verdict"] for answer in answers} - {"hold"}
+    ours = [(port, bytes.fromhex(text)) for answer in answers for port, text in answer["frame"]["out"]]
+    if verdicts == {"kernel"}:
+        # The host cuts it again.
+        joined = [(to, bytes(12) + (b"\x08\0" if packet[0] >> 4 == 4 else b"\x86\xdd") + packet) for to in (0, 1)
+                  for packet in wire.whole([sent[14:] for at, sent in out if at == to])]
+        return compare_left(host_answers(side, frame, 65535), frame, joined)
+    if any("icmp" in wire.read(sent) for _, sent in ours + out):
+        # An answer about the first piece here, about all there.
+        same = [[(to, wire.read(sent)["dst"], wire.read(sent).get("icmp")) for to, sent in some] for some in (ours, out)]
+    else:
+        same = [essence(some) for some in (ours, out)]
+    return None if same[0] == same[1] else f"RVS ({', '.join(sorted(verdicts))}) sent:\n{show(ours)}the kernel sent:\n{show(out)}"
 
 
 def show(frames):
@@ -401,6 +531,7 @@ def compare(kernel, answer):
         return compare_frame(kernel, answer)
     if kind == "rule":
         said = answer["rvsadm"]["err"]
+        said = "".join(line for line in said.splitlines(True) if not line.startswith("warning: "))
         return None if said == kernel[1] else f"the kernel's ipvsadm said {kernel[1]!r}, rvsadm {said!r}"
     if kind == "services":
         return compare_rows("services", kernel[1], rvs_services(answer["rvsadm"]["out"]), lambda a, b: a == b)
@@ -416,8 +547,13 @@ def differences(kernel, scenario):
     trial = Trial(kernel).run(scenario)
     answers = replay([step for _, step, _ in trial])
     found = []
+    pieces = []
     for (number, _, theirs), ours in zip(trial, answers):
-        text = compare(theirs, ours)
+        if theirs[0] in ("piece", "pieces"):
+            pieces.append(ours)
+        text = compare_pieces(theirs, pieces) if theirs[0] == "pieces" else compare(theirs, ours)
+        if theirs[0] == "pieces":
+            pieces = []
         if text:
             found.append((number, text))
     return found, sum(theirs[0] == "frame" for _, _, theirs in trial)

@@ -7,7 +7,7 @@ differs is a mistake.
 
 def server_spec(line):
     """(service, server, what an -a or -e says about it), with ipvsadm's defaults."""
-    words = line.split()
+    words = [word for word in line.split() if word != "-6"]
     spec = {"method": "-g", "-w": "1", "-x": "0", "-y": "0"}
     options = iter(words[5:])
     for word in options:
@@ -52,7 +52,7 @@ class Rules:
         A server that changes between direct routing and another method. In the kernel all connections of a server
         share one cached route, and one made for another method has no next hop for direct routing: packets of older
         connections then go to whoever has the virtual address, which nobody has. RVS sends them to the server."""
-        words = line.split()
+        words = [word for word in line.split() if word != "-6"]
         if words[0] in ("-a", "-e"):
             service, server, spec = server_spec(line)
             if words[0] == "-e" and self.specs.get((service, server)) == spec:

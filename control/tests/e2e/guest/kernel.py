@@ -23,6 +23,8 @@ MACS = (bytes.fromhex("525400000001"), bytes.fromhex("525400000002"))
 GATEWAY = ("10.1.0.254", "fd01::fe")
 SERVERS = range(11, 23)
 VIPS = [f"10.9.0.{number}" for number in range(1, 9)] + [f"fd09::{number}" for number in range(1, 5)]
+# Defence modes are looked at every second.
+DEFENCE = 1.1
 # Prefix that the fences' payload begins with.
 FENCE = b"rvs fence "
 SCHEDULERS = "rr wrr lc wlc sed nq dh sh lblc lblcr fo ovf mh".split()
@@ -54,7 +56,7 @@ class Kernel:
             end.bind(str(ours))
             self.sockets.append((end, str(theirs)))
             wires.append(Wire(ours, theirs, wire.print_mac(mac)))
-        self.argv, self.fences, self.sysctls = ipvsadm(), 0, {}
+        self.argv, self.fences, self.sysctls, self.has_marks = ipvsadm(), 0, {}, False
         self.guest = Guest(directory, wires, memory=512, cpus=1, iommu=False)
 
     def __enter__(self):
@@ -118,6 +120,25 @@ class Kernel:
         """One run of ipvsadm: (status, output)."""
         return tuple(self.guest.ask(calls=[[*self.argv, *arguments]], stdin=stdin)["results"][0])
 
+    def mark(self, number, protocol, addr, port):
+        """Packets to there get this mark before anything else sees them."""
+        family = "ip6" if ":" in addr else "ip"
+        rule = f"{family} daddr {addr} {protocol} dport {port} meta mark set {number}"
+        self.guest.sh(f"nft 'add table inet rvs; add chain inet rvs marks {{ type filter hook prerouting priority -150; }}; add rule inet rvs marks {rule}'")
+        self.has_marks = True
+
+    def restart_drops(self):
+        """The first packet that drop_packet sees is the one that it drops: the kernel goes on counting where it was. With
+        a rate of 1 it drops each, and one packet is enough for it to begin again."""
+        self.sysctl(am_droprate=1, drop_packet=3)
+        time.sleep(DEFENCE)
+        service, source = f"{VIPS[0]}:1", "10.1.0.254"
+        self.ipvsadm(f"-A -u {service} -s rr")
+        packet = wire.ip(source, VIPS[0], wire.UDP, wire.udp(source, 1, VIPS[0], 1))
+        self.inject(0, wire.ethernet(MACS[0], wire.mac_of(source), packet))
+        self.ipvsadm(f"-D -u {service}")
+        self.sysctl(drop_packet=0, am_droprate=int(self.defaults["am_droprate"]))
+
     def sysctl(self, **values):
         answer = self.guest.ask(write=[[f"/proc/sys/net/ipv4/vs/{name}", f"{value}\n"] for name, value in values.items()], files=[])
         if "error" in answer:
@@ -133,6 +154,9 @@ class Kernel:
         """No rule, no connection, no setting is left. Connections go with their servers when expire_nodest_conn is
         set; deleting one more server looks through the table again, for templates that had connections before."""
         self.sysctl(expire_nodest_conn=1)
+        if self.has_marks:
+            self.guest.sh("nft delete table inet rvs")
+            self.has_marks = False
         self.ipvsadm("-C", "--set 900 120 300")
 
         def empty():
@@ -143,6 +167,8 @@ class Kernel:
             time.sleep(0.01)
         wait_for("the connection table to be empty", empty, 10)
         self.sysctl(**({name: self.defaults[name] for name in self.sysctls} | {"expire_nodest_conn": 0}))
+        if {"drop_packet", "secure_tcp"} & set(self.sysctls):
+            time.sleep(DEFENCE)
         self.sysctls.clear()
 
     # ---- frames ----------------------------------------------------------------------------

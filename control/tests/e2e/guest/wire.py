@@ -57,6 +57,61 @@ def ip(src, dst, protocol, payload, ttl=64, tos=0, df=False, ident=0, offset=0, 
     return struct.pack("!IHBB16s16s", 6 << 28 | tos << 20, len(payload), protocol, ttl, a, b) + payload
 
 
+def pieces(packet, ends, ident):
+    """The IP packet in pieces: its payload cut behind these offsets (multiples of 8)."""
+    v4 = packet[0] >> 4 == 4
+    size = (packet[0] & 15) * 4 if v4 else 40
+    head, payload, out = packet[:size], packet[size:], []
+    for begin, end in zip([0, *ends], [*ends, len(payload)]):
+        more, part = end < len(payload), payload[begin:end]
+        if v4:
+            field = (0x2000 if more else 0) | begin // 8
+            cut = head[:2] + struct.pack("!HHH", size + len(part), ident, field) + head[8:10] + b"\0\0" + head[12:]
+            out.append(cut[:10] + struct.pack("!H", checksum(cut)) + cut[12:] + part)
+        else:
+            fragment = struct.pack("!BBHI", head[6], 0, begin | more, ident)
+            out.append(head[:4] + struct.pack("!H", 8 + len(part)) + bytes([FRAGMENT]) + head[7:] + fragment + part)
+    return out
+
+
+def whole(packets):
+    """IP packets put together again where they are pieces; pieces of packets that are not whole are left out."""
+    out, waiting = [], {}
+    for packet in packets:
+        v4 = packet[0] >> 4 == 4
+        if v4:
+            size, field = (packet[0] & 15) * 4, struct.unpack("!H", packet[6:8])[0]
+            length, more, offset = struct.unpack("!H", packet[2:4])[0], bool(field & 0x2000), (field & 0x1FFF) * 8
+            key, head, part = (packet[12:20], packet[4:6], packet[9]), packet[:size], packet[size:length]
+        else:
+            if packet[6] != FRAGMENT:
+                out.append(packet)
+                continue
+            field = struct.unpack("!H", packet[42:44])[0]
+            length, more, offset = 40 + struct.unpack("!H", packet[4:6])[0], bool(field & 1), field & ~7
+            key, head, part = (packet[8:40], packet[44:48], packet[40]), packet[:6] + packet[40:41] + packet[7:40], packet[48:length]
+        if v4 and not more and not offset:
+            out.append(packet)
+            continue
+        parts = waiting.setdefault(key, {})
+        parts[offset] = (head, part, more)
+        data, at = b"", 0
+        while at in parts:
+            data, last = data + parts[at][1], not parts[at][2]
+            if last:
+                first = parts[0][0]
+                if v4:
+                    first = first[:2] + struct.pack("!H", len(first) + len(data)) + b"\0\0\0\0" + first[8:10] + b"\0\0" + first[12:]
+                    first = first[:10] + struct.pack("!H", checksum(first)) + first[12:]
+                else:
+                    first = first[:4] + struct.pack("!H", len(data)) + first[6:]
+                out.append(first + data)
+                del waiting[key]
+                break
+            at = len(data)
+    return out
+
+
 def sealed(src, dst, protocol, segment, at):
     """The segment with its checksum put in at an offset."""
     a, b = address(src), address(dst)
