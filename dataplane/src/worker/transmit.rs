@@ -181,9 +181,14 @@ impl Core {
             .is_server_port(flow.is_v4, flow.protocol, addr, port);
         let is_end = flow.tcp_flags & RST != 0 || flow.chunks.is_some_and(Chunks::is_abort);
         let passes_by = !self.is_own(flow.dst);
-        // Routing answers first what has come too far, and lowers the TTL of the rest.
-        let is_late = passes_by && flow.ttl <= 1;
-        if self.settings.nat_icmp_send && of_server && !is_end && !is_late {
+        // Routing comes first: it answers what has come too far or is too long, and lowers the TTL
+        // of the rest.
+        let is_too_long = || {
+            let next = self.hop_to(flow.dst);
+            flow.dont_fragment && next.is_ok_and(|next| flow.l3_len > next.mtu)
+        };
+        let goes_on = !passes_by || (flow.ttl > 1 && !is_too_long());
+        if self.settings.nat_icmp_send && of_server && !is_end && goes_on {
             if passes_by {
                 link::lower_ttl(packet.frame_mut(), flow);
             }
