@@ -22,14 +22,15 @@ use dataplane::worker::{Limits, Share, Worker};
 use dpdk::clock::Clock;
 use dpdk::eal::{Eal, EalConfig, HugepageFiles, Iova, Memory};
 use dpdk::host::{Capability, Host};
+use dpdk::mbuf::HEADROOM;
 use dpdk::mempool::{self, Demand, Mempool};
 use dpdk::peers::{PEER_SLOTS, Peers};
 use dpdk::poll::{Idle, Lane, Loop, Parking, Rings, Way};
-use dpdk::port::{Port, PortConfig, RunningPort};
+use dpdk::port::{Port, PortConfig, PortInfo, RunningPort};
 use dpdk::pump::{Bell, Pump, Twin};
 use dpdk::region::{Backing, Region};
 use dpdk::ring;
-use dpdk::tap::Tap;
+use dpdk::tap::{self, Tap};
 use tracing::{info, warn};
 
 /// Slots of the punt queues, by class: adverts and ARP never wait behind transit.
@@ -59,6 +60,13 @@ pub struct Edge {
     running: usize,
     pump: JoinHandle<io::Result<Vec<RunningPort>>>,
     pool: Arc<Mempool>,
+}
+
+/// Where received frames are put.
+struct Buffers {
+    pool: Arc<Mempool>,
+    /// A frame may take several.
+    scatter: bool,
 }
 
 /// EAL's arguments from the configuration.
@@ -103,7 +111,12 @@ pub fn start(
         .iter()
         .map(|port| Ok(Port::open(&eal, &port.device_name)?))
         .collect::<Result<Vec<Port>>>()?;
-    let pool = Arc::new(make_pool(&eal, config)?);
+    let scatter = scatters(config, &opened)?;
+    let pool = Arc::new(make_pool(&eal, config, scatter)?);
+    let buffers = Buffers {
+        pool: Arc::clone(&pool),
+        scatter,
+    };
     let bell = Bell::new().context("no descriptor left for the pump's bell")?;
     let stop = Arc::new(AtomicBool::new(false));
 
@@ -115,9 +128,16 @@ pub fn start(
     let mut macs = Vec::new();
     for (number, (wanted, port)) in config.ports.iter().zip(opened).enumerate() {
         let number = PortId(u16::try_from(number).context("too many ports")?);
-        let (handle, mac, of_port, twin) =
-            start_port(&eal, &pool, wanted, number, team, port, &mut prepare_twin)
-                .with_context(|| format!("port {}", wanted.name))?;
+        let (handle, mac, of_port, twin) = start_port(
+            &eal,
+            &buffers,
+            wanted,
+            number,
+            team,
+            port,
+            &mut prepare_twin,
+        )
+        .with_context(|| format!("port {}", wanted.name))?;
         macs.push(mac);
         ports.push(handle);
         for (mine, lane) in lanes.iter_mut().zip(of_port) {
@@ -272,7 +292,23 @@ fn check_capabilities(config: &Config) -> Result<()> {
     Ok(())
 }
 
-fn make_pool(eal: &Eal, config: &Config) -> Result<Mempool> {
+/// Whether long frames take several buffers of the usual size: every port whose frames are longer
+/// has to spread them, and every port may be told to send them. Else all buffers are as long as
+/// the longest frame.
+fn scatters(config: &Config, opened: &[Port]) -> Result<bool> {
+    let room = u32::from(mempool::DATA_ROOM - HEADROOM);
+    let mut any_long = false;
+    for (wanted, port) in config.ports.iter().zip(opened) {
+        let (info, is_long) = (port.info()?, wanted.longest_frame() > room);
+        if is_long && !info.has_scatter || !info.has_multi_segments {
+            return Ok(false);
+        }
+        any_long |= is_long;
+    }
+    Ok(any_long)
+}
+
+fn make_pool(eal: &Eal, config: &Config, scatter: bool) -> Result<Mempool> {
     let ports = config.ports.len() as u32;
     let workers = config.dpdk.worker_cores.len() as u32;
     // At most a queue of each kind for every worker.
@@ -289,12 +325,16 @@ fn make_pool(eal: &Eal, config: &Config) -> Result<Mempool> {
         cache: CACHE,
         bursts: workers * (4 * (ports + 1) + workers),
     });
-    let mtu = config.ports.iter().map(|p| p.mtu).max().unwrap_or(1500);
-    let room = mempool::DATA_ROOM.max(mtu.saturating_add(256));
+    let longest = config.ports.iter().map(config::Port::longest_frame).max();
+    let longest = u16::try_from(longest.unwrap_or(0)).unwrap_or(u16::MAX);
+    let room = match scatter {
+        true => mempool::DATA_ROOM,
+        false => mempool::DATA_ROOM.max(longest.saturating_add(HEADROOM)),
+    };
     Mempool::new(eal, "rvs", count, CACHE, room, None).with_context(|| {
         format!(
-            "{count} packet buffers are needed for {ports} ports; raise memory_mb in [dpdk] or \
-             lower the descriptors of the ports"
+            "{count} packet buffers of {room} bytes are needed for {ports} ports; raise memory_mb in \
+             [dpdk], or lower the descriptors or the mtu of the ports"
         )
     })
 }
@@ -379,7 +419,7 @@ fn rings_of(config: &Config, ports: &[PortHandle]) -> Rings {
     let rings = config.ports.iter().zip(ports).map(|(port, handle)| {
         // The ring of an af_packet port is the kernel's, made by the vdev argument.
         let ring = match port.device {
-            config::Device::AfPacket { .. } => config::AF_PACKET_FRAMES,
+            config::Device::AfPacket { .. } => config::PacketRing::of(port.mtu).frames,
             _ => port.rx_descriptors,
         };
         (ring, Arc::clone(&handle.counters))
@@ -391,7 +431,7 @@ fn rings_of(config: &Config, ports: &[PortHandle]) -> Rings {
 
 fn start_port(
     eal: &Eal,
-    pool: &Mempool,
+    buffers: &Buffers,
     wanted: &config::Port,
     number: PortId,
     team: usize,
@@ -402,6 +442,15 @@ fn start_port(
     let workers = u16::try_from(team).context("too many workers")?;
     // Without RSS everything comes by the first queue, and what the others have is for nothing.
     let most = if info.has_rss { info.max_rx_queues } else { 1 };
+    // The driver of af_packet ports names 1500 as its most, whatever its ring takes.
+    let by_kernel = match &wanted.device {
+        config::Device::AfPacket { interface } if wanted.mtu > info.max_mtu => Some(interface),
+        _ => None,
+    };
+    if let Some(interface) = by_kernel {
+        tap::set_interface_mtu(interface, wanted.mtu)
+            .with_context(|| format!("{interface} does not take an MTU of {}", wanted.mtu))?;
+    }
     let setup = PortConfig {
         rx_queues: match wanted.rx_queues {
             0 => workers.min(most),
@@ -410,9 +459,12 @@ fn start_port(
         tx_queues: workers.min(info.max_tx_queues),
         rx_descriptors: wanted.rx_descriptors,
         tx_descriptors: wanted.tx_descriptors,
-        mtu: (wanted.mtu != info.mtu).then_some(wanted.mtu),
+        mtu: (wanted.mtu != info.mtu && by_kernel.is_none()).then_some(wanted.mtu),
+        scatter: buffers.scatter,
     };
-    let mut port = port.start(&setup, pool).map_err(|refused| refused.error)?;
+    let mut port = port
+        .start(&setup, &buffers.pool)
+        .map_err(|refused| refused.error)?;
     if wanted.promiscuous
         && let Err(why) = port.set_promiscuous(true)
     {
@@ -478,6 +530,7 @@ fn start_port(
         twin: wanted.twin.clone(),
         mac: info.mac.to_string(),
         mtu: wanted.mtu,
+        offloads: offloads(&port, &info, buffers.scatter, wanted),
         counters: Arc::clone(&counters),
     };
     info!(
@@ -497,6 +550,23 @@ fn start_port(
         lost: false,
     };
     Ok((handle, info.mac, lanes, twin))
+}
+
+/// What is in use, as `rvsadm status` names it.
+fn offloads(
+    port: &RunningPort,
+    info: &PortInfo,
+    scatter: bool,
+    wanted: &config::Port,
+) -> Vec<String> {
+    let in_use = [
+        ("rss", port.setup().rss),
+        ("scatter", scatter && info.has_scatter),
+        ("multi-seg", scatter && info.has_multi_segments),
+        ("csum-fixup", wanted.rx_csum_fixup),
+    ];
+    let names = in_use.iter().filter(|(_, used)| *used);
+    names.map(|(name, _)| (*name).to_owned()).collect()
 }
 
 /// Which worker has which queue of a port. With fewer queues than workers, each port starts with

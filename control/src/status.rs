@@ -25,6 +25,8 @@ pub struct PortHandle {
     pub mac: String,
     /// MTU, bytes of layer 3.
     pub mtu: u16,
+    /// What the device does for us, and what is done in software in its place.
+    pub offloads: Vec<String>,
     /// State and counters.
     pub counters: Arc<PortCounters>,
 }
@@ -53,6 +55,7 @@ pub fn port_view(port: &PortHandle) -> PortView {
         twin: port.twin.clone(),
         mac: port.mac.clone(),
         mtu: port.mtu,
+        offloads: port.offloads.clone(),
         link: c.link.get() != 0 && c.failed.get() == 0,
         speed: c.speed.get(),
         counters: named

@@ -324,43 +324,66 @@ impl Flow {
             return Shape::Bad(DropReason::Truncated);
         };
         let ethertype = u16::from_be_bytes([eth[12], eth[13]]);
-        // Frames in several buffers cannot be edited in place; they count as cut.
-        let cut = wire_len as usize > frame.len();
         let vlan = vlan_tci & ethernet::VLAN_MASK;
+        // The rest of a longer frame is in buffers behind this one.
+        let tail = (wire_len as usize).saturating_sub(frame.len());
         match ethertype {
-            ethernet::TYPE_IPV4 if !cut => self.read_ipv4(frame, ethernet::HEADER_LEN, vlan),
-            ethernet::TYPE_IPV6 if !cut => self.read_ipv6(frame, ethernet::HEADER_LEN, vlan),
-            ethernet::TYPE_VLAN if vlan_tci == 0 => self.read_tagged(frame, cut),
-            _ => Flow::not_ip(ethertype, cut),
+            ethernet::TYPE_IPV4 if tail == 0 => {
+                self.read_ipv4::<true>(frame, 0, ethernet::HEADER_LEN, vlan)
+            }
+            ethernet::TYPE_IPV6 if tail == 0 => {
+                self.read_ipv6::<true>(frame, 0, ethernet::HEADER_LEN, vlan)
+            }
+            ethernet::TYPE_VLAN if vlan_tci == 0 => self.read_tagged(frame, tail),
+            _ => self.read_long(frame, tail, ethernet::HEADER_LEN, ethertype, vlan),
         }
     }
 
     /// A frame with one tag of its own.
     #[inline(never)]
-    fn read_tagged(&mut self, frame: &[u8], cut: bool) -> Shape {
+    fn read_tagged(&mut self, frame: &[u8], tail: usize) -> Shape {
         const L3: usize = ethernet::HEADER_LEN + ethernet::TAG_LEN;
         let Some(head) = frame.first_chunk::<L3>() else {
             return Shape::Bad(DropReason::Truncated);
         };
         let vlan = u16::from_be_bytes([head[14], head[15]]) & ethernet::VLAN_MASK;
         match u16::from_be_bytes([head[16], head[17]]) {
-            ethernet::TYPE_IPV4 if !cut => self.read_ipv4(frame, L3, vlan),
-            ethernet::TYPE_IPV6 if !cut => self.read_ipv6(frame, L3, vlan),
-            ethertype => Flow::not_ip(ethertype, cut),
+            ethernet::TYPE_IPV4 if tail == 0 => self.read_ipv4::<true>(frame, 0, L3, vlan),
+            ethernet::TYPE_IPV6 if tail == 0 => self.read_ipv6::<true>(frame, 0, L3, vlan),
+            ethertype => self.read_long(frame, tail, L3, ethertype, vlan),
         }
     }
 
-    /// Not IP, or IP of which the buffer holds only the beginning.
+    /// Not IP, or IP of which this buffer holds only the beginning: `tail` bytes are in others.
     #[cold]
-    fn not_ip(ethertype: u16, cut: bool) -> Shape {
+    fn read_long(
+        &mut self,
+        frame: &[u8],
+        tail: usize,
+        l3: usize,
+        ethertype: u16,
+        vlan: u16,
+    ) -> Shape {
         match ethertype {
-            ethernet::TYPE_IPV4 | ethernet::TYPE_IPV6 if cut => Shape::Bad(DropReason::Truncated),
+            ethernet::TYPE_IPV4 | ethernet::TYPE_IPV6 if frame.len() < LEAST_HEAD => {
+                Shape::Bad(DropReason::Truncated)
+            }
+            ethernet::TYPE_IPV4 => self.read_ipv4::<false>(frame, tail, l3, vlan),
+            ethernet::TYPE_IPV6 => self.read_ipv6::<false>(frame, tail, l3, vlan),
             _ => Shape::NotIp { ethertype },
         }
     }
 
+    /// `WHOLE`: the frame is in one buffer, and `tail` is 0. Else the headers have to be in this
+    /// one.
     #[inline(always)]
-    fn read_ipv4(&mut self, frame: &[u8], l3: usize, vlan: u16) -> Shape {
+    fn read_ipv4<const WHOLE: bool>(
+        &mut self,
+        frame: &[u8],
+        tail: usize,
+        l3: usize,
+        vlan: u16,
+    ) -> Shape {
         let Some((h, rest)) = frame.get(l3..).and_then(<[u8]>::split_first_chunk::<20>) else {
             return Shape::Bad(DropReason::Truncated);
         };
@@ -372,7 +395,7 @@ impl Flow {
             return Shape::Bad(DropReason::BadHeader);
         }
         // Covers the options too: total >= header_len.
-        let Some(payload) = rest.get(..total as usize - 20) else {
+        let Some(payload) = here::<WHOLE>(rest, tail, total as usize - 20) else {
             return Shape::Bad(DropReason::Truncated);
         };
         let options_len = header_len as usize - 20;
@@ -427,8 +450,15 @@ impl Flow {
         })
     }
 
+    /// As [`Flow::read_ipv4`].
     #[inline(always)]
-    fn read_ipv6(&mut self, frame: &[u8], l3: usize, vlan: u16) -> Shape {
+    fn read_ipv6<const WHOLE: bool>(
+        &mut self,
+        frame: &[u8],
+        tail: usize,
+        l3: usize,
+        vlan: u16,
+    ) -> Shape {
         let Some((h, rest)) = frame.get(l3..).and_then(<[u8]>::split_first_chunk::<40>) else {
             return Shape::Bad(DropReason::Truncated);
         };
@@ -437,7 +467,7 @@ impl Flow {
         if h[0] >> 4 != 6 || payload as usize > u16::MAX as usize - 40 - l3 {
             return Shape::Bad(DropReason::BadHeader);
         }
-        let Some(rest) = rest.get(..payload as usize) else {
+        let Some(rest) = here::<WHOLE>(rest, tail, payload as usize) else {
             return Shape::Bad(DropReason::Truncated);
         };
         let mut src = [0; 16];
@@ -650,6 +680,9 @@ impl EmbeddedFlow {
     }
 }
 
+/// Least that the first buffer of a longer frame has to hold: more than the longest headers of
+/// IPv4 and TCP behind a tag.
+const LEAST_HEAD: usize = 192;
 const TCP: u8 = 6;
 const UDP: u8 = 17;
 const SCTP: u8 = 132;
@@ -661,6 +694,15 @@ const LOW: u64 = 0xffff_ffff;
 #[inline(always)]
 fn mapped(word: u64) -> Addr {
     Addr::v6((0xffff << 32 | u128::from(word & LOW)).to_be_bytes())
+}
+
+/// What of the next `len` bytes of the frame is in this buffer; `None` if the frame has less.
+#[inline(always)]
+fn here<const WHOLE: bool>(rest: &[u8], tail: usize, len: usize) -> Option<&[u8]> {
+    match rest.get(..len) {
+        None if !WHOLE && len - rest.len() <= tail => Some(rest),
+        all => all,
+    }
 }
 
 /// The header's sum with its options, and what follows them. The sum is big-endian here.

@@ -18,7 +18,8 @@ pub struct Packet<'a> {
     pub port: PortId,
     /// 802.1Q tag that the driver took out of the frame (TCI, host order), 0 for none.
     pub vlan_tci: u16,
-    /// Whole length on the wire; larger than `len` when the frame spans several segments or was cut.
+    /// Whole length on the wire as it came; larger than `len` when the frame goes on in other
+    /// buffers, which the core does not see and which follow it wherever it goes.
     pub wire_len: u32,
 }
 
@@ -117,6 +118,12 @@ impl<'a> Packet<'a> {
         self.start += n;
         self.len -= n;
         true
+    }
+
+    /// The frame ends with this buffer now: what was in others is of no use any more.
+    #[inline]
+    pub fn drop_tail(&mut self) {
+        self.wire_len = 0;
     }
 
     /// Sets the length of the frame (its end moves); false if the room is too small.

@@ -126,9 +126,24 @@ impl Raw {
         packet
     }
 
-    /// Moves the frame within the room, cut to it. A shared mbuf is left alone.
+    /// The next segment.
+    fn next(self) -> Option<Raw> {
+        let next: *mut ffi::rte_mbuf = self.get(ffi::RVS_MBUF_NEXT);
+        // SAFETY: segments of a live mbuf are live, and owned with it.
+        NonNull::new(next).map(|next| unsafe { Raw::new(next) })
+    }
+
+    /// Frees all segments but the first. The caller owns the mbuf and sets its length.
+    #[cold]
+    fn cut_tail(self) {
+        // SAFETY: a live mbuf, whose segments nobody else holds.
+        unsafe { ffi::rvs_mbuf_cut_tail(self.0.as_ptr()) }
+    }
+
+    /// Moves the frame within the room, cut to it. A shared mbuf is left alone. With `ends` the
+    /// segments behind the first are freed; a frame of one segment has none.
     #[inline(always)]
-    fn set_frame(self, start: u16, len: u16) {
+    fn set_frame(self, start: u16, len: u16, ends: bool) {
         let old = self.len();
         if start == self.start() && len == old || self.is_shared() {
             return;
@@ -139,6 +154,9 @@ impl Raw {
         self.set(ffi::RVS_MBUF_DATA_OFF, start);
         self.set(ffi::RVS_MBUF_DATA_LEN, len);
         let rest = if self.segments() == 1 {
+            0
+        } else if ends {
+            self.cut_tail();
             0
         } else {
             self.wire_len().saturating_sub(u32::from(old))
@@ -211,7 +229,7 @@ impl Mbuf {
     /// Sets where the frame starts in the data room and how long it is, in bytes, cut to the room.
     #[inline]
     pub fn set_frame(&mut self, start: u16, len: u16) {
-        self.raw().set_frame(start, len);
+        self.raw().set_frame(start, len, false);
     }
 
     /// Replaces the frame by `bytes`, behind the usual headroom. False if they do not fit or DPDK
@@ -229,8 +247,43 @@ impl Mbuf {
             return false;
         };
         target.copy_from_slice(bytes);
-        raw.set_frame(HEADROOM, len);
+        raw.set_frame(HEADROOM, len, true);
         true
+    }
+
+    /// Copies the frame, all segments of it, to the beginning of `target` and returns its length;
+    /// `None` if it does not fit or its first segment is shared.
+    #[must_use]
+    pub fn copy_to(&self, target: &mut [u8]) -> Option<usize> {
+        let mut end = self.frame().len();
+        target.get_mut(..end)?.copy_from_slice(self.frame());
+        let mut next = self.raw().next();
+        while let Some(segment) = next {
+            let len = usize::from(segment.len());
+            let start = usize::from(segment.start());
+            // SAFETY: the frame of a live segment lies within its data room, and while `self`
+            // is borrowed nobody writes into it.
+            let bytes = unsafe { core::slice::from_raw_parts(segment.buf_addr().add(start), len) };
+            target.get_mut(end..end + len)?.copy_from_slice(bytes);
+            end += len;
+            next = segment.next();
+        }
+        (self.raw().wire_len() as usize == end).then_some(end)
+    }
+
+    /// Appends the segments of another frame.
+    ///
+    /// # Errors
+    /// Gives it back when there would be too many segments.
+    pub fn append(&mut self, tail: Mbuf) -> Result<(), Mbuf> {
+        // SAFETY: two live mbufs of ours; on success the second belongs to the first.
+        match unsafe { ffi::rvs_mbuf_chain(self.0.as_ptr(), tail.0.as_ptr()) } {
+            0 => {
+                let _ = tail.into_raw();
+                Ok(())
+            }
+            _ => Err(tail),
+        }
     }
 
     /// A number that whoever has the mbuf may keep in it; receiving and sending overwrite it.
@@ -251,7 +304,7 @@ impl Mbuf {
         self.raw().wire_len()
     }
 
-    /// Number of segments; all but the first are out of sight here.
+    /// Number of segments. [`Mbuf::frame`] is the first of them.
     #[inline]
     pub fn segments(&self) -> u16 {
         self.raw().segments()
@@ -370,7 +423,8 @@ impl Burst {
     /// Lends every frame to `work` as a [`Packet`] (same order, same number), then writes each
     /// packet's start and length back to its mbuf.
     ///
-    /// A frame of several segments shows its first; `wire_len` tells of the rest. A buffer that DPDK
+    /// A frame of several segments shows its first; `wire_len` tells of the rest, which follows it
+    /// or is freed ([`Packet::drop_tail`]). A buffer that DPDK
     /// shares shows as an empty frame.
     #[inline]
     pub fn with_packets<R>(
@@ -387,7 +441,7 @@ impl Burst {
         }
         let result = work(&mut packets);
         for (raw, packet) in self.raws().zip(&packets) {
-            raw.set_frame(packet.start(), packet.len());
+            raw.set_frame(packet.start(), packet.len(), packet.wire_len == 0);
         }
         result
     }
@@ -536,7 +590,7 @@ mod tests {
         assert_eq!(shown(raw), 60);
         raw.set(ffi::RVS_MBUF_REFCNT, 2u16);
         assert_eq!(shown(raw), 0);
-        raw.set_frame(0, 10);
+        raw.set_frame(0, 10, false);
         raw.set(ffi::RVS_MBUF_REFCNT, 1u16);
         assert_eq!((raw.start(), raw.len()), (128, 60), "left alone");
         for bit in [61, 62] {
@@ -561,16 +615,16 @@ mod tests {
     fn frames_stay_in_the_room_and_lengths_agree() {
         let mut fake = Fake::new();
         let raw = fake.raw();
-        raw.set_frame(200, 100);
+        raw.set_frame(200, 100, true);
         assert_eq!((raw.start(), raw.len(), raw.wire_len()), (200, 56, 56));
-        raw.set_frame(300, 1);
+        raw.set_frame(300, 1, false);
         assert_eq!((raw.start(), raw.len(), raw.wire_len()), (256, 0, 0));
         // Two segments of 60 and 1000: the first grows by 20.
         let mut fake = Fake::new();
         let raw = fake.raw();
         raw.set(ffi::RVS_MBUF_NB_SEGS, 2u16);
         raw.set(ffi::RVS_MBUF_PKT_LEN, 1060u32);
-        raw.set_frame(108, 80);
+        raw.set_frame(108, 80, false);
         assert_eq!((raw.start(), raw.len(), raw.wire_len()), (108, 80, 1080));
     }
 }

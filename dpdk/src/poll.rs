@@ -33,6 +33,9 @@ const COMMANDS: usize = 8;
 /// Longest fragment: more than any MTU of an Ethernet port with its header.
 const LONGEST_PIECE: usize = 16384;
 
+/// Longest frame: more than an IP packet with layer 2 before it.
+const LONGEST_FRAME: usize = 65536 + 32;
+
 /// Packets that may wait for their next hops.
 const HOP_SLOTS: usize = 256;
 
@@ -739,8 +742,21 @@ impl Ways<'_> {
     /// Cuts an IPv4 packet to the MTU and queues the pieces.
     #[cold]
     fn cut(&mut self, pool: &Mempool, port: PortId, mtu: u16, mbuf: &Mbuf) {
+        if mbuf.segments() == 1 {
+            return self.cut_frame(pool, port, mtu, mbuf.frame());
+        }
+        let mut whole = [0u8; LONGEST_FRAME];
+        match mbuf.copy_to(&mut whole) {
+            Some(len) => {
+                let frame = whole.get(..len).unwrap_or(&[]);
+                self.cut_frame(pool, port, mtu, frame);
+            }
+            None => self.counters.count_drop(DropReason::FragmentFailed),
+        }
+    }
+
+    fn cut_frame(&mut self, pool: &Mempool, port: PortId, mtu: u16, frame: &[u8]) {
         let counters = self.counters;
-        let frame = mbuf.frame();
         // The core has just written the Ethernet header: 14 bytes, 18 with a tag.
         let l3 = if frame.get(12..14) == Some(&[0x81, 0]) {
             18

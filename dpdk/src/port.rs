@@ -4,7 +4,9 @@
 //! lends its queues, each to one owner at a time. [`RunningPort::stop`] wants all of them back
 //! first, so a queue handle never outlives the port.
 //!
-//! All offloads are off: frames arrive with their VLAN tag in place and leave as they are.
+//! Frames arrive with their VLAN tag in place and leave as they are. The only offload that is asked
+//! for is that of frames in several buffers. Checksums are changed by differences, which costs less
+//! than telling a NIC where they are, and are not verified.
 
 mod error;
 mod events;
@@ -134,6 +136,8 @@ impl Device {
             max_mtu: raw.max_mtu,
             socket: u32::try_from(raw.socket).ok(),
             has_rss: raw.has_rss,
+            has_scatter: raw.has_scatter,
+            has_multi_segments: raw.has_multi_segments,
             has_link_interrupt: raw.has_link_interrupt,
             has_removal_interrupt: raw.has_removal_interrupt,
         })
@@ -152,7 +156,13 @@ impl Device {
     }
 
     /// Refuses an MTU the driver or the buffers cannot do.
-    fn check_mtu(&self, info: &PortInfo, mtu: u16, data_room: u16) -> Result<(), PortError> {
+    fn check_mtu(
+        &self,
+        info: &PortInfo,
+        mtu: u16,
+        data_room: u16,
+        scatter: bool,
+    ) -> Result<(), PortError> {
         let (port, min, max) = (self.name.clone(), info.min_mtu, info.max_mtu);
         if mtu < min || mtu > max {
             return Err(PortError::Mtu {
@@ -166,7 +176,7 @@ impl Device {
             mtu.saturating_add(FRAME_OVERHEAD),
             data_room.saturating_sub(HEADROOM),
         );
-        if need > room {
+        if need > room && !(scatter && info.has_scatter) {
             return Err(PortError::BufferTooSmall {
                 port,
                 mtu,
@@ -286,6 +296,7 @@ impl Port {
                 device: Some(self.device),
                 setup,
                 data_room: pool.data_room(),
+                scatter: config.scatter,
             }),
             Err(error) => Err(Refused { port: self, error }),
         }
@@ -309,7 +320,7 @@ impl Port {
             });
         }
         if let Some(mtu) = config.mtu {
-            device.check_mtu(&info, mtu, pool.data_room())?;
+            device.check_mtu(&info, mtu, pool.data_room(), config.scatter)?;
         }
         let mut conf = ffi::rvs_port_conf {
             pool: pool.as_ptr(),
@@ -318,6 +329,7 @@ impl Port {
             rx_descriptors: config.rx_descriptors,
             tx_descriptors: config.tx_descriptors,
             mtu: config.mtu.unwrap_or(0),
+            scatter: config.scatter,
         };
         let (mut step, mut rss) = (ffi::RVS_STEP_INFO, false);
         // SAFETY: the device is open and stopped, the pool lives as long as EAL.
@@ -369,6 +381,7 @@ pub struct RunningPort {
     leases: Arc<Leases>,
     setup: PortSetup,
     data_room: u16,
+    scatter: bool,
 }
 
 impl RunningPort {
@@ -426,7 +439,7 @@ impl RunningPort {
     /// Outside of what the driver or the buffers can do, or the driver's reason.
     pub fn set_mtu(&mut self, mtu: u16) -> Result<(), PortError> {
         let device = self.device();
-        device.check_mtu(&device.info()?, mtu, self.data_room)?;
+        device.check_mtu(&device.info()?, mtu, self.data_room, self.scatter)?;
         // SAFETY: the device is open.
         let rc = unsafe { ffi::rte_eth_dev_set_mtu(device.id, mtu) };
         device.check(&format!("change its MTU to {mtu}"), rc)?;

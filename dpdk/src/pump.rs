@@ -28,7 +28,7 @@ const PUNT_BATCH: usize = 8;
 const READ_BATCH: usize = 32;
 
 /// More than any frame of a twin.
-const LONGEST_FRAME: usize = 65536;
+const LONGEST_FRAME: usize = 65536 + 32;
 
 /// How often link and counters are looked at.
 const HOUSEKEEPING: Duration = Duration::from_millis(100);
@@ -120,7 +120,7 @@ impl Pump {
             let wrote = self
                 .twins
                 .iter_mut()
-                .fold(false, |any, twin| twin.write_some() | any);
+                .fold(false, |any, twin| twin.write_some(&mut frame) | any);
             let read = self.twins.iter_mut().fold(false, |any, twin| {
                 twin.read_some(&self.pool, &mut frame) | any
             });
@@ -173,8 +173,8 @@ impl Twin {
         self.punt.iter().flatten().all(Receiver::is_empty)
     }
 
-    /// Writes a batch of the highest class that has frames.
-    fn write_some(&mut self) -> bool {
+    /// Writes a batch of the highest class that has frames. `whole` is room for one frame.
+    fn write_some(&mut self, whole: &mut [u8]) -> bool {
         let mut wrote = false;
         for _ in 0..8 {
             let Some(queue) = (0..PuntClass::COUNT)
@@ -188,7 +188,14 @@ impl Twin {
                 let Some(mbuf) = self.punt[queue.0][queue.1].receive_one() else {
                     break;
                 };
-                match self.tap.write(mbuf.frame()) {
+                let frame = match mbuf.segments() {
+                    1 => mbuf.frame(),
+                    _ => mbuf
+                        .copy_to(whole)
+                        .and_then(|len| whole.get(..len))
+                        .unwrap_or(&[]),
+                };
+                match self.tap.write(frame) {
                     Ok(_) => self.counters.twin_tx.add(1),
                     Err(_) => self.counters.twin_failed.add(1),
                 }

@@ -47,6 +47,18 @@ void rvs_mbuf_free(struct rte_mbuf *mbuf)
 	rte_pktmbuf_free(mbuf);
 }
 
+void rvs_mbuf_cut_tail(struct rte_mbuf *mbuf)
+{
+	rte_pktmbuf_free(mbuf->next);
+	mbuf->next = NULL;
+	mbuf->nb_segs = 1;
+}
+
+int rvs_mbuf_chain(struct rte_mbuf *head, struct rte_mbuf *tail)
+{
+	return rte_pktmbuf_chain(head, tail);
+}
+
 unsigned int rvs_ring_enqueue(struct rte_ring *ring, struct rte_mbuf **mbufs, unsigned int count)
 {
 	return rte_ring_enqueue_burst(ring, (void **)mbufs, count, NULL);
@@ -105,6 +117,8 @@ int rvs_port_info(uint16_t port, struct rvs_port_info *out)
 	out->socket = rte_eth_dev_socket_id(port);
 	out->rss_key_size = info.hash_key_size;
 	out->has_rss = info.flow_type_rss_offloads != 0;
+	out->has_scatter = (info.rx_offload_capa & RTE_ETH_RX_OFFLOAD_SCATTER) != 0;
+	out->has_multi_segments = (info.tx_offload_capa & RTE_ETH_TX_OFFLOAD_MULTI_SEGS) != 0;
 	out->has_link_interrupt = (*info.dev_flags & RTE_ETH_DEV_INTR_LSC) != 0;
 	out->has_removal_interrupt = (*info.dev_flags & RTE_ETH_DEV_INTR_RMV) != 0;
 	return 0;
@@ -133,6 +147,11 @@ int rvs_port_configure(uint16_t port, struct rvs_port_conf *conf, enum rvs_port_
 	*step = RVS_STEP_CONFIGURE;
 	memset(&eth, 0, sizeof(eth));
 	eth.rxmode.mtu = conf->mtu;
+	if (conf->scatter) {
+		/* Some drivers take several buffers without being asked. */
+		eth.rxmode.offloads = info.rx_offload_capa & RTE_ETH_RX_OFFLOAD_SCATTER;
+		eth.txmode.offloads = info.tx_offload_capa & RTE_ETH_TX_OFFLOAD_MULTI_SEGS;
+	}
 	/* The link is polled: with interrupts on, a driver whose interrupt cannot be had
 	 * (82540EM on vfio) reports the state it had at start for ever. */
 	eth.intr_conf.lsc = 0;
@@ -165,7 +184,7 @@ int rvs_port_configure(uint16_t port, struct rvs_port_conf *conf, enum rvs_port_
 	for (queue = 0; queue < conf->rx_queues; queue++) {
 		struct rte_eth_rxconf rx = info.default_rxconf;
 
-		rx.offloads = 0;
+		rx.offloads = eth.rxmode.offloads;
 		rc = rte_eth_rx_queue_setup(port, queue, conf->rx_descriptors, socket, &rx,
 					    conf->pool);
 		if (rc != 0)
@@ -176,7 +195,7 @@ int rvs_port_configure(uint16_t port, struct rvs_port_conf *conf, enum rvs_port_
 	for (queue = 0; queue < conf->tx_queues; queue++) {
 		struct rte_eth_txconf tx = info.default_txconf;
 
-		tx.offloads = 0;
+		tx.offloads = eth.txmode.offloads;
 		rc = rte_eth_tx_queue_setup(port, queue, conf->tx_descriptors, socket, &tx);
 		if (rc != 0)
 			return rc;

@@ -32,6 +32,7 @@ enum rvs_mbuf_offset {
 	RVS_MBUF_OL_FLAGS = offsetof(struct rte_mbuf, ol_flags),
 	RVS_MBUF_PKT_LEN = offsetof(struct rte_mbuf, pkt_len),
 	RVS_MBUF_DATA_LEN = offsetof(struct rte_mbuf, data_len),
+	RVS_MBUF_NEXT = offsetof(struct rte_mbuf, next),
 	RVS_MBUF_VLAN_TCI = offsetof(struct rte_mbuf, vlan_tci),
 	RVS_MBUF_BUF_LEN = offsetof(struct rte_mbuf, buf_len),
 	/* Of the application between receiving and sending. */
@@ -68,6 +69,10 @@ uint16_t rvs_rx_burst(uint16_t port, uint16_t queue, struct rte_mbuf **mbufs, ui
 uint16_t rvs_tx_burst(uint16_t port, uint16_t queue, struct rte_mbuf **mbufs, uint16_t count);
 int rvs_mbuf_alloc_bulk(struct rte_mempool *pool, struct rte_mbuf **mbufs, unsigned int count);
 void rvs_mbuf_free(struct rte_mbuf *mbuf);
+/* Frees all segments but the first; lengths are the caller's to set. */
+void rvs_mbuf_cut_tail(struct rte_mbuf *mbuf);
+/* Appends the segments of `tail`, which belong to `head` then. 0, or -EOVERFLOW and no change. */
+int rvs_mbuf_chain(struct rte_mbuf *head, struct rte_mbuf *tail);
 unsigned int rvs_ring_enqueue(struct rte_ring *ring, struct rte_mbuf **mbufs, unsigned int count);
 unsigned int rvs_ring_dequeue(struct rte_ring *ring, struct rte_mbuf **mbufs, unsigned int count);
 unsigned int rvs_ring_count(const struct rte_ring *ring);
@@ -88,6 +93,8 @@ struct rvs_port_info {
 	int32_t socket;
 	uint8_t rss_key_size;
 	bool has_rss;
+	bool has_scatter;
+	bool has_multi_segments;
 	bool has_link_interrupt;
 	bool has_removal_interrupt;
 };
@@ -101,6 +108,7 @@ struct rvs_port_conf {
 	uint16_t rx_descriptors;
 	uint16_t tx_descriptors;
 	uint16_t mtu; /* 0: the driver's default */
+	bool scatter; /* frames may take several buffers, in and out */
 };
 /* The step of rvs_port_configure that failed. */
 enum rvs_port_step {

@@ -243,6 +243,27 @@ impl AsRawFd for Tap {
     }
 }
 
+/// Sets the MTU of any interface of this namespace, bytes.
+///
+/// # Errors
+/// The kernel's.
+pub fn set_interface_mtu(name: &str, mtu: u16) -> io::Result<()> {
+    // SAFETY: a plain system call; the result is checked.
+    let fd = unsafe { libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: a new descriptor that nobody else owns.
+    let socket = unsafe { OwnedFd::from_raw_fd(fd) };
+    let mut request = request(name);
+    request.ifr_ifru.ifru_mtu = c_int::from(mtu);
+    // SAFETY: SIOCSIFMTU reads an ifreq.
+    match unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFMTU, &mut request) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 /// A request about the interface `name`, which is shorter than the field.
 fn request(name: &str) -> libc::ifreq {
     // SAFETY: all-zero is a value of this plain struct.

@@ -28,7 +28,7 @@ use dataplane::packet::{DropReason, Packet, PortId, PuntClass, Verdict};
 use dataplane::route::{LinkId, Neighbour, NeighbourId};
 use dpdk::clock::Clock;
 use dpdk::eal::Eal;
-use dpdk::mbuf::{BURST, Burst};
+use dpdk::mbuf::{BURST, Burst, Mbuf};
 use dpdk::mempool::Mempool;
 use dpdk::peers::Peers;
 use dpdk::poll::{Idle, Lane, Loop, Parking, Probe, Rings};
@@ -69,6 +69,7 @@ fn the_loop() {
     let frames = play::all(&mut net);
     assert!(frames > 100, "{frames} frames of vectors");
     a_mixed_burst(&mut net);
+    frames_in_several_buffers(&mut net);
     longer_than_a_burst(&mut net);
     frames_of_the_kernel(&mut net);
     a_full_transmit_queue(&mut net);
@@ -119,6 +120,13 @@ fn carried(pool: &Mempool, frame: &[u8]) -> Burst {
     let mut one = Burst::new();
     one.push(mbuf).unwrap();
     one
+}
+
+/// The frame with all its buffers.
+fn whole(mbuf: &Mbuf) -> Vec<u8> {
+    let mut bytes = vec![0; mbuf.wire_len() as usize];
+    assert_eq!(mbuf.copy_to(&mut bytes), Some(bytes.len()));
+    bytes
 }
 
 impl Net {
@@ -198,19 +206,34 @@ impl Net {
         assert_eq!(wire.send(&mut one), 1);
     }
 
+    /// Puts a frame in that takes a buffer for every `piece` bytes.
+    fn put_in_pieces(&mut self, port: usize, frame: &[u8], piece: usize) {
+        let mut pieces = frame.chunks(piece).map(|bytes| {
+            let mut mbuf = self.pool.alloc().expect("the pool has enough");
+            assert!(mbuf.write(bytes));
+            mbuf
+        });
+        let mut whole = pieces.next().expect("a frame is not empty");
+        pieces.for_each(|piece| whole.append(piece).expect("not too many"));
+        let mut one = Burst::new();
+        one.push(whole).unwrap();
+        let wire = self.wires[port].0.as_mut().expect("a ring");
+        assert_eq!(wire.send(&mut one), 1);
+    }
+
     /// What left by a port.
     fn take(&mut self, port: usize) -> Vec<Vec<u8>> {
         let wire = self.wires[port].1.as_mut().expect("a ring");
         let (mut burst, mut frames) = (Burst::new(), Vec::new());
         while wire.receive(&mut burst) > 0 {
-            frames.extend(burst.drain().map(|mbuf| mbuf.frame().to_vec()));
+            frames.extend(burst.drain().map(|mbuf| whole(&mbuf)));
         }
         frames
     }
 
     fn take_punted(&mut self, port: usize, class: PuntClass) -> Vec<Vec<u8>> {
         let queue = &mut self.punted[port][class as usize];
-        std::iter::from_fn(|| queue.receive_one().map(|mbuf| mbuf.frame().to_vec())).collect()
+        std::iter::from_fn(|| queue.receive_one().map(|mbuf| whole(&mbuf))).collect()
     }
 
     /// Gives queues and ports back; no mbuf may be left.
@@ -363,6 +386,55 @@ fn a_mixed_burst(net: &mut Net) {
     assert_eq!(punted, [2, 0, 1, 0]);
     assert_eq!(net.pool.in_use(), 0);
     assert!(!net.turn(&mut rig), "a turn without frames is idle");
+}
+
+/// Buffers behind the first one follow it: to the wire, into the pieces of a packet that is cut, to
+/// the kernel. An answer in place of the packet is sent without them, and they are free then.
+fn frames_in_several_buffers(net: &mut Net) {
+    let mut rig = rig_with(&[HTTPS]);
+    let long = "tcp 40000 > 443 syn | bytes 8900";
+    let syn = |ip: &str| {
+        build(&format!(
+            "eth 02:04:c0:a8:28:fe > 52:54:..:01 | ip 172.16.1.7 > 192.168.40.200 {ip} | {long}"
+        ))
+    };
+    rig.set("mtu 1 9000");
+    net.put_in_pieces(0, &syn("df"), 2000);
+    assert!(net.turn(&mut rig));
+    let left = net.take(1);
+    assert_eq!(left.len(), 1);
+    let out = "eth 52:54:..:02 > 02:04:c0:a8:32:05 | ip 172.16.1.7 > 192.168.50.5 ttl 63";
+    let want = format!("{out} df | tcp 40000 > 8443 syn | bytes 8900");
+    assert!(left[0] == build(&want), "all of it, checksums right");
+
+    // Cut to pieces that come together to the same payload.
+    rig.set("mtu 1 1500");
+    net.put_in_pieces(0, &syn(""), 2000);
+    assert!(net.turn(&mut rig));
+    let pieces = net.take(1);
+    assert_eq!(pieces.len(), 7);
+    let together: Vec<u8> = pieces
+        .iter()
+        .flat_map(|piece| piece[34..].to_vec())
+        .collect();
+    assert!(together == left[0][34..], "the payload of all pieces");
+
+    // Too long and not to be cut.
+    net.put_in_pieces(0, &syn("df"), 2000);
+    assert!(net.turn(&mut rig));
+    let told = net.take(0);
+    assert_eq!((told.len(), told[0].len()), (1, 14 + 576));
+    assert_eq!(told[0][34..36], [3, 4]);
+    assert_eq!(net.pool.in_use(), 0, "no buffer is left behind");
+
+    // To the kernel.
+    let ping = build(
+        "eth 02:04:c0:a8:28:fe > 52:54:..:01 | ip 172.16.1.7 > 192.168.40.1 | icmp 8 0 | bytes 5000",
+    );
+    net.put_in_pieces(0, &ping, 1000);
+    assert!(net.turn(&mut rig));
+    assert!(net.take_punted(0, PuntClass::Host) == [ping]);
+    assert_eq!(net.pool.in_use(), 0);
 }
 
 /// A burst is 32; the rest waits for the next turn, and nothing overtakes.

@@ -345,7 +345,7 @@ static PORT: Section = Section {
             "mtu",
             Integer(576, 9216),
             Value("1500"),
-            "largest packet in bytes, without its Ethernet header; at most 1500 on af_packet, 3542 on af_xdp",
+            "largest packet in bytes, without its Ethernet header; at most 3542 on af_xdp; on af_packet the interface gets it, too",
         ),
         key(
             "rx_queues",

@@ -36,9 +36,41 @@ pub use rules::{
 };
 pub use validate::Host;
 
-/// Frames of the rings that an af_packet port shares with the kernel: how long a worker may nap
-/// follows from it.
-pub const AF_PACKET_FRAMES: u16 = 8192;
+/// The rings that an af_packet port shares with the kernel, one each way, of 16 MiB.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PacketRing {
+    /// Bytes of a slot: a frame and what the kernel writes before it.
+    pub slot: u32,
+    /// Bytes of the pieces that the kernel allocates; each holds whole slots.
+    pub block: u32,
+    /// Slots: how long a worker may nap follows from it.
+    pub frames: u16,
+}
+
+impl PacketRing {
+    /// What the kernel writes before a frame (`TPACKET2_HDRLEN` and alignment), Ethernet header
+    /// and two tags.
+    const OVERHEAD: u32 = 96;
+
+    /// The ring of a port with this MTU.
+    pub fn of(mtu: u16) -> PacketRing {
+        let need = u32::from(mtu) + PacketRing::OVERHEAD;
+        if need <= 2048 {
+            return PacketRing {
+                slot: 2048,
+                block: 65536,
+                frames: 8192,
+            };
+        }
+        // A block is a multiple of a page.
+        let slot = need.next_multiple_of(4096);
+        PacketRing {
+            slot,
+            block: slot,
+            frames: (8192 * 2048 / slot) as u16,
+        }
+    }
+}
 
 /// A validated configuration. Only [`load`] and [`parse`] make one.
 #[derive(Clone, Debug)]
@@ -201,6 +233,15 @@ impl Port {
     /// Whether it is a PCI device (polled by default).
     pub fn is_pci(&self) -> bool {
         matches!(self.device, Device::Pci(_))
+    }
+
+    /// Bytes that a packet buffer needs for any frame of the port, without headroom; the driver
+    /// of an af_packet port wants room for a slot of its ring.
+    pub fn longest_frame(&self) -> u32 {
+        match self.device {
+            Device::AfPacket { .. } => PacketRing::of(self.mtu).slot,
+            _ => u32::from(self.mtu) + 22,
+        }
     }
 
     /// The kernel network device beneath, for af_packet and af_xdp ports: its own stack must not

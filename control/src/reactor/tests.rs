@@ -183,6 +183,7 @@ fn reactor(dir: &Path, ends: Vec<dataplane::command::ControlEnd>, limits: Limits
             twin: "rvs-p0".into(),
             mac: "02:00:00:00:00:01".into(),
             mtu: 1500,
+            offloads: Vec::new(),
             counters: Default::default(),
         }],
         host: Box::new(FixedHost::new([ip("10.0.0.1")])),

@@ -159,8 +159,8 @@ fn rewrite_any(frame: &mut [u8], flow: &Flow, entry: &Entry, side: Side) -> bool
         return false;
     };
     if old == 0 {
-        // The sum would need the other pieces. None is right too.
-        if flow.is_fragment {
+        // The sum would need the other pieces, or buffers. None is right too.
+        if flow.is_fragment || flow.is_v4 && l4.len() < flow.l4_len as usize {
             return true;
         }
         let (src, dst) = match side {

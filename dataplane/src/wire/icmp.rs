@@ -176,6 +176,7 @@ pub fn build(packet: &mut Packet<'_>, flow: &Flow, answer: Answer, source: Addr,
     if !make_room(packet, l3, front, quote) {
         return false;
     }
+    packet.drop_tail();
     ethernet::swap_macs(packet.frame_mut());
     let Some(ip) = packet.frame_mut().get_mut(l3 as usize..) else {
         return false;

@@ -195,7 +195,13 @@ pub fn encapsulate(
     choices: Choices,
 ) -> Option<u16> {
     let frame = packet.frame();
-    let ip = frame.get(flow.l3 as usize..flow.l3 as usize + flow.l3_len as usize)?;
+    let ip = frame.get(flow.l3 as usize..)?;
+    let ip = match ip.get(..flow.l3_len as usize) {
+        Some(whole) => whole,
+        // The rest is in other buffers, where a checksum cannot reach it.
+        None if !outer.has_checksum() => ip,
+        None => return None,
+    };
     let (tos, ttl, inner_df) = if flow.is_v4 {
         (*ip.get(1)?, *ip.get(8)?, flow.dont_fragment)
     } else {
@@ -249,8 +255,9 @@ fn wrap(packet: &mut Packet<'_>, flow: &Flow, header: &[u8], ethertype: u16) -> 
     if room < front || flow.l3_len.checked_add(front).is_none() {
         return None;
     }
-    // Cuts padding; it cannot fail, the packet was within the frame.
-    if !packet.set_len(flow.l3 + flow.l3_len) || !packet.pull(flow.l3) || !packet.push(front) {
+    // Cuts padding; a packet that goes on in other buffers keeps what is here.
+    let end = packet.len().min(flow.l3 + flow.l3_len);
+    if !packet.set_len(end) || !packet.pull(flow.l3) || !packet.push(front) {
         return None;
     }
     let frame = packet.frame_mut();

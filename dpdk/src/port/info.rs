@@ -23,6 +23,10 @@ pub struct PortInfo {
     pub socket: Option<u32>,
     /// Whether it can spread flows over its RX queues.
     pub has_rss: bool,
+    /// Whether it spreads a long frame over several buffers.
+    pub has_scatter: bool,
+    /// Whether it sends a frame out of several buffers.
+    pub has_multi_segments: bool,
     /// Whether it tells of link changes by itself.
     pub has_link_interrupt: bool,
     /// Whether it tells of its removal by itself.
@@ -42,6 +46,8 @@ pub struct PortConfig {
     pub tx_descriptors: u16,
     /// MTU in bytes; `None` leaves the driver's default.
     pub mtu: Option<u16>,
+    /// A frame may take several buffers, received and sent, where the driver can do that.
+    pub scatter: bool,
 }
 
 impl Default for PortConfig {
@@ -53,6 +59,7 @@ impl Default for PortConfig {
             rx_descriptors: 1024,
             tx_descriptors: 1024,
             mtu: None,
+            scatter: false,
         }
     }
 }

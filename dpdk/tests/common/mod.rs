@@ -44,6 +44,7 @@ pub const SMALL: PortConfig = PortConfig {
     rx_descriptors: 256,
     tx_descriptors: 256,
     mtu: None,
+    scatter: false,
 };
 
 pub fn run(eal: &Eal, name: &str, pool: &Mempool) -> RunningPort {

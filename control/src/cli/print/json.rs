@@ -292,6 +292,7 @@ struct Port<'a> {
     link: bool,
     /// Mbit/s, 0 unknown.
     speed: u32,
+    offloads: &'a [String],
     counters: BTreeMap<&'a str, u64>,
 }
 
@@ -319,6 +320,7 @@ pub fn status(out: &mut dyn Write, view: &StatusView) -> io::Result<()> {
         mtu: port.mtu,
         link: port.link,
         speed: port.speed,
+        offloads: &port.offloads,
         counters: port
             .counters
             .iter()

@@ -55,7 +55,7 @@ fn overview(out: &mut dyn Write, view: &StatusView) -> io::Result<()> {
 
 fn ports(out: &mut dyn Write, view: &StatusView) -> io::Result<()> {
     let mut rows = vec![row([
-        "Port", "Link", "MTU", "MAC", "Twin", "Driver", "Device", "RX", "TX",
+        "Port", "Link", "MTU", "MAC", "Twin", "Driver", "Device", "Offloads", "RX", "TX",
     ])];
     for port in &view.ports {
         let link = match (port.link, port.speed) {
@@ -72,6 +72,7 @@ fn ports(out: &mut dyn Write, view: &StatusView) -> io::Result<()> {
             &port.twin,
             &port.driver,
             &port.device,
+            &port.offloads.join(","),
             &rx,
             &tx,
         ]));
@@ -229,6 +230,7 @@ mod tests {
                     mtu: 1500,
                     link: true,
                     speed: 10_000,
+                    offloads: vec!["rss".into(), "multi-seg".into()],
                     counters: vec![
                         ("rx".into(), 123_456),
                         ("tx".into(), 99),
@@ -283,9 +285,9 @@ Services     1 with 2 real servers
 Routes       4, neighbours 3
 Threads      pump alive, longest turn of control 4 ms
 
-Port  Link     MTU  MAC                Twin     Driver      Device            RX  TX
-wan   up 10G  1500  02:00:00:00:00:01  rvs-wan  net_virtio  0000:01:00.0  123456  99
-lan   DOWN    9000                                                             0   0
+Port  Link     MTU  MAC                Twin     Driver      Device        Offloads           RX  TX
+wan   up 10G  1500  02:00:00:00:00:01  rvs-wan  net_virtio  0000:01:00.0  rss,multi-seg  123456  99
+lan   DOWN    9000                                                                            0   0
 
 Worker  Core    Load   RX pps  TX pps  RX  TX  Conns  Handed
      0     3  12.3 %  1000000       0   0   0     17       0  STALLED for 2500 ms

@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use super::{Notes, number};
 use crate::config::file::{At, File, Table};
-use crate::config::{AF_PACKET_FRAMES, Device, Port};
+use crate::config::{Device, PacketRing, Port};
 
 /// Extra devices first (a bond wants its members before it), then those of ports.
 pub(super) fn vdevs(table: &Table, ports: &[Port], notes: &mut Notes<'_>) -> Vec<String> {
@@ -103,9 +103,12 @@ fn vdev_argument(port: &Port) -> Option<String> {
         Device::Vdev(argument) => argument.clone(),
         // The ring is larger than the driver's default: fewer drops while the poller is away.
         Device::AfPacket { interface } => {
-            format!(
-                "{name},iface={interface},blocksz=65536,framesz=2048,framecnt={AF_PACKET_FRAMES}"
-            )
+            let PacketRing {
+                slot,
+                block,
+                frames,
+            } = PacketRing::of(port.mtu);
+            format!("{name},iface={interface},blocksz={block},framesz={slot},framecnt={frames}")
         }
         Device::AfXdp { interface } => format!("{name},iface={interface}"),
         Device::Memif {
@@ -292,7 +295,6 @@ fn port(
     };
     let mtu = number(table, "mtu");
     let limit = match device {
-        Device::AfPacket { .. } => Some(("af_packet", 1500)),
         Device::AfXdp { .. } => Some(("af_xdp", 3542)),
         _ => None,
     };
