@@ -23,6 +23,7 @@ use dpdk::clock::Clock;
 use dpdk::eal::{Eal, EalConfig, HugepageFiles, Iova, Memory};
 use dpdk::host::{Capability, Host};
 use dpdk::mbuf::HEADROOM;
+use dpdk::members::{Member, Members};
 use dpdk::mempool::{self, Demand, Mempool};
 use dpdk::peers::{PEER_SLOTS, Peers};
 use dpdk::poll::{Idle, Lane, Loop, Parking, Rings, Way};
@@ -266,7 +267,7 @@ fn check_capabilities(config: &Config) -> Result<()> {
     let packet_sockets = config
         .ports
         .iter()
-        .any(|port| port.kernel_interface().is_some());
+        .any(|port| port.kernel_interfaces().next().is_some());
     let needs = [
         (Capability::NetAdmin, true, "to make the kernel twins"),
         (
@@ -418,9 +419,9 @@ fn idle_of(config: &Config) -> Idle {
 fn rings_of(config: &Config, ports: &[PortHandle]) -> Rings {
     let rings = config.ports.iter().zip(ports).map(|(port, handle)| {
         // The ring of an af_packet port is the kernel's, made by the vdev argument.
-        let ring = match port.device {
-            config::Device::AfPacket { .. } => config::PacketRing::of(port.mtu).frames,
-            _ => port.rx_descriptors,
+        let ring = match port.is_af_packet() {
+            true => config::PacketRing::of(port.mtu).frames,
+            false => port.rx_descriptors,
         };
         (ring, Arc::clone(&handle.counters))
     });
@@ -443,11 +444,8 @@ fn start_port(
     // Without RSS everything comes by the first queue, and what the others have is for nothing.
     let most = if info.has_rss { info.max_rx_queues } else { 1 };
     // The driver of af_packet ports names 1500 as its most, whatever its ring takes.
-    let by_kernel = match &wanted.device {
-        config::Device::AfPacket { interface } if wanted.mtu > info.max_mtu => Some(interface),
-        _ => None,
-    };
-    if let Some(interface) = by_kernel {
+    let by_kernel = wanted.is_af_packet() && wanted.mtu > info.max_mtu;
+    for interface in wanted.kernel_interfaces().filter(|_| by_kernel) {
         tap::set_interface_mtu(interface, wanted.mtu)
             .with_context(|| format!("{interface} does not take an MTU of {}", wanted.mtu))?;
     }
@@ -459,7 +457,7 @@ fn start_port(
         tx_queues: workers.min(info.max_tx_queues),
         rx_descriptors: wanted.rx_descriptors,
         tx_descriptors: wanted.tx_descriptors,
-        mtu: (wanted.mtu != info.mtu && by_kernel.is_none()).then_some(wanted.mtu),
+        mtu: (wanted.mtu != info.mtu && !by_kernel).then_some(wanted.mtu),
         scatter: buffers.scatter,
     };
     let mut port = port
@@ -547,9 +545,36 @@ fn start_port(
         to_wire,
         counters,
         carrier,
+        members: members_of(wanted),
         lost: false,
     };
     Ok((handle, info.mac, lanes, twin))
+}
+
+/// What is below a port.
+fn members_of(wanted: &config::Port) -> Members {
+    let member = |device: &str, interface: &str| Member {
+        device: device.to_owned(),
+        interface: interface.to_owned(),
+    };
+    match &wanted.device {
+        config::Device::AfPacket { interface } => {
+            Members::single(Some(member(&wanted.device_name, interface)))
+        }
+        config::Device::Bond {
+            mode,
+            members,
+            primary,
+            ..
+        } => {
+            let kernel = members
+                .iter()
+                .filter_map(|m| Some(member(&m.device, m.interface.as_deref()?)));
+            let one_sends = *mode == config::BondMode::ActiveBackup;
+            Members::bond(kernel.collect(), primary.clone(), one_sends)
+        }
+        _ => Members::default(),
+    }
 }
 
 /// What is in use, as `rvsadm status` names it.

@@ -132,8 +132,13 @@ fn prepare_twin(port: &config::Port, guards: &mut Vec<Guard>) -> Result<()> {
     for addr in twin::owned::remove_all(&port.twin)? {
         tracing::info!(port = %port.name, %addr, "removed an address that a dead process left");
     }
-    if let Some(device) = port.kernel_interface() {
-        guards.push(Guard::install(&port.name, device)?);
+    for device in port.kernel_interfaces() {
+        // A bond has several.
+        let name = match port.members() {
+            [] => port.name.clone(),
+            _ => format!("{}-{device}", port.name),
+        };
+        guards.push(Guard::install(&name, device)?);
     }
     Ok(())
 }

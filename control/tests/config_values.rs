@@ -95,6 +95,54 @@ fn one_port_is_enough_and_the_rest_has_defaults() {
 }
 
 #[test]
+fn a_bond_comes_after_its_members() {
+    let text = r#"
+        [dpdk]
+        memory = "no-huge"
+        vdevs = ["net_tap0,iface=t0"]
+        [[port]]
+        name = "front"
+        af_packet = "f0"
+        [[port]]
+        name = "back"
+        bond = { mode = "active-backup", members = ["b0", "net_tap0", "03:00.1"], primary = "b0" }
+        [[port]]
+        name = "other"
+        bond = { mode = "802.3ad", members = ["c0"], xmit_policy = "l23" }
+        mtu = 9000
+    "#;
+    let config = parse(text);
+    assert_eq!(
+        config.dpdk.vdevs,
+        [
+            "net_tap0,iface=t0",
+            "net_af_packet1,iface=b0,blocksz=65536,framesz=2048,framecnt=8192",
+            "net_af_packet2,iface=c0,blocksz=12288,framesz=12288,framecnt=1365",
+            "net_af_packet0,iface=f0,blocksz=65536,framesz=2048,framecnt=8192",
+            "net_bonding0,mode=1,slave=net_af_packet1,slave=net_tap0,slave=0000:03:00.1,\
+             primary=net_af_packet1,xmit_policy=l34",
+            "net_bonding1,mode=4,slave=net_af_packet2,xmit_policy=l23",
+        ]
+    );
+    assert_eq!(config.dpdk.pci, ["0000:03:00.1"]);
+    let [front, back, other] = &config.ports[..] else {
+        panic!("three ports")
+    };
+    assert_eq!(back.device_name, "net_bonding0");
+    assert_eq!(back.kernel_interfaces().collect::<Vec<_>>(), ["b0"]);
+    assert!(
+        back.is_pci() && !other.is_pci(),
+        "a NIC among them is polled"
+    );
+    assert!(back.rx_csum_fixup && other.rx_csum_fixup);
+    // A slot of the ring has to fit into a packet buffer.
+    assert_eq!(
+        [front, back, other].map(config::Port::longest_frame),
+        [2048, 2048, 12288]
+    );
+}
+
+#[test]
 fn devices_become_vdevs_with_names_of_their_own() {
     let text = r#"
         [dpdk]
@@ -171,7 +219,7 @@ fn devices_become_vdevs_with_names_of_their_own() {
     let kernel: Vec<_> = config
         .ports
         .iter()
-        .filter_map(|p| p.kernel_interface())
+        .flat_map(|p| p.kernel_interfaces())
         .collect();
     assert_eq!(kernel, ["a0", "b0", "c0"]);
     let fixed: Vec<bool> = config.ports.iter().map(|p| p.rx_csum_fixup).collect();

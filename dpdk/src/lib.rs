@@ -25,6 +25,7 @@ mod ffi;
 pub mod host;
 pub mod lcore;
 pub mod mbuf;
+pub mod members;
 pub mod mempool;
 pub mod peers;
 pub mod poll;

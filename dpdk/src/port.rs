@@ -8,6 +8,7 @@
 //! for is that of frames in several buffers. Checksums are changed by differences, which costs less
 //! than telling a NIC where they are, and are not verified.
 
+mod bond;
 mod error;
 mod events;
 mod filter;

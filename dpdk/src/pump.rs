@@ -13,13 +13,15 @@ use std::time::{Duration, Instant};
 
 use dataplane::counters::PortCounters;
 use dataplane::packet::PuntClass;
+use dataplane::wire::announce;
 use rustix::event::{EventfdFlags, epoll, eventfd};
 
-use crate::mbuf::Burst;
+use crate::mbuf::{BURST, Burst};
+use crate::members::Members;
 use crate::mempool::Mempool;
 use crate::port::RunningPort;
 use crate::ring::{Receiver, Sender};
-use crate::tap::Tap;
+use crate::tap::{self, Tap};
 
 /// Frames of one class written before the higher classes are looked at again.
 const PUNT_BATCH: usize = 8;
@@ -79,6 +81,8 @@ pub struct Twin {
     pub counters: Arc<PortCounters>,
     /// Last carrier set.
     pub carrier: bool,
+    /// What is below the port.
+    pub members: Members,
     /// The device was taken away: nothing is read from it any more.
     pub lost: bool,
 }
@@ -114,7 +118,8 @@ impl Pump {
         let mut next_housekeeping = Instant::now();
         while !self.stop.load(Ordering::Acquire) {
             if Instant::now() >= next_housekeeping {
-                self.twins.iter_mut().for_each(Twin::keep_house);
+                let pool = &self.pool;
+                self.twins.iter_mut().for_each(|twin| twin.keep_house(pool));
                 next_housekeeping = Instant::now() + HOUSEKEEPING;
             }
             let wrote = self
@@ -245,18 +250,53 @@ impl Twin {
         true
     }
 
-    fn keep_house(&mut self) {
+    /// Tells the network where the twin's addresses are now.
+    fn announce(&mut self, pool: &Mempool) {
+        let Ok(mac) = self.tap.mac() else {
+            // Deleted by hand: reading from it says so.
+            return;
+        };
+        let addrs = tap::addresses_of(self.tap.name());
+        tracing::info!(
+            event = "announce",
+            "announcing {} addresses of {}",
+            addrs.len(),
+            self.tap.name()
+        );
+        for addrs in addrs.chunks(BURST) {
+            let mut burst = Burst::new();
+            for addr in addrs {
+                let frame = announce::frame(mac, *addr);
+                if let Some(mut mbuf) = pool.alloc()
+                    && mbuf.write(&frame)
+                {
+                    // A chunk fits into a burst.
+                    drop(burst.push(mbuf));
+                }
+            }
+            self.to_wire.send(&mut burst);
+            self.counters.twin_dropped.add(burst.len() as u64);
+        }
+    }
+
+    fn keep_house(&mut self, pool: &Mempool) {
         self.counters.rounds.add(1);
         let removed = self.port.events().is_removed();
         let link = if removed { None } else { self.port.link().ok() };
-        let up = link.is_some_and(|link| link.up);
+        let up = link.is_some_and(|link| link.up) && self.members.has_carrier();
+        let moved = !removed && self.members.look(&mut self.port, Instant::now());
         self.counters.link.set(u32::from(up));
         self.counters
             .speed
             .set(link.and_then(|link| link.mbps).unwrap_or(0));
         self.counters.failed.set(u32::from(removed));
+        let is_new = up && !self.carrier;
         if up != self.carrier && self.tap.set_carrier(up).is_ok() {
             self.carrier = up;
+        }
+        // Switches have to learn where the addresses are now.
+        if is_new || moved && up {
+            self.announce(pool);
         }
         if let (false, Ok(stats)) = (removed, self.port.stats()) {
             self.counters.rx_packets.set(stats.rx_packets);

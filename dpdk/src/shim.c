@@ -2,6 +2,7 @@
 
 #include "shim.h"
 
+#include <dlfcn.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -267,6 +268,33 @@ int rvs_port_link(uint16_t port, struct rvs_link *out)
 	out->full_duplex = link.link_duplex == RTE_ETH_LINK_FULL_DUPLEX;
 	out->mbps = link.link_speed;
 	return 0;
+}
+
+/* The driver's own functions. It is a plugin: whoever uses no bond need not have it. */
+static void *bond_symbol(const char *name)
+{
+	char file[64];
+	void *lib;
+
+	snprintf(file, sizeof(file), "librte_net_bond.so.%d", RTE_VER_YEAR + 1);
+	/* Only if EAL has loaded it already. */
+	lib = dlopen(file, RTLD_NOW | RTLD_NOLOAD);
+	return lib != NULL ? dlsym(lib, name) : NULL;
+}
+
+int rvs_bond_active(uint16_t bond)
+{
+	int (*get)(uint16_t) = (int (*)(uint16_t))bond_symbol("rte_eth_bond_primary_get");
+
+	return get != NULL ? get(bond) : -ENOTSUP;
+}
+
+int rvs_bond_prefer(uint16_t bond, uint16_t member)
+{
+	int (*set)(uint16_t, uint16_t) =
+		(int (*)(uint16_t, uint16_t))bond_symbol("rte_eth_bond_primary_set");
+
+	return set != NULL ? set(bond, member) : -ENOTSUP;
 }
 
 static struct rte_ether_addr ether_addr(const uint8_t mac[6])

@@ -145,6 +145,12 @@ struct rvs_link {
 };
 int rvs_port_link(uint16_t port, struct rvs_link *out);
 
+/* Of a bond: the DPDK number of the member that sends in active-backup mode, or a negative errno
+ * (-ENOTSUP: no bonding driver is loaded). */
+int rvs_bond_active(uint16_t bond);
+/* Makes a member the one that sends. */
+int rvs_bond_prefer(uint16_t bond, uint16_t member);
+
 int rvs_port_mac_add(uint16_t port, const uint8_t mac[6]);
 int rvs_port_mac_remove(uint16_t port, const uint8_t mac[6]);
 int rvs_port_mac_set(uint16_t port, const uint8_t mac[6]);

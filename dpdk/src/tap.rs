@@ -4,13 +4,13 @@
 //! involved, and a control thread can wait for it together with everything else.
 
 use core::ffi::{c_int, c_ulong};
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt;
 
-use dataplane::addr::Mac;
+use dataplane::addr::{Addr, Mac};
 use thiserror::Error;
 
 /// `TUNSETCARRIER`, `_IOW('T', 226, int)`; missing in libc.
@@ -163,6 +163,18 @@ impl Tap {
         self.configure(libc::SIOCSIFHWADDR, &mut request, "set its address")
     }
 
+    /// The Ethernet address that it has now.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn mac(&self) -> Result<Mac, TapError> {
+        let mut request = request(&self.name);
+        self.configure(libc::SIOCGIFHWADDR, &mut request, "tell its address")?;
+        // SAFETY: SIOCGIFHWADDR has filled this member.
+        let [a, b, c, d, e, f, ..] = unsafe { request.ifr_ifru.ifru_hwaddr }.sa_data;
+        Ok(Mac([a, b, c, d, e, f].map(|octet| octet as u8)))
+    }
+
     /// Sets the MTU, bytes.
     ///
     /// # Errors
@@ -248,6 +260,60 @@ impl AsRawFd for Tap {
 /// # Errors
 /// The kernel's.
 pub fn set_interface_mtu(name: &str, mtu: u16) -> io::Result<()> {
+    let mut request = request(name);
+    request.ifr_ifru.ifru_mtu = c_int::from(mtu);
+    ask(libc::SIOCSIFMTU, &mut request)
+}
+
+/// Whether an interface of this namespace is up and has a carrier; not, if there is none.
+pub fn is_interface_running(name: &str) -> bool {
+    let mut request = request(name);
+    let is_there = ask(libc::SIOCGIFFLAGS, &mut request).is_ok();
+    // SAFETY: SIOCGIFFLAGS has filled this member, or the name stands there, plain bytes.
+    let flags = unsafe { request.ifr_ifru.ifru_flags };
+    is_there && flags & libc::IFF_RUNNING as i16 != 0
+}
+
+/// The addresses of an interface of this namespace; none if it cannot be asked.
+pub fn addresses_of(name: &str) -> Vec<Addr> {
+    let mut all = Vec::new();
+    let mut list: *mut libc::ifaddrs = core::ptr::null_mut();
+    // SAFETY: fills the pointer with a list that is ours to free.
+    if unsafe { libc::getifaddrs(&mut list) } != 0 {
+        return all;
+    }
+    let mut next = list;
+    // SAFETY: every pointer is null or into the list, which lives until it is freed below; an
+    // address has the type that its family says.
+    while let Some(entry) = unsafe { next.as_ref() } {
+        next = entry.ifa_next;
+        // SAFETY: as above; a name is a C string.
+        let is_ours = unsafe { CStr::from_ptr(entry.ifa_name) }.to_bytes() == name.as_bytes();
+        // SAFETY: as above.
+        let Some(family) = (unsafe { entry.ifa_addr.as_ref() }).filter(|_| is_ours) else {
+            continue;
+        };
+        match i32::from(family.sa_family) {
+            libc::AF_INET => {
+                // SAFETY: as above.
+                let addr = unsafe { *entry.ifa_addr.cast::<libc::sockaddr_in>() };
+                all.push(Addr::v4(addr.sin_addr.s_addr.to_ne_bytes()));
+            }
+            libc::AF_INET6 => {
+                // SAFETY: as above.
+                let addr = unsafe { *entry.ifa_addr.cast::<libc::sockaddr_in6>() };
+                all.push(Addr::v6(addr.sin6_addr.s6_addr));
+            }
+            _ => {}
+        }
+    }
+    // SAFETY: the list from above, no longer used.
+    unsafe { libc::freeifaddrs(list) };
+    all
+}
+
+/// One question about an interface, or one change.
+fn ask(call: c_ulong, request: &mut libc::ifreq) -> io::Result<()> {
     // SAFETY: a plain system call; the result is checked.
     let fd = unsafe { libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) };
     if fd < 0 {
@@ -255,10 +321,8 @@ pub fn set_interface_mtu(name: &str, mtu: u16) -> io::Result<()> {
     }
     // SAFETY: a new descriptor that nobody else owns.
     let socket = unsafe { OwnedFd::from_raw_fd(fd) };
-    let mut request = request(name);
-    request.ifr_ifru.ifru_mtu = c_int::from(mtu);
-    // SAFETY: SIOCSIFMTU reads an ifreq.
-    match unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFMTU, &mut request) } {
+    // SAFETY: the SIOC*IF* calls used here read or fill an ifreq.
+    match unsafe { libc::ioctl(socket.as_raw_fd(), call, request) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }

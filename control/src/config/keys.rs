@@ -273,7 +273,7 @@ static PORT: Section = Section {
     path: "port",
     list: true,
     live: false,
-    help: "A data port. Give exactly one of `pci`, `af_packet`, `af_xdp`, `memif`, `vhost_user`, `pcap`, `null`, `vdev`.",
+    help: "A data port. Give exactly one of `pci`, `af_packet`, `af_xdp`, `memif`, `vhost_user`, `pcap`, `null`, `bond`, `vdev`.",
     keys: &[
         key(
             "name",
@@ -322,6 +322,12 @@ static PORT: Section = Section {
             Table(&NULL),
             Computed("none"),
             "no packets, or empty ones as fast as asked, for benches",
+        ),
+        key(
+            "bond",
+            Table(&BOND),
+            Computed("none"),
+            "several devices as one: failover, or more bandwidth",
         ),
         key(
             "vdev",
@@ -461,6 +467,40 @@ static NULL: Section = Section {
             Boolean,
             Value("false"),
             "receive packets (of undefined contents)",
+        ),
+    ],
+};
+
+static BOND: Section = Section {
+    path: "port.bond",
+    list: false,
+    live: false,
+    help: "Written inline: `bond = { mode = \"active-backup\", members = [\"0000:03:00.0\", \"0000:03:00.1\"] }`. \
+           When another member takes over, the addresses of the twin are announced again.",
+    keys: &[
+        key(
+            "mode",
+            Choice(&["active-backup", "balance", "802.3ad"], &[]),
+            Required,
+            "one sends and the others stand by; all send, by a hash; the same agreed with the switch (LACP)",
+        ),
+        key(
+            "members",
+            Texts,
+            Required,
+            "PCI addresses, kernel interfaces (by AF_PACKET), or names of devices in `dpdk.vdevs`",
+        ),
+        key(
+            "primary",
+            Text,
+            Computed("the first member, until it fails"),
+            "the member that sends whenever its link is up; active-backup only",
+        ),
+        key(
+            "xmit_policy",
+            Choice(&["l2", "l23", "l34"], &[]),
+            Value("\"l34\""),
+            "what the hash is made of: MAC addresses, and IP addresses, or IP addresses and ports",
         ),
     ],
 };

@@ -232,25 +232,41 @@ pub struct Port {
 impl Port {
     /// Whether it is a PCI device (polled by default).
     pub fn is_pci(&self) -> bool {
-        matches!(self.device, Device::Pci(_))
+        matches!(self.device, Device::Pci(_)) || self.members().iter().any(Member::is_pci)
+    }
+
+    /// The members of a bond; none of other devices.
+    pub fn members(&self) -> &[Member] {
+        match &self.device {
+            Device::Bond { members, .. } => members,
+            _ => &[],
+        }
+    }
+
+    /// Whether it is on an AF_PACKET socket, or a bond with such a member.
+    pub fn is_af_packet(&self) -> bool {
+        matches!(self.device, Device::AfPacket { .. })
+            || self.members().iter().any(|m| m.interface.is_some())
     }
 
     /// Bytes that a packet buffer needs for any frame of the port, without headroom; the driver
     /// of an af_packet port wants room for a slot of its ring.
     pub fn longest_frame(&self) -> u32 {
-        match self.device {
-            Device::AfPacket { .. } => PacketRing::of(self.mtu).slot,
-            _ => u32::from(self.mtu) + 22,
+        match self.is_af_packet() {
+            true => PacketRing::of(self.mtu).slot,
+            false => u32::from(self.mtu) + 22,
         }
     }
 
-    /// The kernel network device beneath, for af_packet and af_xdp ports: its own stack must not
-    /// answer as well (ingress drop, no IPv6).
-    pub fn kernel_interface(&self) -> Option<&str> {
-        match &self.device {
-            Device::AfPacket { interface } | Device::AfXdp { interface } => Some(interface),
+    /// The kernel network devices beneath, for af_packet and af_xdp ports and members of a bond:
+    /// the kernel's own stack must not answer as well (ingress drop, no IPv6).
+    pub fn kernel_interfaces(&self) -> impl Iterator<Item = &str> {
+        let own = match &self.device {
+            Device::AfPacket { interface } | Device::AfXdp { interface } => Some(&**interface),
             _ => None,
-        }
+        };
+        let of_members = self.members().iter().filter_map(|m| m.interface.as_deref());
+        own.into_iter().chain(of_members)
     }
 }
 
@@ -305,8 +321,48 @@ pub enum Device {
         /// Receive anything at all.
         receive: bool,
     },
+    /// Several devices as one, by DPDK's bonding driver.
+    Bond {
+        /// How the members share the work.
+        mode: BondMode,
+        /// At least one.
+        members: Vec<Member>,
+        /// The member that sends whenever it can (active-backup); by DPDK's name.
+        primary: Option<String>,
+        /// What decides about the member that a packet is sent by: `l2`, `l23` or `l34`.
+        policy: String,
+    },
     /// Any vdev, as DPDK wants it.
     Vdev(String),
+}
+
+/// How the members of a bond share the work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BondMode {
+    /// One sends, the others wait for its link to go down.
+    ActiveBackup,
+    /// All send, by a hash; the switch has to know the group.
+    Balance,
+    /// As balance, agreed with the switch by LACP.
+    Lacp,
+}
+
+impl BondMode {
+    /// All, by the names in the configuration, with DPDK's numbers.
+    pub const NAMES: [(&'static str, BondMode, u8); 3] = [
+        ("active-backup", BondMode::ActiveBackup, 1),
+        ("balance", BondMode::Balance, 2),
+        ("802.3ad", BondMode::Lacp, 4),
+    ];
+}
+
+/// One member of a bond.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// DPDK's name: PCI address or vdev name.
+    pub device: String,
+    /// The kernel interface, if it is reached by AF_PACKET.
+    pub interface: Option<String>,
 }
 
 /// `[kernel]`.
@@ -351,6 +407,13 @@ pub struct Log {
     pub filter: String,
     /// Where lines go; `None` is stderr.
     pub file: Option<PathBuf>,
+}
+
+impl Member {
+    /// Whether it is a PCI device.
+    pub fn is_pci(&self) -> bool {
+        self.device.contains(':')
+    }
 }
 
 /// Form of a log line.

@@ -3,6 +3,7 @@
 //! Readers return `Option` instead of panicking on short input, writers leave the checksums they
 //! are responsible for right, and tests stand at the end of each file with literal bytes.
 
+pub mod announce;
 pub mod checksum;
 pub mod ethernet;
 pub mod fragment;

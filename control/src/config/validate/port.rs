@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use super::{Notes, number};
 use crate::config::file::{At, File, Table};
-use crate::config::{Device, PacketRing, Port};
+use crate::config::{BondMode, Device, Member, PacketRing, Port};
 
 /// Extra devices first (a bond wants its members before it), then those of ports.
 pub(super) fn vdevs(table: &Table, ports: &[Port], notes: &mut Notes<'_>) -> Vec<String> {
@@ -23,16 +23,19 @@ pub(super) fn vdevs(table: &Table, ports: &[Port], notes: &mut Notes<'_>) -> Vec
         }
         out.push(value.clone());
     }
+    out.extend(ports.iter().flat_map(member_arguments));
     out.extend(ports.iter().filter_map(vdev_argument));
     out
 }
 
 pub(super) fn pci_devices(table: &Table, ports: &[Port], notes: &mut Notes<'_>) -> Vec<String> {
-    let mut out: Vec<String> = ports
-        .iter()
-        .filter(|p| p.is_pci())
-        .map(|p| p.device_name.clone())
-        .collect();
+    let own = |p: &Port| match &p.device {
+        Device::Pci(address) => Some(address.clone()),
+        _ => None,
+    };
+    let mut out: Vec<String> = ports.iter().filter_map(own).collect();
+    let members = ports.iter().flat_map(Port::members);
+    out.extend(members.filter(|m| m.is_pci()).map(|m| m.device.clone()));
     for At { value, line } in table.texts("pci") {
         match pci_address(value) {
             None => notes.mistake(*line, pci_complaint("pci", value)),
@@ -89,6 +92,26 @@ fn vdev_complaint(argument: &str) -> Option<&'static str> {
     }
 }
 
+/// An AF_PACKET socket on an interface. The ring is larger than the driver's default: fewer drops
+/// while the poller is away.
+fn af_packet_argument(name: &str, interface: &str, mtu: u16) -> String {
+    let PacketRing {
+        slot,
+        block,
+        frames,
+    } = PacketRing::of(mtu);
+    format!("{name},iface={interface},blocksz={block},framesz={slot},framecnt={frames}")
+}
+
+/// The vdev arguments of a bond's members, which DPDK has to make before it.
+fn member_arguments(port: &Port) -> impl Iterator<Item = String> {
+    let on_interface = |m: &Member| {
+        let interface = m.interface.as_ref()?;
+        Some(af_packet_argument(&m.device, interface, port.mtu))
+    };
+    port.members().iter().filter_map(on_interface)
+}
+
 /// The full vdev argument of a port, as tried with DPDK 22.11.
 fn vdev_argument(port: &Port) -> Option<String> {
     let name = &port.device_name;
@@ -101,14 +124,22 @@ fn vdev_argument(port: &Port) -> Option<String> {
     Some(match &port.device {
         Device::Pci(_) => return None,
         Device::Vdev(argument) => argument.clone(),
-        // The ring is larger than the driver's default: fewer drops while the poller is away.
-        Device::AfPacket { interface } => {
-            let PacketRing {
-                slot,
-                block,
-                frames,
-            } = PacketRing::of(port.mtu);
-            format!("{name},iface={interface},blocksz={block},framesz={slot},framecnt={frames}")
+        Device::AfPacket { interface } => af_packet_argument(name, interface, port.mtu),
+        Device::Bond {
+            mode,
+            members,
+            primary,
+            policy,
+        } => {
+            let number = BondMode::NAMES.iter().find(|(_, m, _)| m == mode)?.2;
+            // DPDK's word for a member, until release 23.11.
+            let members: String = members
+                .iter()
+                .map(|m| format!(",slave={}", m.device))
+                .collect();
+            let primary = option("primary", primary);
+            // Members that tell of no link change are looked at every 10 ms.
+            format!("{name},mode={number}{members}{primary},xmit_policy={policy}")
         }
         Device::AfXdp { interface } => format!("{name},iface={interface}"),
         Device::Memif {
@@ -139,7 +170,7 @@ fn vdev_argument(port: &Port) -> Option<String> {
     })
 }
 
-const DEVICE_KEYS: [&str; 8] = [
+const DEVICE_KEYS: [&str; 9] = [
     "pci",
     "af_packet",
     "af_xdp",
@@ -147,6 +178,7 @@ const DEVICE_KEYS: [&str; 8] = [
     "vhost_user",
     "pcap",
     "null",
+    "bond",
     "vdev",
 ];
 
@@ -214,7 +246,7 @@ impl Seen {
             Device::VhostUser { path, .. } => Some(format!("socket {path}")),
             Device::Memif { socket, id, .. } => Some(format!("socket {socket} id {id}")),
             Device::Pcap { interface, .. } => interface.as_ref().map(|i| format!("interface {i}")),
-            Device::Null { .. } => None,
+            Device::Null { .. } | Device::Bond { .. } => None,
         };
         let twin_line = table.line_of("twin");
         let device_line = DEVICE_KEYS
@@ -242,12 +274,18 @@ impl Seen {
             twin_line,
             "give the port its own twin",
         );
-        if let (Some(device), Some(line)) = (device, device_line) {
-            once("device", &device, line, "a device can be one port only");
+        let members = port.members().iter().map(|m| match &m.interface {
+            Some(interface) => format!("interface {interface}"),
+            None => format!("device {}", m.device),
+        });
+        if let Some(line) = device_line {
+            for device in device.into_iter().chain(members) {
+                once("device", &device, line, "a device can be one port only");
+            }
         }
-        if let Some(interface) = port.kernel_interface().filter(|i| *i == port.twin) {
-            let text =
-                format!("twin \"{interface}\" is the port's own interface; name it otherwise");
+        if port.kernel_interfaces().any(|i| i == port.twin) {
+            let twin = &port.twin;
+            let text = format!("twin \"{twin}\" is the port's own interface; name it otherwise");
             notes.mistake(twin_line, text);
         }
     }
@@ -269,7 +307,7 @@ fn port(
             );
         }
     }
-    let device = device(table, notes);
+    let device = device(table, names, notes);
     let (name, device) = (name?, device?);
     let twin = table
         .text("twin")
@@ -292,6 +330,7 @@ fn port(
         Device::VhostUser { .. } => names.next("net_virtio_user"),
         Device::Pcap { .. } => names.next("net_pcap"),
         Device::Null { .. } => names.next("net_null"),
+        Device::Bond { .. } => names.next("net_bonding"),
     };
     let mtu = number(table, "mtu");
     let limit = match device {
@@ -315,8 +354,7 @@ fn port(
             ),
         );
     }
-    let fixup = matches!(device, Device::AfPacket { .. } | Device::AfXdp { .. });
-    Some(Port {
+    let mut port = Port {
         name,
         device_name,
         twin,
@@ -325,10 +363,13 @@ fn port(
         rx_descriptors: number(table, "rx_descriptors"),
         tx_descriptors: number(table, "tx_descriptors"),
         promiscuous: table.boolean("promiscuous").unwrap_or_default(),
-        rx_csum_fixup: table.boolean("rx_csum_fixup").unwrap_or(fixup),
+        rx_csum_fixup: false,
         twin_sysctls: table.boolean("twin_sysctls").unwrap_or_default(),
         device,
-    })
+    };
+    let is_virtual = port.kernel_interfaces().next().is_some();
+    port.rx_csum_fixup = table.boolean("rx_csum_fixup").unwrap_or(is_virtual);
+    Some(port)
 }
 
 pub(super) fn interface_complaint(name: &str) -> Option<String> {
@@ -356,7 +397,7 @@ fn argument_complaint(text: &str) -> Option<&'static str> {
     }
 }
 
-fn device(table: &Table, notes: &mut Notes<'_>) -> Option<Device> {
+fn device(table: &Table, names: &mut DeviceNames, notes: &mut Notes<'_>) -> Option<Device> {
     let given: Vec<&str> = DEVICE_KEYS
         .into_iter()
         .filter(|key| table.mentions(key))
@@ -388,6 +429,7 @@ fn device(table: &Table, notes: &mut Notes<'_>) -> Option<Device> {
     match key {
         "memif" => memif(table.table(key)?, mac, notes),
         "pcap" => pcap(table.table(key)?, line, notes),
+        "bond" => bond(table.table(key)?, line, names, notes),
         "null" => {
             let null = table.table(key)?;
             let receive = null.boolean("receive").unwrap_or_default();
@@ -464,6 +506,73 @@ fn memif(table: &Table, mac: Option<String>, notes: &mut Notes<'_>) -> Option<De
         id: number(table, "id"),
         server,
         mac,
+    })
+}
+
+fn bond(
+    table: &Table,
+    line: usize,
+    names: &mut DeviceNames,
+    notes: &mut Notes<'_>,
+) -> Option<Device> {
+    let mode = table.text("mode")?;
+    let mode = BondMode::NAMES.iter().find(|(name, ..)| *name == mode)?.1;
+    let mut members: Vec<Member> = Vec::new();
+    // The name of each in the file, for `primary`.
+    let mut written = Vec::new();
+    for At { value, line } in table.texts("members") {
+        let member = match pci_address(value) {
+            Some(device) => Member {
+                device,
+                interface: None,
+            },
+            None if value.starts_with("net_") && names.taken.contains(value) => Member {
+                device: value.clone(),
+                interface: None,
+            },
+            None => {
+                if let Some(complaint) = interface_complaint(value) {
+                    notes.mistake(*line, format!("member \"{value}\" {complaint}"));
+                }
+                Member {
+                    device: names.next("net_af_packet"),
+                    interface: Some(value.clone()),
+                }
+            }
+        };
+        if written.contains(value) {
+            notes.mistake(
+                *line,
+                format!("member \"{value}\" is named twice; keep one"),
+            );
+        }
+        written.push(value.clone());
+        members.push(member);
+    }
+    if members.is_empty() {
+        notes.mistake(
+            line,
+            "a bond needs members; give PCI addresses or interfaces",
+        );
+    }
+    let place = |wanted: &str| written.iter().position(|name| name == wanted);
+    let primary = table.text("primary").and_then(|wanted| {
+        let device = place(wanted).and_then(|i| members.get(i));
+        if device.is_none() {
+            let text = format!("primary \"{wanted}\" is no member; name one of members");
+            notes.mistake(table.line_of("primary"), text);
+        }
+        device.map(|m| m.device.clone())
+    });
+    if primary.is_some() && mode != BondMode::ActiveBackup {
+        let text = "primary is for active-backup, where one member sends; remove it";
+        notes.mistake(table.line_of("primary"), text);
+    }
+    Some(Device::Bond {
+        mode,
+        members,
+        primary,
+        policy: table.text("xmit_policy").unwrap_or("l34").to_owned(),
     })
 }
 
