@@ -340,6 +340,15 @@ fn make_pool(eal: &Eal, config: &Config, scatter: bool) -> Result<Mempool> {
     })
 }
 
+/// Buffers for packets that are cut to segments when they come: each is back at once.
+fn make_long_pool(eal: &Eal, port: &config::Port) -> Result<Mempool> {
+    const COUNT: u32 = 511;
+    let name = format!("long-{}", port.name);
+    let name: String = name.chars().take(25).collect();
+    Mempool::new(eal, &name, COUNT, 64, u16::MAX, None)
+        .context("rx_gso_fixup needs 64 MiB more; raise memory_mb in [dpdk]")
+}
+
 fn make_worker(
     config: &Config,
     share: Share,
@@ -419,10 +428,9 @@ fn idle_of(config: &Config) -> Idle {
 fn rings_of(config: &Config, ports: &[PortHandle]) -> Rings {
     let rings = config.ports.iter().zip(ports).map(|(port, handle)| {
         // The ring of an af_packet port is the kernel's, made by the vdev argument.
-        let ring = match port.is_af_packet() {
-            true => config::PacketRing::of(port.mtu).frames,
-            false => port.rx_descriptors,
-        };
+        let ring = port
+            .packet_ring()
+            .map_or(port.rx_descriptors, |ring| ring.frames);
         (ring, Arc::clone(&handle.counters))
     });
     Rings {
@@ -460,8 +468,13 @@ fn start_port(
         mtu: (wanted.mtu != info.mtu && !by_kernel).then_some(wanted.mtu),
         scatter: buffers.scatter,
     };
+    let long = match wanted.rx_gso_fixup {
+        true => Some(make_long_pool(eal, wanted)?),
+        false => None,
+    };
+    let received = long.as_ref().unwrap_or(&buffers.pool);
     let mut port = port
-        .start(&setup, &buffers.pool)
+        .start(&setup, received)
         .map_err(|refused| refused.error)?;
     if wanted.promiscuous
         && let Err(why) = port.set_promiscuous(true)
@@ -511,14 +524,16 @@ fn start_port(
             Some(queue) => Way::from(port.tx_queue(queue).context("a transmit queue is in use")?),
             None => Way::Worker(tx.stand_in(worker)),
         };
-        lanes.push(Lane::new(
+        let mut lane = Lane::new(
             number,
             rx,
             tx,
             senders.try_into().map_err(|_| anyhow!(four))?,
             from_kernel.take_if(|_| worker == usize::from(number.0) % team),
             wanted.rx_csum_fixup,
-        ));
+        );
+        lane.cuts_to = wanted.rx_gso_fixup.then_some(wanted.mtu);
+        lanes.push(lane);
     }
 
     let handle = PortHandle {
@@ -589,6 +604,7 @@ fn offloads(
         ("scatter", scatter && info.has_scatter),
         ("multi-seg", scatter && info.has_multi_segments),
         ("csum-fixup", wanted.rx_csum_fixup),
+        ("gso-fixup", wanted.rx_gso_fixup),
     ];
     let names = in_use.iter().filter(|(_, used)| *used);
     names.map(|(name, _)| (*name).to_owned()).collect()

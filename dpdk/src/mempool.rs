@@ -9,7 +9,7 @@ use thiserror::Error;
 
 use crate::eal::{self, Eal};
 use crate::ffi;
-use crate::mbuf::{BURST, Burst, Mbuf};
+use crate::mbuf::{BURST, Burst, HEADROOM, Mbuf};
 
 /// Bytes of a usual data room: headroom and 2 KiB of frame.
 pub const DATA_ROOM: u16 = ffi::RVS_DEFAULT_DATA_ROOM as u16;
@@ -105,6 +105,22 @@ impl Mempool {
         }
         // SAFETY: DPDK has just given us a live mbuf.
         NonNull::new(mbuf).map(|mbuf| unsafe { Mbuf::from_raw(mbuf) })
+    }
+
+    /// A copy of a frame, in as many mbufs as it takes; none if the pool has too few.
+    #[must_use]
+    pub fn carry(&self, frame: &[u8]) -> Option<Mbuf> {
+        let piece = usize::from(self.data_room.saturating_sub(HEADROOM)).max(1);
+        let mut pieces = frame.chunks(piece);
+        let copy = |bytes: &[u8]| {
+            let mut mbuf = self.alloc()?;
+            mbuf.write(bytes).then_some(mbuf)
+        };
+        let mut whole = copy(pieces.next().unwrap_or(&[]))?;
+        for bytes in pieces {
+            whole.append(copy(bytes)?).ok()?;
+        }
+        Some(whole)
     }
 
     /// Appends `n` mbufs with empty frames to `burst`: all or, if the pool has too few or the burst

@@ -16,6 +16,7 @@ use dataplane::packet::{Attempt, DropReason, Packet, PortId, PuntClass, Verdict}
 use dataplane::partial;
 use dataplane::time::Instant;
 use dataplane::wire::fragment::Fragments;
+use dataplane::wire::segment::Segments;
 use dataplane::worker::{Backlog, Worker};
 
 use crate::clock::Clock;
@@ -67,6 +68,9 @@ pub struct Lane {
     pub from_kernel: Option<Receiver>,
     /// Complete transport checksums that a peer on this host left to the hardware.
     pub completes_checksums: bool,
+    /// Largest IP packet on the wire, if a peer on this host leaves it to the hardware to cut TCP
+    /// packets to that. All frames are copied out of the long buffers they come in.
+    pub cuts_to: Option<u16>,
     /// Waiting to be sent.
     out: Burst,
     /// Whether its receive queue stays full.
@@ -90,6 +94,7 @@ impl Lane {
             punt,
             from_kernel: from_kernel.into(),
             completes_checksums,
+            cuts_to: None,
             out: Burst::new(),
             backlog: Backlog::default(),
         }
@@ -372,9 +377,86 @@ impl Loop {
         if n == 0 {
             return false;
         }
+        self.worker.took_burst(now, &mut lane.backlog, n == BURST);
+        match lane.cuts_to {
+            None => self.take_in(at, now, &mut burst, probe),
+            Some(mtu) => self.take_in_cut(at, now, &mut burst, mtu, probe),
+        }
+        true
+    }
+
+    /// Copies frames to buffers of the usual size; TCP packets longer than `mtu` become segments.
+    #[cold]
+    fn take_in_cut(
+        &mut self,
+        at: usize,
+        now: Instant,
+        received: &mut Burst,
+        mtu: u16,
+        probe: &mut impl Probe,
+    ) {
+        let mut copies = Burst::new();
+        for mbuf in received.drain() {
+            if mbuf.segments() == 1 {
+                self.take_copies(at, now, &mut copies, mbuf.frame(), mtu, probe);
+                continue;
+            }
+            let mut whole = [0u8; LONGEST_FRAME];
+            let frame = mbuf.copy_to(&mut whole).and_then(|len| whole.get(..len));
+            self.take_copies(at, now, &mut copies, frame.unwrap_or(&[]), mtu, probe);
+        }
+        if !copies.is_empty() {
+            self.take_in(at, now, &mut copies, probe);
+        }
+    }
+
+    fn take_copies(
+        &mut self,
+        at: usize,
+        now: Instant,
+        copies: &mut Burst,
+        frame: &[u8],
+        mtu: u16,
+        probe: &mut impl Probe,
+    ) {
+        let Some(mut segments) = Segments::new(frame, mtu) else {
+            let copy = self.pool.carry(frame);
+            return self.take_copy(at, now, copies, copy, probe);
+        };
+        let mut piece = [0u8; LONGEST_PIECE];
+        while let Some(len) = segments.write(&mut piece) {
+            let copy = self.pool.carry(piece.get(..len).unwrap_or(&[]));
+            self.take_copy(at, now, copies, copy, probe);
+        }
+    }
+
+    fn take_copy(
+        &mut self,
+        at: usize,
+        now: Instant,
+        copies: &mut Burst,
+        copy: Option<Mbuf>,
+        probe: &mut impl Probe,
+    ) {
+        let Some(mbuf) = copy else {
+            return self.end.counters.count_drop(DropReason::NoMbuf);
+        };
+        if copies.is_full() {
+            self.take_in(at, now, copies, probe);
+        }
+        // There is room now.
+        drop(copies.push(mbuf));
+    }
+
+    /// Takes a received burst through the walk; it is empty afterwards.
+    #[inline(always)]
+    fn take_in(&mut self, at: usize, now: Instant, burst: &mut Burst, probe: &mut impl Probe) {
+        let Some(lane) = self.lanes.get_mut(at) else {
+            return;
+        };
+        let n = burst.len();
         let mut verdicts = [Verdict::Drop(DropReason::NoMbuf); BURST];
         let (worker, completes) = (&mut self.worker, lane.completes_checksums);
-        worker.took_burst(now, &mut lane.backlog, n == BURST);
         let bytes = burst.with_packets(lane.port, |packets| {
             probe.received(packets);
             if completes {
@@ -392,11 +474,10 @@ impl Loop {
         counters.rx_bytes.add(bytes);
         // Most bursts go one way as a whole, and move there as one.
         if let Some(lane) = way_of_all(&mut self.lanes, &verdicts[..n.min(BURST)]) {
-            core::mem::swap(&mut lane.out, &mut burst);
-            return true;
+            core::mem::swap(&mut lane.out, burst);
+            return;
         }
-        self.settle_all(now, at, &mut burst, &verdicts);
-        true
+        self.settle_all(now, at, burst, &verdicts);
     }
 
     /// Carries out the verdicts of a burst from one lane.
@@ -769,10 +850,9 @@ impl Ways<'_> {
             return;
         };
         while pieces.next_len().is_some() {
-            let made = pieces.write(&mut piece).and_then(|len| {
-                let mut copy = pool.alloc()?;
-                copy.write(piece.get(..len)?).then_some(copy)
-            });
+            let made = pieces
+                .write(&mut piece)
+                .and_then(|len| pool.carry(piece.get(..len)?));
             match made {
                 Some(copy) => self.send(port, copy),
                 None => {

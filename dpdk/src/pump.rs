@@ -233,10 +233,7 @@ impl Twin {
                 }
             };
             self.counters.twin_rx.add(1);
-            let copy = pool
-                .alloc()
-                .and_then(|mut mbuf| mbuf.write(&frame[..len]).then_some(mbuf));
-            match copy {
+            match pool.carry(&frame[..len]) {
                 // READ_BATCH fits into a burst.
                 Some(mbuf) => drop(burst.push(mbuf)),
                 None => self.counters.twin_dropped.add(1),
@@ -266,10 +263,7 @@ impl Twin {
         for addrs in addrs.chunks(BURST) {
             let mut burst = Burst::new();
             for addr in addrs {
-                let frame = announce::frame(mac, *addr);
-                if let Some(mut mbuf) = pool.alloc()
-                    && mbuf.write(&frame)
-                {
+                if let Some(mbuf) = pool.carry(&announce::frame(mac, *addr)) {
                     // A chunk fits into a burst.
                     drop(burst.push(mbuf));
                 }

@@ -70,6 +70,7 @@ fn the_loop() {
     assert!(frames > 100, "{frames} frames of vectors");
     a_mixed_burst(&mut net);
     frames_in_several_buffers(&mut net);
+    packets_that_hardware_was_to_cut(&mut net);
     longer_than_a_burst(&mut net);
     frames_of_the_kernel(&mut net);
     a_full_transmit_queue(&mut net);
@@ -435,6 +436,25 @@ fn frames_in_several_buffers(net: &mut Net) {
     assert!(net.turn(&mut rig));
     assert!(net.take_punted(0, PuntClass::Host) == [ping]);
     assert_eq!(net.pool.in_use(), 0);
+}
+
+/// A TCP packet of 64 KiB becomes more segments than a burst holds; everything else is as it was.
+fn packets_that_hardware_was_to_cut(net: &mut Net) {
+    let mut rig = rig_with(&[HTTPS]);
+    net.inner.lanes[0].cuts_to = Some(1500);
+    let head = "eth 02:04:c0:a8:28:fe > 52:54:..:01 | ip 172.16.1.7 > 192.168.40.200";
+    net.put(0, &build(SYN));
+    let long = format!("{head} df | tcp 40000 > 443 ack 2 seq 2 | bytes 60000");
+    net.put_in_pieces(0, &build(&long), 1900);
+    assert!(net.turn(&mut rig));
+    let left = net.take(1);
+    assert_eq!(left.len(), 1 + 42);
+    expect_frame(&left[0], SYN_OUT, "the first");
+    let payload: Vec<u8> = left[1..].iter().flat_map(|f| f[54..].to_vec()).collect();
+    assert!(payload == build(&long)[54..], "in order and whole");
+    assert!(left.iter().all(|frame| frame.len() <= 1514));
+    assert_eq!(net.pool.in_use(), 0);
+    net.inner.lanes[0].cuts_to = None;
 }
 
 /// A burst is 32; the rest waits for the next turn, and nothing overtakes.

@@ -384,6 +384,12 @@ static PORT: Section = Section {
             "complete TCP, UDP and SCTP checksums that a virtual peer left to its hardware",
         ),
         key(
+            "rx_gso_fixup",
+            Boolean,
+            Value("false"),
+            "cut TCP packets of up to 64 KiB that a virtual peer left to its hardware (TSO) to the MTU; af_packet only, takes 64 MiB",
+        ),
+        key(
             "twin_sysctls",
             Boolean,
             Value("true"),

@@ -52,8 +52,16 @@ impl PacketRing {
     /// and two tags.
     const OVERHEAD: u32 = 96;
 
+    /// The ring of a port whose peers leave it to the hardware to cut TCP packets: whole ones come,
+    /// in slots that just fit into a packet buffer of 64 KiB.
+    const LONG: PacketRing = PacketRing {
+        slot: 65456,
+        block: 65536,
+        frames: 256,
+    };
+
     /// The ring of a port with this MTU.
-    pub fn of(mtu: u16) -> PacketRing {
+    fn of(mtu: u16) -> PacketRing {
         let need = u32::from(mtu) + PacketRing::OVERHEAD;
         if need <= 2048 {
             return PacketRing {
@@ -224,6 +232,8 @@ pub struct Port {
     pub promiscuous: bool,
     /// Complete transport checksums that a veth peer left to "the hardware".
     pub rx_csum_fixup: bool,
+    /// Cut TCP packets that such a peer left to "the hardware" to segments of the MTU.
+    pub rx_gso_fixup: bool,
     /// Set the load-balancer values of arp_ignore, arp_announce, rp_filter, send_redirects on the
     /// twin.
     pub twin_sysctls: bool,
@@ -252,10 +262,19 @@ impl Port {
     /// Bytes that a packet buffer needs for any frame of the port, without headroom; the driver
     /// of an af_packet port wants room for a slot of its ring.
     pub fn longest_frame(&self) -> u32 {
-        match self.is_af_packet() {
-            true => PacketRing::of(self.mtu).slot,
-            false => u32::from(self.mtu) + 22,
+        match self.packet_ring() {
+            // Cut packets are copied into buffers of the usual size.
+            Some(ring) if !self.rx_gso_fixup => ring.slot,
+            _ => u32::from(self.mtu) + 22,
         }
+    }
+
+    /// The rings that it shares with the kernel, if it is on AF_PACKET sockets.
+    pub fn packet_ring(&self) -> Option<PacketRing> {
+        self.is_af_packet().then(|| match self.rx_gso_fixup {
+            true => PacketRing::LONG,
+            false => PacketRing::of(self.mtu),
+        })
     }
 
     /// The kernel network devices beneath, for af_packet and af_xdp ports and members of a bond:

@@ -13,6 +13,7 @@ pub mod icmp;
 pub mod ipv4;
 pub mod ipv6;
 pub mod sctp;
+pub mod segment;
 pub mod tcp;
 pub mod tunnel;
 pub mod udp;

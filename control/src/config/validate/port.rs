@@ -94,20 +94,22 @@ fn vdev_complaint(argument: &str) -> Option<&'static str> {
 
 /// An AF_PACKET socket on an interface. The ring is larger than the driver's default: fewer drops
 /// while the poller is away.
-fn af_packet_argument(name: &str, interface: &str, mtu: u16) -> String {
+fn af_packet_argument(port: &Port, name: &str, interface: &str) -> Option<String> {
     let PacketRing {
         slot,
         block,
         frames,
-    } = PacketRing::of(mtu);
-    format!("{name},iface={interface},blocksz={block},framesz={slot},framecnt={frames}")
+    } = port.packet_ring()?;
+    Some(format!(
+        "{name},iface={interface},blocksz={block},framesz={slot},framecnt={frames}"
+    ))
 }
 
 /// The vdev arguments of a bond's members, which DPDK has to make before it.
 fn member_arguments(port: &Port) -> impl Iterator<Item = String> {
     let on_interface = |m: &Member| {
         let interface = m.interface.as_ref()?;
-        Some(af_packet_argument(&m.device, interface, port.mtu))
+        af_packet_argument(port, &m.device, interface)
     };
     port.members().iter().filter_map(on_interface)
 }
@@ -124,7 +126,7 @@ fn vdev_argument(port: &Port) -> Option<String> {
     Some(match &port.device {
         Device::Pci(_) => return None,
         Device::Vdev(argument) => argument.clone(),
-        Device::AfPacket { interface } => af_packet_argument(name, interface, port.mtu),
+        Device::AfPacket { interface } => af_packet_argument(port, name, interface)?,
         Device::Bond {
             mode,
             members,
@@ -364,11 +366,16 @@ fn port(
         tx_descriptors: number(table, "tx_descriptors"),
         promiscuous: table.boolean("promiscuous").unwrap_or_default(),
         rx_csum_fixup: false,
+        rx_gso_fixup: table.boolean("rx_gso_fixup").unwrap_or_default(),
         twin_sysctls: table.boolean("twin_sysctls").unwrap_or_default(),
         device,
     };
     let is_virtual = port.kernel_interfaces().next().is_some();
     port.rx_csum_fixup = table.boolean("rx_csum_fixup").unwrap_or(is_virtual);
+    if port.rx_gso_fixup && !port.is_af_packet() {
+        let text = "rx_gso_fixup is for af_packet ports and members of a bond; remove it";
+        notes.mistake(table.line_of("rx_gso_fixup"), text);
+    }
     Some(port)
 }
 

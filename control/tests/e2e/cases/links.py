@@ -1,5 +1,5 @@
 """What carries a port: jumbo frames, bonds of several devices, links that go down."""
-from lab import BACK, PREFIX, at, check, config_text, network, port, wait_for
+from lab import BACK, PREFIX, at, check, config_text, network, payload_sum, payloads, port, wait_for
 
 BOND = 'bond = { mode = "active-backup", members = ["b0", "b1"], primary = "b0" }'
 
@@ -81,3 +81,24 @@ def test_jumbo_frames(lab):
     check(row[4] / row[2] > 3000, f"{row[4]} bytes in {row[2]} packets from the server")
     lab.client.run("ping -n -c 2 -W 2 -M do -s 8972 10.1.0.1")
     check("mtu 9000" in lab.lb.ip("link show tf0"), "the twin's MTU")
+
+
+@network(servers=1)
+def test_peers_that_leave_work_to_their_hardware(lab):
+    """TSO and checksum offload on in client and server, as on any host: big transfers both ways arrive whole."""
+    lab.client.run("ethtool -K c0 tx on tso on gso on")
+    for device in ("s0", "d0"):
+        lab.servers[0].run(f"ethtool -K {device} tx on tso on gso on")
+    fixup = "rx_gso_fixup = true\n"
+    lab.start(ports=port("f0", 'af_packet = "f0"') + fixup + port("b0", 'af_packet = "b0"') + fixup)
+    offloads = [view["offloads"] for view in lab.status()["ports"]]
+    check(offloads == [["csum-fixup", "gso-fixup"]] * 2, f"in use: {offloads}")
+    for vip in lab.service("nat"):
+        lab.expect_all_servers(vip, 2)
+        lab.download(vip, "10m")
+    # The other way: an upload to a server.
+    lab.peer(lab.servers[0], "digest.py", 2222, "server")
+    for vip in lab.service("nat", port=2222):
+        answer = lab.client.run(["/usr/bin/python3", lab.peers / "upload.py", vip, 2222, payloads() / "10m"], 60).stdout.split()
+        check(answer == ["server", str(10 << 20), payload_sum("10m")], f"{vip}: {answer}")
+    check(lab.drops("truncated") == 0 and lab.drops("too-big") == 0, "packets were too long for the port")
