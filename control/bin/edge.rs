@@ -453,10 +453,6 @@ fn start_port(
     let most = if info.has_rss { info.max_rx_queues } else { 1 };
     // The driver of af_packet ports names 1500 as its most, whatever its ring takes.
     let by_kernel = wanted.is_af_packet() && wanted.mtu > info.max_mtu;
-    for interface in wanted.kernel_interfaces().filter(|_| by_kernel) {
-        tap::set_interface_mtu(interface, wanted.mtu)
-            .with_context(|| format!("{interface} does not take an MTU of {}", wanted.mtu))?;
-    }
     let setup = PortConfig {
         rx_queues: match wanted.rx_queues {
             0 => workers.min(most),
@@ -476,6 +472,11 @@ fn start_port(
     let mut port = port
         .start(&setup, received)
         .map_err(|refused| refused.error)?;
+    // Now, as the start of a bond gives its members the driver's default.
+    for interface in wanted.kernel_interfaces().filter(|_| by_kernel) {
+        tap::set_interface_mtu(interface, wanted.mtu)
+            .with_context(|| format!("{interface} does not take an MTU of {}", wanted.mtu))?;
+    }
     if wanted.promiscuous
         && let Err(why) = port.set_promiscuous(true)
     {

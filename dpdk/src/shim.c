@@ -294,7 +294,12 @@ int rvs_bond_prefer(uint16_t bond, uint16_t member)
 	int (*set)(uint16_t, uint16_t) =
 		(int (*)(uint16_t, uint16_t))bond_symbol("rte_eth_bond_primary_set");
 
-	return set != NULL ? set(bond, member) : -ENOTSUP;
+	int rc = set != NULL ? set(bond, member) : -ENOTSUP;
+
+	/* Until the driver gives it the bond's address, frames for that one have to pass. */
+	if (rc == 0)
+		rte_eth_promiscuous_enable(member);
+	return rc;
 }
 
 static struct rte_ether_addr ether_addr(const uint8_t mac[6])
