@@ -485,6 +485,12 @@ fn start_port(
     // Adverts and neighbour discovery come to groups; a port without filters sees them anyway.
     if let Err(why) = port.set_all_multicast(true) {
         tracing::debug!("{why}; taken to see all group frames anyway");
+        // The bonding driver filters by itself, whatever its members see.
+        if !wanted.members().is_empty()
+            && let Err(why) = port.set_promiscuous(true)
+        {
+            warn!("{why}; frames for groups may be missed");
+        }
     }
     let counters = Arc::new(PortCounters::default());
     if let Ok(link) = port.link() {
