@@ -114,6 +114,7 @@ fn the_full_example_is_valid_with_every_key_switched_on() {
         "vhost_user",
         "pcap",
         "null",
+        "bond",
         "vdev",
         "mac",
         "vrf",

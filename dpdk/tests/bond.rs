@@ -1,4 +1,5 @@
-//! A bond over two rings: what one member sends comes back by it, so both ways are seen.
+//! A bond over two null devices: who sends, and that it is noticed when that changes. (Rings will
+//! not do, as they take no address.)
 
 mod common;
 
@@ -10,9 +11,9 @@ use dpdk::members::Members;
 #[test]
 fn one_member_sends() {
     let eal = common::start(&[
-        "net_ring0",
-        "net_ring1",
-        "net_bonding0,mode=1,slave=net_ring0,slave=net_ring1,primary=net_ring0",
+        "net_null0,no-rx=1",
+        "net_null1,no-rx=1",
+        "net_bonding0,mode=1,slave=net_null0,slave=net_null1,primary=net_null0",
     ]);
     let pool = common::pool(&eal);
     let mut port = common::run(&eal, "net_bonding0", &pool);
@@ -26,7 +27,7 @@ fn one_member_sends() {
     assert!(!members.look(&mut port, Instant::now()));
     assert!(!members.look(&mut port, Instant::now()));
     common::until("another member to send", || {
-        port.prefer_member("net_ring1").unwrap();
+        port.prefer_member("net_null1").unwrap();
         port.active_member() != Some(first)
     });
     assert!(members.look(&mut port, Instant::now()), "it is noticed");
@@ -41,9 +42,8 @@ fn one_member_sends() {
         burst.push(mbuf).unwrap();
     }
     assert_eq!(tx.send(&mut burst), 8);
-    common::receive(&mut rx, &mut burst, 8, "what was sent");
-    let numbers: Vec<u8> = burst.drain().map(|mbuf| mbuf.frame()[20]).collect();
-    assert_eq!(numbers, [1, 2, 3, 4, 5, 6, 7, 8]);
+    assert_eq!(rx.receive(&mut burst), 0);
+    assert_eq!(port.stats().unwrap().tx_packets, 8);
     drop((rx, tx));
     drop(port.stop().unwrap_or_else(|e| panic!("{e}")));
     drop(pool);

@@ -1028,13 +1028,13 @@ const REPLIES: [(&str, &str); 2] = [
 ];
 
 /// From capture files into capture files: every method in both families, and a frame that is longer
-/// than a buffer, which arrives in segments and is dropped with all of them.
+/// than a buffer, which arrives in segments and goes to the kernel with all of them.
 fn captures(eal: &Eal, pool: &Arc<Mempool>) {
     let dir = tempfile::tempdir().unwrap();
     let file = |name: &str| dir.path().join(name);
     let mut requests: Vec<_> = CONVERSATIONS.iter().map(|c| build(c.1)).collect();
     let long = "eth 02:04:c0:a8:28:fe > 52:54:..:01 | ip 172.16.1.7 > 192.168.40.200
-        | udp 40000 > 53 | bytes 4000";
+        | udp 40000 > 54 | bytes 4000";
     requests.extend([build(ARP), build(long)]);
     let replies: Vec<_> = REPLIES.iter().map(|r| build(r.0)).collect();
     std::fs::write(file("in0"), pcap::write(&requests)).unwrap();
@@ -1050,8 +1050,9 @@ fn captures(eal: &Eal, pool: &Arc<Mempool>) {
     let mut net = Net::new(eal, pool, ports);
     let mut rig = rig_with(&CONVERSATIONS.map(|c| c.0));
     while net.turn(&mut rig) {}
-    assert_eq!(drops(&rig, DropReason::Truncated), 1);
+    assert_eq!(drops(&rig, DropReason::Truncated), 0);
     assert_eq!(net.take_punted(0, PuntClass::Control), [build(ARP)]);
+    assert!(net.take_punted(0, PuntClass::Host) == [build(long)]);
     assert_eq!(net.pool.in_use(), 0);
     net.end(eal);
 

@@ -168,7 +168,11 @@ pub fn build(packet: &mut Packet<'_>, flow: &Flow, answer: Answer, source: Addr,
         (ipv6::HEADER_LEN as u16, ipv6::MIN_MTU)
     };
     let front = ip_len + HEADER_LEN as u16;
-    let quote = flow.l3_len.min(most - front);
+    let mut quote = flow.l3_len.min(most - front);
+    if packet.wire_len > u32::from(packet.len()) {
+        // What is in other buffers is not quoted.
+        quote = quote.min(packet.len().saturating_sub(l3));
+    }
     let tos = packet.frame().get(l3 as usize + 1).copied().unwrap_or(0);
     if quote == 0 || l3.checked_add(quote).is_none_or(|end| end > packet.len()) {
         return false;

@@ -107,7 +107,7 @@ fn af_packet_argument(port: &Port, name: &str, interface: &str) -> Option<String
 
 /// The vdev arguments of a bond's members, which DPDK has to make before it.
 fn member_arguments(port: &Port) -> impl Iterator<Item = String> {
-    let on_interface = |m: &Member| {
+    let on_interface = move |m: &Member| {
         let interface = m.interface.as_ref()?;
         af_packet_argument(port, &m.device, interface)
     };
