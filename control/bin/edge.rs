@@ -472,6 +472,11 @@ fn start_port(
     let mut port = port
         .start(&setup, received)
         .map_err(|refused| refused.error)?;
+    // A bond has the address of a member, and only now.
+    let info = PortInfo {
+        mac: port.info()?.mac,
+        ..info
+    };
     // Now, as the start of a bond gives its members the driver's default.
     for interface in wanted.kernel_interfaces().filter(|_| by_kernel) {
         tap::set_interface_mtu(interface, wanted.mtu)

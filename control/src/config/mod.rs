@@ -55,7 +55,7 @@ impl PacketRing {
     /// The ring of a port whose peers leave it to the hardware to cut TCP packets: whole ones come,
     /// in slots that just fit into a packet buffer of 64 KiB.
     const LONG: PacketRing = PacketRing {
-        slot: 65456,
+        slot: 65424,
         block: 65536,
         frames: 256,
     };
