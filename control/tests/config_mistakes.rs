@@ -61,11 +61,6 @@ fn health_checks() {
 }
 
 #[test]
-fn bonds() {
-    check("bond");
-}
-
-#[test]
 fn types_and_ranges() {
     check("types");
 }
