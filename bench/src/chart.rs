@@ -27,18 +27,26 @@ const OTHER: RGBColor = RGBColor(0x9a, 0x8c, 0x6b);
 /// # Errors
 /// No font, or the file cannot be written.
 pub fn draw(report: &Report, path: &Path) -> Result<()> {
+    use_font()?;
+    paint(report, path).map_err(|e| anyhow!("{}: {e}", path.display()))
+}
+
+/// Finds a font for all pictures of this process.
+///
+/// # Errors
+/// There is none.
+pub fn use_font() -> Result<()> {
     let font = FONTS
         .iter()
         .find_map(|path| fs::read(path).ok())
         .context("no font was found; Debian has one in the package fonts-dejavu-core")?;
-    // For the rest of the process, which draws once.
+    // For the rest of the process, which does this once.
     register_font(
         "sans-serif",
         FontStyle::Normal,
         Box::leak(font.into_boxed_slice()),
     )
-    .map_err(|_| anyhow!("the font cannot be read"))?;
-    paint(report, path).map_err(|e| anyhow!("{}: {e}", path.display()))
+    .map_err(|_| anyhow!("the font cannot be read"))
 }
 
 fn paint(report: &Report, path: &Path) -> Result<(), Box<dyn std::error::Error>> {

@@ -10,6 +10,7 @@ mod chart;
 mod hugepages;
 mod machine;
 mod pair;
+mod plot;
 mod report;
 mod rig;
 mod rows;
@@ -64,6 +65,12 @@ struct Args {
     /// for callgrind. Needs neither hugepages nor root.
     #[arg(long)]
     walk: Option<String>,
+    /// No measurement: draw lines or bars from a JSON description ("-" is standard input).
+    #[arg(long, requires = "picture")]
+    plot: Option<String>,
+    /// PNG file that --plot writes.
+    #[arg(long)]
+    picture: Option<PathBuf>,
     /// Directory of the results.
     #[arg(long, default_value = "target/bench")]
     out: PathBuf,
@@ -82,6 +89,10 @@ fn main() -> ExitCode {
 
 /// Runs the bench; false if floors are enforced and one was missed.
 fn run(args: &Args) -> Result<bool> {
+    if let (Some(from), Some(picture)) = (&args.plot, &args.picture) {
+        plot::draw_file(from, picture)?;
+        return Ok(true);
+    }
     if let Some(row) = &args.walk {
         walk::run(row, args.flows.unwrap_or(1000), 1 << 16)?;
         return Ok(true);

@@ -36,6 +36,7 @@ fn shipped_files_are_valid_and_raise_no_warning() {
         "configs/rvsd.toml",
         "configs/demo.toml",
         "configs/demo-nat.toml",
+        "configs/trex-memif.toml",
     ] {
         assert_eq!(parsed(name, &read(name)).warnings, [], "{name}");
     }

@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 """make test: formatting, lints, cargo's tests and the end-to-end tests; the last line sums all of them up.
 
-    suite.py [STEP...]      steps: lint cargo fuzz e2e
+    suite.py [STEP...]      steps: lint cargo fuzz e2e trex
 """
 import os
 import re
@@ -20,6 +20,7 @@ STEPS = {
     "fuzz": [("fuzz", ["env", "FUZZ_SEED=1", str(REPO / "dataplane/fuzz/run"), "30"])],
     "e2e": [("build", [CARGO, "build", "--workspace", "--bins", "--example", "replay"]),
             ("end to end", ["/usr/bin/python3", "-u", str(HERE / "run.py")])],
+    "trex": [("load generator kit", ["/usr/bin/python3", str(REPO / "bench/trex/tests.py")])],
 }
 CARGO_RESULT = re.compile(r"test result: \w+\. (\d+) passed; (\d+) failed; (\d+) ignored")
 OUR_RESULT = re.compile(r"(\d+) passed, (\d+) failed, (\d+) skipped")
