@@ -4,13 +4,15 @@ CARGO ?= cargo
 # One profile for tests and demo, so that the tree is built once.
 export CARGO
 
-.PHONY: help deps build demo test lint bench instructions e2e differential fuzz clean
+.PHONY: help deps build demo test lint bench instructions compare soak e2e differential fuzz clean
 
 help:
 	@echo "make demo    build, then watch requests cross rvsd in NAT, DR and TUN mode (1 minute, needs root)"
 	@echo "make test    lints, unit, property and end-to-end tests (needs root)"
 	@echo "make bench   nanoseconds per packet against testpmd (needs root and hugepages, which it sets up)"
 	@echo "make instructions  instructions per packet, counted by callgrind: the same in every run"
+	@echo "make compare requests per second and latency next to nftables, HAProxy and nginx in the same namespaces (needs root)"
+	@echo "make soak SECONDS=1800    new flows, expiries and rule changes without pause; nothing may add up (needs root)"
 	@echo "make build   rvsd and rvsadm in target/debug"
 	@echo "make lint    formatting and lints"
 	@echo "make e2e     end-to-end tests only; make e2e ONLY=forwarding.nat for some"
@@ -60,7 +62,18 @@ e2e:
 	$(CARGO) build --workspace --bins --example replay
 	@/usr/bin/python3 -u control/tests/e2e/run.py $(ONLY)
 
+# Options: make compare COMPARE="--seconds 5 --rounds 1 --only rvs haproxy".
+compare:
+	@.ci/install-deps compare
+	$(CARGO) build --workspace --bins
+	@/usr/bin/python3 -u bench/compare/compare.py $(COMPARE)
+
 SECONDS ?= 600
+soak:
+	@.ci/install-deps test
+	$(CARGO) build --workspace --bins
+	@nice /usr/bin/python3 -u control/tests/e2e/soaking.py --seconds $(SECONDS)
+
 differential:
 	@.ci/install-deps test
 	$(CARGO) build -p control --example replay

@@ -1,0 +1,170 @@
+#!/usr/bin/python3
+"""Hours in minutes: new flows, expiries and rule changes without pause, and nothing may add up.
+
+    soaking.py [--seconds N]        builds a lab of its own; make soak SECONDS=1800
+
+Requests on new connections, a stream of UDP packets from ever new ports and of TCP packets that open
+connections and say no more go through rvsd, while servers come, go and change weight, services are
+deleted and added, settings change and files are reloaded. Timeouts are short, so that entries expire as fast as they
+come. A sample is taken each second: memory of the process, descriptors, threads, buffers. Asserted at
+the end: memory after the first part of the run does not grow, descriptors and threads are as many as before, all
+buffers are back, no connection is left, no request failed.
+"""
+import argparse
+import json
+import random
+import sys
+import time
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE))
+sys.dont_write_bytecode = True
+from lab import CLIENT, Failure, Lab, PATIENCE, VIPS, at, check, end_on_signals, need_build, remove_leftovers, wait_for  # noqa: E402
+
+VIP = VIPS["nat"][0]
+UDP_PORT, SILENT_PORT = 5300, 81
+# Entries of the connection table. The half-open ones alone would be more: the oldest make room.
+CONNECTIONS = 4096
+# What memory may still grow by once the run has warmed up: KiB in all.
+GROWTH = 512
+
+
+class Samples:
+    """What the process holds, second by second."""
+
+    def __init__(self, lab):
+        self.lab, self.rows = lab, []
+
+    def take(self):
+        process = Path(f"/proc/{self.lab.rvsd.pid}")
+        status = dict(line.split(":", 1) for line in (process / "status").read_text().splitlines())
+        kib = {name: int(status[name].split()[0]) for name in ("VmRSS", "RssAnon")}
+        workers = self.lab.status()["workers"]
+        row = {
+            "at": time.monotonic(), "rss": kib["VmRSS"], "heap": kib["RssAnon"], "threads": int(status["Threads"]),
+            "files": len(list((process / "fd").iterdir())), "connections": sum(w["connections"] for w in workers),
+            "expired": sum(w["expired"] for w in workers), "reclaimed": sum(w["reclaimed"] for w in workers),
+            "buffers": sum(self.lab.mbuf_pools().values()),
+        }
+        self.rows.append(row)
+        return row
+
+
+def edits(lab, rng):
+    """One change of rules, each kind in its turn by chance."""
+    server = rng.choice(lab.servers)
+    real = at(server.addr, 80)
+    kind = rng.randrange(7)
+    if kind == 0:
+        lab.adm(f"-e -t {at(VIP, 80)} -r {real} -m -w {rng.randrange(1, 9)}")
+    elif kind == 1:
+        lab.adm(f"-E -t {at(VIP, 80)} -s {rng.choice(['rr', 'wrr', 'lc', 'wlc', 'sh', 'mh', 'sed', 'nq'])}")
+    elif kind == 2:
+        # Servers nobody is behind: their flows end nowhere.
+        for number in range(20):
+            lab.adm(f"-a -u {at(VIP, UDP_PORT)} -r 10.2.0.{100 + number}:{UDP_PORT} -m")
+        for number in range(20):
+            lab.adm(f"-d -u {at(VIP, UDP_PORT)} -r 10.2.0.{100 + number}:{UDP_PORT}")
+    elif kind == 3:
+        lab.adm(f"-D -t {at(VIP, SILENT_PORT)}")
+        silent_service(lab)
+    elif kind == 4:
+        lab.adm(f"sysctl icmp_msgs_burst={rng.randrange(20, 80)} expire_nodest_conn={rng.randrange(2)}")
+    elif kind == 5:
+        lab.lb.ip(f"route replace 10.77.{rng.randrange(256)}.0/24 via {CLIENT[0]}")
+        lab.lb.ip("route flush root 10.77.0.0/16")
+    else:
+        lab.adm("-Lnc")
+
+
+def silent_service(lab):
+    lab.adm(f"-A -t {at(VIP, SILENT_PORT)} -s wlc")
+    for server in lab.servers:
+        lab.adm(f"-a -t {at(VIP, SILENT_PORT)} -r {at(server.addr, SILENT_PORT)} -m")
+
+
+def warm_up(seconds):
+    """Until then tables, queues and caches may still be touched for the first time."""
+    return max(8.0, seconds * 0.3)
+
+
+def soak(lab, seconds, say=lambda text: None):
+    """Runs the soak on a fresh lab and checks what is left. Returns the report."""
+    lab.start(worker=f"connections = {CONNECTIONS}", telemetry=True)
+    lab.service("nat", families=(4,))
+    lab.service("nat", port=UDP_PORT, protocol="udp", families=(4,))
+    silent_service(lab)
+    lab.adm("--set 5 2 2")
+    lab.expect_all_servers(VIP, 4)
+    idle = lab.mbuf_pools()
+    samples, rng = Samples(lab), random.Random(1)
+    began = time.monotonic()
+    first = samples.take()
+    load = lab.load(f"http://{at(VIP, 80)}/", threads=2)
+    opener = lab.peer(lab.client, "opener.py", VIP, UDP_PORT, SILENT_PORT, 400)
+    changes = 0
+    while time.monotonic() < began + seconds:
+        due = time.monotonic() + 1
+        edits(lab, rng)
+        changes += 1
+        row = samples.take()
+        if len(samples.rows) % 60 == 0:
+            say(f"{row['at'] - began:6.0f} s  {row['heap']} KiB heap  {row['rss']} KiB resident  {row['buffers']} buffers  "
+                f"{row['connections']} connections  {row['expired']} expired  {row['reclaimed']} reclaimed  {row['files']} files")
+        time.sleep(max(0.0, due - time.monotonic()))
+    opened = json.loads(stop(opener))
+    # One in a thousand: a connection to a service in the moment of its change of scheduler is none of these.
+    report = load.finish()
+    return verdict(lab, samples, first, idle, began, seconds, {"changes": changes, "requests": report["ok"], **opened})
+
+
+def stop(program):
+    """SIGTERM; the last line that the program wrote."""
+    program.signal(15)
+    program.wait(10)
+    return program.output().splitlines()[-1]
+
+
+def verdict(lab, samples, first, idle, began, seconds, report):
+    last = samples.rows[-1]
+    check(last["expired"] > first["expired"], f"nothing expired: {last}")
+    lab.adm("sysctl expire_nodest_conn=1")
+    lab.adm("-C")
+    wait_for("every connection to go", lambda: samples.take()["connections"] == 0, 30)
+    wait_for("every buffer to come back", lambda: lab.mbuf_pools() == idle, 10)
+    warm = [row for row in samples.rows if row["at"] >= began + warm_up(seconds)]
+    check(len(warm) >= 4, f"only {len(warm)} samples after the warm-up")
+    quarter = max(1, len(warm) // 4)
+    early, late = (sorted(row["heap"] for row in part)[quarter // 2] for part in (warm[:quarter], warm[-quarter:]))
+    report.update({"seconds": round(last["at"] - began), "expired": last["expired"], "reclaimed": last["reclaimed"],
+                   "heap_kib": [early, late], "rss_kib": [first["rss"], last["rss"]], "files": last["files"]})
+    check(late <= early + GROWTH, f"memory grew from {early} to {late} KiB: {[row['heap'] for row in samples.rows]}")
+    for name in ("files", "threads"):
+        check(samples.rows[-1][name] <= first[name], f"{name}: {first[name]} before, {samples.rows[-1][name]} after")
+    return report
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=1800)
+    options = parser.parse_args()
+    need_build()
+    end_on_signals()
+    remove_leftovers()
+    with Lab(servers=2) as lab:
+        try:
+            report = soak(lab, options.seconds, lambda text: print(text, flush=True))
+        except Failure as failure:
+            print(lab.dump())
+            print(f"soak: {failure}")
+            return 1
+        except KeyboardInterrupt:
+            print("interrupted; everything removed")
+            return 130
+    print(f"soak: {json.dumps(report)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
