@@ -347,13 +347,10 @@ class Lab:
         """Writes the configuration file of this lab. `ports` replaces the two af_packet ports."""
         self.config.write_text(config_text(self.socket, PREFIX + "dpdk", ports or AF_PACKET_PORTS, services, worker, extra))
 
-    def start(self, addresses=True, telemetry=False, **config):
+    def start(self, addresses=True, **config):
         """Starts rvsd (from the file `write_config` wrote, or writes one) and waits until it answers."""
         if config or not self.config.exists():
             self.write_config(**config)
-        if telemetry:
-            text = self.config.read_text()
-            self.config.write_text(text.replace("[dpdk]\n", "[dpdk]\ntelemetry = true\n", 1))
         self.rvsd = self.lb.spawn([BIN / "rvsd", self.config], "rvsd")
         self.wait_ready()
         if addresses:
@@ -440,22 +437,6 @@ class Lab:
 
     def status(self):
         return json.loads(self.adm_quiet("--json status"))
-
-    def mbuf_pools(self):
-        """Packet buffers in use by pool, from DPDK's own telemetry (`start(telemetry=True)`)."""
-        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sock:
-            sock.settimeout(10 * PATIENCE)
-            sock.connect(f"/run/dpdk/{PREFIX}dpdk/dpdk_telemetry.v2")
-            sock.recv(65536)        # a greeting
-
-            def ask(command):
-                sock.send(command.encode())
-                return json.loads(sock.recv(65536))[command.split(",")[0]]
-            used = {}
-            for name in ask("/mempool/list"):
-                pool = ask(f"/mempool/info,{name}")
-                used[name] = pool["size"] - pool["total_cache_count"] - pool["common_pool_count"]
-            return used
 
     def drops(self, reason):
         return sum(drop["count"] for drop in self.status()["drops"] if drop["reason"] == reason)
