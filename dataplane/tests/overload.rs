@@ -281,6 +281,25 @@ fn new_ones_get_in_while_known_ones_fill_the_queue() {
     assert!(let_in > 0.95, "{let_in:.3} of the new ones: {told:?}");
 }
 
+/// A worker that did not run for a while finds a full queue and empties it: no overload.
+#[test]
+fn a_pause_of_the_worker_is_no_overload() {
+    let mut flood = Flood::new();
+    // Some 300 packets wait, half of them new; after the first burst of them it stops for 20 ms.
+    let (start, mut told) = (flood.rig.now, Told::default());
+    let mut sources = [known(0.15), new(2.0)];
+    flood.rig.now = flood.rig.now + Duration::from_micros(300);
+    flood.receive(start, &mut sources, &mut told);
+    assert!(flood.queue.len() > 250);
+    flood.turn(&mut told);
+    flood.rig.now = flood.rig.now + Duration::from_millis(20);
+    let after = flood.run(Duration::from_millis(5), &mut [known(0.1), new(0.1)]);
+    assert_eq!(
+        (told.new_refused, after.new_refused, after.missed),
+        (0, 0, 0)
+    );
+}
+
 /// A peak shorter than the queue is no overload.
 #[test]
 fn a_short_peak_is_let_in() {

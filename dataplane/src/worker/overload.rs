@@ -37,9 +37,16 @@ pub const PACKETS_EACH: u32 = 128;
 /// At most so many of those at once.
 const SAVED: u32 = 32;
 
-/// Since when a receive queue has had more packets than were taken each time.
+/// Longest time between two full bursts that counts as work on a full queue. A worker that was not
+/// running meanwhile finds a full queue, too, and soon empties it.
+const STEP: Duration = Duration::from_micros(50);
+
+/// For how long a receive queue has had more packets than were taken each time.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Backlog(Option<Instant>);
+pub struct Backlog {
+    last: Option<Instant>,
+    stood: Duration,
+}
 
 /// How much of what is new is let in.
 #[derive(Debug)]
@@ -113,7 +120,7 @@ impl Worker {
         if is_full {
             self.took_full_burst(now, backlog);
         } else {
-            backlog.0 = None;
+            *backlog = Backlog::default();
             if overload.share != WHOLE {
                 overload.relax(now);
             }
@@ -122,10 +129,10 @@ impl Worker {
 
     #[inline]
     fn took_full_burst(&mut self, now: Instant, backlog: &mut Backlog) {
-        let Some(since) = backlog.0 else {
-            backlog.0 = Some(now);
-            return;
-        };
+        if let Some(last) = backlog.last {
+            backlog.stood += now.since(last).min(STEP);
+        }
+        backlog.last = Some(now);
         let overload = &mut self.core.overload;
         let patience = if overload.share == WHOLE {
             PATIENCE
@@ -134,8 +141,8 @@ impl Worker {
             overload.saved = saved.min(SAVED * PACKETS_EACH);
             PATIENCE_UNDER_PRESSURE
         };
-        if now.since(since) >= patience {
-            backlog.0 = Some(now);
+        if backlog.stood >= patience {
+            backlog.stood = Duration::ZERO;
             match self.core.settings.hits_first {
                 true => overload.press(now),
                 false => *overload = Overload::default(),
