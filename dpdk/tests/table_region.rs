@@ -282,8 +282,8 @@ fn torn_entries_are_dropped() {
             0 => left.tamper(at, &[0; 4]),
             // Half of the word.
             1 => left.tamper(at, &[0; 2]),
-            // A protocol that is none; byte 22, between the ports and the flags.
-            _ => left.tamper(at + 22, &[99]),
+            // A protocol that is none; byte 24, after the ports and the MTU of replies.
+            _ => left.tamper(at + 24, &[99]),
         }
     }
     let (_, shards) = left.attach().unwrap();
