@@ -879,3 +879,62 @@ fn a_service_takes_timeouts_of_its_own_protocol_only() {
     }
     assert_eq!(b.service().options.timeouts.tcp, 60);
 }
+
+/// Sharing a server with a persistent service changes how a plain one is steered. The class is
+/// settled once every worker has looked twice and found nothing out of place.
+#[test]
+fn a_class_that_changes_is_unsettled_until_workers_find_nothing_out_of_place() {
+    let mut b = Bench::with(Limits {
+        services: 4,
+        servers: 4,
+        workers: 2,
+    });
+    let sticky = vs(api::Protocol::Tcp, "10.0.0.1", 81);
+    b.live(Change::AddService(http(), rr())).unwrap();
+    b.add("192.168.0.1:80").unwrap();
+    b.model.take_updates();
+    b.live(Change::AddService(
+        sticky,
+        ServiceSpec {
+            persistence: Some(Persistence {
+                timeout: 60,
+                netmask: Netmask::V4("255.255.255.0".parse().unwrap()),
+            }),
+            ..rr()
+        },
+    ))
+    .unwrap();
+    let to = rs("192.168.0.1:80");
+    let add = Change::AddServer(sticky, to, nat(1), OperatorState::Up);
+    b.live(add).unwrap();
+    let class = |updates: Vec<Update>| {
+        let roles = updates.into_iter().find_map(|update| match update {
+            Update::PutRoles(roles) => Some(roles),
+            _ => None,
+        });
+        roles.map(|roles| roles.steering().class(6, &ip("10.0.0.1").into(), 80))
+    };
+    let changed = class(b.model.take_updates()).unwrap();
+    assert_eq!(changed.mask.map(|mask| mask as u32), Some(0xffff_ff00));
+    assert!(changed.unsettled);
+
+    let mut scan = |looks: [u64; 2], strays: u32| {
+        for (counters, looks) in b.counters.iter().zip(looks) {
+            counters.stray_looks.add(looks);
+        }
+        b.counters[1].strays.set(strays);
+        b.model.scan_trash(b.now, &b.counters);
+        class(b.model.take_updates())
+    };
+    assert_eq!(scan([5, 5], 0), None, "they may have been earlier ones");
+    assert_eq!(scan([1, 9], 0), None, "one look may have begun too early");
+    assert_eq!(scan([2, 2], 3), None, "three are elsewhere");
+    assert_eq!(
+        scan([9, 0], 0),
+        Some(dataplane::steering::Class {
+            unsettled: false,
+            ..changed
+        })
+    );
+    assert_eq!(scan([9, 9], 0), None, "it is settled");
+}

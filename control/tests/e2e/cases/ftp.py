@@ -52,9 +52,21 @@ def said(directory):
 @lasts(120)
 def test_ftp(lab):
     """Active and passive transfers, up and down, over both families; data go to the server of the control connection."""
+    transfers(lab)
+
+
+@lasts(120)
+def test_ftp_with_two_workers(lab):
+    """The same with workers that hand each other packets: control and data connections are at one of them."""
+    transfers(lab, worker="cores = [0, 1]")
+    handed = [worker["handed_over"] for worker in lab.status()["workers"]]
+    check(len(handed) == 2 and sum(handed) > 10, f"handed over: {handed}")
+
+
+def transfers(lab, **config):
     need_programs("vsftpd")
     directories = {f"server {space.number}": vsftpd(lab, space) for space in lab.servers}
-    lab.start()
+    lab.start(**config)
     for vip in lab.service("nat", port=21):
         for way, options in WAYS.items():
             if family_of(vip) == 6 and way in ("PASV", "PORT"):

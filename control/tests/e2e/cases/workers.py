@@ -49,3 +49,27 @@ def test_errors_reach_the_right_worker(lab):
         for _ in range(4):
             answer = lab.client.run(["/usr/bin/python3", lab.peers / "upload.py", vip, 9000, payloads() / "1m"], 60).stdout.split()
             check(answer[1:] == [str(1 << 20), payload_sum("1m")], f"{vip}: server received {answer}")
+
+
+def test_persistence(lab):
+    """Clients of a persistent service stay with their server whichever worker gets their packets."""
+    lab.start(**TWO)
+    clients = [f"10.1.0.{host}" for host in range(150, 158)]
+    lab.client.batch(*[f"address add {client}/24 dev c0" for client in clients])
+    vip, = lab.service("nat", families=(4,), options="-p 300")
+
+    def servers(client):
+        return {lab.client.curl(f"http://{at(vip, 80)}/", "--interface", client) for _ in range(6)}
+
+    seen = {client: servers(client) for client in clients}
+    check(all(len(names) == 1 for names in seen.values()), f"each client has one server: {seen}")
+    check(len(set.union(*seen.values())) == len(lab.servers), f"clients are spread over the servers: {seen}")
+    workers = lab.status()["workers"]
+    check(all(worker["connections"] > 0 for worker in workers), f"workers: {workers}")
+    # Other clients of the network go with the first from now on, and nobody's open connections are lost.
+    load = lab.load(f"http://{at(vip, 80)}/")
+    lab.adm(f"-E -t {at(vip, 80)} -s rr -p 300 -M 255.255.255.0")
+    load.answered(30)
+    load.finish()
+    names = set.union(*[servers(client) for client in clients])
+    check(len(names) == 1, f"one network, one server: {names}")
