@@ -11,7 +11,7 @@ use dataplane::command::{ConnectionBatch, ConnectionView, DumpCursor};
 use dataplane::service::Protocol;
 use dataplane::time::Instant;
 
-use crate::api::{self, ConnectionRow, ErrorKind, Request, Response};
+use crate::api::{self, ConnectionRow, ErrorKind, Request, Response, ServiceFrames};
 use crate::capture::{Captures, Notice, Wanted};
 use crate::config::{
     self, Config, Mistake, OperatorState, Running, describe_server, describe_service,
@@ -39,8 +39,8 @@ enum Pending {
         deadline: Instant,
         answer: Response,
     },
-    /// Room for more frames of a listing that is at hand.
-    Frames(std::iter::Peekable<Box<dyn Iterator<Item = Vec<u8>>>>),
+    /// Room for more frames of a listing of these services.
+    Services(ServiceFrames, std::vec::IntoIter<api::ServiceKey>),
     /// Connections, batch by batch.
     Dump(Dump),
     /// Its turn on the file thread, or the result from there.
@@ -409,15 +409,18 @@ impl Admin {
                 false
             }
             Pending::Applied { .. } => true,
-            Pending::Frames(frames) => {
+            Pending::Services(frames, keys) => {
                 for _ in 0..FRAMES_PER_TURN {
                     if !server.has_room(*client) {
                         return true;
                     }
-                    let Some(frame) = frames.next() else {
+                    // One that was deleted meanwhile is left out.
+                    let counters = state.workers.counters();
+                    let view = || keys.find_map(|key| state.model.view(key, counters));
+                    let Some(frame) = frames.next(view) else {
                         return false;
                     };
-                    let is_last = frames.peek().is_none();
+                    let is_last = frames.is_done();
                     server.push(now, *client, &frame, is_last);
                     if is_last {
                         return false;
@@ -644,11 +647,10 @@ fn sysctl(now: Instant, state: &mut State, set: &[(String, String)], names: Vec<
 }
 
 fn list(state: &State, service: Option<api::ServiceKey>) -> Begun {
-    match state.model.list(service, state.workers.counters()) {
+    match state.model.list(service) {
         Ok(services) => {
-            let frames: Box<dyn Iterator<Item = Vec<u8>>> =
-                Box::new(api::encode_services(state.table_size, services));
-            Begun::Wait(Pending::Frames(frames.peekable()))
+            let frames = ServiceFrames::new(state.table_size);
+            Begun::Wait(Pending::Services(frames, services.into_iter()))
         }
         Err(refusal) => Begun::Answer(error(refusal)),
     }

@@ -20,7 +20,8 @@ mod mark;
 mod timeouts;
 
 pub use frame::{
-    FrameDecoder, FrameError, HEADER, decode_request, encode, encode_request, encode_services,
+    FrameDecoder, FrameError, HEADER, ServiceFrames, decode_request, encode, encode_request,
+    encode_services,
 };
 pub use health::{CheckView, HealthView};
 pub use mark::{MarkMatch, MarkView, Net, PortRange};

@@ -37,8 +37,9 @@ pub trait Host {
     /// A worker needs the MAC of this next hop.
     fn resolve(&mut self, now: Instant, link: LinkId, addr: Addr);
 
-    /// Real servers, whose next hops are to be kept warm.
-    fn set_servers(&mut self, now: Instant, servers: &BTreeSet<IpAddr>);
+    /// Addresses of real servers that are new (true) or gone (false): their next hops are to be
+    /// kept warm, or need not be any longer.
+    fn change_servers(&mut self, now: Instant, servers: &[(IpAddr, bool)]);
 
     /// Whether everything the kernel has was read once, so that traffic can be served.
     fn is_synced(&self) -> bool;
@@ -83,7 +84,7 @@ impl Host for FixedHost {
         self.local.take()
     }
     fn resolve(&mut self, _now: Instant, _link: LinkId, _addr: Addr) {}
-    fn set_servers(&mut self, _now: Instant, _servers: &BTreeSet<IpAddr>) {}
+    fn change_servers(&mut self, _now: Instant, _servers: &[(IpAddr, bool)]) {}
     fn is_synced(&self) -> bool {
         true
     }

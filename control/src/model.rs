@@ -12,12 +12,13 @@ mod estimate;
 mod listing;
 mod marks;
 mod origin;
+mod roles;
 mod steering;
 #[cfg(test)]
 mod tests;
 mod weights;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -37,6 +38,8 @@ use crate::trash::Trash;
 
 use change::{no_server, not_defined};
 use edit::is_unused;
+use estimate::Estimation;
+use roles::Roles;
 use steering::Steered;
 
 pub use change::{Author, Change, Refusal};
@@ -115,12 +118,17 @@ pub struct Model {
     age: u64,
     /// Of everything (`ip_vs_stats`).
     total: Estimator,
+    estimation: Estimation,
     deleted: Vec<ServiceId>,
     changed: BTreeSet<ServiceKey>,
     /// Services that were added, edited or deleted since somebody asked.
     touched: BTreeSet<ServiceKey>,
     marks_changed: bool,
-    roles_changed: bool,
+    roles: Roles,
+    /// Of how many real servers each address is.
+    addresses: HashMap<IpAddr, u32>,
+    /// Those of which that may have changed from none or to none.
+    addresses_touched: BTreeSet<IpAddr>,
     settings_changed: bool,
     steered: Steered,
 }
@@ -141,11 +149,14 @@ impl Model {
             limits,
             age: 0,
             total: Estimator::default(),
+            estimation: Estimation::default(),
             deleted: Vec::new(),
             changed: BTreeSet::new(),
             touched: BTreeSet::new(),
             marks_changed: false,
-            roles_changed: true,
+            roles: Roles::default(),
+            addresses: HashMap::new(),
+            addresses_touched: BTreeSet::new(),
             settings_changed: true,
             steered: Steered::default(),
         }
@@ -239,7 +250,7 @@ impl Model {
             }
         }
         self.local = local;
-        self.roles_changed = true;
+        self.roles.start_anew();
     }
 
     /// `--set`: 0 keeps a value.
@@ -282,9 +293,9 @@ impl Model {
     /// Frees deleted destinations that no connection is bound to any more; due every
     /// [`crate::trash::SCAN_PERIOD`].
     pub fn scan_trash(&mut self, now: Instant, counters: Counters<'_>) {
-        for id in self.trash.scan(now, |id| is_unused(counters, id)) {
-            self.dest_ids.release(id.0);
-            self.roles_changed = true;
+        for gone in self.trash.scan(now, |id| is_unused(counters, id)) {
+            self.dest_ids.release(gone.id.0);
+            self.roles.forget_server(gone.service, gone.server);
         }
         self.forget_marks(counters);
         self.settle(counters);

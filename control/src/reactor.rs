@@ -275,8 +275,10 @@ impl Reactor {
             self.check_heartbeats(now);
         }
         if self.timers.is_due(now, Timer::Estimate) {
-            self.state.model.estimate(self.state.workers.counters());
+            self.state.model.estimate();
         }
+        let counters = self.state.workers.counters();
+        self.hurry |= self.state.model.estimate_some(counters);
         if self.timers.is_due(now, Timer::Trash) {
             self.state
                 .model

@@ -1,7 +1,6 @@
 //! What the control thread owns: desired state, workers, the host's mirror, the loaded file.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use dataplane::time::Instant;
@@ -94,7 +93,6 @@ pub struct State {
     pub log_dropped: Dropped,
     /// When the daemon started.
     pub started: Instant,
-    servers: BTreeSet<IpAddr>,
 }
 
 /// What [`State::new`] starts from.
@@ -155,7 +153,6 @@ impl State {
             table_size: parts.table_size,
             log_dropped: parts.log_dropped,
             started: now,
-            servers: BTreeSet::new(),
         })
     }
 
@@ -170,10 +167,9 @@ impl State {
             subjects.push(update.subject());
             self.workers.send(&update);
         }
-        let servers = self.model.server_addresses();
-        if servers != self.servers {
-            self.host.set_servers(now, &servers);
-            self.servers = servers;
+        let servers = self.model.take_address_changes();
+        if !servers.is_empty() {
+            self.host.change_servers(now, &servers);
         }
         Commit {
             generation: self.workers.generation(),

@@ -4,7 +4,7 @@
 //! The raw counters belong to the workers and only ever grow. What is shown is the last
 //! snapshot, so it lags by up to [`PERIOD`], as with `ipvsadm --stats`.
 
-use std::ops::{Add, AddAssign, Sub};
+use std::ops::{Add, AddAssign, Range, Sub};
 use std::time::Duration;
 
 use crate::api;
@@ -49,10 +49,10 @@ impl Counts {
         dests.fold(Counts::default(), |sum, dest| sum + dest.into())
     }
 
-    /// What a worker has counted since it started for all destination ids below `ids`, in use
-    /// or not.
-    pub fn of_worker(worker: &WorkerCounters, ids: u32) -> Counts {
-        let dests = worker.dests.iter().take(ids as usize);
+    /// What a worker has counted since it started for all these destination ids, in use or not.
+    pub fn of_worker(worker: &WorkerCounters, ids: Range<u32>) -> Counts {
+        let dests = worker.dests.get(ids.start as usize..ids.end as usize);
+        let dests = dests.unwrap_or(&[]).iter();
         dests.fold(Counts::default(), |sum, dest| sum + dest.into())
     }
 }

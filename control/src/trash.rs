@@ -5,6 +5,7 @@
 //! connection and [`GRACE`] has passed since.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use dataplane::service::{DestId, ServiceId};
@@ -34,6 +35,17 @@ pub struct Trashed {
     pub last_weight: u32,
     /// Its snapshot and rates.
     pub estimator: Estimator,
+}
+
+/// A destination that is forgotten: its id is free.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Forgotten {
+    /// Its id.
+    pub id: DestId,
+    /// The service it was in.
+    pub service: ServiceKey,
+    /// Its address and port.
+    pub server: ServerKey,
 }
 
 #[derive(Clone, Debug)]
@@ -72,9 +84,9 @@ impl Trash {
     }
 
     /// Stamps what has become unused and takes out what has been so for [`GRACE`].
-    pub fn scan(&mut self, now: Instant, is_unused: impl Fn(DestId) -> bool) -> Vec<DestId> {
+    pub fn scan(&mut self, now: Instant, is_unused: impl Fn(DestId) -> bool) -> Vec<Forgotten> {
         let mut freed = Vec::new();
-        self.entries.retain(|_, entry| {
+        self.entries.retain(|&(service, server), entry| {
             if !is_unused(entry.trashed.id) {
                 entry.unused = None;
                 return true;
@@ -83,7 +95,11 @@ impl Trash {
             if now.since(since) < GRACE {
                 return true;
             }
-            freed.push(entry.trashed.id);
+            freed.push(Forgotten {
+                id: entry.trashed.id,
+                service,
+                server,
+            });
             false
         });
         freed
@@ -96,14 +112,29 @@ impl Trash {
         now: Instant,
         age: Duration,
         is_unused: impl Fn(DestId) -> bool,
-    ) -> Option<DestId> {
+    ) -> Option<Forgotten> {
         let key = self
             .entries
             .iter()
             .filter(|(_, e)| now.since(e.since) >= age && is_unused(e.trashed.id))
             .min_by_key(|(_, e)| e.since)
             .map(|(key, _)| *key)?;
-        self.entries.remove(&key).map(|entry| entry.trashed.id)
+        let entry = self.entries.remove(&key)?;
+        Some(Forgotten {
+            id: entry.trashed.id,
+            service: key.0,
+            server: key.1,
+        })
+    }
+
+    /// Whether a destination of this service is in it.
+    pub fn has_service(&self, service: ServiceKey) -> bool {
+        let first = ServerKey {
+            addr: IpAddr::from([0; 4]),
+            port: 0,
+        };
+        let mut from = self.entries.range((service, first)..);
+        from.next().is_some_and(|((found, _), _)| *found == service)
     }
 
     /// All of it.

@@ -3,12 +3,12 @@
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
 
-use dataplane::addr::{Addr, Mac};
+use dataplane::addr::{Addr, Endpoint, Mac};
 use dataplane::capture::{Capture, CaptureRing, Filter};
 use dataplane::command::Command;
 use dataplane::marks::Marks;
 use dataplane::packet::PortId;
-use dataplane::roles::RoleTable;
+use dataplane::roles::{RoleEntry, RoleTable};
 use dataplane::route::{Fib, Link, LinkId, Neighbour, NeighbourId};
 use dataplane::schedule::Seat;
 use dataplane::service::{ServiceId, VirtualService};
@@ -24,6 +24,8 @@ pub enum Update {
     DeleteService(ServiceId),
     /// Replaces the role table.
     PutRoles(Arc<RoleTable>),
+    /// Gives one endpoint other roles.
+    PutRole(RoleEntry),
     /// Replaces the rules that mark packets.
     PutMarks(Arc<Marks>),
     /// Replaces the forwarding table.
@@ -62,6 +64,8 @@ pub enum Subject {
     Service(ServiceId),
     /// The role table.
     Roles,
+    /// An endpoint in it.
+    Role(u8, Endpoint),
     /// The rules that mark packets.
     Marks,
     /// The forwarding table.
@@ -89,6 +93,7 @@ impl Update {
             Update::PutService(service) => Subject::Service(service.id),
             Update::DeleteService(id) => Subject::Service(*id),
             Update::PutRoles(_) => Subject::Roles,
+            Update::PutRole(entry) => Subject::Role(entry.protocol, entry.endpoint),
             Update::PutMarks(_) => Subject::Marks,
             Update::PutFib(_) => Subject::Fib,
             Update::PutLink(id, _) => Subject::Link(*id),
@@ -127,7 +132,9 @@ impl Update {
                     .expect("the model only takes names of known schedulers"),
             },
             Update::DeleteService(id) => Command::DeleteService(*id),
-            Update::PutRoles(roles) => Command::PutRoles(Arc::clone(roles)),
+            // Each worker has its own: single endpoints are changed in it.
+            Update::PutRoles(roles) => Command::PutRoles(Arc::new((**roles).clone())),
+            Update::PutRole(entry) => Command::PutRole(*entry),
             Update::PutMarks(marks) => Command::PutMarks(Arc::clone(marks)),
             Update::PutFib(fib) => Command::PutFib(Arc::clone(fib)),
             Update::PutLink(id, link) => Command::PutLink(*id, *link),

@@ -366,9 +366,8 @@ fn neighbours() {
     in_namespaces("neighbours", || {
         let mut lab = Lab::new(KernelTable::Main, 1024);
         assert_eq!(lab.mac("10.7.0.2"), None);
-        let servers = ["10.7.0.2", "fd07::2", "100.64.0.1"].map(|a| a.parse().unwrap());
-        lab.driver
-            .set_servers(clock::now(), &BTreeSet::from(servers));
+        let servers = ["10.7.0.2", "fd07::2", "100.64.0.1"].map(|a| (a.parse().unwrap(), true));
+        lab.driver.change_servers(clock::now(), &servers);
         lab.wait("servers are resolved without traffic", |lab| {
             lab.mac("10.7.0.2").is_some() && lab.mac("fd07::2").is_some()
         });

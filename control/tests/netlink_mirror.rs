@@ -720,8 +720,9 @@ fn servers_and_gateways_are_kept_known() {
         "a gateway, before any traffic"
     );
     host.asked.clear();
-    host.mirror
-        .set_servers([addr("10.0.0.10"), addr("203.0.113.5"), addr("10.0.0.2")].into());
+    for server in ["10.0.0.10", "203.0.113.5", "10.0.0.2"] {
+        host.mirror.change_server(host.now, addr(server), true);
+    }
     host.settle();
     assert_eq!(
         host.asked,

@@ -12,7 +12,7 @@ use crate::capture::Capture;
 use crate::counters::WorkerCounters;
 use crate::marks::Marks;
 use crate::packet::PortId;
-use crate::roles::RoleTable;
+use crate::roles::{RoleEntry, RoleTable};
 use crate::route::{Fib, Link, LinkId, Neighbour, NeighbourId};
 use crate::schedule::Scheduler;
 use crate::service::{ForwardingMethod, Protocol, ServiceId, VirtualService};
@@ -38,8 +38,11 @@ pub enum Command {
     },
     /// Removes a service; its connections stay bound to their (now unavailable) destinations.
     DeleteService(ServiceId),
-    /// Replaces the table that tells clients from servers and which VIPs are live.
+    /// Replaces the table that tells clients from servers and which VIPs are live. To be the
+    /// worker's alone, if single entries are to follow.
     PutRoles(Arc<RoleTable>),
+    /// Gives one endpoint other roles; see [`RoleTable::put`].
+    PutRole(RoleEntry),
     /// Replaces the rules that mark packets.
     PutMarks(Arc<Marks>),
     /// Replaces the forwarding table.

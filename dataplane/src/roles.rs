@@ -1,7 +1,8 @@
 //! Which end of a packet is the client: a read-only table of virtual and real endpoints.
 //!
 //! Every packet asks it twice, for its source and its destination, so it is a small open
-//! table: 8 bytes a slot for IPv4. Control builds it anew on every change and workers share it.
+//! table: 8 bytes a slot for IPv4. Each worker has its own; control changes single endpoints in it, and
+//! builds it anew when much changes.
 //!
 //! Port 0 stands for every port of an address: services on port 0, servers that keep the packet's
 //! port. What marks may match is a set of address ranges. Only a table that has either asks for
@@ -51,14 +52,22 @@ struct Slot6 {
     roles: u8,
 }
 
+impl Slot6 {
+    fn is(&self, protocol: u8, addr: &Addr, port: u16) -> bool {
+        self.addr == addr.octets() && self.port == port && self.protocol == protocol
+    }
+}
+
 /// The table. Slots with roles 0 are empty.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct RoleTable {
     /// Bit `port % 4096` is set if any endpoint has such a port: mostly all that a client's end
     /// is asked.
     ports: [u64; PORT_WORDS],
     v4: Box<[u64]>,
     v6: Box<[Slot6]>,
+    /// Slots in use, IPv4 and IPv6.
+    used: [usize; 2],
     /// Whether an endpoint that is not in the table may have a role all the same.
     wide: bool,
     /// IPv4 and IPv6 addresses that may be marked: ends included, sorted, apart from each other.
@@ -166,11 +175,12 @@ impl RoleTable {
                 .filter(|e| e.endpoint.addr.family() == family)
                 .count();
             // At most a quarter full: a miss, the common answer, ends at the first slot.
-            (n * 4).next_power_of_two().max(8)
+            (n * 4).next_power_of_two().max(64)
         };
         let mut v4 = vec![0u64; of(Family::V4)].into_boxed_slice();
         let mut v6 = vec![Slot6::default(); of(Family::V6)].into_boxed_slice();
         let mut ports = [0; PORT_WORDS];
+        let mut used = [0; 2];
         for e in entries.iter().filter(|e| e.roles != 0) {
             let Endpoint { addr, port } = e.endpoint;
             ports[usize::from(port >> 6) % PORT_WORDS] |= 1 << (port & 63);
@@ -180,6 +190,7 @@ impl RoleTable {
                 while v4[at] != 0 && v4[at] & !0xff != word {
                     at = (at + 1) & (v4.len() - 1);
                 }
+                used[0] += usize::from(v4[at] == 0);
                 v4[at] |= word | u64::from(e.roles);
             } else {
                 let mut at = spread6(e.protocol, &addr, port) & (v6.len() - 1);
@@ -189,6 +200,7 @@ impl RoleTable {
                 while v6[at].roles != 0 && !is(&v6[at]) {
                     at = (at + 1) & (v6.len() - 1);
                 }
+                used[1] += usize::from(v6[at].roles == 0);
                 v6[at] = Slot6 {
                     addr: addr.octets(),
                     port,
@@ -201,10 +213,126 @@ impl RoleTable {
             ports,
             v4,
             v6,
+            used,
             wide: false,
             marked: Default::default(),
             steering: Steering::default(),
         }
+    }
+
+    /// Endpoints that may be added, IPv4 and IPv6, before the table is half full.
+    pub fn room(&self) -> [usize; 2] {
+        let room = |slots: usize, used| (slots / 2).saturating_sub(used);
+        [
+            room(self.v4.len(), self.used[0]),
+            room(self.v6.len(), self.used[1]),
+        ]
+    }
+
+    /// Gives an endpoint these roles and no others; none take it out. False if there is no room.
+    ///
+    /// Not for port 0, nor for port 21 of TCP: what they mean for other ports was mixed in when the
+    /// table was built.
+    #[must_use]
+    pub fn put(&mut self, entry: &RoleEntry) -> bool {
+        let Endpoint { addr, port } = entry.endpoint;
+        let is_v4 = addr.family() == Family::V4;
+        if entry.roles == 0 {
+            if is_v4 {
+                self.take_v4(word4(entry.protocol, &addr, port));
+            } else {
+                self.take_v6(entry.protocol, &addr, port);
+            }
+            return true;
+        }
+        let is_new = self.slot(is_v4, entry.protocol, &addr, port) == 0;
+        if is_new && self.room()[usize::from(!is_v4)] == 0 {
+            return false;
+        }
+        let mut roles = entry.roles;
+        if self.wide {
+            roles |= self.wide_roles(is_v4, entry.protocol, &addr, port);
+        }
+        self.used[usize::from(!is_v4)] += usize::from(is_new);
+        self.ports[usize::from(port >> 6) % PORT_WORDS] |= 1 << (port & 63);
+        if is_v4 {
+            let word = word4(entry.protocol, &addr, port);
+            let at = self.find_v4(word);
+            self.v4[at] = word | u64::from(roles);
+        } else {
+            let at = self.find_v6(entry.protocol, &addr, port);
+            self.v6[at] = Slot6 {
+                addr: addr.octets(),
+                port,
+                protocol: entry.protocol,
+                roles,
+            };
+        }
+        true
+    }
+
+    /// The slot of an endpoint, or the empty one where it would be.
+    fn find_v4(&self, word: u64) -> usize {
+        let mask = self.v4.len() - 1;
+        let mut at = spread(word) & mask;
+        while self.v4[at] != 0 && self.v4[at] & !0xff != word {
+            at = (at + 1) & mask;
+        }
+        at
+    }
+
+    fn find_v6(&self, protocol: u8, addr: &Addr, port: u16) -> usize {
+        let mask = self.v6.len() - 1;
+        let mut at = spread6(protocol, addr, port) & mask;
+        while self.v6[at].roles != 0 && !self.v6[at].is(protocol, addr, port) {
+            at = (at + 1) & mask;
+        }
+        at
+    }
+
+    /// Empties a slot. Those behind it that would not be found any more move up.
+    fn take_v4(&mut self, word: u64) {
+        let mask = self.v4.len() - 1;
+        let mut hole = self.find_v4(word);
+        if self.v4[hole] == 0 {
+            return;
+        }
+        self.used[0] -= 1;
+        let mut at = (hole + 1) & mask;
+        while self.v4[at] != 0 {
+            let home = spread(self.v4[at] & !0xff) & mask;
+            if at.wrapping_sub(home) & mask >= at.wrapping_sub(hole) & mask {
+                self.v4[hole] = self.v4[at];
+                hole = at;
+            }
+            at = (at + 1) & mask;
+        }
+        self.v4[hole] = 0;
+    }
+
+    fn take_v6(&mut self, protocol: u8, addr: &Addr, port: u16) {
+        let mask = self.v6.len() - 1;
+        let mut hole = self.find_v6(protocol, addr, port);
+        if self.v6[hole].roles == 0 {
+            return;
+        }
+        self.used[1] -= 1;
+        let mut at = (hole + 1) & mask;
+        while self.v6[at].roles != 0 {
+            let Slot6 {
+                addr,
+                port,
+                protocol,
+                ..
+            } = self.v6[at];
+            let home = spread6(protocol, &Addr::v6(addr), port) & mask;
+            if at.wrapping_sub(home) & mask >= at.wrapping_sub(hole) & mask {
+                self.v6[hole] = self.v6[at];
+                hole = at;
+            }
+            at = (at + 1) & mask;
+        }
+        self.v6[hole] = Slot6::default();
     }
 
     /// Roles of an endpoint that is not in the table.
@@ -445,6 +573,42 @@ mod tests {
     }
 
     proptest::proptest! {
+        /// One by one as all at once, also where every port of an address has a role.
+        #[test]
+        fn single_changes(
+            first in proptest::collection::vec((0u8..40, 0u8..3), 0..30),
+            changes in proptest::collection::vec((0u8..40, 0u8..4), 0..60),
+            wide in proptest::bool::ANY,
+        ) {
+            let endpoint = |n: u8| if n.is_multiple_of(2) {
+                format!("10.0.{}.1:{}", n % 5, 80 + u16::from(n / 5))
+            } else {
+                format!("[fd00::{}]:{}", n % 5, 80 + u16::from(n / 5))
+            };
+            let every_port = [entry(6, "10.0.1.1:0", VIRTUAL), entry(6, "[fd00::3]:0", REAL)];
+            let fixed = if wide { &every_port[..] } else { &[] };
+            let all = |now: &std::collections::BTreeMap<u8, u8>| {
+                let named = now.iter().map(|(&n, &roles)| entry(6, &endpoint(n), roles));
+                named.chain(fixed.iter().copied()).collect::<Vec<_>>()
+            };
+            let mut now: std::collections::BTreeMap<u8, u8> = first.into_iter().collect();
+            let mut table = RoleTable::build(&all(&now));
+            let mut room = table.room();
+            for (n, roles) in changes {
+                let same = &mut room[usize::from(n % 2)];
+                *same = same.saturating_sub(1);
+                let left = table.room();
+                proptest::prop_assert!(left[0] >= room[0] && left[1] >= room[1]);
+                proptest::prop_assert!(table.put(&entry(6, &endpoint(n), roles)));
+                now.insert(n, roles);
+            }
+            let fresh = RoleTable::build(&all(&now));
+            for n in 0..40 {
+                let at = endpoint(n);
+                proptest::prop_assert_eq!(super::tests::roles(&table, 6, &at), super::tests::roles(&fresh, 6, &at), "{}", at);
+            }
+        }
+
         /// Against the list of prefixes itself.
         #[test]
         fn marked_addresses(

@@ -118,7 +118,7 @@ impl Host for FixedNetwork {
         self.local.take()
     }
     fn resolve(&mut self, _now: Instant, _link: LinkId, _addr: Addr) {}
-    fn set_servers(&mut self, _now: Instant, _servers: &BTreeSet<IpAddr>) {}
+    fn change_servers(&mut self, _now: Instant, _servers: &[(IpAddr, bool)]) {}
     fn is_synced(&self) -> bool {
         true
     }

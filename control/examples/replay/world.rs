@@ -138,7 +138,12 @@ impl World {
 
     fn do_timers(&mut self) {
         if self.timers.is_due(self.now, Timer::Estimate) {
-            self.state.model.estimate(self.state.workers.counters());
+            self.state.model.estimate();
+            while self
+                .state
+                .model
+                .estimate_some(self.state.workers.counters())
+            {}
         }
         if self.timers.is_due(self.now, Timer::Trash) {
             self.state

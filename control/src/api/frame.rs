@@ -138,40 +138,68 @@ pub fn encode_services(
     table_size: u64,
     services: Vec<ServiceView>,
 ) -> impl Iterator<Item = Vec<u8>> {
-    /// Rows (services and servers) in a frame. A row is below 1 KiB of JSON.
-    const ROWS: usize = MAX_FRAME / 1024 - 1;
     let mut rest = services.into_iter();
-    let mut carried: Option<ServiceView> = None;
-    let mut done = false;
-    std::iter::from_fn(move || {
-        if done {
+    let mut frames = ServiceFrames::new(table_size);
+    std::iter::from_fn(move || frames.next(|| rest.next()))
+}
+
+/// A listing of services as frames, see [`encode_services`], from services that are made while
+/// frames are asked for: no more than a frame of them is held.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServiceFrames {
+    table_size: u64,
+    /// A service that did not fit into the last frame.
+    carried: Option<ServiceView>,
+    done: bool,
+}
+
+impl ServiceFrames {
+    /// Before the first frame. `table_size`: slots of the connection table.
+    pub fn new(table_size: u64) -> ServiceFrames {
+        ServiceFrames {
+            table_size,
+            carried: None,
+            done: false,
+        }
+    }
+
+    /// Whether the last frame was made.
+    pub fn is_done(&self) -> bool {
+        self.done
+    }
+
+    /// The next frame, with what `rest` gives; none after the last one.
+    pub fn next(&mut self, mut rest: impl FnMut() -> Option<ServiceView>) -> Option<Vec<u8>> {
+        /// Rows (services and servers) in a frame. A row is below 1 KiB of JSON.
+        const ROWS: usize = MAX_FRAME / 1024 - 1;
+        if self.done {
             return None;
         }
-        let mut part = Vec::new();
+        let mut services = Vec::new();
         let mut room = ROWS;
         while room > 0 {
-            let Some(mut service) = carried.take().or_else(|| rest.next()) else {
-                done = true;
+            let Some(mut service) = self.carried.take().or_else(&mut rest) else {
+                self.done = true;
                 break;
             };
             room -= 1;
             if service.servers.len() > room {
                 let mut tail = service.clone();
                 tail.servers = service.servers.split_off(room);
-                carried = Some(tail);
+                self.carried = Some(tail);
             }
             room -= service.servers.len();
-            part.push(service);
+            services.push(service);
         }
-        Some(if done {
-            encode(&Response::Services {
+        let table_size = self.table_size;
+        Some(match self.done {
+            true => encode(&Response::Services {
                 table_size,
-                services: part,
-            })
-        } else {
-            encode(&Response::ServicesPart { services: part })
+                services,
+            }),
+            false => encode(&Response::ServicesPart { services }),
         })
-    })
+    }
 }
 
 #[cfg(test)]

@@ -123,8 +123,8 @@ impl Bench {
     }
 
     fn weight(&self, port: u16) -> u32 {
-        let services = self.model.list(Some(service()), &[]).unwrap();
-        let found = services[0].servers.iter().find(|s| s.key == server(port));
+        let service = self.model.view(service(), &[]).unwrap();
+        let found = service.servers.iter().find(|s| s.key == server(port));
         found.unwrap().spec.weight
     }
 

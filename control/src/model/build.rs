@@ -32,11 +32,7 @@ impl Model {
             let rules: Vec<MarkRule> = self.mark_rules().collect();
             updates.push(Update::PutMarks(Arc::new(Marks::build(&rules))));
         }
-        if std::mem::take(&mut self.roles_changed) {
-            let roles = self.build_roles();
-            self.steered.put(roles.steering().clone());
-            updates.push(Update::PutRoles(Arc::new(roles)));
-        }
+        updates.extend(self.role_updates());
         if std::mem::take(&mut self.settings_changed) {
             updates.push(Update::PutSettings(self.settings));
         }

@@ -63,7 +63,10 @@ impl Model {
         );
         self.changed.insert(key);
         self.touched.insert(key);
-        self.roles_changed = true;
+        self.roles.touch_service(key);
+        if spec.persistence.is_some() {
+            self.roles.start_anew();
+        }
         Ok(())
     }
 
@@ -77,7 +80,9 @@ impl Model {
         let scheduler = check_service(key, spec)?;
         check_count(key, scheduler, service.servers.len())?;
         service.scheduler = scheduler;
-        self.roles_changed |= service.spec.persistence != spec.persistence;
+        if service.spec.persistence != spec.persistence {
+            self.roles.start_anew();
+        }
         service.spec = spec.clone();
         service.origin = origin_of_edited(author, service.origin);
         self.changed.insert(key);
@@ -93,6 +98,7 @@ impl Model {
     ) -> Result<(), Refusal> {
         let service = self.services.remove(&key).ok_or_else(|| no_service(key))?;
         for server in service.servers {
+            self.leave_address(server.key.addr);
             self.trash
                 .put(now, key, trashed(service.id, server, counters));
         }
@@ -100,7 +106,7 @@ impl Model {
         self.deleted.push(service.id);
         self.changed.remove(&key);
         self.touched.insert(key);
-        self.roles_changed = true;
+        self.roles.touch_service(key);
         Ok(())
     }
 
@@ -149,11 +155,16 @@ impl Model {
             None => {
                 let id = match self.dest_ids.take() {
                     Some(id) => DestId(id),
-                    None => self
-                        .trash
-                        .reclaim(now, ID_QUARANTINE, |id| is_unused(counters, id))
-                        .ok_or_else(|| no_dest_left(self.limits))?,
+                    None => {
+                        let gone = self
+                            .trash
+                            .reclaim(now, ID_QUARANTINE, |id| is_unused(counters, id))
+                            .ok_or_else(|| no_dest_left(self.limits))?;
+                        self.roles.forget_server(gone.service, gone.server);
+                        gone.id
+                    }
                 };
+                self.roles.add_server(service_key, key);
                 let raw = Counts::of_dest(counters.iter().map(|c| &**c), id);
                 (id, raw, Estimator::default())
             }
@@ -173,7 +184,7 @@ impl Model {
         service.servers.insert(0, server);
         self.changed.insert(service_key);
         self.touched.insert(service_key);
-        self.roles_changed = true;
+        self.enter_address(key.addr);
         Ok(())
     }
 
@@ -196,7 +207,6 @@ impl Model {
         server.weights.configured = spec.weight;
         server.weights.state = state;
         server.weights.settle();
-        self.roles_changed |= server.spec.method != spec.method;
         server.spec = spec.clone();
         server.origin = origin_of_edited(author, server.origin);
         self.changed.insert(service_key);
@@ -225,7 +235,7 @@ impl Model {
             .put(now, service_key, trashed(service.id, server, counters));
         self.changed.insert(service_key);
         self.touched.insert(service_key);
-        self.roles_changed = true;
+        self.leave_address(key.addr);
         Ok(())
     }
 }

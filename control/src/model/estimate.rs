@@ -1,5 +1,6 @@
 //! Statistics of services and servers.
 
+use std::ops::Bound;
 use std::sync::Arc;
 
 use dataplane::counters::WorkerCounters;
@@ -10,6 +11,21 @@ use crate::stats::Counts;
 
 use super::change::no_service;
 use super::{Counters, Model, Refusal};
+
+/// Servers looked at in one go: requests wait meanwhile.
+const SHARE: usize = 4096;
+
+/// How far the snapshots of a period have been taken.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Estimation {
+    /// All of them.
+    #[default]
+    Idle,
+    /// Those up to this service.
+    Services(Option<ServiceKey>),
+    /// Those of services, and for the total those of destinations below this id.
+    Total(u32, Counts),
+}
 
 impl Model {
     /// `-Z`: one service with its servers, or all.
@@ -39,12 +55,34 @@ impl Model {
     }
 
     /// Ends a statistics period; due every [`crate::stats::PERIOD`]. Without `run_estimation`
-    /// everything shown stays as it is.
-    pub fn estimate(&mut self, counters: Counters<'_>) {
-        if !self.settings.run_estimation {
-            return;
+    /// everything shown stays as it is. The work is [`Model::estimate_some`]'s.
+    pub fn estimate(&mut self) {
+        if self.settings.run_estimation && self.estimation == Estimation::Idle {
+            self.estimation = Estimation::Services(None);
         }
-        for service in self.services.values_mut() {
+    }
+
+    /// Takes some of the snapshots that are due; true if there is more to do.
+    pub fn estimate_some(&mut self, counters: Counters<'_>) -> bool {
+        self.estimation = match self.estimation {
+            Estimation::Idle => Estimation::Idle,
+            Estimation::Services(after) => self.estimate_services(after, counters),
+            Estimation::Total(from, sum) => self.estimate_total(from, sum, counters),
+        };
+        self.estimation != Estimation::Idle
+    }
+
+    fn estimate_services(
+        &mut self,
+        after: Option<ServiceKey>,
+        counters: Counters<'_>,
+    ) -> Estimation {
+        let mut left = SHARE;
+        let rest = (
+            after.map_or(Bound::Unbounded, Bound::Excluded),
+            Bound::Unbounded,
+        );
+        for (key, service) in self.services.range_mut::<ServiceKey, _>(rest) {
             let mut total = service.removed;
             for server in &mut service.servers {
                 let raw = Counts::of_dest(counters.iter().map(|c| &**c), server.id);
@@ -52,18 +90,30 @@ impl Model {
                 total += raw - server.joined;
             }
             service.estimator.tick(total);
+            left = left.saturating_sub(1 + service.servers.len());
+            if left == 0 {
+                return Estimation::Services(Some(*key));
+            }
         }
-        let mut total = Counts::default();
+        Estimation::Total(0, Counts::default())
+    }
+
+    fn estimate_total(&mut self, from: u32, mut sum: Counts, counters: Counters<'_>) -> Estimation {
+        let to = self.dest_ids.used().min(from + SHARE as u32);
         for worker in counters {
-            total += Counts::of_worker(worker, self.dest_ids.used());
+            sum += Counts::of_worker(worker, from..to);
         }
-        self.total.tick(total);
+        if to < self.dest_ids.used() {
+            return Estimation::Total(to, sum);
+        }
+        self.total.tick(sum);
+        Estimation::Idle
     }
 
     /// The answer to `rvsadm stats`.
     pub fn stats(&self, counters: Counters<'_>) -> api::Response {
         let raw = |worker: &Arc<WorkerCounters>| {
-            api::Stats::from(Counts::of_worker(worker, self.dest_ids.used()))
+            api::Stats::from(Counts::of_worker(worker, 0..self.dest_ids.used()))
         };
         api::Response::Stats {
             total: self.total.totals(),

@@ -1,6 +1,5 @@
 //! The desired state as listed.
 
-use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use crate::api::{ServerSpec, ServerView, ServiceKey, ServiceView};
@@ -17,13 +16,30 @@ impl Model {
         (self.services.len() as u64, servers as u64)
     }
 
-    /// Addresses of all real servers, whose neighbours are to be kept warm.
-    pub fn server_addresses(&self) -> BTreeSet<IpAddr> {
-        self.services
-            .values()
-            .flat_map(|s| &s.servers)
-            .map(|s| s.key.addr)
-            .collect()
+    /// Addresses of real servers that there were none of at the last call (true), and of which
+    /// there are none any more (false). Their neighbours are to be kept warm.
+    pub fn take_address_changes(&mut self) -> Vec<(IpAddr, bool)> {
+        let touched = std::mem::take(&mut self.addresses_touched);
+        let is_there = |addr| (addr, self.addresses.contains_key(&addr));
+        touched.into_iter().map(is_there).collect()
+    }
+
+    pub(super) fn enter_address(&mut self, addr: IpAddr) {
+        let n = self.addresses.entry(addr).or_default();
+        *n += 1;
+        if *n == 1 {
+            self.addresses_touched.insert(addr);
+        }
+    }
+
+    pub(super) fn leave_address(&mut self, addr: IpAddr) {
+        if let Some(n) = self.addresses.get_mut(&addr) {
+            *n -= 1;
+            if *n == 0 {
+                self.addresses.remove(&addr);
+                self.addresses_touched.insert(addr);
+            }
+        }
     }
 
     /// A line for each service whose address no port of this host holds.
@@ -58,28 +74,23 @@ impl Model {
         }
     }
 
-    /// Services as listed, in the kernel's order: by hash bucket, newest first inside one.
+    /// Which services are listed, in the kernel's order: by hash bucket, newest first inside one.
     ///
     /// # Errors
     /// `NoService` for a named one.
-    pub fn list(
-        &self,
-        key: Option<ServiceKey>,
-        counters: Counters<'_>,
-    ) -> Result<Vec<ServiceView>, Refusal> {
+    pub fn list(&self, key: Option<ServiceKey>) -> Result<Vec<ServiceKey>, Refusal> {
         let mut found: Vec<&Service> = match key {
             Some(key) => vec![self.services.get(&key).ok_or_else(|| no_service(key))?],
             None => self.services.values().collect(),
         };
         found.sort_by_key(|s| (bucket(s.key), std::cmp::Reverse(s.age)));
-        Ok(found
-            .into_iter()
-            .map(|service| self.view(service, counters))
-            .collect())
+        Ok(found.into_iter().map(|service| service.key).collect())
     }
 
-    pub(super) fn view(&self, service: &Service, counters: Counters<'_>) -> ServiceView {
-        ServiceView {
+    /// A service as listed, if there is one.
+    pub fn view(&self, key: ServiceKey, counters: Counters<'_>) -> Option<ServiceView> {
+        let service = self.services.get(&key)?;
+        Some(ServiceView {
             key: service.key,
             spec: service.spec.clone(),
             live: self.is_live(service.key),
@@ -91,7 +102,7 @@ impl Model {
                 .iter()
                 .map(|s| server_view(s, counters))
                 .collect(),
-        }
+        })
     }
 }
 

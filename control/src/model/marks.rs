@@ -56,7 +56,7 @@ impl Model {
             self.remember_mark(rule, before.mark);
         }
         self.marks_changed = true;
-        self.roles_changed = true;
+        self.roles.start_anew();
         Ok(())
     }
 
@@ -69,7 +69,7 @@ impl Model {
         };
         self.remember_mark(rule, gone.mark);
         self.marks_changed = true;
-        self.roles_changed = true;
+        self.roles.start_anew();
         Ok(())
     }
 
@@ -92,7 +92,9 @@ impl Model {
             let mut all = own.chain(deleted.map(|(_, _, trashed)| trashed.id));
             all.any(|id| !is_unused(counters, id))
         });
-        self.roles_changed |= former.len() != before;
+        if former.len() != before {
+            self.roles.start_anew();
+        }
         self.former_marks = former;
     }
 

@@ -19,6 +19,8 @@ const LOOKS: u64 = 2;
 #[derive(Clone, Debug, Default)]
 pub(super) struct Steered {
     pub(super) now: Steering,
+    /// No endpoint is steered, so that one more or less changes nothing of it.
+    pub(super) is_plain: bool,
     /// Looks of each worker when `now` was known to be in force.
     looks: Vec<u64>,
     settled: bool,
@@ -28,6 +30,7 @@ impl Steered {
     /// New rules are on their way to the workers.
     pub(super) fn put(&mut self, steering: Steering) {
         *self = Steered {
+            is_plain: steering.is_plain(),
             now: steering,
             ..Steered::default()
         };
@@ -77,7 +80,7 @@ impl Model {
     /// Notices when no worker has a connection any more where an earlier table had it. Called
     /// so seldom that each has taken its commands meanwhile, or stands still and does not look.
     pub(super) fn settle(&mut self, counters: Counters<'_>) {
-        if !self.steered.now.is_unsettled() || self.roles_changed {
+        if !self.steered.now.is_unsettled() || self.roles.anew {
             return;
         }
         let looks: Vec<u64> = counters.iter().map(|c| c.stray_looks.get()).collect();
@@ -89,7 +92,7 @@ impl Model {
         let enough = both.all(|(now, then)| now - then >= LOOKS);
         if enough && counters.iter().all(|c| c.strays.get() == 0) {
             self.steered.settled = true;
-            self.roles_changed = true;
+            self.roles.start_anew();
         }
     }
 }

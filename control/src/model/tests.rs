@@ -7,7 +7,7 @@ use dataplane::addr::{Endpoint, Family};
 use dataplane::counters::WorkerCounters;
 use dataplane::marks::Marked;
 use dataplane::packet::PortId;
-use dataplane::roles;
+use dataplane::roles::{self, RoleTable};
 use dataplane::service::{ForwardingMethod, ServiceKey as CoreKey, VirtualService};
 use dataplane::settings::Settings;
 use dataplane::time::Instant;
@@ -89,7 +89,9 @@ impl Bench {
     }
 
     fn list(&self) -> Vec<ServiceView> {
-        self.model.list(None, &self.counters).unwrap()
+        let keys = self.model.list(None).unwrap();
+        let view = |key| self.model.view(key, &self.counters).unwrap();
+        keys.into_iter().map(view).collect()
     }
 
     fn roles(&self, endpoint: &str) -> u8 {
@@ -100,7 +102,8 @@ impl Bench {
     }
 
     fn tick(&mut self) {
-        self.model.estimate(&self.counters);
+        self.model.estimate();
+        while self.model.estimate_some(&self.counters) {}
     }
 }
 
@@ -492,7 +495,7 @@ fn an_id_is_free_two_minutes_after_a_scan_found_no_connection() {
     assert_eq!(b.roles("192.168.0.1:80"), 0);
     let updates = b.model.take_updates();
     assert!(
-        matches!(updates.last(), Some(Update::PutRoles(_))),
+        matches!(updates.last(), Some(Update::PutRole(gone)) if gone.roles == 0),
         "{updates:?}"
     );
 }
@@ -774,7 +777,7 @@ fn deletions_are_sent_before_what_may_reuse_their_place() {
             [
                 Update::DeleteService(_),
                 Update::PutService(_),
-                Update::PutRoles(_)
+                Update::PutRole(_)
             ]
         ),
         "{updates:?}"
@@ -937,4 +940,87 @@ fn a_class_that_changes_is_unsettled_until_workers_find_nothing_out_of_place() {
         })
     );
     assert_eq!(scan([9, 9], 0), None, "it is settled");
+}
+
+/// What workers were told of roles, by whatever updates, is what there is.
+#[test]
+fn roles_are_told_as_far_as_they_change() {
+    let mut b = Bench::with(Limits {
+        services: 100,
+        servers: 1000,
+        workers: 1,
+    });
+    b.counters = vec![Arc::new(WorkerCounters::new(1000))];
+    let mut table = RoleTable::default();
+    let mut told = (0, 0);
+    let services: Vec<ServiceKey> = (0..12)
+        .map(|n| match n {
+            10 => vs(api::Protocol::Tcp, "10.0.0.1", 21),
+            11 => vs(api::Protocol::Tcp, "10.0.0.1", 8000),
+            n if n % 3 == 0 => vs(api::Protocol::Udp, "10.0.0.99", 80 + n),
+            n => vs(api::Protocol::Tcp, "10.0.0.1", 80 + n),
+        })
+        .collect();
+    // Some servers have the address and port of a service.
+    let server = |n: u64| match n {
+        0 => rs("10.0.0.1:81"),
+        n => rs(&format!("192.168.0.{}:{}", n % 7, 80 + n % 5)),
+    };
+    let mut random = 7u64;
+    let mut below = |n: u64| {
+        random = random
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
+        (random >> 33) % n
+    };
+    for step in 0..3000 {
+        let service = services[below(12) as usize];
+        let key = server(below(40));
+        let change = match below(20) {
+            0..5 => Change::AddService(service, rr()),
+            5 => Change::DeleteService(service),
+            6..16 => Change::AddServer(service, key, nat(1), OperatorState::Up),
+            _ => Change::DeleteServer(service, key),
+        };
+        let _ = b.live(change);
+        if below(10) == 0 {
+            let used = below(2) as u32;
+            b.counters[0].dests[below(40) as usize].total.set(used);
+            b.now = b.now + Duration::from_secs(200);
+            b.model.scan_trash(b.now, &b.counters);
+        }
+        if below(60) == 0 {
+            let local = ["10.0.0.1", "10.0.0.99"]
+                .into_iter()
+                .skip(below(2) as usize);
+            b.model.set_local_addresses(local.map(ip).collect());
+        }
+        for update in b.model.take_updates() {
+            match update {
+                Update::PutRoles(new) => {
+                    table = (*new).clone();
+                    told.0 += 1;
+                }
+                Update::PutRole(entry) => {
+                    assert!(table.put(&entry), "step {step}: full");
+                    told.1 += 1;
+                }
+                _ => {}
+            }
+        }
+        let want = b.model.build_roles();
+        let named = services.iter().map(|s| (s.addr().unwrap(), s.port()));
+        let servers = (0..40).map(|n| (server(n).addr, server(n).port));
+        for (addr, port) in named.chain(servers).chain([(ip("10.0.0.1"), 20_000)]) {
+            for protocol in [6, 17] {
+                let of = |t: &RoleTable| t.of(true, protocol, &addr.into(), port);
+                assert_eq!(
+                    of(&table),
+                    of(&want),
+                    "step {step}: {protocol} {addr}:{port}"
+                );
+            }
+        }
+    }
+    assert!(told.0 < 1000 && told.1 > 500, "{told:?}");
 }

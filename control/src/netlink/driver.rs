@@ -297,9 +297,10 @@ impl Host for Driver {
         self.advance(now);
     }
 
-    fn set_servers(&mut self, now: Instant, servers: &BTreeSet<IpAddr>) {
-        self.mirror
-            .set_servers(servers.iter().copied().map(Addr::from).collect());
+    fn change_servers(&mut self, now: Instant, servers: &[(IpAddr, bool)]) {
+        for &(addr, is_there) in servers {
+            self.mirror.change_server(now, addr.into(), is_there);
+        }
         self.advance(now);
     }
 

@@ -32,6 +32,8 @@ use crate::update::Update;
 
 /// Least time between two forwarding tables: each makes workers look up their routes again.
 const PUBLISH_PAUSE: Duration = Duration::from_millis(20);
+/// How long the next hop of a server that is gone stays wanted at least.
+const REVIEW_PAUSE: Duration = Duration::from_secs(10);
 /// How long a burst of changes is waited for before routes are dumped again.
 const RESYNC_PAUSE: Duration = Duration::from_millis(100);
 /// Routes looked at per step.
@@ -134,6 +136,10 @@ pub struct Mirror {
     published_at: Option<Instant>,
     retarget: bool,
     rewant: bool,
+    /// Servers whose next hops were not looked up yet.
+    fresh: BTreeSet<Addr>,
+    /// When it is looked which next hops are not wanted any more.
+    review_at: Option<Instant>,
     macs: BTreeMap<PortId, Vec<Mac>>,
     warnings: BTreeSet<String>,
 }
@@ -164,6 +170,8 @@ impl Mirror {
             published_at: None,
             retarget: false,
             rewant: false,
+            fresh: BTreeSet::new(),
+            review_at: None,
             macs: BTreeMap::new(),
             warnings: BTreeSet::new(),
         };
@@ -209,17 +217,23 @@ impl Mirror {
             self.review_local(out);
             out.push(Action::LocalAddressesChanged);
         }
-        if std::mem::take(&mut self.rewant) {
+        let review = self.review_at.take_if(|at| *at <= now).is_some();
+        if std::mem::take(&mut self.rewant) || review {
+            self.review_at = None;
+            self.fresh.clear();
             let mut hops = neighbours::next_hops(self.routes.fib(), &self.servers);
             hops.extend(self.routes.gateways());
             self.neighbours.want(now, &hops);
         }
+        let fresh = std::mem::take(&mut self.fresh);
+        let hops = neighbours::next_hops(self.routes.fib(), &fresh);
+        self.neighbours.want_too(now, &hops);
         self.ask(now, out);
     }
 
     /// When [`Mirror::settle`] has to be called next.
     pub fn next_timeout(&self) -> Option<Instant> {
-        if self.routes.is_busy() || self.retarget || self.rewant {
+        if self.routes.is_busy() || self.retarget || self.rewant || !self.fresh.is_empty() {
             return Some(Instant(0));
         }
         let publish = (self.synced && self.unpublished).then(|| {
@@ -227,17 +241,27 @@ impl Mirror {
                 .map_or(Instant(0), |at| at + PUBLISH_PAUSE)
         });
         let resync = self.resync_at.filter(|_| self.dumps.is_empty());
-        [publish, resync, self.neighbours.next_timeout()]
-            .into_iter()
-            .flatten()
-            .min()
+        [
+            publish,
+            resync,
+            self.review_at,
+            self.neighbours.next_timeout(),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 
-    /// Sets the real servers, whose next hops are kept known.
-    pub fn set_servers(&mut self, servers: BTreeSet<Addr>) {
-        if self.servers != servers {
-            self.servers = servers;
-            self.rewant = true;
+    /// There are real servers with this address from now on, or no longer. Their next hops are kept
+    /// known.
+    pub fn change_server(&mut self, now: Instant, addr: Addr, is_there: bool) {
+        if is_there {
+            self.servers.insert(addr);
+            self.fresh.insert(addr);
+        } else if self.servers.remove(&addr) {
+            self.fresh.remove(&addr);
+            // Whether another needs its next hop takes a look at all of them.
+            self.review_at.get_or_insert(now + REVIEW_PAUSE);
         }
     }
 

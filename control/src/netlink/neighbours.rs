@@ -178,6 +178,11 @@ impl Neighbours {
                 w.until = Some(now + DEMAND);
             }
         }
+        self.want_too(now, wanted);
+    }
+
+    /// Adds servers and gateways to those that are wanted.
+    pub fn want_too(&mut self, now: Instant, wanted: &BTreeSet<Hop>) {
         for hop in wanted {
             match self.wanted.get_mut(hop) {
                 Some(w) => w.until = None,

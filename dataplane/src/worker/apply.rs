@@ -33,6 +33,14 @@ impl Worker {
                 self.strays.start(self.core.roles.steering().is_unsettled());
                 Ok(())
             }
+            Command::PutRole(entry) => {
+                let table = Arc::get_mut(&mut self.core.roles);
+                match table.map(|roles| roles.put(&entry)) {
+                    Some(true) => Ok(()),
+                    Some(false) => Err("the role table is full"),
+                    None => Err("the role table is not this worker's alone"),
+                }
+            }
             Command::PutMarks(marks) => {
                 retired.marks = Some(core::mem::replace(&mut self.core.marks, marks));
                 Ok(())
