@@ -29,6 +29,8 @@ const TIME_V6: Duration = Duration::from_secs(60);
 /// What was decided about a first piece.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
+    /// To its own destination (`cache_bypass`).
+    Onwards,
     /// To a real server.
     ToServer {
         /// Which.

@@ -11,6 +11,11 @@ pub struct ServiceId(pub u32);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct DestId(pub u32);
 
+impl DestId {
+    /// Of a connection without a destination.
+    pub const NONE: DestId = DestId(u32::MAX);
+}
+
 /// Balanced transport protocols, by IP protocol number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(u8)]
@@ -126,6 +131,9 @@ pub enum ForwardingMethod {
     Tunnel = 2,
     /// Direct routing: only the destination MAC changes, replies go to the client directly.
     DirectRoute = 3,
+    /// No destination: the packet goes to its own (`cache_bypass`). Connections have it, servers
+    /// never do.
+    Bypass = 4,
 }
 
 impl ForwardingMethod {
@@ -136,6 +144,7 @@ impl ForwardingMethod {
             0 => ForwardingMethod::Masquerade,
             2 => ForwardingMethod::Tunnel,
             3 => ForwardingMethod::DirectRoute,
+            4 => ForwardingMethod::Bypass,
             _ => ForwardingMethod::Local,
         }
     }
@@ -147,6 +156,7 @@ impl ForwardingMethod {
             ForwardingMethod::Local => "Local",
             ForwardingMethod::Tunnel => "Tunnel",
             ForwardingMethod::DirectRoute => "Route",
+            ForwardingMethod::Bypass => "Bypass",
         }
     }
 }

@@ -8,6 +8,7 @@
 mod admit;
 mod answer;
 mod apply;
+mod bypass;
 mod defence;
 mod exit;
 mod fragment;
@@ -742,6 +743,9 @@ impl Worker {
                 .is_some_and(|dest| dest.available)
         {
             match core.starts_anew(entry, id, opens) {
+                Ok(false) if id == DestId::NONE => {
+                    return self.bypassed(now, packet, flow, hash, i);
+                }
                 Ok(false) => {}
                 Ok(true) => {
                     let old = core.take_out(shard, i);
@@ -1179,13 +1183,18 @@ impl Core {
 
     /// Whether a connection's real server is no longer part of its service.
     fn is_deleted(&self, entry: &Entry) -> bool {
-        !self.is_available(entry.dest_id())
+        let id = entry.dest_id();
+        id != DestId::NONE && !self.is_available(id)
     }
 
     /// Whether a packet of a connection gets a new one: it opens one, or the real server is gone.
     #[cold]
     fn starts_anew(&self, entry: &Entry, id: DestId, opens: bool) -> Result<bool, DropReason> {
-        let dest = self.dests.get(id.0 as usize).copied().unwrap_or_default();
+        let mut dest = self.dests.get(id.0 as usize).copied().unwrap_or_default();
+        if id == DestId::NONE {
+            // It needs none.
+            (dest.available, dest.weight) = (true, 1);
+        }
         // What controls others stays for them.
         let opens = opens && entry.controls() == 0;
         if opens && self.reschedules(entry, &dest) {

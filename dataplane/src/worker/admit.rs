@@ -22,14 +22,14 @@ use crate::time::Instant;
 use crate::wire::icmp::Answer;
 
 /// Where a new connection goes.
-struct Chosen {
-    new: NewConnection,
+pub(super) struct Chosen {
+    pub(super) new: NewConnection,
     /// Firewall mark of the service, 0 for none.
-    fwmark: u32,
+    pub(super) fwmark: u32,
 }
 
 /// Why a packet opens no connection.
-enum Refusal {
+pub(super) enum Refusal {
     /// IPVS is not interested: the host answers.
     Accept,
     /// The service has no usable destination.
@@ -71,9 +71,14 @@ impl Worker {
         hash: KeyHash,
     ) -> Result<Verdict, Refusal> {
         let (protocol, service) = self.core.service_for(flow, packet.port)?;
-        match self.connect(now, service, protocol, flow, hash)? {
-            Ok((at, i, chosen)) => Ok(self.first_packet(now, packet, flow, at, i, &chosen)),
-            Err(wait) => Ok(wait),
+        match self.connect(now, service, protocol, flow, hash) {
+            Ok(Ok((at, i, chosen))) => Ok(self.first_packet(now, packet, flow, at, i, &chosen)),
+            Ok(Err(wait)) => Ok(wait),
+            Err(Refusal::NoDestination) if self.core.bypasses(service, flow) => {
+                let chosen = self.core.past(service, protocol, flow)?;
+                self.open_past(now, packet, flow, hash, &chosen)
+            }
+            Err(why) => Err(why),
         }
     }
 
@@ -216,7 +221,7 @@ impl Worker {
 
     /// Counts a new connection and sends its first packet.
     #[inline(always)]
-    fn first_packet(
+    pub(super) fn first_packet(
         &mut self,
         now: Instant,
         packet: &mut Packet<'_>,
@@ -234,7 +239,7 @@ impl Worker {
             return core.dropped(DropReason::TableFull);
         };
         if new.flags & flag::ONE_PACKET == 0
-            && let Some(wait) = core.awaits_hop(now, new.dest_id)
+            && let Some(wait) = core.awaits(now, new.dest_id, flow)
         {
             // The choice is made: the packet finds the connection when it is tried again.
             entry.timeout = proto::INITIAL_TIMEOUT;
@@ -253,10 +258,13 @@ impl Worker {
             .unwrap_or(flow.protocol == 6 && entry.state == tcp::State::SynRecv as u8);
         let verdict = core.forward_request(now, packet, flow, entry);
         if new.flags & flag::ONE_PACKET != 0 {
-            core.connected_once = Some(Fate::ToServer {
-                dest: new.dest_id,
-                method: new.method,
-                real: new.dest.addr,
+            core.connected_once = Some(match new.method {
+                ForwardingMethod::Bypass => Fate::Onwards,
+                method => Fate::ToServer {
+                    dest: new.dest_id,
+                    method,
+                    real: new.dest.addr,
+                },
             });
             self.end(at, i);
         } else {

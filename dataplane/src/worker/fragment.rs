@@ -126,6 +126,7 @@ impl Worker {
         let entry = shard.entry(shard.lookup(hash, side, flow.protocol, &client, &other)?)?;
         let (dest, method) = (entry.dest_id(), entry.method());
         Some(match (side, method) {
+            (Side::Request, ForwardingMethod::Bypass) => Fate::Onwards,
             (Side::Request, _) => Fate::ToServer {
                 dest,
                 method,
@@ -238,6 +239,7 @@ impl Core {
             Fate::Kernel(class) => self.punt(now, packet.port, class),
             Fate::Dropped(reason) => self.dropped(reason),
             Fate::Worker(worker) => self.hand_over(worker, steer::attempt(steer::REQUEST, 0)),
+            Fate::Onwards => self.forward_to_own(now, packet, flow),
             Fate::ToServer { dest, method, real } => {
                 self.later_to_server(now, packet, flow, dest, method, real)
             }

@@ -194,7 +194,10 @@ impl Core {
         };
         let (method, dest_id, dest) = (entry.method(), entry.dest_id(), entry.dest());
         entry.in_pkts = entry.in_pkts.wrapping_add(1);
-        let next = self.dest_hop(dest_id);
+        let next = match method {
+            ForwardingMethod::Bypass => self.hop_to(flow.dst),
+            _ => self.dest_hop(dest_id),
+        };
         if method == ForwardingMethod::Masquerade
             && let Err(reason) =
                 icmp::translate(packet.frame_mut(), flow, quoted, Towards::Server(dest))

@@ -44,6 +44,9 @@ impl Core {
         if is_local(method) {
             return self.punt(now, packet.port, PuntClass::Host);
         }
+        if method == ForwardingMethod::Bypass {
+            return self.forward_to_own(now, packet, flow);
+        }
         let next = match self.dest_hop(entry.dest_id()) {
             Ok(next) => next,
             Err(Unresolved::Local) => return self.deliver_locally(now, packet, flow, entry),
@@ -322,7 +325,7 @@ impl Core {
 
     /// Longer than the path takes and not to be cut: says so to the sender.
     #[cold]
-    fn too_big(
+    pub(super) fn too_big(
         &mut self,
         now: Instant,
         packet: &mut Packet<'_>,
