@@ -138,6 +138,17 @@ pub struct ConnectionView {
     pub state: &'static str,
     /// Seconds until it expires, cut to whole ones.
     pub expires: u32,
+    /// Where in the batch's data those are that an engine made a template by.
+    pub data: Option<DataRange>,
+}
+
+/// A part of [`ConnectionBatch::data`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DataRange {
+    /// Where it begins.
+    pub start: u32,
+    /// Its length, bytes.
+    pub len: u16,
 }
 
 /// Where a dump goes on. Start with the default.
@@ -151,13 +162,24 @@ pub struct DumpCursor {
     pub done: bool,
 }
 
-/// A batch of copied connections; `rows` is pushed up to its capacity, never grown.
+/// A batch of copied connections; `rows` and `data` are pushed up to its capacity, never grown.
 #[derive(Debug, Default)]
 pub struct ConnectionBatch {
     /// Where to start, then where to go on.
     pub cursor: DumpCursor,
     /// The rows.
     pub rows: Vec<ConnectionView>,
+    /// Engine data of the rows, likewise up to its capacity.
+    pub data: Vec<u8>,
+}
+
+impl ConnectionBatch {
+    /// Engine data of one of its rows.
+    pub fn data_of(&self, row: &ConnectionView) -> Option<&[u8]> {
+        let range = row.data?;
+        let start = range.start as usize;
+        self.data.get(start..start + usize::from(range.len))
+    }
 }
 
 /// The control side's end of one worker.

@@ -262,6 +262,7 @@ drop_reasons! {
     BadHeader "bad-header" "impossible IP header: version, header length or total length",
     BadChecksum "bad-checksum" "IPv4 header checksum is wrong",
     ShortTransport "short-transport" "transport header shorter than its protocol needs",
+    NoCallId "no-call-id" "packet for a service with the engine sip that has no SIP Call-ID",
     Fragment "fragment" "impossible fragment (offset, length or kind), or one whose first piece was answered",
     FragmentEarly "fragment-early" "fragment for this host whose first piece did not come in time, or too many waited",
     PathMtu "path-mtu" "a router's message about the MTU of a tunnel: taken note of, nobody else needs it",

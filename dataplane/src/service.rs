@@ -228,6 +228,30 @@ pub struct SchedulerFlags {
     pub port: bool,
 }
 
+/// A persistence engine: it tells clients apart by what is in their packets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Engine {
+    /// The Call-ID of SIP messages in UDP.
+    Sip,
+}
+
+impl Engine {
+    /// All of them.
+    pub const ALL: [Engine; 1] = [Engine::Sip];
+
+    /// Its name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Engine::Sip => "sip",
+        }
+    }
+
+    /// The one of this name.
+    pub fn find(name: &str) -> Option<Engine> {
+        Engine::ALL.into_iter().find(|engine| engine.name() == name)
+    }
+}
+
 /// Clients stay with their destination (`-p`, `-M`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Persistence {
@@ -235,6 +259,8 @@ pub struct Persistence {
     pub timeout: u32,
     /// IPv4: the netmask of clients that go together, host order. IPv6: its prefix length.
     pub mask: u32,
+    /// What else tells clients apart (`--pe`).
+    pub engine: Option<Engine>,
 }
 
 /// Timeouts of one service's connections in place of the common ones (`Settings::timeouts`), in

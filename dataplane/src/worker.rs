@@ -10,6 +10,7 @@ mod answer;
 mod apply;
 mod bypass;
 mod defence;
+mod engine;
 mod exit;
 mod fragment;
 mod ftp;
@@ -44,10 +45,11 @@ use crate::addr::{Endpoint, Family, Mac};
 use crate::capture::Capture;
 use crate::changes::Changes;
 use crate::command::Event;
+use crate::conn::engine_data::{self, EngineData};
 use crate::conn::entry::flag;
 use crate::conn::hash::digest_v4;
 use crate::conn::index::REPLY;
-use crate::conn::{Controller, Entry, HashKey, KeyHash, NIL, SHARDS, Shard, Side};
+use crate::conn::{Controller, Entry, HashKey, KeyHash, NIL, SHARDS, Shard, Side, template};
 use crate::counters::{DestCounters, WorkerCounters};
 use crate::dests::{self, DestState, Exit};
 use crate::flow::{Flow, Parsed, Plain, PlainV6, Shape, octets};
@@ -152,6 +154,10 @@ struct Core {
     exits: Box<[Exit]>,
     /// Rises with everything that could make an exit another one.
     epoch: u32,
+    /// Services whose engine looks at what their servers send.
+    with_engine: Vec<ServiceId>,
+    /// What engines keep beside templates.
+    engine_data: EngineData,
     /// Destinations whose schedulers have to hear of it.
     changes: Changes,
     /// Next service whose scheduler is tended.
@@ -308,7 +314,7 @@ impl Worker {
         settings: Settings,
     ) -> Worker {
         let mut own = shards.into_iter();
-        let shards: Vec<Shard> = (0..SHARDS as u8)
+        let mut shards: Vec<Shard> = (0..SHARDS as u8)
             .map(|shard| match share.elsewhere(shard) {
                 Some(_) => Some(Shard::absent(key)),
                 None => own.next(),
@@ -316,6 +322,7 @@ impl Worker {
             .map(|shard| shard.expect("as many shards as the share has"))
             .collect();
         assert!(own.next().is_none(), "more shards than the share has");
+        template::forget_data(&mut shards);
         let shards: Box<[Shard; SHARDS]> = shards
             .try_into()
             .unwrap_or_else(|_| unreachable!("one for each number"));
@@ -332,6 +339,8 @@ impl Worker {
             dests: vec![DestState::default(); limits.dests].into_boxed_slice(),
             exits: vec![Exit::NONE; limits.dests].into_boxed_slice(),
             epoch: 1,
+            with_engine: Vec::with_capacity(limits.services),
+            engine_data: EngineData::new(engine_data::CAPACITY),
             changes: Changes::new(limits.services, limits.dests),
             tend_at: 0,
             settings,
@@ -689,6 +698,12 @@ impl Worker {
             };
             let from = steer::attempt(step, 0);
             return self.find_packet(now, packet, flow, (side, both), from, true);
+        }
+        if side == Side::Reply
+            && self.core.may_be_outbound(flow)
+            && let Some(verdict) = self.open_outbound(now, packet, flow)
+        {
+            return verdict;
         }
         if side == Side::Reply && !both {
             return self.core.unknown_reply(now, packet, flow);
@@ -1173,6 +1188,9 @@ impl Core {
         };
         if entry.flags & flag::NO_CPORT != 0 {
             self.ports_unknown = self.ports_unknown.saturating_sub(1);
+        }
+        if let Some(at) = entry.engine_data() {
+            self.engine_data.free(at);
         }
         shard.remove(i);
         self.counters

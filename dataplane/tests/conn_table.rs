@@ -4,7 +4,8 @@ use std::collections::HashMap;
 
 use dataplane::addr::{Addr, Endpoint};
 use dataplane::conn::region::{attach, create};
-use dataplane::conn::{HashKey, Layout, NewConnection, Shard, Side};
+use dataplane::conn::template::{TemplateKey, forget_data};
+use dataplane::conn::{HashKey, Layout, NewConnection, NewTemplate, Shard, Side};
 use dataplane::service::{DestId, ForwardingMethod, Protocol};
 use dataplane::time::Ticks;
 use proptest::prelude::*;
@@ -341,4 +342,38 @@ proptest! {
         let mut budget = 1_000_000;
         prop_assert_eq!(shard.next_due(deadline.plus(65), &mut budget), Some(i));
     }
+}
+
+/// They are kept outside the region: a table that is taken over has none.
+#[test]
+fn a_template_whose_engine_data_are_lost_is_never_found_again() {
+    let layout = Layout::for_connections(1000);
+    let mut shards = create(memory(layout), layout, KEY, BOOT, Ticks(0)).unwrap();
+    let key = TemplateKey {
+        protocol: Protocol::Udp.number(),
+        client: Addr::v4([10, 0, 1, 2]),
+        virtual_: Endpoint::new(Addr::v4([10, 0, 0, 100]), 5060),
+        keeps_port: true,
+        tag: 7,
+    };
+    let hash = key.hash(&KEY);
+    let at = usize::from(hash.shard);
+    let new = NewTemplate {
+        protocol: key.protocol,
+        client: key.client,
+        tag: key.tag,
+        virtual_: key.virtual_,
+        dest: Endpoint::new(Addr::v4([10, 0, 2, 11]), 5060),
+        dest_id: DestId(1),
+        method: ForwardingMethod::Masquerade,
+        fwmark: 0,
+    };
+    let i = shards[at].insert_template(&new).unwrap();
+    shards[at].entry_mut(i).unwrap().extension = 3;
+    let found = |shards: &[Shard]| key.find(&shards[at], hash, |_| true);
+    assert_eq!(found(&shards), Some(i));
+    forget_data(&mut shards);
+    assert_eq!(found(&shards), None);
+    let entry = shards[at].entry(i).unwrap();
+    assert!(entry.is_valid() && entry.engine_data().is_none());
 }

@@ -134,7 +134,7 @@ pub struct Entry {
     /// Firewall mark of the service, 0 for none.
     pub fwmark: u32,
     /// Of a connection: the entry that controls it, see [`Entry::controller`]. Otherwise index of
-    /// the extension entry, or [`NIL`].
+    /// its engine data if it is a template, or [`NIL`].
     pub extension: u32,
 }
 
@@ -180,6 +180,8 @@ pub struct NewTemplate {
     pub protocol: u8,
     /// Client, masked.
     pub client: Addr,
+    /// Stands in for engine data in the tuple, in the place of the client's port; 0 without.
+    pub tag: u16,
     /// Virtual address and port, or the mark in the place of the address.
     pub virtual_: Endpoint,
     /// Real server.
@@ -279,7 +281,7 @@ impl Entry {
         self.fill(&NewConnection {
             // Overwritten below.
             protocol: Protocol::Tcp,
-            client: Endpoint::new(new.client, 0),
+            client: Endpoint::new(new.client, new.tag),
             virtual_: new.virtual_,
             dest: new.dest,
             dest_id: new.dest_id,
@@ -295,6 +297,11 @@ impl Entry {
     #[inline(always)]
     pub fn is_template(&self) -> bool {
         self.flags & flag::TEMPLATE != 0
+    }
+
+    /// Where the data of a template are that an engine made.
+    pub fn engine_data(&self) -> Option<u32> {
+        (self.is_template() && self.extension != NIL).then_some(self.extension)
     }
 
     /// How many entries it controls (`n_control`). Templates have no replies, so the count takes

@@ -1,5 +1,6 @@
 //! The connection table: 128 shards in one memory region, each owned by one worker.
 
+pub mod engine_data;
 pub mod entry;
 pub mod hash;
 pub mod index;

@@ -627,6 +627,19 @@ impl Shard {
             .map(|slot| slot & !REPLY)
     }
 
+    /// Looks up the one of several entries with a client's tuple that `is_it` knows.
+    pub fn lookup_one(
+        &self,
+        hash: KeyHash,
+        (protocol, client, other): (u8, &Endpoint, &Endpoint),
+        is_it: impl Fn(&Entry) -> bool,
+    ) -> Option<u32> {
+        self.index.find(hash, |slot| {
+            self.is_match(slot, Side::Request, protocol, client, other)
+                && self.entry(slot).is_some_and(&is_it)
+        })
+    }
+
     /// An entry by index.
     #[inline(always)]
     pub fn entry(&self, i: u32) -> Option<&Entry> {

@@ -3,9 +3,10 @@
 //! A template is an entry of the connection table with [`flag::TEMPLATE`](super::entry::flag).
 //! It is found by the masked client, never by a packet's own tuple.
 
-use super::entry::{Entry, TEMPLATE_SPACE};
+use super::engine_data;
+use super::entry::{Entry, NIL, TEMPLATE_SPACE};
 use super::hash::{HashKey, KeyHash};
-use super::shard::{Shard, Side};
+use super::shard::Shard;
 use crate::addr::{Addr, Endpoint, Family};
 use crate::service::{Persistence, ServiceKey};
 
@@ -23,6 +24,8 @@ pub struct TemplateKey {
     pub virtual_: Endpoint,
     /// Whether the template keeps the real server's port; otherwise it has 0.
     pub keeps_port: bool,
+    /// Stands in for engine data, 0 without.
+    pub tag: u16,
 }
 
 /// The address that a mark is written as: its four bytes in network order, in front.
@@ -71,21 +74,33 @@ impl TemplateKey {
             client,
             virtual_,
             keeps_port,
+            tag: 0,
         }
+    }
+
+    /// The same for what an engine found in the packet.
+    pub fn with_data(self, key: &HashKey, data: &[u8]) -> TemplateKey {
+        let tag = engine_data::tag(key, data);
+        TemplateKey { tag, ..self }
     }
 
     /// Where it is in the table. The shard follows from the masked client alone: whoever steers
     /// a client's packets to the owner of this shard has its templates there, too.
     pub fn hash(&self, key: &HashKey) -> KeyHash {
         let (protocol, v) = (self.protocol | TEMPLATE_SPACE, &self.virtual_);
-        key.hash(protocol, &self.client, 0, &v.addr, v.port)
+        key.hash(protocol, &self.client, self.tag, &v.addr, v.port)
     }
 
-    /// Finds the template in its shard.
-    pub fn find(&self, shard: &Shard, hash: KeyHash) -> Option<u32> {
-        let client = Endpoint::new(self.client, 0);
+    /// Finds the template in its shard, of several the one that `is_it` knows.
+    pub fn find(
+        &self,
+        shard: &Shard,
+        hash: KeyHash,
+        is_it: impl Fn(&Entry) -> bool,
+    ) -> Option<u32> {
+        let client = Endpoint::new(self.client, self.tag);
         let protocol = self.protocol | TEMPLATE_SPACE;
-        shard.lookup(hash, Side::Request, protocol, &client, &self.virtual_)
+        shard.lookup_one(hash, (protocol, &client, &self.virtual_), is_it)
     }
 }
 
@@ -99,6 +114,22 @@ pub const fn state_name(state: u8) -> &'static str {
 
 /// State of a template of which some connection was answered.
 pub const ASSURED: u8 = 1;
+
+/// Takes templates out of use whose engine data were kept outside the table that was taken over:
+/// they are never found again, and their connections go on.
+pub fn forget_data(shards: &mut [Shard]) {
+    for shard in shards {
+        for i in 0..shard.touched() {
+            let is_lost = |e: &Entry| e.is_valid() && e.engine_data().is_some();
+            if shard.entry(i).is_some_and(is_lost) {
+                shard.disable_template(i);
+                if let Some(entry) = shard.entry_mut(i) {
+                    entry.extension = NIL;
+                }
+            }
+        }
+    }
+}
 
 /// Counts anew what templates and FTP control connections control, after a table was taken over: a connection that makes no
 /// sense any more has ended without counting itself out.
@@ -149,6 +180,7 @@ mod tests {
         let persistence = Persistence {
             timeout: 60,
             mask: 0xffff_ff00,
+            engine: None,
         };
         TemplateKey::of(&service, &persistence, 6, CLIENT, Endpoint::new(VIP, port))
     }

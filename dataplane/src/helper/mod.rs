@@ -2,3 +2,4 @@
 
 pub mod ftp;
 pub mod sequence;
+pub mod sip;

@@ -71,7 +71,8 @@ impl Worker {
         hash: KeyHash,
     ) -> Result<Verdict, Refusal> {
         let (protocol, service) = self.core.service_for(flow, packet.port)?;
-        match self.connect(now, service, protocol, flow, hash) {
+        let data = self.core.engine_data_of(service, flow, packet.frame())?;
+        match self.connect(now, (service, protocol), flow, hash, data) {
             Ok(Ok((at, i, chosen))) => Ok(self.first_packet(now, packet, flow, at, i, &chosen)),
             Ok(Err(wait)) => Ok(wait),
             Err(Refusal::NoDestination) if self.core.bypasses(service, flow) => {
@@ -83,22 +84,22 @@ impl Worker {
     }
 
     /// Makes the connection of a client's packet: shard, number, and what was chosen. `Err`
-    /// inside: the packet has to wait first.
+    /// inside: the packet has to wait first. `data`: what the service's engine found in it.
     #[inline(always)]
     fn connect(
         &mut self,
         now: Instant,
-        service: ServiceId,
-        protocol: Protocol,
+        (service, protocol): (ServiceId, Protocol),
         flow: &Flow,
         hash: KeyHash,
+        data: Option<&[u8]>,
     ) -> Result<Result<(usize, u32, Chosen), Verdict>, Refusal> {
         let full = Refusal::Drop(DropReason::TableFull);
         if self.core.defences.drops_packet() {
             return Err(Refusal::Drop(DropReason::DropPacket));
         }
-        let key = self.core.template_key(service, flow);
-        let found = key.and_then(|key| self.find_template(&key));
+        let key = self.core.template_key(service, flow, data);
+        let found = key.and_then(|key| self.find_template(&key, data));
         let chosen = match &found {
             Some((_, dest)) => self.core.follow(service, protocol, flow, *dest),
             None => self.core.schedule(now, service, protocol, flow),
@@ -107,7 +108,7 @@ impl Worker {
         let template = match (found, key) {
             (Some((template, _)), _) => Some(template),
             (None, Some(key)) => Some(
-                self.add_template(now.ticks(), service, &key, new)
+                self.add_template(now.ticks(), service, &key, new, data)
                     .ok_or(full)?,
             ),
             (None, None) => None,
@@ -159,7 +160,11 @@ impl Worker {
         if !self.core.has_time_for_new() {
             return Err(DropReason::Overload);
         }
-        let (at, i, chosen) = match self.connect(now, service, protocol, flow, hash) {
+        // An engine reads messages, not quotes of them.
+        if self.core.engine_data_of(service, flow, &[]).is_err() {
+            return Err(DropReason::NoCallId);
+        }
+        let (at, i, chosen) = match self.connect(now, (service, protocol), flow, hash, None) {
             Ok(Ok(made)) => made,
             Ok(Err(_)) => return Err(DropReason::NoNeighbour),
             Err(Refusal::Accept) => return Ok(None),
@@ -179,7 +184,7 @@ impl Worker {
 
     /// Counts a new connection and completes its entry.
     #[inline(always)]
-    fn count_in(&mut self, at: usize, i: u32, Chosen { new, fwmark }: &Chosen) {
+    pub(super) fn count_in(&mut self, at: usize, i: u32, Chosen { new, fwmark }: &Chosen) {
         let core = &self.core;
         dests::bind(
             &core.dests,
@@ -342,11 +347,18 @@ impl Core {
             .or_else(|| with(0))
     }
 
-    /// Under which key a client is kept by whose service this packet is, if that is persistent.
-    pub(super) fn template_of(&self, input: PortId, flow: &Flow) -> Option<TemplateKey> {
+    /// Under which key a client is kept by whose service this packet is, if that is persistent,
+    /// and what the service's engine finds in the packet.
+    pub(super) fn template_of<'f>(
+        &self,
+        input: PortId,
+        flow: &Flow,
+        frame: &'f [u8],
+    ) -> Option<(TemplateKey, Option<&'f [u8]>)> {
         let protocol = Protocol::from_number(flow.protocol)?;
         let service = self.find_service(protocol, flow, flow, input)?;
-        self.template_key(service, flow)
+        let data = self.engine_data_of(service, flow, frame).ok()?;
+        Some((self.template_key(service, flow, data)?, data))
     }
 
     fn marked_service(&self, flow: &Flow, input: PortId) -> Option<ServiceId> {

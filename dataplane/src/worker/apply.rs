@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use super::{Running, Worker};
-use crate::command::{Command, ConnectionBatch, ConnectionView, Outcome, Retired};
+use crate::addr::Endpoint;
+use crate::command::{Command, ConnectionBatch, ConnectionView, DataRange, Outcome, Retired};
 use crate::conn::entry::TEMPLATE_SPACE;
 use crate::conn::{Entry, template};
 use crate::proto;
@@ -165,9 +166,11 @@ impl Worker {
             }
         }
         core.services.insert(service.key, service.id);
+        let number = service.id;
         if let Some(slot) = core.running.get_mut(id as usize) {
             *slot = Some(Running { service, scheduler });
         }
+        core.note_engine(number);
         Ok(())
     }
 
@@ -181,6 +184,7 @@ impl Worker {
                 state.available = false;
             }
         }
+        core.note_engine(id);
         core.changes.follow(Some(&old.service), None);
         if core.services.get(&old.service.key) == Some(&id) {
             core.services.remove(&old.service.key);
@@ -202,7 +206,14 @@ impl Worker {
                     return;
                 }
                 visits -= 1;
-                if let Some(row) = shard.entry(batch.cursor.entry).and_then(|e| view(e, now)) {
+                if let Some(entry) = shard.entry(batch.cursor.entry)
+                    && let Some(mut row) = view(entry, now)
+                {
+                    let data = entry.engine_data().map(|at| self.core.engine_data.get(at));
+                    let Ok(place) = copy_data(batch, data) else {
+                        return;
+                    };
+                    row.data = place;
                     batch.rows.push(row);
                 }
                 batch.cursor.entry += 1;
@@ -212,6 +223,31 @@ impl Worker {
         }
         batch.cursor.done = true;
     }
+}
+
+/// Puts a row's engine data into the batch.
+///
+/// # Errors
+/// They are for the next one: there is no room left.
+fn copy_data(batch: &mut ConnectionBatch, data: Option<&[u8]>) -> Result<Option<DataRange>, ()> {
+    let Some(data) = data else {
+        return Ok(None);
+    };
+    let start = batch.data.len();
+    if batch.data.capacity() - start < data.len() {
+        // A batch without any room lists rows without data.
+        return if batch.data.is_empty() {
+            Ok(None)
+        } else {
+            Err(())
+        };
+    }
+    batch.data.extend_from_slice(data);
+    let len = data.len() as u16;
+    Ok(Some(DataRange {
+        start: start as u32,
+        len,
+    }))
 }
 
 fn view(entry: &Entry, now: Ticks) -> Option<ConnectionView> {
@@ -227,12 +263,17 @@ fn view(entry: &Entry, now: Ticks) -> Option<ConnectionView> {
     let left = Ticks(entry.deadline).since(now).max(0) as u32;
     Some(ConnectionView {
         protocol,
-        client: entry.client(),
+        client: match entry.client() {
+            // It has none: see `NewTemplate::tag`.
+            client if entry.is_template() => Endpoint { port: 0, ..client },
+            client => client,
+        },
         virtual_: entry.virtual_(),
         dest: entry.dest(),
         method: entry.method(),
         state,
         is_template: entry.is_template(),
         expires: left / TICKS_PER_SECOND,
+        data: None,
     })
 }

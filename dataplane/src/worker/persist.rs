@@ -7,7 +7,7 @@ use super::{Core, Worker};
 use crate::addr::Endpoint;
 use crate::conn::entry::flag;
 use crate::conn::template::{ASSURED, TemplateKey};
-use crate::conn::{Controller, Entry, NewConnection, NewTemplate};
+use crate::conn::{Controller, Entry, NIL, NewConnection, NewTemplate};
 use crate::dests;
 use crate::flow::Flow;
 use crate::service::{DestId, ServiceId};
@@ -16,10 +16,17 @@ use crate::time::{Ticks, secs};
 impl Worker {
     /// The template of a client with its real server, if it still leads somewhere. One that does
     /// not is never found again; its connections go on (`ip_vs_check_template`).
-    pub(super) fn find_template(&mut self, key: &TemplateKey) -> Option<(Controller, DestId)> {
+    pub(super) fn find_template(
+        &mut self,
+        key: &TemplateKey,
+        data: Option<&[u8]>,
+    ) -> Option<(Controller, DestId)> {
         let hash = self.core.place(key.hash(&self.core.key));
         let shard = self.shards.get_mut(usize::from(hash.shard))?;
-        let i = key.find(shard, hash)?;
+        let kept = &self.core.engine_data;
+        let i = key.find(shard, hash, |entry| {
+            entry.engine_data().map(|at| kept.get(at)) == data
+        })?;
         let dest = shard.entry(i)?.dest_id();
         if !self.core.leads_on(dest) {
             shard.disable_template(i);
@@ -35,6 +42,7 @@ impl Worker {
         service: ServiceId,
         key: &TemplateKey,
         connection: &NewConnection,
+        data: Option<&[u8]>,
     ) -> Option<Controller> {
         let running = self.core.running.get(service.0 as usize)?.as_ref()?;
         let timeout = secs(running.service.options.persistence?.timeout);
@@ -44,6 +52,7 @@ impl Worker {
         let new = NewTemplate {
             protocol: key.protocol,
             client: key.client,
+            tag: key.tag,
             virtual_: key.virtual_,
             dest: Endpoint::new(state.addr, port),
             dest_id: connection.dest_id,
@@ -52,12 +61,20 @@ impl Worker {
         };
         let hash = self.core.place(key.hash(&self.core.key));
         let at = usize::from(hash.shard);
-        let i = self.insert(at, |shard| shard.insert_template(&new))?;
+        let kept = match data {
+            Some(data) => self.core.engine_data.put(data)?,
+            None => NIL,
+        };
+        let Some(i) = self.insert(at, |shard| shard.insert_template(&new)) else {
+            self.core.engine_data.free(kept);
+            return None;
+        };
         if let Some(counters) = self.core.counters.dest(new.dest_id) {
             dests::bind_template(counters);
         }
         let shard = self.shards.get_mut(at)?;
         let entry = shard.entry_mut(i)?;
+        entry.extension = kept;
         entry.timeout = timeout;
         entry.deadline = now.plus(timeout).0;
         shard.rearm(i, false);
@@ -108,19 +125,23 @@ impl Worker {
 }
 
 impl Core {
-    /// Under which key the client of this packet is kept, if the service is persistent.
-    pub(super) fn template_key(&self, service: ServiceId, flow: &Flow) -> Option<TemplateKey> {
+    /// Under which key the client of this packet is kept, if the service is persistent. `data`:
+    /// what its engine found.
+    pub(super) fn template_key(
+        &self,
+        service: ServiceId,
+        flow: &Flow,
+        data: Option<&[u8]>,
+    ) -> Option<TemplateKey> {
         let service = &self.running.get(service.0 as usize)?.as_ref()?.service;
         let persistence = service.options.persistence.as_ref()?;
         let virtual_ = Endpoint::new(flow.dst, flow.dst_port);
         let (key, protocol) = (&service.key, flow.protocol);
-        Some(TemplateKey::of(
-            key,
-            persistence,
-            protocol,
-            flow.src,
-            virtual_,
-        ))
+        let key = TemplateKey::of(key, persistence, protocol, flow.src, virtual_);
+        Some(match data {
+            Some(data) => key.with_data(&self.key, data),
+            None => key,
+        })
     }
 
     /// Whether a template's real server takes its clients. Weight 0 does not mind unless it was

@@ -148,6 +148,16 @@ impl Worker {
                 self.found(now, packet, flow, side, hash, i)
             }
             Found::Elsewhere(worker, attempt) => self.core.hand_over(worker, attempt),
+            Found::Nowhere if side == Side::Reply && self.core.may_be_outbound(flow) => {
+                match (self.open_outbound(now, packet, flow), ways[REQUEST]) {
+                    (Some(verdict), _) => verdict,
+                    (None, None) => self.core.unknown_reply(now, packet, flow),
+                    (None, Some(way)) => {
+                        let hash = self.core.meeting(&way).hash;
+                        self.admit(now, packet, flow, hash)
+                    }
+                }
+            }
             Found::Nowhere => match ways[REQUEST] {
                 None => self.core.unknown_reply(now, packet, flow),
                 Some(way) => {
@@ -263,8 +273,8 @@ impl Worker {
 
     /// Whether this worker has a template that the client's packet goes by.
     fn has_template(&mut self, packet: &Packet<'_>, flow: &Flow) -> bool {
-        let key = self.core.template_of(packet.port, flow);
-        key.is_some_and(|key| self.find_template(&key).is_some())
+        let template = self.core.template_of(packet.port, flow, packet.frame());
+        template.is_some_and(|(key, data)| self.find_template(&key, data).is_some())
     }
 }
 

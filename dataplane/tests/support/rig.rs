@@ -21,8 +21,8 @@ use dataplane::route::{
 };
 use dataplane::schedule::{self, Seat};
 use dataplane::service::{
-    DestId, Destination, ForwardingMethod, Persistence, Protocol, SchedulerFlags, ServiceId,
-    ServiceKey, ServiceOptions, ServiceTimeouts, Tunnel, TunnelChecksum, TunnelKind,
+    DestId, Destination, Engine, ForwardingMethod, Persistence, Protocol, SchedulerFlags,
+    ServiceId, ServiceKey, ServiceOptions, ServiceTimeouts, Tunnel, TunnelChecksum, TunnelKind,
     VirtualService,
 };
 use dataplane::settings::Settings;
@@ -83,6 +83,7 @@ fn persistence(words: &[&str], family: Family) -> Option<Persistence> {
     Some(Persistence {
         timeout: timeout.and_then(|n| n.parse().ok()).unwrap_or(360),
         mask,
+        engine: value("--pe").and_then(Engine::find),
     })
 }
 
