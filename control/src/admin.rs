@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dataplane::command::{ConnectionBatch, ConnectionView, DumpCursor};
-use dataplane::service::Protocol;
+use dataplane::service::{Engine, Protocol};
 use dataplane::time::Instant;
 
 use crate::api::{self, ConnectionRow, ErrorKind, Request, Response, ServiceFrames};
@@ -372,7 +372,8 @@ impl Admin {
             });
         // Its client is gone.
         let Some((client, dump)) = found else { return };
-        let rows: Vec<ConnectionRow> = batch.rows.iter().map(row).collect();
+        let rows = batch.rows.iter().map(|view| row(&batch, view));
+        let rows: Vec<ConnectionRow> = rows.collect();
         dump.under_way = None;
         dump.cursor = batch.cursor;
         if batch.cursor.done {
@@ -380,6 +381,7 @@ impl Admin {
             dump.cursor = DumpCursor::default();
         }
         batch.rows.clear();
+        batch.data.clear();
         dump.spare = Some(batch);
         let more = dump.worker < workers;
         if more && rows.is_empty() {
@@ -737,7 +739,7 @@ fn error(refusal: Refusal) -> Response {
     }
 }
 
-fn row(view: &ConnectionView) -> ConnectionRow {
+fn row(batch: &ConnectionBatch, view: &ConnectionView) -> ConnectionRow {
     let at = |e: dataplane::addr::Endpoint| (e.addr.into(), e.port);
     ConnectionRow {
         protocol: view.protocol.map(|protocol| match protocol {
@@ -750,5 +752,10 @@ fn row(view: &ConnectionView) -> ConnectionRow {
         client: at(view.client),
         virtual_: at(view.virtual_),
         dest: at(view.dest),
+        // There is one engine.
+        engine: batch.data_of(view).map(|data| api::EngineData {
+            name: Engine::Sip.name().to_owned(),
+            data: String::from_utf8_lossy(data).into_owned(),
+        }),
     }
 }

@@ -299,6 +299,9 @@ pub struct ServiceSpec {
     /// Clients stay with their server.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub persistence: Option<Persistence>,
+    /// Name of the persistence engine; it does nothing without persistence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub engine: Option<String>,
     /// Timeouts of its connections.
     #[serde(default, skip_serializing_if = "ServiceTimeouts::are_common")]
     pub timeouts: ServiceTimeouts,
@@ -690,8 +693,20 @@ pub struct ConnectionRow {
     /// Virtual address and port.
     #[serde(rename = "virtual")]
     pub virtual_: (IpAddr, u16),
-    /// Real address and port.
+    /// Real address and port; unspecified, port 0, if it goes past all servers.
     pub dest: (IpAddr, u16),
+    /// What a persistence engine made this template by.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub engine: Option<EngineData>,
+}
+
+/// Data of a persistence engine.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EngineData {
+    /// Name of the engine.
+    pub name: String,
+    /// The data, a Call-ID.
+    pub data: String,
 }
 
 /// Answer to `Status`.

@@ -108,6 +108,7 @@ impl FakeWorker {
                 method: ForwardingMethod::Masquerade,
                 state: "ESTABLISHED",
                 expires: 900,
+                data: None,
             });
             batch.cursor.entry += 1;
         }

@@ -287,10 +287,14 @@ impl Lane {
     }
 }
 
+/// Bytes of engine data in a batch: some hundred Call-IDs, and far less than a frame holds.
+const BATCH_DATA: usize = 1 << 16;
+
 /// An empty batch to fill.
 pub fn batch() -> Box<ConnectionBatch> {
     Box::new(ConnectionBatch {
         rows: Vec::with_capacity(BATCH_ROWS),
+        data: Vec::with_capacity(BATCH_DATA),
         ..Default::default()
     })
 }

@@ -422,6 +422,7 @@ impl Dice {
             let spec = ServiceSpec {
                 scheduler: self.one_of(&["rr", "lc", "sh"]).into(),
                 flags: SchedFlags(self.below(4) as u8),
+                engine: (self.below(3) == 0).then(|| "sip".into()),
                 timeouts: ServiceTimeouts {
                     tcp: 60 * self.below(2) as u32,
                     ..Default::default()

@@ -10,7 +10,8 @@ use std::sync::{Mutex, mpsc};
 use std::time::Duration;
 
 use control::api::{
-    self, ConnectionRow, ErrorKind, PortView, Protocol, Request, Response, StatusView, WorkerView,
+    self, ConnectionRow, EngineData, ErrorKind, PortView, Protocol, Request, Response, StatusView,
+    WorkerView,
 };
 use control::cli::{self, Environment, Streams};
 use ipvsadm_support::*;
@@ -45,6 +46,7 @@ fn row(n: u16) -> ConnectionRow {
         client: (addr("192.0.2.1"), n),
         virtual_: (addr("10.0.0.1"), 80),
         dest: (addr("10.0.0.2"), 8080),
+        engine: None,
     }
 }
 
@@ -545,6 +547,38 @@ fn timeouts_of_a_service_are_shown_and_saved_if_it_has_any() {
             refused.err
         );
     }
+}
+
+/// As the kernel was recorded to list it.
+#[test]
+fn templates_of_an_engine_are_listed_with_its_data() {
+    let daemon = Daemon::start();
+    let mut template = row(0);
+    template.protocol = Some(Protocol::Udp);
+    template.state = "NONE".into();
+    template.expires = 58;
+    template.client = ("10.0.1.2".parse().expect("an address"), 0);
+    template.virtual_ = ("10.0.0.100".parse().expect("an address"), 5060);
+    template.dest = ("10.0.2.15".parse().expect("an address"), 5060);
+    template.engine = Some(EngineData {
+        name: "sip".into(),
+        data: "abc123@host".into(),
+    });
+    let mut plain = template.clone();
+    plain.engine = None;
+    daemon.state().connections = vec![template, plain];
+    let with = "pro expire state       source             virtual            destination        pe name          pe_data\n\
+        UDP 00:58  NONE        10.0.1.2:0         10.0.0.100:5060    10.0.2.15:5060   sip                abc123@host\n\
+        UDP 00:58  NONE        10.0.1.2:0         10.0.0.100:5060    10.0.2.15:5060\n";
+    let listed = daemon.run(&["-Lnc", "--persistent-conn"], "").out;
+    assert!(listed.ends_with(with), "{listed}");
+    let listed = daemon.run(&["-Lnc"], "").out;
+    assert!(!listed.contains("sip"), "{listed}");
+    let json = daemon.run(&["-Lnc", "--json"], "").out;
+    assert!(
+        json.contains(r#""engine":{"name":"sip","data":"abc123@host"}"#),
+        "{json}"
+    );
 }
 
 #[test]

@@ -271,6 +271,7 @@ fn connection(line: &str) -> ConnectionRow {
         client: endpoint(client),
         virtual_: endpoint(service),
         dest: endpoint(server),
+        engine: None,
     }
 }
 

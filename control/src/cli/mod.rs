@@ -307,7 +307,7 @@ impl Session<'_> {
             for row in &rows {
                 match &mut document {
                     Some(document) => document.row(out, row)?,
-                    None => connections::row(out, row, &endpoints)?,
+                    None => connections::row(out, row, engine, &endpoints)?,
                 }
             }
             if !more {

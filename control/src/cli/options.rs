@@ -698,15 +698,15 @@ pub const OPTIONS: &[OptionSpec] = &[
         SERVICE,
         "schedule each UDP packet on its own",
     ),
-    later(option(
+    option(
         Opt::Engine,
         None,
         "pe",
         Required("NAME"),
         Slot::Engine,
         SERVICE,
-        "persistence engine",
-    )),
+        "persistence engine: sip, by the Call-ID of SIP messages",
+    ),
     option(
         Opt::SchedFlags,
         Some('b'),

@@ -905,6 +905,12 @@ static SERVICE: Section = Section {
             "seconds that a client stays with its server after its last new connection; 0 is not at all, port 0 needs it",
         ),
         key(
+            "persistence_engine",
+            Choice(&["none", "sip"], &[]),
+            Value("\"none\""),
+            "what tells clients apart beside their address: `sip` is the Call-ID of SIP messages in UDP, packets without one are dropped",
+        ),
+        key(
             "netmask",
             Text,
             Computed("the whole address"),
@@ -1244,7 +1250,7 @@ pub const HINTS: &[(&str, &str, &str)] = &[
         "persistent",
         "the key is called \"persistence_timeout\"",
     ),
-    ("service", "persistence_engine", LATER),
+    ("service", "pe", "the key is called \"persistence_engine\""),
     ("service", "flags", "the key is called \"scheduler_flags\""),
     (
         "service",

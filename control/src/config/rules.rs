@@ -309,6 +309,10 @@ pub(super) fn describe_service_spec(spec: &ServiceSpec) -> String {
         mask if mask.is_full() => format!(" persistence_timeout {}", p.timeout),
         mask => format!(" persistence_timeout {} netmask {mask}", p.timeout),
     });
+    let engine = match &spec.engine {
+        Some(name) => format!(" persistence_engine {name}"),
+        None => String::new(),
+    };
     let timeouts: String = spec
         .timeouts
         .each()
@@ -317,7 +321,7 @@ pub(super) fn describe_service_spec(spec: &ServiceSpec) -> String {
         .map(|one| format!(" {} {}", one.key, one.seconds))
         .collect();
     format!(
-        "scheduler {}{flags}{one_packet}{persistent}{timeouts}",
+        "scheduler {}{flags}{one_packet}{persistent}{engine}{timeouts}",
         spec.scheduler
     )
 }

@@ -370,6 +370,9 @@ fn edit_service(table: &mut Table, key: &ServiceKey, old: &Service, new: &Servic
     if old.spec.persistence != new.spec.persistence {
         put_persistence(table, new.spec.persistence);
     }
+    if old.spec.engine != new.spec.engine {
+        put_engine(table, new.spec.engine.as_deref());
+    }
     if old.spec.timeouts != new.spec.timeouts {
         put_timeouts(table, new.spec.timeouts);
     }
@@ -409,6 +412,13 @@ fn put_persistence(table: &mut Table, persistence: Option<Persistence>) {
     match persistence.map(|p| p.netmask).filter(|m| !m.is_full()) {
         Some(mask) => put(table, "netmask", value(mask.to_string())),
         None => drop(table.remove("netmask")),
+    }
+}
+
+fn put_engine(table: &mut Table, engine: Option<&str>) {
+    match engine {
+        Some(name) => put(table, "persistence_engine", value(name)),
+        None => drop(table.remove("persistence_engine")),
     }
 }
 
@@ -496,6 +506,7 @@ fn new_service(key: &ServiceKey, service: &Service) -> Table {
         table.insert("one_packet", value(true));
     }
     put_persistence(&mut table, service.spec.persistence);
+    put_engine(&mut table, service.spec.engine.as_deref());
     put_timeouts(&mut table, service.spec.timeouts);
     if !service.servers.is_empty() {
         let servers: ArrayOfTables = service.servers.iter().map(|s| new_server(key, s)).collect();

@@ -8,12 +8,13 @@ use dataplane::marks::{MarkRule, Marks};
 use dataplane::roles;
 use dataplane::roles::{RoleEntry, RoleTable};
 use dataplane::service::{
-    Destination, ForwardingMethod, Persistence as CorePersistence, Protocol, ServiceKey as CoreKey,
-    ServiceOptions, ServiceTimeouts, Tunnel, TunnelChecksum, TunnelKind, VirtualService,
+    Destination, Engine, ForwardingMethod, Persistence as CorePersistence, Protocol,
+    ServiceKey as CoreKey, ServiceOptions, ServiceTimeouts, Tunnel, TunnelChecksum, TunnelKind,
+    VirtualService,
 };
 
 use crate::api;
-use crate::api::{Method, Netmask, Persistence, ServerKey, ServiceKey};
+use crate::api::{Method, Netmask, Persistence, ServerKey, ServiceKey, ServiceSpec};
 use crate::update::Update;
 
 use super::{Model, Server, Service};
@@ -47,7 +48,7 @@ impl Model {
             options: ServiceOptions {
                 one_packet: service.spec.one_packet,
                 flags: service.spec.flags.core(),
-                persistence: service.spec.persistence.map(core_persistence),
+                persistence: persistence_of(&service.spec),
                 timeouts: core_timeouts(service.spec.timeouts),
             },
             destinations: service
@@ -162,7 +163,16 @@ pub(super) fn core_persistence(persistence: Persistence) -> CorePersistence {
             Netmask::V4(mask) => mask.to_bits(),
             Netmask::V6(len) => len.into(),
         },
+        engine: None,
     }
+}
+
+/// Persistence of a service with its engine.
+fn persistence_of(spec: &ServiceSpec) -> Option<CorePersistence> {
+    Some(CorePersistence {
+        engine: spec.engine.as_deref().and_then(Engine::find),
+        ..core_persistence(spec.persistence?)
+    })
 }
 
 pub(super) fn core_key(key: ServiceKey) -> CoreKey {

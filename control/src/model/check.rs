@@ -2,6 +2,8 @@
 
 use std::net::IpAddr;
 
+use dataplane::service::Engine;
+
 use crate::api::{
     ErrorKind, Method, Netmask, Persistence, ServerKey, ServerSpec, ServiceKey, ServiceSpec,
     ServiceTimeouts,
@@ -35,6 +37,7 @@ pub(super) fn check_service(key: ServiceKey, spec: &ServiceSpec) -> Result<&'sta
         ));
     }
     check_timeouts(key, spec.timeouts)?;
+    check_engine(key, spec)?;
     dataplane::schedule::find(&spec.scheduler).ok_or_else(|| {
         Refusal::new(
             ErrorKind::NoScheduler,
@@ -55,6 +58,23 @@ pub(super) fn check_count(key: ServiceKey, scheduler: &str, servers: usize) -> R
         )),
         _ => Ok(()),
     }
+}
+
+fn check_engine(key: ServiceKey, spec: &ServiceSpec) -> Result<(), Refusal> {
+    let Some(name) = &spec.engine else {
+        return Ok(());
+    };
+    if Engine::find(name).is_some() {
+        return Ok(());
+    }
+    let known = Engine::ALL.map(Engine::name).join(", ");
+    Err(Refusal::new(
+        ErrorKind::NoScheduler,
+        format!(
+            "service {}: persistence engine \"{name}\" is unknown; known: {known}",
+            describe_service(&key)
+        ),
+    ))
 }
 
 fn check_timeouts(key: ServiceKey, timeouts: ServiceTimeouts) -> Result<(), Refusal> {

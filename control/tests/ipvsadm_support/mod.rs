@@ -289,7 +289,8 @@ impl State {
 }
 
 fn known(spec: &ServiceSpec) -> Result<(), ErrorKind> {
-    let known = SCHEDULERS.contains(&spec.scheduler.as_str());
+    let has_engine = spec.engine.as_deref().is_none_or(|name| name == "sip");
+    let known = SCHEDULERS.contains(&spec.scheduler.as_str()) && has_engine;
     if known {
         Ok(())
     } else {

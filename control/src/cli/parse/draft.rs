@@ -60,6 +60,7 @@ pub struct Draft {
     tunnel_port: u16,
     persistent: Option<u32>,
     netmask: Option<Netmask>,
+    engine: Option<String>,
     timeouts: ServiceTimeouts,
     socket: Option<String>,
 }
@@ -92,6 +93,7 @@ impl Draft {
             tunnel_port: 0,
             persistent: None,
             netmask: None,
+            engine: None,
             timeouts: ServiceTimeouts::default(),
             socket: None,
         })
@@ -142,6 +144,7 @@ impl Draft {
                 self.persistent = timeout;
             }
             Opt::Netmask => self.netmask = Some(self.netmask(text)?),
+            Opt::Engine => self.engine = Some(text.to_string()),
             Opt::ConnTimeouts => self.timeouts = text.parse().map_err(Failure::Usage)?,
             Opt::Server => self.server(text, names)?,
             Opt::Route => self.method = Method::Route,
@@ -162,7 +165,6 @@ impl Draft {
             },
             Opt::Socket => self.socket = Some(text.to_string()),
             Opt::McastInterface
-            | Opt::Engine
             | Opt::Numeric
             | Opt::Connection
             | Opt::Timeout
@@ -507,6 +509,7 @@ impl Draft {
                     .filter(|mask| mask.is_ipv6() == is_ipv6)
                     .unwrap_or_else(|| Netmask::full(is_ipv6)),
             }),
+            engine: self.engine.clone().filter(|name| !name.is_empty()),
             timeouts: self.timeouts,
         }
     }

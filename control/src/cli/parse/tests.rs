@@ -56,6 +56,7 @@ fn sample(option: &OptionSpec) -> &'static str {
         Opt::SchedFlags => "flag-1",
         Opt::TunType => "ipip",
         Opt::ConnTimeouts => "tcp=60",
+        Opt::Engine => "sip",
         _ => "7",
     }
 }

@@ -40,6 +40,10 @@ pub fn print(
             mask if mask.is_full() => format!(" -p {}", p.timeout),
             mask => format!(" -p {} -M {mask}", p.timeout),
         });
+        let engine = match &spec.engine {
+            Some(engine) => format!(" --pe {engine}"),
+            None => String::new(),
+        };
         let one_packet = if spec.one_packet { " -o" } else { "" };
         let flags = match names_of(&spec.scheduler, spec.flags).join(",") {
             names if names.is_empty() => names,
@@ -52,7 +56,7 @@ pub fn print(
         };
         writeln!(
             out,
-            "-A {name} -s {}{persistent}{one_packet}{flags}{timeouts}",
+            "-A {name} -s {}{persistent}{engine}{one_packet}{flags}{timeouts}",
             spec.scheduler
         )?;
         for server in &service.servers {

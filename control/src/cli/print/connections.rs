@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 
 use super::endpoint::Endpoints;
-use crate::api::{ConnectionRow, Protocol};
+use crate::api::{ConnectionRow, EngineData, Protocol};
 
 /// Prints the two lines on top; `engine` adds the columns of persistence engines.
 pub fn title(out: &mut dyn Write, engine: bool) -> io::Result<()> {
@@ -19,8 +19,13 @@ pub fn title(out: &mut dyn Write, engine: bool) -> io::Result<()> {
     )
 }
 
-/// Prints one connection.
-pub fn row(out: &mut dyn Write, row: &ConnectionRow, endpoints: &Endpoints<'_>) -> io::Result<()> {
+/// Prints one connection; `engine` as above.
+pub fn row(
+    out: &mut dyn Write,
+    row: &ConnectionRow,
+    engine: bool,
+    endpoints: &Endpoints<'_>,
+) -> io::Result<()> {
     let protocol = match row.protocol {
         Some(Protocol::Tcp) => "TCP",
         Some(Protocol::Udp) => "UDP",
@@ -33,8 +38,12 @@ pub fn row(out: &mut dyn Write, row: &ConnectionRow, endpoints: &Endpoints<'_>) 
     let [client, service, server] =
         [row.client, row.virtual_, row.dest].map(|(addr, port)| endpoints.full(addr, port, named));
     let state = &row.state;
-    writeln!(
+    write!(
         out,
-        "{protocol:3} {expires:6} {state:11} {client:18} {service:18} {server}"
-    )
+        "{protocol:3} {expires:6} {state:11} {client:18} {service:18} "
+    )?;
+    match row.engine.as_ref().filter(|_| engine) {
+        Some(EngineData { name, data }) => writeln!(out, "{server:16} {name:18} {data}"),
+        None => writeln!(out, "{server}"),
+    }
 }

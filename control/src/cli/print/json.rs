@@ -14,10 +14,12 @@
 //!   `fwmark` and `family` (`ipv4`, `ipv6`) instead of `protocol`, `address` and `port`.
 //!   `persistence` is `{"timeout", "netmask"}` with a dotted mask or, for IPv6, a prefix length, and
 //!   left out of services without. `timeouts` is `{"tcp", "tcp_fin", "udp", "sctp"}`, 0 for the
-//!   common one, and left out where all are.
+//!   common one, and left out where all are. `engine` is the name of the persistence engine, if
+//!   there is one.
 //! - `-Lc`: `{"connections": [{"protocol", "expires", "state", "client", "virtual", "server"}]}`
 //!   with endpoints as `{"address", "port"}`; one connection per line, printed as they arrive. The
-//!   persistence template of a mark has no `protocol`.
+//!   persistence template of a mark has no `protocol`. A template of an engine has `engine`,
+//!   `{"name", "data"}`.
 //! - `-L --timeout`: `{"tcp", "tcp_fin", "udp"}`. `-L --daemon`: `{"daemons": []}`.
 //! - `mark list`: `{"marks": [{"mark", "match", "origin"}]}`, where `match` has those of `source`,
 //!   `destination` (networks), `protocol`, `source_port`, `destination_port` (`80` or `80-89`),
@@ -34,8 +36,8 @@ use std::net::IpAddr;
 use serde::Serialize;
 
 use crate::api::{
-    ConnectionRow, Family, HealthView, MarkView, Method, Origin, Persistence, Protocol, ServerView,
-    ServiceKey, ServiceTimeouts, ServiceView, Stats, StatusView, Tunnel, WorkerView,
+    ConnectionRow, EngineData, Family, HealthView, MarkView, Method, Origin, Persistence, Protocol,
+    ServerView, ServiceKey, ServiceTimeouts, ServiceView, Stats, StatusView, Tunnel, WorkerView,
 };
 use crate::schedulers::names_of;
 
@@ -62,6 +64,8 @@ struct Service<'a> {
     one_packet: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     persistence: Option<Persistence>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    engine: Option<&'a str>,
     #[serde(skip_serializing_if = "ServiceTimeouts::are_common")]
     timeouts: ServiceTimeouts,
     live: bool,
@@ -105,6 +109,7 @@ impl<'a> From<&'a ServiceView> for Service<'a> {
             flags: names_of(&view.spec.scheduler, view.spec.flags),
             one_packet: view.spec.one_packet,
             persistence: view.spec.persistence,
+            engine: view.spec.engine.as_deref(),
             timeouts: view.spec.timeouts,
             live: view.live,
             origin: view.origin,
@@ -169,6 +174,8 @@ struct Connection<'a> {
     #[serde(rename = "virtual")]
     service: Endpoint,
     server: Endpoint,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    engine: Option<&'a EngineData>,
 }
 
 /// Prints a listing of connections in pieces.
@@ -196,6 +203,7 @@ impl Connections {
             client: row.client.into(),
             service: row.virtual_.into(),
             server: row.dest.into(),
+            engine: row.engine.as_ref(),
         };
         serde_json::to_writer(out, &connection).map_err(io::Error::from)
     }

@@ -102,6 +102,11 @@ fn service_line(
                 mask if mask.is_full() => format!(" persistent {}", p.timeout),
                 mask => format!(" persistent {} mask {mask}", p.timeout),
             });
+            // Only of use, and only shown, with persistence.
+            let engine = match &spec.engine {
+                Some(engine) if spec.persistence.is_some() => format!(" pe {engine}"),
+                _ => String::new(),
+            };
             let one_packet = if spec.one_packet { " ops" } else { "" };
             let timeouts = match spec.timeouts.to_string() {
                 list if list.is_empty() => list,
@@ -109,7 +114,7 @@ fn service_line(
             };
             writeln!(
                 out,
-                "{name} {}{flags}{persistent}{one_packet}{timeouts}",
+                "{name} {}{flags}{persistent}{engine}{one_packet}{timeouts}",
                 spec.scheduler
             )
         }

@@ -193,6 +193,7 @@ fn service(
             persistence,
             flags,
             timeouts: timeouts(table, key, notes),
+            engine: engine(table, key, notes),
         },
         servers,
     }
@@ -233,6 +234,27 @@ fn persistence(
         }
     }
     (timeout != 0).then_some(Persistence { timeout, netmask })
+}
+
+fn engine(table: &Table, key: Option<ServiceKey>, notes: &mut Notes<'_>) -> Option<String> {
+    let name = table
+        .text("persistence_engine")
+        .filter(|name| *name != "none")?;
+    let line = table.line_of("persistence_engine");
+    if table.integer("persistence_timeout").unwrap_or(0) == 0 {
+        notes.warning(
+            line,
+            "persistence_engine does nothing without persistence_timeout; add that or remove it",
+        );
+    }
+    let protocol = key.and_then(|k| k.protocol());
+    if let Some(other) = protocol.filter(|p| *p != Protocol::Udp) {
+        let other = protocol_name(other);
+        let text =
+            format!("persistence_engine {name} drops all packets of a {other} service; remove it");
+        notes.warning(line, text);
+    }
+    Some(name.to_owned())
 }
 
 /// Timeouts of its own; each is for connections of one protocol.
