@@ -326,7 +326,11 @@ mod tests {
 
     fn service(vip: &str, mask: Option<u32>, servers: &[&str]) -> Member {
         let key = ServiceKey::new(Protocol::Tcp, end(vip));
-        let persistence = mask.map(|mask| Persistence { timeout: 60, mask });
+        let persistence = mask.map(|mask| Persistence {
+            timeout: 60,
+            mask,
+            engine: None,
+        });
         let servers = servers.iter().map(|s| end(s));
         Member::of_service(&key, persistence.as_ref(), servers, Vec::new())
     }
@@ -490,7 +494,11 @@ mod tests {
                         )
                     }
                 };
-                let persistence = mask.map(|mask| Persistence { timeout: 9, mask });
+                let persistence = mask.map(|mask| Persistence {
+                    timeout: 9,
+                    mask,
+                    engine: None,
+                });
                 let member =
                     Member::of_service(&key, persistence.as_ref(), servers.clone(), marked);
                 (key, servers, member)

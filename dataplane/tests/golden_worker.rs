@@ -117,7 +117,7 @@ fn service_line(service: &VirtualService) -> String {
     };
     let persistent = match service.options.persistence {
         None => String::new(),
-        Some(Persistence { timeout, mask }) => {
+        Some(Persistence { timeout, mask, .. }) => {
             let is_v4 = service.key.family() == dataplane::addr::Family::V4;
             let mask = match (mask, is_v4) {
                 (u32::MAX, true) | (128, false) => String::new(),

@@ -74,8 +74,8 @@ impl Core {
     fn is_elsewhere(&self, addr: Addr) -> bool {
         let ip = IpAddr::from(addr);
         let broadcast = matches!(ip, IpAddr::V4(v4) if v4.is_broadcast() || v4.octets()[0] == 0);
-        !(ip.is_multicast() || ip.is_unspecified() || broadcast)
-            && !matches!(self.router.lookup(addr, 0), Lookup::Local)
+        let is_one = !(ip.is_multicast() || ip.is_unspecified() || broadcast);
+        is_one && self.router.lookup(addr, 0) != Lookup::Local
     }
 
     /// A connection past the service. As in the kernel it has none of the flags that a
