@@ -187,6 +187,17 @@ impl Steering {
         self
     }
 
+    /// The same where endpoints unknown to the table before may have had connections, steered by
+    /// their clients' endpoints: what is steered in another way now is unsettled.
+    #[must_use]
+    pub fn after_unknown(mut self) -> Steering {
+        let marked = self.marked.iter_mut().flatten().map(|(_, class)| class);
+        for class in self.exact.values_mut().chain(marked) {
+            class.unsettled |= class.mask != Class::PLAIN.mask;
+        }
+        self
+    }
+
     /// How packets to and from an endpoint are steered.
     pub fn class(&self, protocol: u8, addr: &Addr, port: u16) -> Class {
         self.find(protocol, addr, port).unwrap_or(Class::PLAIN)

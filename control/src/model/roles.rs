@@ -128,6 +128,7 @@ impl Model {
             return vec![Update::PutRoles(Arc::new(table))];
         }
         let touched = std::mem::take(&mut self.roles.touched);
+        self.steered.has_more |= !touched.is_empty();
         let entry = |&(protocol, endpoint): &Place| RoleEntry {
             protocol,
             endpoint,

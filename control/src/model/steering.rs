@@ -21,6 +21,8 @@ pub(super) struct Steered {
     pub(super) now: Steering,
     /// No endpoint is steered, so that one more or less changes nothing of it.
     pub(super) is_plain: bool,
+    /// Workers were told of single endpoints since, which `now` does not have.
+    pub(super) has_more: bool,
     /// Looks of each worker when `now` was known to be in force.
     looks: Vec<u64>,
     settled: bool,
@@ -54,7 +56,11 @@ impl Model {
             self.member(service, None, [server])
         });
         let members: Vec<Member> = services.chain(trash).collect();
-        Steering::build(&members).after(&self.steered.now, self.steered.settled)
+        let built = Steering::build(&members).after(&self.steered.now, self.steered.settled);
+        match self.steered.has_more {
+            true => built.after_unknown(),
+            false => built,
+        }
     }
 
     fn member(
