@@ -53,12 +53,18 @@ impl PacketRing {
     const OVERHEAD: u32 = 96;
 
     /// The ring of a port whose peers leave it to the hardware to cut TCP packets: whole ones come,
-    /// in slots that just fit into a packet buffer of 64 KiB.
+    /// in slots that just fit into a packet buffer of 64 KiB. The driver takes the slots of all
+    /// blocks for one array, so a block is pages and slots without a rest: 511 pages, 32 slots.
     const LONG: PacketRing = PacketRing {
-        slot: 65424,
-        block: 65536,
+        slot: 65408,
+        block: 32 * 65408,
         frames: 256,
     };
+
+    const _FITS: () = assert!(
+        PacketRing::LONG.block.is_multiple_of(PacketRing::LONG.slot)
+            && PacketRing::LONG.block.is_multiple_of(4096)
+    );
 
     /// The ring of a port with this MTU.
     fn of(mtu: u16) -> PacketRing {

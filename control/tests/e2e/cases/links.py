@@ -77,7 +77,10 @@ def test_jumbo_frames(lab):
             lab.expect_all_servers(vip, 2)
             lab.download(vip, "10m")
     # Frames of 9000 bytes: far fewer packets than of 1500.
-    row = lab.stats()[("TCP", at("10.1.0.100", 80))]
+    def row():
+        return lab.stats()[("TCP", at("10.1.0.100", 80))]
+    wait_for("the statistics to show the download", lambda: row()[2] > 1000)
+    row = row()
     check(row[4] / row[2] > 3000, f"{row[4]} bytes in {row[2]} packets from the server")
     lab.client.run("ping -n -c 2 -W 2 -M do -s 8972 10.1.0.1")
     check("mtu 9000" in lab.lb.ip("link show tf0"), "the twin's MTU")
