@@ -25,6 +25,9 @@ const FTP_DATA: u8 = 8;
 /// Not a role: packets of the endpoint are steered by more or less than their client's endpoint
 /// ([`Steering`]).
 pub const STEERED: u8 = 16;
+/// Beside [`REAL`]: the server was not deleted. Others keep their role while they may have
+/// connections, but are none to `nat_icmp_send` (`ip_vs_has_real_service`).
+pub const LIVE: u8 = 32;
 /// First port that needs no privilege (`ip_unprivileged_port_start`).
 pub const UNPRIVILEGED: u16 = 1024;
 
@@ -364,7 +367,7 @@ impl RoleTable {
     /// Whether a real server listens on this very port (`ip_vs_has_real_service`). One of FTP has
     /// the role on every port.
     pub fn is_server_port(&self, is_v4: bool, protocol: u8, addr: &Addr, port: u16) -> bool {
-        port != 0 && self.slot(is_v4, protocol, addr, port) & REAL != 0
+        port != 0 && self.slot(is_v4, protocol, addr, port) & LIVE != 0
     }
 
     /// What is beside an endpoint in the table itself, 0 for nothing.

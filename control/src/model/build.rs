@@ -93,7 +93,12 @@ impl Model {
     pub(super) fn role_entries(&self) -> impl Iterator<Item = RoleEntry> + '_ {
         let services = self.services.values().flat_map(|service| {
             let reals = service.servers.iter();
-            let reals = reals.flat_map(|s| real(service.key, s.key));
+            let reals = reals
+                .flat_map(|s| real(service.key, s.key))
+                .map(|e| RoleEntry {
+                    roles: roles::REAL | roles::LIVE,
+                    ..e
+                });
             self.vip(service.key).into_iter().chain(reals)
         });
         let trash = self.trash.iter().flat_map(|(service, server, _)| {

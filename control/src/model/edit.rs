@@ -99,6 +99,7 @@ impl Model {
         let service = self.services.remove(&key).ok_or_else(|| no_service(key))?;
         for server in service.servers {
             self.leave_address(server.key.addr);
+            self.roles.leave_server(key, server.key);
             self.trash
                 .put(now, key, trashed(service.id, server, counters));
         }
@@ -182,6 +183,7 @@ impl Model {
             estimator,
         };
         service.servers.insert(0, server);
+        self.roles.enter_server(service_key, key);
         self.changed.insert(service_key);
         self.touched.insert(service_key);
         self.enter_address(key.addr);
@@ -229,6 +231,7 @@ impl Model {
             .server(key)
             .ok_or_else(|| no_server(service_key, key))?;
         let server = service.servers.remove(at);
+        self.roles.leave_server(service_key, key);
         let raw = Counts::of_dest(counters.iter().map(|c| &**c), server.id);
         service.removed += raw - server.joined;
         self.trash

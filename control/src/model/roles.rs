@@ -25,6 +25,8 @@ type Place = (u8, Endpoint);
 pub(super) struct Roles {
     /// How many real servers there are of each endpoint, deleted ones included.
     reals: HashMap<Place, u32>,
+    /// How many of them were not deleted.
+    live: HashMap<Place, u32>,
     /// Whose roles may have changed since the workers were told.
     touched: BTreeSet<Place>,
     /// The workers need a new table.
@@ -37,6 +39,7 @@ impl Default for Roles {
     fn default() -> Roles {
         Roles {
             reals: HashMap::new(),
+            live: HashMap::new(),
             touched: BTreeSet::new(),
             anew: true,
             room: [0; 2],
@@ -55,6 +58,27 @@ impl Roles {
     pub fn add_server(&mut self, service: ServiceKey, server: ServerKey) {
         for place in places(service, server) {
             *self.reals.entry(place).or_default() += 1;
+            self.touched.insert(place);
+        }
+    }
+
+    /// A real server is there that was not, or was deleted.
+    pub fn enter_server(&mut self, service: ServiceKey, server: ServerKey) {
+        for place in places(service, server) {
+            *self.live.entry(place).or_default() += 1;
+            self.touched.insert(place);
+        }
+    }
+
+    /// A real server was deleted; its connections may go on.
+    pub fn leave_server(&mut self, service: ServiceKey, server: ServerKey) {
+        for place in places(service, server) {
+            if let Some(n) = self.live.get_mut(&place) {
+                *n -= 1;
+                if *n == 0 {
+                    self.live.remove(&place);
+                }
+            }
             self.touched.insert(place);
         }
     }
@@ -146,6 +170,9 @@ impl Model {
         let mut found = 0;
         if self.roles.reals.contains_key(&(protocol, endpoint)) {
             found |= roles::REAL;
+        }
+        if self.roles.live.contains_key(&(protocol, endpoint)) {
+            found |= roles::LIVE;
         }
         let api = match Protocol::from_number(protocol) {
             Some(Protocol::Tcp) => api::Protocol::Tcp,

@@ -381,7 +381,8 @@ fn answers_of_servers_are_known_whatever_the_protocol() {
             b.model.build_roles().of(true, number, &at.into(), 99)
         };
         assert_eq!(of(ip("10.0.0.1")), roles::VIRTUAL, "{protocol:?}");
-        assert_eq!(of(ip("192.168.0.1")), roles::REAL, "{protocol:?}");
+        let live = roles::REAL | roles::LIVE;
+        assert_eq!(of(ip("192.168.0.1")), live, "{protocol:?}");
     }
 }
 
@@ -777,6 +778,7 @@ fn deletions_are_sent_before_what_may_reuse_their_place() {
             [
                 Update::DeleteService(_),
                 Update::PutService(_),
+                Update::PutRole(_),
                 Update::PutRole(_)
             ]
         ),

@@ -15,7 +15,7 @@ use dataplane::conn::{HashKey, Layout};
 use dataplane::counters::WorkerCounters;
 use dataplane::marks::{MarkRule, Marks, Ports};
 use dataplane::packet::{Attempt, DropReason, Packet, PortId, Verdict};
-use dataplane::roles::{REAL, RoleEntry, RoleTable, VIRTUAL};
+use dataplane::roles::{LIVE, REAL, RoleEntry, RoleTable, VIRTUAL};
 use dataplane::route::{
     FibBuilder, Link, LinkId, Neighbour, NeighbourId, NextHop, Prefix, Reject, Target,
 };
@@ -482,17 +482,19 @@ impl Rig {
         if method == ForwardingMethod::Masquerade {
             match self.services[service].key.protocol() {
                 Some(protocol) => {
-                    self.role(protocol, real, REAL);
+                    self.role(protocol, real, REAL | LIVE);
                     let port = self.services[service].key.port();
                     if port == 0 || protocol == Protocol::Tcp && port == 21 {
                         // Data connections come from any port.
-                        self.role(protocol, Endpoint::new(real.addr, 0), REAL);
+                        self.role(protocol, Endpoint::new(real.addr, 0), REAL | LIVE);
                     }
                 }
                 None => [Protocol::Tcp, Protocol::Udp, Protocol::Sctp]
                     .into_iter()
                     .flat_map(|p| [(p, real.port), (p, 0)])
-                    .for_each(|(p, port)| self.role(p, Endpoint::new(real.addr, port), REAL)),
+                    .for_each(|(p, port)| {
+                        self.role(p, Endpoint::new(real.addr, port), REAL | LIVE)
+                    }),
             }
         }
         let number =
