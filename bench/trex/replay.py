@@ -36,7 +36,7 @@ UDP_HEADERS = 42
 
 def frames(kind, flows, size, vip, port, dst, src, first="16.0.0.1"):
     """One frame for each flow. IMIX deals its sizes in proportion."""
-    mix = [size] * 1
+    mix = [size]
     if kind == "imix":
         mix = [length for length, share in IMIX for _ in range(share)]
     for number, (host, sport) in enumerate(clients(flows, first, 1025)):

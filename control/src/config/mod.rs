@@ -173,7 +173,7 @@ pub enum Iova {
 /// `[workers]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Workers {
-    /// One worker per core; exactly one for now.
+    /// One worker per core, at least one.
     pub cores: Vec<u32>,
     /// What a worker does when nothing arrives.
     pub idle: Idle,
