@@ -72,8 +72,9 @@ fn the_full_example_shows_every_key_with_its_default() {
             }
             let (path, name) = (section.path, key.name);
             // Keys of inline tables stand in the line of their table.
-            if let Some(table) = path.strip_prefix("port.") {
-                let line = shown.iter().find(|(s, k, _)| (*s, *k) == ("port", table));
+            let inline = path.starts_with("port.") || path == "service.sorry_server";
+            if let Some((parent, table)) = path.rsplit_once('.').filter(|_| inline) {
+                let line = shown.iter().find(|(s, k, _)| (*s, *k) == (parent, table));
                 let (.., value) = line.unwrap_or_else(|| panic!("no {table} in configs/rvsd.toml"));
                 let elsewhere = text.contains(&format!("or {name} = "));
                 assert!(
@@ -136,6 +137,13 @@ fn the_full_example_is_valid_with_every_key_switched_on() {
     assert_eq!(config.ports, plain.ports);
     assert_eq!(config.workers, plain.workers);
     assert_eq!(config.kernel, plain.kernel);
+    let pools = |c: &Config| {
+        c.checks
+            .values()
+            .map(|c| c.pool.clone())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(pools(&config), pools(&plain));
     config.dpdk.main_cores.clone_from(&plain.dpdk.main_cores);
     assert_eq!(config.dpdk, plain.dpdk);
 }

@@ -61,6 +61,11 @@ fn health_checks() {
 }
 
 #[test]
+fn pools() {
+    check("pools");
+}
+
+#[test]
 fn types_and_ranges() {
     check("types");
 }

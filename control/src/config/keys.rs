@@ -9,6 +9,7 @@ use std::fmt::Write;
 use dataplane::schedule;
 
 mod check;
+mod pool;
 
 use check::{CHECK, SERVER_CHECK};
 
@@ -944,6 +945,14 @@ static SERVICE: Section = Section {
             Value("0"),
             "seconds, SCTP ESTABLISHED in this service; 0 is 900",
         ),
+        pool::QUORUM,
+        pool::HYSTERESIS,
+        pool::SORRY_SERVER,
+        pool::INHIBIT_ON_FAILURE,
+        pool::RESCHEDULE_FAILED,
+        pool::ALPHA,
+        pool::OMEGA,
+        pool::HA_SUSPEND,
         key(
             "check",
             Tables(&CHECK),
@@ -959,6 +968,49 @@ static SERVICE: Section = Section {
     ],
 };
 
+const METHOD: Key = key(
+    "method",
+    Choice(
+        &["nat", "dr", "tun"],
+        &[
+            ("masq", "nat"),
+            ("masquerade", "nat"),
+            ("masquerading", "nat"),
+            ("route", "dr"),
+            ("gate", "dr"),
+            ("gatewaying", "dr"),
+            ("tunnel", "tun"),
+            ("ipip", "tun"),
+        ],
+    ),
+    Value("\"dr\""),
+    "how packets reach it: `nat`, `dr` (direct routing) or `tun` (a tunnel); ipvsadm's `masq`, `route`, `tunnel` mean the same",
+);
+
+const TUN_TYPE: Key = key(
+    "tun_type",
+    Choice(&["ipip", "gre", "gue"], &[]),
+    Value("\"ipip\""),
+    "kind of tunnel, for `tun`: IP in IP, GRE, or GUE (UDP)",
+);
+
+const TUN_PORT: Key = key(
+    "tun_port",
+    Integer(1, 65_535),
+    Computed("none"),
+    "UDP port of a `gue` tunnel, which needs one",
+);
+
+const TUN_CHECKSUM: Key = key(
+    "tun_checksum",
+    Choice(
+        &["none", "full", "remote"],
+        &[("csum", "full"), ("remcsum", "remote"), ("nocsum", "none")],
+    ),
+    Value("\"none\""),
+    "checksum of the headers of `gre` and `gue`; `remote` is for `gue`, and full for packets that pass through",
+);
+
 static SERVER: Section = Section {
     path: "service.server",
     list: true,
@@ -972,24 +1024,7 @@ static SERVER: Section = Section {
             Computed("port of the service"),
             "real port; `dr` and `tun` keep the service's; 0 is the packet's own",
         ),
-        key(
-            "method",
-            Choice(
-                &["nat", "dr", "tun"],
-                &[
-                    ("masq", "nat"),
-                    ("masquerade", "nat"),
-                    ("masquerading", "nat"),
-                    ("route", "dr"),
-                    ("gate", "dr"),
-                    ("gatewaying", "dr"),
-                    ("tunnel", "tun"),
-                    ("ipip", "tun"),
-                ],
-            ),
-            Value("\"dr\""),
-            "how packets reach it: `nat`, `dr` (direct routing) or `tun` (a tunnel); ipvsadm's `masq`, `route`, `tunnel` mean the same",
-        ),
+        METHOD,
         key(
             "weight",
             Integer(0, MAX_WEIGHT),
@@ -1008,33 +1043,16 @@ static SERVER: Section = Section {
             Value("0"),
             "new connections again below this many; 0 is three quarters of `upper`",
         ),
-        key(
-            "tun_type",
-            Choice(&["ipip", "gre", "gue"], &[]),
-            Value("\"ipip\""),
-            "kind of tunnel, for `tun`: IP in IP, GRE, or GUE (UDP)",
-        ),
-        key(
-            "tun_port",
-            Integer(1, 65_535),
-            Computed("none"),
-            "UDP port of a `gue` tunnel, which needs one",
-        ),
-        key(
-            "tun_checksum",
-            Choice(
-                &["none", "full", "remote"],
-                &[("csum", "full"), ("remcsum", "remote"), ("nocsum", "none")],
-            ),
-            Value("\"none\""),
-            "checksum of the headers of `gre` and `gue`; `remote` is for `gue`, and full for packets that pass through",
-        ),
+        TUN_TYPE,
+        TUN_PORT,
+        TUN_CHECKSUM,
         key(
             "state",
             Choice(&["up", "drain"], &[]),
             Value("\"up\""),
             "`drain`: no new connections whatever the weight, existing ones go on",
         ),
+        pool::SERVER_INHIBIT,
         key(
             "check",
             Tables(&SERVER_CHECK),

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use crossbeam::channel::{Receiver, Sender, unbounded};
 use mio::Waker;
 
-pub use spec::{Checks, Kind, Port, Spec, Web};
+pub use spec::{Checks, Kind, Pool, Port, Sorry, Spec, Web};
 
 use crate::api::{CheckView, HealthView, ServerKey, ServiceKey};
 use crate::model::Model;

@@ -1,6 +1,6 @@
 //! How a server is checked, as validated. Compared at a reload: what did not change goes on.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use healthcheck::check::tcp::Tcp;
 use healthcheck::check::udp::{Reply, Udp};
 use healthcheck::monitor::Pace;
 
-use crate::api::ServerKey;
+use crate::api::{ServerKey, ServerSpec};
 
 /// The checks of a service: those of the service hold for servers without checks of their own.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -22,12 +22,78 @@ pub struct Checks {
     pub common: Arc<[Spec]>,
     /// `[[service.server.check]]`.
     pub own: BTreeMap<ServerKey, Arc<[Spec]>>,
+    /// What its servers are together.
+    pub pool: Pool,
+}
+
+/// The servers of a service as a pool.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pool {
+    /// Weight of living servers that is needed.
+    pub quorum: u32,
+    /// Distance of losing and gaining from `quorum`, below `quorum`.
+    pub hysteresis: u32,
+    /// Serves while there is no quorum.
+    pub sorry: Option<Sorry>,
+    /// A failed server stays with weight 0 instead of leaving.
+    pub inhibit: bool,
+    /// Servers for which it is the other way round.
+    pub others: BTreeSet<ServerKey>,
+    /// Clients leave a failed server, where they can.
+    pub reschedule: bool,
+    /// What ends is told to be down first.
+    pub omega: bool,
+    /// Nothing is checked while this host does not hold the address.
+    pub ha_suspend: bool,
+}
+
+impl Default for Pool {
+    fn default() -> Pool {
+        Pool {
+            quorum: 1,
+            hysteresis: 0,
+            sorry: None,
+            inhibit: true,
+            others: BTreeSet::new(),
+            reschedule: true,
+            omega: false,
+            ha_suspend: false,
+        }
+    }
+}
+
+impl Pool {
+    /// Whether this server stays with weight 0 when it failed.
+    pub fn inhibits(&self, server: ServerKey) -> bool {
+        self.inhibit != self.others.contains(&server)
+    }
+}
+
+/// The server that is there for when no others are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sorry {
+    /// Identity.
+    pub server: ServerKey,
+    /// How it is reached.
+    pub spec: ServerSpec,
+    /// While it is not needed it stays with weight 0 instead of leaving.
+    pub inhibit: bool,
+}
+
+impl Sorry {
+    /// Its weight while it serves.
+    pub const WEIGHT: u32 = 1;
 }
 
 impl Checks {
     /// Whether no server is checked.
     pub fn is_empty(&self) -> bool {
         self.common.is_empty() && self.own.is_empty()
+    }
+
+    /// Whether the file says anything about the health of this service.
+    pub fn are_default(&self) -> bool {
+        self.is_empty() && self.pool == Pool::default()
     }
 
     /// Those of a server.

@@ -13,7 +13,7 @@ use healthcheck::check::udp::Reply;
 use healthcheck::monitor::Pace;
 use mio::{Poll, Token, Waker};
 
-use super::{Checks, Health, Kind, Port, Report, Spec, Web};
+use super::{Checks, Health, Kind, Pool, Port, Report, Spec, Web};
 use crate::api::{Method, Protocol, ServerKey, ServerSpec, ServiceKey, ServiceSpec, Tunnel};
 use crate::config::OperatorState;
 use crate::model::{Author, Change, Limits, Model};
@@ -87,7 +87,14 @@ impl Bench {
         let mut bench = Bench {
             model: Model::new(limits, Settings::default()),
             health: Health::start(waker).unwrap(),
-            checks: BTreeMap::from([(service(), Checks { common, own })]),
+            checks: BTreeMap::from([(
+                service(),
+                Checks {
+                    common,
+                    own,
+                    pool: Pool::default(),
+                },
+            )]),
             _poll: poll,
         };
         let spec = ServiceSpec {
@@ -282,6 +289,7 @@ fn another_pace_goes_on_where_the_check_was() {
     let checks = Checks {
         common: vec![slower].into(),
         own: BTreeMap::new(),
+        pool: Pool::default(),
     };
     bench
         .health

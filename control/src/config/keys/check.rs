@@ -69,7 +69,7 @@ const CHECK_KEYS: &[Key] = &[
     key(
         "alpha",
         Boolean,
-        Value("false"),
+        Computed("that of the service"),
         "the server is down until the check succeeded; otherwise it is up until it failed",
     ),
     key(

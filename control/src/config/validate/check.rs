@@ -35,10 +35,11 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("udp", &["payload", "reply", "reply_min", "reply_max"]),
 ];
 
-/// The checks of a service or of a server.
-pub(super) fn checks(table: &Table, notes: &mut Notes<'_>) -> Arc<[Spec]> {
+/// The checks of a service or of a server. `alpha` holds for those that do not have it.
+pub(super) fn checks(table: &Table, alpha: bool, notes: &mut Notes<'_>) -> Arc<[Spec]> {
     let tables = table.tables("check").iter();
-    tables.filter_map(|table| check(table, notes)).collect()
+    let one = |table| check(table, alpha, notes);
+    tables.filter_map(one).collect()
 }
 
 /// Complains about checks of a server on port 0 that name no port.
@@ -51,7 +52,7 @@ pub(super) fn need_ports(checks: &[Spec], server: ServerKey, line: usize, notes:
     }
 }
 
-fn check(table: &Table, notes: &mut Notes<'_>) -> Option<Spec> {
+fn check(table: &Table, alpha: bool, notes: &mut Notes<'_>) -> Option<Spec> {
     let name = table.text("type")?.to_owned();
     for (owner, keys) in OWNERS.iter().filter(|(owner, _)| *owner != name) {
         for key in keys.iter().filter(|key| table.mentions(key)) {
@@ -72,7 +73,7 @@ fn check(table: &Table, notes: &mut Notes<'_>) -> Option<Spec> {
     };
     Some(Spec {
         kind,
-        pace: pace(table, notes),
+        pace: pace(table, alpha, notes),
         addr: address(table, "address", notes),
         port: match table.integer("port") {
             Some(port) => Port::Is(port as u16),
@@ -84,7 +85,7 @@ fn check(table: &Table, notes: &mut Notes<'_>) -> Option<Spec> {
     })
 }
 
-fn pace(table: &Table, notes: &mut Notes<'_>) -> Pace {
+fn pace(table: &Table, alpha: bool, notes: &mut Notes<'_>) -> Pace {
     let time = |name| table.duration(name).unwrap_or_default();
     let (delay_loop, deadline) = (time("delay_loop"), time("timeout"));
     if deadline > delay_loop && table.mentions("timeout") {
@@ -100,7 +101,7 @@ fn pace(table: &Table, notes: &mut Notes<'_>) -> Pace {
         rise: number(table, "rise"),
         warmup: table.duration("warmup").unwrap_or(delay_loop),
         deadline,
-        alpha: table.boolean("alpha").unwrap_or_default(),
+        alpha: table.boolean("alpha").unwrap_or(alpha),
     }
 }
 

@@ -19,6 +19,7 @@ use super::{
 mod check;
 mod host;
 mod mark;
+mod pool;
 mod port;
 mod service;
 

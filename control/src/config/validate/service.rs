@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use dataplane::schedule;
 
-use super::{Notes, check, number};
+use super::{Notes, check, number, pool};
 use crate::api::{
     Family, Method, Netmask, Persistence, Protocol, SchedFlags, ServerKey, ServerSpec, ServiceKey,
     ServiceSpec, ServiceTimeouts, Tunnel, TunnelChecksum, TunnelKind,
@@ -13,7 +13,7 @@ use crate::api::{
 use crate::config::file::{At, File, Table};
 use crate::config::rules::{describe_server, describe_service, method_name, protocol_name};
 use crate::config::{OperatorState, Server, Service, Workers};
-use crate::health::Checks;
+use crate::health::{Checks, Pool};
 use crate::schedulers::{self, NoFlag};
 
 pub(super) fn services(
@@ -31,10 +31,13 @@ pub(super) fn services(
         // Servers are checked even if the service is wrong, as far as that goes.
         let key = service_key(table, notes);
         let mut checks = Checks {
-            common: check::checks(table, notes),
+            common: check::checks(table, alpha(table), notes),
             own: BTreeMap::new(),
+            pool: Pool::default(),
         };
         let service = service(table, key, &mut checks, notes);
+        let others = std::mem::take(&mut checks.pool.others);
+        checks.pool = pool::pool(table, key, &service.servers, others, notes);
         let Some(key) = key else { continue };
         if let Some(first) = lines.get(&key) {
             let what = describe_service(&key);
@@ -44,7 +47,7 @@ pub(super) fn services(
         }
         lines.insert(key, table.line);
         out.insert(key, service);
-        if !checks.is_empty() {
+        if !checks.are_default() {
             all_checks.insert(key, checks);
         }
     }
@@ -64,6 +67,11 @@ pub(super) fn services(
         }
     }
     out
+}
+
+/// Whether the servers of a service are down until they were checked.
+fn alpha(service: &Table) -> bool {
+    service.boolean("alpha").unwrap_or_default()
 }
 
 fn service_key(table: &Table, notes: &mut Notes<'_>) -> Option<ServiceKey> {
@@ -161,13 +169,21 @@ fn service(
     let flags = flags(table, &scheduler, notes);
     let mut servers: Vec<Server> = Vec::new();
     let mut lines: HashMap<ServerKey, usize> = HashMap::new();
+    let alpha = alpha(table);
+    let inhibit = table.boolean("inhibit_on_failure").unwrap_or_default();
     for table in table.tables("server") {
-        let own = check::checks(table, notes);
+        let own = check::checks(table, alpha, notes);
         let Some(server) = server(table, key, notes) else {
             continue;
         };
         if table.mentions("check") {
             checks.own.insert(server.key, own);
+        }
+        if table
+            .boolean("inhibit_on_failure")
+            .is_some_and(|i| i != inhibit)
+        {
+            checks.pool.others.insert(server.key);
         }
         check::need_ports(&checks.of(server.key), server.key, table.line, notes);
         if let Some(first) = lines.get(&server.key) {
@@ -295,7 +311,11 @@ fn flags(table: &Table, scheduler: &str, notes: &mut Notes<'_>) -> SchedFlags {
     flags
 }
 
-fn server(table: &Table, service: Option<ServiceKey>, notes: &mut Notes<'_>) -> Option<Server> {
+pub(super) fn server(
+    table: &Table,
+    service: Option<ServiceKey>,
+    notes: &mut Notes<'_>,
+) -> Option<Server> {
     let addr = address(table, notes);
     let method = match table.text("method") {
         Some("nat") => Method::Masq,
