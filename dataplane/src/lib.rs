@@ -26,6 +26,7 @@ pub mod schedule;
 pub mod service;
 pub mod settings;
 pub mod steering;
+pub mod sync;
 pub mod team;
 pub mod time;
 pub mod wire;

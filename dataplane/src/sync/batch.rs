@@ -1,0 +1,52 @@
+//! What was received and goes to the workers.
+
+use super::{EngineData, SyncEntry};
+use crate::command::DataRange;
+
+/// Entries of one batch: packets wait while a worker takes it.
+pub const BATCH: usize = 32;
+
+/// An entry that was received.
+#[derive(Clone, Copy, Debug)]
+pub struct Synced {
+    /// As it was announced.
+    pub entry: SyncEntry,
+    /// Where in the batch's data those are that an engine keeps with it.
+    pub data: Option<DataRange>,
+}
+
+/// Entries for the workers, at most [`BATCH`]. Each takes those whose clients' packets it gets.
+#[derive(Debug, Default)]
+pub struct Batch {
+    /// The entries, in the order in which they came.
+    pub rows: Vec<Synced>,
+    /// Engine data of all of them.
+    pub data: Vec<u8>,
+}
+
+impl Batch {
+    /// Whether it takes no more.
+    pub fn is_full(&self) -> bool {
+        self.rows.len() >= BATCH
+    }
+
+    /// Appends an entry.
+    pub fn push(&mut self, entry: SyncEntry, engine: &EngineData<'_>) {
+        let range = DataRange {
+            start: self.data.len() as u32,
+            len: engine.data.len() as u16,
+        };
+        self.data.extend_from_slice(engine.data);
+        self.rows.push(Synced {
+            entry,
+            data: (range.len != 0).then_some(range),
+        });
+    }
+
+    /// Engine data of one of its rows.
+    pub fn data_of(&self, row: &Synced) -> Option<&[u8]> {
+        let range = row.data?;
+        let start = range.start as usize;
+        self.data.get(start..start + usize::from(range.len))
+    }
+}
