@@ -18,6 +18,8 @@ mod story;
 
 use bytes::Bytes;
 use dataplane::flow::{Flow, Parsed};
+use dataplane::sync::wire::{Encoder, Message};
+use dataplane::sync::{SyncEntry, flag};
 use dataplane::wire::fragment::Fragments;
 use dialogue::Dialogue;
 use pieces::Pieces;
@@ -29,6 +31,31 @@ pub fn vrrp(data: &[u8]) {
         Some((0, packet)) => election::decode(packet),
         Some((_, story)) => election::live(story),
         None => {}
+    }
+}
+
+/// The decoder of synchronisation messages sees `data`. What it reads can be written, and reads the
+/// same again.
+pub fn sync(data: &[u8]) {
+    let mut data = data.to_vec();
+    // Nearly all random messages would fail by their size.
+    if let (Ok(size), Some(field)) = (u16::try_from(data.len()), data.get_mut(2..4)) {
+        field.copy_from_slice(&size.to_be_bytes());
+    }
+    let Ok(message) = Message::decode(&data) else {
+        return;
+    };
+    let mut buffer = [0; 1472];
+    for (entry, engine) in message.entries().flatten() {
+        let mut encoder = Encoder::new(message.version, message.syncid);
+        encoder
+            .push(&mut buffer, &entry, &engine)
+            .expect("an entry is short");
+        let len = encoder.finish(&mut buffer);
+        let again = Message::decode(&buffer[..len]).expect("a message");
+        let read: Vec<_> = again.entries().collect();
+        let flags = entry.flags & !flag::HASHED;
+        assert_eq!(read, [Ok((SyncEntry { flags, ..entry }, engine))]);
     }
 }
 
