@@ -37,6 +37,7 @@ fn shipped_files_are_valid_and_raise_no_warning() {
         "configs/demo.toml",
         "configs/demo-nat.toml",
         "configs/trex-memif.toml",
+        "configs/vrrp-pair.toml",
     ] {
         assert_eq!(parsed(name, &read(name)).warnings, [], "{name}");
     }
@@ -45,7 +46,10 @@ fn shipped_files_are_valid_and_raise_no_warning() {
 /// The key that a line sets, whether it is commented out or not.
 fn key_of(line: &str) -> Option<(&str, &str)> {
     let (key, value) = line.strip_prefix('#').unwrap_or(line).split_once(" = ")?;
-    let plain = !key.is_empty() && key.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
+    let plain = !key.is_empty()
+        && key
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_');
     plain.then_some((key, value))
 }
 
@@ -144,6 +148,13 @@ fn the_full_example_is_valid_with_every_key_switched_on() {
             .collect::<Vec<_>>()
     };
     assert_eq!(pools(&config), pools(&plain));
+    assert_eq!(config.vrrp.delays, plain.vrrp.delays);
+    assert_eq!(config.vrrp.groups, plain.vrrp.groups);
+    let machines = |config: &Config| -> Vec<_> {
+        let all = config.vrrp.instances.iter();
+        all.map(|instance| instance.machine.clone()).collect()
+    };
+    assert_eq!(machines(&config), machines(&plain));
     config.dpdk.main_cores.clone_from(&plain.dpdk.main_cores);
     assert_eq!(config.dpdk, plain.dpdk);
 }

@@ -56,6 +56,11 @@ fn unknown_keys() {
 }
 
 #[test]
+fn virtual_routers() {
+    check("vrrp");
+}
+
+#[test]
 fn health_checks() {
     check("checks");
 }

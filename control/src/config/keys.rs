@@ -10,8 +10,10 @@ use dataplane::schedule;
 
 mod check;
 mod pool;
+mod vrrp;
 
 use check::{CHECK, SERVER_CHECK};
+use vrrp::{TRACK, VRRP};
 
 /// A table of the file: `[name]`, or `[[name]]` if it may occur several times.
 #[derive(Debug)]
@@ -133,6 +135,8 @@ pub static ROOT: Section = Section {
         key("overload", Table(&OVERLOAD), Computed("all defaults"), ""),
         key("mark", Tables(&MARK), Computed("none"), ""),
         key("service", Tables(&SERVICE), Computed("none"), ""),
+        key("vrrp", Table(&VRRP), Computed("no virtual router"), ""),
+        key("track", Table(&TRACK), Computed("nothing"), ""),
     ],
 };
 
@@ -1065,7 +1069,30 @@ static SERVER: Section = Section {
 /// Keys that people bring along from elsewhere, and what to say about them:
 /// (section, key, what to do).
 pub const HINTS: &[(&str, &str, &str)] = &[
-    ("", "vrrp", LATER),
+    ("", "vrrp_instance", "write [[vrrp.instance]]"),
+    ("", "vrrp_script", "write [[track.script]]"),
+    (
+        "vrrp.instance",
+        "virtual_router_id",
+        "the key is called \"vrid\"",
+    ),
+    (
+        "vrrp.instance",
+        "virtual_ipaddress",
+        "write [[vrrp.instance.vip]]",
+    ),
+    ("vrrp.instance", "nopreempt", "write preempt = false"),
+    (
+        "vrrp.instance",
+        "state",
+        "the key is called \"initial_state\"",
+    ),
+    (
+        "vrrp.instance",
+        "unicast_peer",
+        "write [[vrrp.instance.peers]]",
+    ),
+    ("vrrp.instance", "use_vmac", "the key is called \"vmac\""),
     ("", "healthcheck", "write [[service.check]]"),
     ("", "sync", LATER),
     ("", "virtual_server", "write [[service]]"),

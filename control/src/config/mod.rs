@@ -26,6 +26,7 @@ pub mod keys;
 mod rules;
 pub mod save;
 mod validate;
+pub mod vrrp;
 
 pub(crate) use file::nearest;
 
@@ -109,6 +110,8 @@ pub struct Config {
     pub rules: Rules,
     /// How servers are checked; a reload changes this, too.
     pub checks: BTreeMap<ServiceKey, Checks>,
+    /// Virtual routers and what they depend on; a reload changes this, too.
+    pub vrrp: vrrp::Vrrp,
     /// Accepted but worth a word; same form as a mistake.
     pub warnings: Vec<Mistake>,
 }
@@ -505,6 +508,8 @@ pub fn parse(path: &Path, text: &str, host: &Host) -> Result<Config, Vec<Mistake
     }
     let config = validate::validate(path, text, &file, host, &mut mistakes);
     mistakes.sort_by_key(|m| m.line);
+    // What several share is complained about once.
+    mistakes.dedup();
     if mistakes.is_empty() {
         Ok(config)
     } else {

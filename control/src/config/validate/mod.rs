@@ -22,6 +22,7 @@ mod mark;
 mod pool;
 mod port;
 mod service;
+mod vrrp;
 
 pub use host::Host;
 use mark::marks;
@@ -86,6 +87,7 @@ pub(super) fn validate(
         marks: marks(file, &ports, &mut notes),
         services: services(file, &workers, &mut checks, &mut notes),
     };
+    let vrrp = vrrp::vrrp(file, &mut notes);
     let mut warnings = notes.warnings;
     warnings.sort_by_key(|w| w.line);
     Config {
@@ -99,6 +101,7 @@ pub(super) fn validate(
         log,
         rules,
         checks,
+        vrrp,
         warnings,
     }
 }
