@@ -14,6 +14,7 @@ pub mod files;
 pub mod health;
 pub mod host;
 pub mod ids;
+pub mod import;
 pub mod logging;
 pub mod model;
 pub mod netlink;
