@@ -5,9 +5,10 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, bail};
 use clap::Parser;
 use control::config::{self, Config};
-use control::daemon::{self, Args, Dataplane};
+use control::daemon::{self, Args, Dataplane, Outside};
 use control::logging;
 use control::netlink::{self, Driver, Twin};
+use control::script;
 use control::signals::Signals;
 use control::twin::{self, Guard};
 use dataplane::conn::Layout;
@@ -16,6 +17,9 @@ use dataplane::packet::PortId;
 mod edge;
 
 fn main() -> ExitCode {
+    if script::helper::is_wanted() {
+        return script::helper::main();
+    }
     let args = Args::parse();
     match act(&args) {
         Ok(code) => code,
@@ -81,6 +85,8 @@ fn serve(config: Config) -> Result<()> {
     let mut signals = Signals::take().context("signal handlers")?;
     let logging = logging::start(&config.log)?;
     let server = daemon::open_socket(&config)?;
+    // Its helpers are there before packets have memory.
+    let scripts = daemon::start_scripts(&config)?;
     // Before the ports: nothing that can fail stands between their start and the loop.
     let host = Box::new(Driver::open(
         mirrored(&config),
@@ -112,7 +118,7 @@ fn serve(config: Config) -> Result<()> {
         config,
         server,
         dataplane,
-        host,
+        Outside { host, scripts },
         env!("RVS_COMMIT"),
         &logging,
         signals,

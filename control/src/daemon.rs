@@ -11,6 +11,7 @@ use crate::config::{self, Config};
 use crate::host::Host;
 use crate::logging::Logging;
 use crate::reactor::Reactor;
+use crate::script::{Launch, Scripts, Settings};
 use crate::server::{Limits, Server};
 use crate::signals::Signals;
 use crate::state::{Parts, State, Version};
@@ -84,6 +85,18 @@ pub fn open_socket(config: &Config) -> Result<Server> {
     )?)
 }
 
+/// Starts what runs scripts. Called before DPDK takes its memory.
+///
+/// # Errors
+/// The system has no room for a thread.
+pub fn start_scripts(config: &Config) -> Result<Scripts> {
+    let settings = Settings {
+        cores: config.dpdk.main_cores.clone(),
+        ..Settings::default()
+    };
+    Scripts::start(Launch::default(), settings, Vec::new()).context("the thread for scripts")
+}
+
 /// What runs below control.
 pub struct Dataplane {
     /// Rings of the workers.
@@ -94,6 +107,14 @@ pub struct Dataplane {
     pub capacity: u32,
     /// Version of DPDK.
     pub dpdk: String,
+}
+
+/// What control has to do with besides the data plane.
+pub struct Outside {
+    /// The kernel's addresses, routes and neighbours.
+    pub host: Box<dyn Host>,
+    /// What runs scripts.
+    pub scripts: Scripts,
 }
 
 /// The result of a daemon whose loop ended with `run` and whose data plane stopped with `stop`;
@@ -116,7 +137,7 @@ pub fn run(
     config: Config,
     server: Server,
     dataplane: Dataplane,
-    host: Box<dyn Host>,
+    outside: Outside,
     commit: &str,
     logging: &Logging,
     signals: Signals,
@@ -131,10 +152,11 @@ pub fn run(
         workers: Workers::new(dataplane.workers),
         cores: config.workers.cores.clone(),
         ports: dataplane.ports,
-        host,
+        host: outside.host,
         version,
         table_size: u64::from(dataplane.capacity),
         log_dropped: logging.dropped(),
+        scripts: outside.scripts,
     };
     let state = State::new(now, config, parts).context("services of the configuration")?;
     let mut reactor = Reactor::new(now, server, state).context("control loop")?;

@@ -21,6 +21,7 @@ pub mod netlink;
 pub mod reactor;
 pub mod reload;
 pub mod schedulers;
+pub mod script;
 pub mod server;
 pub mod signals;
 pub mod state;

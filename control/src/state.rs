@@ -12,6 +12,7 @@ use crate::host::Host;
 use crate::logging::Dropped;
 use crate::model::{Limits, Model, Refusal};
 use crate::reload;
+use crate::script::Scripts;
 use crate::status::{self, PortHandle, Sampler, Turns};
 use crate::update::Subject;
 use crate::watchdog::{Heartbeats, PumpBeat};
@@ -67,6 +68,8 @@ pub struct State {
     pub cores: Vec<u32>,
     /// Addresses, routes, neighbours.
     pub host: Box<dyn Host>,
+    /// What runs scripts.
+    pub scripts: Scripts,
     /// Health checks, once the control loop runs.
     pub health: Option<Health>,
     /// The file as it was last loaded or saved.
@@ -111,6 +114,8 @@ pub struct Parts {
     pub table_size: u64,
     /// Log lines lost.
     pub log_dropped: Dropped,
+    /// What runs scripts.
+    pub scripts: Scripts,
 }
 
 impl State {
@@ -144,6 +149,7 @@ impl State {
             workers: parts.workers,
             cores: parts.cores,
             host: parts.host,
+            scripts: parts.scripts,
             health: None,
             capacity: u64::from(config.workers.connections),
             booted: Arc::clone(&config),

@@ -74,6 +74,7 @@ impl World {
             version: Version::default(),
             table_size: u64::from(layout.connections),
             log_dropped: Default::default(),
+            scripts: Default::default(),
         };
         let mut state = State::new(START, config, parts)?;
         let poll = Poll::new()?;

@@ -193,6 +193,7 @@ fn reactor(dir: &Path, ends: Vec<dataplane::command::ControlEnd>, limits: Limits
         },
         table_size: 4096,
         log_dropped: Default::default(),
+        scripts: Default::default(),
     };
     let state = State::new(now, config, parts).unwrap();
     let server = Server::bind(&dir.join("sock"), 0o600, None, limits).unwrap();
