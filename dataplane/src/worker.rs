@@ -1090,8 +1090,15 @@ impl Core {
         packet: &mut Packet<'_>,
         flow: &Flow,
     ) -> Verdict {
+        self.take_request(now, shard, i, flow);
+        self.send_request(now, shard, i, packet, flow)
+    }
+
+    /// Counts a client's packet and runs the state machine.
+    #[inline(always)]
+    fn take_request(&mut self, now: Instant, shard: &mut Shard, i: u32, flow: &Flow) {
         let Some(entry) = shard.entry_mut(i) else {
-            return self.dropped(DropReason::TableFull);
+            return;
         };
         if let Some(c) = self.counters.dest(entry.dest_id()) {
             c.in_pkts.add(1);
@@ -1101,6 +1108,18 @@ impl Core {
         if let Some(half_open) = self.advance(entry, Side::Request, flow, now.ticks()) {
             shard.rearm(i, half_open);
         }
+    }
+
+    /// Sends a client's packet on that was counted.
+    #[inline(always)]
+    fn send_request(
+        &mut self,
+        now: Instant,
+        shard: &Shard,
+        i: u32,
+        packet: &mut Packet<'_>,
+        flow: &Flow,
+    ) -> Verdict {
         let Some(entry) = shard.entry(i) else {
             return self.dropped(DropReason::TableFull);
         };

@@ -338,6 +338,52 @@ fn what_is_cut_or_damaged() {
 }
 
 #[test]
+fn what_comes_with_the_last_segment_of_the_handshake() {
+    let mut d = Dialogue::v4();
+    d.tcp(0, "40000 > 21 syn seq 999");
+    d.tcp(1, "21 > 40000 syn ack 1000 seq 4999");
+    let data = to_hex(b"PORT 172,16,1,7,156,66\r\n");
+    d.tcp(
+        0,
+        &format!("40000 > 21 psh ack 5000 seq 1000 | data {data}"),
+    );
+    d.has("172.16.1.7:40002 192.168.40.200:20 -> 192.168.50.5:20 LISTEN 120s");
+}
+
+#[test]
+fn what_comes_with_a_fin_is_not_read() {
+    let mut d = Dialogue::v4().open();
+    let data = to_hex(b"PORT 172,16,1,7,156,66\r\n");
+    d.tcp(
+        0,
+        &format!("40000 > 21 fin ack 5000 seq 1000 | data {data}"),
+    );
+    assert_eq!(d.conns().len(), 1);
+}
+
+#[test]
+fn a_control_connection_may_begin_in_the_middle() {
+    let mut d = Dialogue::v4();
+    d.rig.change_settings(|s| s.sloppy_tcp = true);
+    d.says("EPRT |1|172.16.1.7|40002|\r\n");
+    d.has("172.16.1.7:40002 192.168.40.200:20 -> 192.168.50.5:20 LISTEN 120s");
+    d.has(&format!("{CONTROL}900s"));
+}
+
+#[test]
+fn a_damaged_segment_goes_no_further_than_the_counters() {
+    let mut d = Dialogue::v4();
+    // Neither does the one that opens the connection.
+    let (verdict, _) = d.inject(0, "40000 > 21 syn seq 999 csum bad");
+    assert_eq!(verdict, Verdict::Drop(DropReason::TransportChecksum));
+    d.has("172.16.1.7:40000 192.168.40.200:21 -> 192.168.50.5:21 SYN_RECV 60s");
+    let mut d = Dialogue::v4().open();
+    let (verdict, _) = d.inject(0, "40000 > 21 fin ack 5000 seq 1000 csum bad");
+    assert_eq!(verdict, Verdict::Drop(DropReason::TransportChecksum));
+    d.has("172.16.1.7:40000 192.168.40.200:21 -> 192.168.50.5:21 CLOSE_WAIT 60s");
+}
+
+#[test]
 fn no_room_in_the_buffer() {
     let mut d = Dialogue::v4().open();
     d.says("PASV\r\n");

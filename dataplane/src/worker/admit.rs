@@ -261,6 +261,12 @@ impl Worker {
             .advance(entry, Side::Request, flow, now.ticks())
             // A fresh entry is in no list yet, whatever its deadline.
             .unwrap_or(flow.protocol == 6 && entry.state == tcp::State::SynRecv as u8);
+        if new.flags & flag::HELPER != 0 {
+            shard.rearm(i, half_open);
+            let verdict = self.helped_first(now, packet, flow, at, i);
+            self.assure();
+            return verdict;
+        }
         let verdict = core.forward_request(now, packet, flow, entry);
         if new.flags & flag::ONE_PACKET != 0 {
             core.connected_once = Some(match new.method {

@@ -15,7 +15,7 @@ use crate::forward::nat;
 use crate::helper::ftp::{self, Command, Passive};
 use crate::helper::sequence::Adjustment;
 use crate::packet::{DropReason, Packet, Verdict};
-use crate::proto::tcp::State;
+use crate::proto::tcp::{SYN, State};
 use crate::route::Unresolved;
 use crate::service::{ForwardingMethod, Protocol};
 use crate::time::{Instant, secs};
@@ -42,7 +42,8 @@ struct Announced {
 }
 
 impl Worker {
-    /// A client's segment of a control connection. Its next hop is known.
+    /// A client's segment of a control connection. Its next hop is known. As in the kernel it is
+    /// counted and has had its effect on the state before it is read.
     #[cold]
     pub(super) fn helped_request(
         &mut self,
@@ -52,11 +53,35 @@ impl Worker {
         hash: KeyHash,
         i: u32,
     ) -> Verdict {
-        if let Err(reason) = self.hear_client(now, packet, flow, hash, i) {
+        let at = usize::from(hash.shard) % SHARDS;
+        self.core.take_request(now, &mut self.shards[at], i, flow);
+        if let Err(reason) = self.hear_client(now, packet, flow, at, i) {
             return self.core.dropped(reason);
         }
-        let shard = &mut self.shards[hash.shard as usize % SHARDS];
-        self.core.pass_request(now, shard, i, packet, flow)
+        self.core
+            .send_request(now, &self.shards[at], i, packet, flow)
+    }
+
+    /// The segment that has just opened a control connection: with `sloppy_tcp` it may be one
+    /// from the middle of a dialogue.
+    #[cold]
+    pub(super) fn helped_first(
+        &mut self,
+        now: Instant,
+        packet: &mut Packet<'_>,
+        flow: &Flow,
+        at: usize,
+        i: u32,
+    ) -> Verdict {
+        // The first piece of a SYN has no more to say than a whole one.
+        let is_mute = flow.is_fragment && flow.tcp_flags & SYN != 0;
+        if !is_mute && let Err(reason) = self.hear_client(now, packet, flow, at, i) {
+            return self.core.dropped(reason);
+        }
+        let Some(entry) = self.shards.get(at).and_then(|shard| shard.entry(i)) else {
+            return self.core.dropped(DropReason::TableFull);
+        };
+        self.core.forward_request(now, packet, flow, entry)
     }
 
     /// A real server's segment of a control connection.
@@ -92,11 +117,11 @@ impl Worker {
         now: Instant,
         packet: &mut Packet<'_>,
         flow: &Flow,
-        hash: KeyHash,
+        at: usize,
         i: u32,
     ) -> Result<(), DropReason> {
         let payload = payload(packet, flow)?;
-        let Some(entry) = self.shard(hash).entry(i) else {
+        let Some(entry) = self.shards.get(at).and_then(|shard| shard.entry(i)) else {
             return Ok(());
         };
         let (client, virtual_, dest) = (entry.client(), entry.virtual_(), entry.dest());
@@ -111,12 +136,12 @@ impl Worker {
                             virtual_: Endpoint::new(virtual_.addr, virtual_.port - 1),
                             dest: Endpoint::new(dest.addr, dest.port.wrapping_sub(1)),
                         };
-                        self.expect(now, &announced, hash, i);
+                        self.expect(now, &announced, at, i);
                     }
                     Command::Active(_) => {}
                     Command::Passive(how) => {
-                        let shard = &mut self.shards[hash.shard as usize % SHARDS];
-                        if let Some(entry) = shard.entry_mut(i) {
+                        let shard = self.shards.get_mut(at);
+                        if let Some(entry) = shard.and_then(|shard| shard.entry_mut(i)) {
                             entry.helper = how as u8;
                         }
                     }
@@ -165,7 +190,7 @@ impl Worker {
                 let by = replace(packet, &mut flow, at, &words)?;
                 adjustment = Some(adjustment.unwrap_or_default().changed(seq, by));
             }
-            self.expect(now, &announced, hash, i);
+            self.expect(now, &announced, usize::from(hash.shard), i);
         }
         if let Some(adjustment) = adjustment.filter(|a| *a != Adjustment::default()) {
             let shard = &mut self.shards[hash.shard as usize % SHARDS];
@@ -180,10 +205,10 @@ impl Worker {
         Ok(flow)
     }
 
-    /// Adds the entry of a data connection to come, below its control connection. One that is
-    /// there already waits anew.
-    fn expect(&mut self, now: Instant, announced: &Announced, control: KeyHash, i: u32) {
-        let Some(entry) = self.shard(control).entry(i) else {
+    /// Adds the entry of a data connection to come, below its control connection, which is entry
+    /// `i` of shard `control`. One that is there already waits anew.
+    fn expect(&mut self, now: Instant, announced: &Announced, control: usize, i: u32) {
+        let Some(entry) = self.shards.get(control).and_then(|shard| shard.entry(i)) else {
             return;
         };
         let Announced {
@@ -242,7 +267,9 @@ impl Worker {
             entry.deadline = deadline.0;
             shard.rearm(added, false);
         }
-        let controller = Controller::new(control.shard, i);
+        let controller = u8::try_from(control)
+            .ok()
+            .and_then(|shard| Controller::new(shard, i));
         if let Some(above) = controller.and_then(|c| self.controlling(c)) {
             above.add_controls(1);
             if let Some(entry) = self.shards.get_mut(at).and_then(|s| s.entry_mut(added)) {

@@ -33,7 +33,16 @@ ALWAYS = ["-A -u 10.9.0.8:9 -s rr", "-A -u [fd09::4]:9 -s rr"]
 # TOGETHER: a template and its last connection are due within the width of a slot of the kernel's timers (32 ms for times
 # up to 2 s, 256 ms up to 16 s, 2 s up to 2 minutes, 16 s up to 17 minutes). In the kernel both end if they are in the same
 # slot, otherwise the template gets another minute, and where slots begin depends on when the machine was started. RVS
-# goes by the distance. Scenarios that let time pass have no persistence as long as a connection's timeout.
+# goes by the distance. Scenarios that let time pass have no persistence as long as a connection's timeout, and no
+# FTP, where control connections have the timeout of their data.
+
+# TRACKED: the kernel tracks FTP's control connections (nf_conntrack), too, and drops what does not fit its own idea of
+# TCP: a client's segment before the server has answered, for one. RVS tracks nothing besides IPVS and passes it. Clients
+# speak in turn.
+
+# SWEPT: with expire_nodest_conn a deletion sends the kernel through its table, in the order of a hash seeded at boot. A
+# template whose server has answered (ASSURED) ends if it comes behind its last connection, and stays if it comes before
+# it. In RVS the order is another one. A second deletion ends what the first one left, on both sides.
 
 
 class Rules:

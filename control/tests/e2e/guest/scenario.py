@@ -79,8 +79,8 @@ class Maker:
             self.persistence = [seconds for seconds in (2, 3, 4) if seconds not in timeouts]
         for _ in range(chance.choice((1, 1, 2, 3))):
             self.add_service()
-        # Not with connections that begin in the middle: RVS does not read the segment that opens one.
-        if "ftp" in self.features and "sloppy_tcp" not in self.values and chance.random() < 0.15:
+        # Not where time passes: see deviations.TOGETHER.
+        if "ftp" in self.features and not self.waits and chance.random() < 0.15:
             self.add_ftp()
         packets = 0
         while packets < self.length:
