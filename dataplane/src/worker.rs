@@ -1294,7 +1294,13 @@ impl Core {
     }
 
     /// Index of the destination that a service's scheduler chooses for a packet.
-    fn pick(&mut self, now: Instant, service: ServiceId, flow: &Flow) -> Option<usize> {
+    fn pick(
+        &mut self,
+        now: Instant,
+        service: ServiceId,
+        flow: &Flow,
+        is_quoted: bool,
+    ) -> Option<usize> {
         // After a sleep, or while packets keep the loop from its other work.
         self.exchange(now);
         let running = self.running.get_mut(service.0 as usize)?.as_mut()?;
@@ -1302,6 +1308,7 @@ impl Core {
             service: &running.service,
             loads: Loads::new(&self.counters, &self.changes, service),
             flow,
+            is_quoted,
             now,
             settings: &self.settings,
         })

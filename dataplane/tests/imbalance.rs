@@ -237,6 +237,7 @@ fn run(scheduler: &str, workers: usize, together: bool, upper: u32) -> Outcome {
             service: &service,
             loads: Loads::new(&w.counters, &w.changes, service.id),
             flow: &flow,
+            is_quoted: false,
             now,
             settings: &settings,
         });

@@ -29,7 +29,7 @@ impl Scheduler for DestinationHashing {
     fn start(&mut self, _: &VirtualService, _: Loads<'_>, _: Option<Predecessor<'_>>) {}
 
     fn pick(&mut self, request: &Request<'_>) -> Option<usize> {
-        let bucket = hash_32(request.flow.dst.fold(), BITS) as usize;
+        let bucket = hash_32(request.destination().fold(), BITS) as usize;
         let at = bucket.checked_rem(self.count)?;
         let dest = request.service.destinations.get(at)?;
         request.loads.usable(dest).then_some(at)
@@ -56,6 +56,17 @@ mod tests {
         assert_eq!(rig.pick(), 13);
         rig.delete(&[12, 13]);
         assert_eq!(rig.pick(), 0);
+    }
+
+    /// As live comparisons with the kernel showed.
+    #[test]
+    fn of_a_quoted_packet_the_client_decides() {
+        let mut rig = Rig::new("dh", &[(11, 1), (12, 7), (13, 1)]);
+        rig.flow.src = Addr::v4([10, 0, 0, 100]);
+        rig.flow.dst = Addr::v4([198, 51, 100, 1]);
+        assert_ne!(rig.pick(), 11);
+        rig.is_quoted = true;
+        assert_eq!(rig.pick(), 11);
     }
 
     #[test]

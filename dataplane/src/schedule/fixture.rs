@@ -21,6 +21,7 @@ pub(crate) struct Rig {
     pub counters: WorkerCounters,
     pub changes: Changes,
     pub flow: Flow,
+    pub is_quoted: bool,
     pub now: Instant,
     pub settings: Settings,
 }
@@ -73,6 +74,7 @@ impl Rig {
             counters: WorkerCounters::new(2048),
             changes: Changes::new(1, 2048),
             flow,
+            is_quoted: false,
             now: Instant::from_secs(1000),
             settings: Settings::default(),
         };
@@ -148,6 +150,7 @@ impl Rig {
             service: &self.service,
             loads: Loads::new(&self.counters, &self.changes, self.service.id),
             flow: &self.flow,
+            is_quoted: self.is_quoted,
             now: self.now,
             settings: &self.settings,
         };

@@ -50,12 +50,12 @@ impl Scheduler for LocalityBased {
         let Request {
             service,
             loads,
-            flow,
             now,
             ..
         } = *request;
+        let addr = request.destination();
         self.locality.catch_up(service, loads);
-        let cached = self.cache.find(now, &flow.dst, |_| ());
+        let cached = self.cache.find(now, &addr, |_| ());
         if let Some(at) = cached.as_deref().and_then(|e| self.locality.position(e)) {
             let dest = service.destinations.get(at)?;
             // The overload flag is not asked for, as in the kernel.
@@ -67,7 +67,7 @@ impl Scheduler for LocalityBased {
         let chosen = service.destinations.get(at)?.endpoint;
         match cached {
             Some(endpoint) => *endpoint = chosen,
-            None => self.cache.insert(now, flow.dst, chosen),
+            None => self.cache.insert(now, addr, chosen),
         }
         Some(at)
     }
@@ -146,5 +146,16 @@ mod tests {
             }
         }
         assert_eq!(rig.pick(), 11);
+    }
+
+    #[test]
+    fn a_quoted_packet_says_nothing_of_the_service_s_address() {
+        let mut rig = Rig::new("lblc", &[(11, 10), (12, 10)]);
+        rig.flow.src = Addr::v4([10, 0, 0, 1]);
+        rig.is_quoted = true;
+        assert_eq!(rig.picks(1), [12]);
+        rig.is_quoted = false;
+        assert_eq!(rig.picks(1), [11]);
+        assert_eq!(rig.picks(1), [11]);
     }
 }

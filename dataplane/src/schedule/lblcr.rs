@@ -257,7 +257,7 @@ impl Scheduler for Replicated {
     }
 
     fn pick(&mut self, request: &Request<'_>) -> Option<usize> {
-        let (service, now, addr) = (request.service, request.now, &request.flow.dst);
+        let (service, now, addr) = (request.service, request.now, &request.destination());
         self.locality.catch_up(service, request.loads);
         let Sets { cache, pool } = &mut self.sets;
         if let Some(&mut set) = cache.find(now, addr, |set| pool.dissolve(set)) {
@@ -378,5 +378,16 @@ mod tests {
         assert_eq!(count(&mut rig), (200, 400));
         rig.wait(Duration::from_secs(2 * 60));
         assert_eq!(count(&mut rig), (0, 0));
+    }
+
+    #[test]
+    fn a_quoted_packet_says_nothing_of_the_service_s_address() {
+        let mut rig = Rig::new("lblcr", &[(11, 10), (12, 10)]);
+        rig.flow.src = Addr::v4([10, 0, 0, 1]);
+        rig.is_quoted = true;
+        assert_eq!(rig.picks(1), [12]);
+        rig.is_quoted = false;
+        assert_eq!(rig.picks(1), [11]);
+        assert_eq!(rig.picks(1), [11]);
     }
 }

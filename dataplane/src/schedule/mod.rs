@@ -32,6 +32,7 @@ mod wrr;
 
 use core::any::Any;
 
+use crate::addr::Addr;
 use crate::changes::Changes;
 pub use crate::changes::Watch;
 use crate::counters::WorkerCounters;
@@ -136,10 +137,23 @@ pub struct Request<'a> {
     pub loads: Loads<'a>,
     /// The packet, as it came from the client.
     pub flow: &'a Flow,
+    /// No packet came, but an ICMP error about what would answer it (`schedule_icmp`).
+    pub is_quoted: bool,
     /// When it came.
     pub now: Instant,
     /// The worker's settings.
     pub settings: &'a Settings,
+}
+
+impl Request<'_> {
+    /// The address that schedulers by destination go by. They read the quoted packet as it stands
+    /// in the kernel (`ip_vs_dh_schedule`, `ip_vs_lblc_schedule`), whose destination is the client.
+    pub fn destination(&self) -> Addr {
+        match self.is_quoted {
+            true => self.flow.src,
+            false => self.flow.dst,
+        }
+    }
 }
 
 /// The state that served a service before, and the service as it was.

@@ -72,7 +72,7 @@ impl Worker {
     ) -> Result<Verdict, Refusal> {
         let (protocol, service) = self.core.service_for(flow, packet.port)?;
         let data = self.core.engine_data_of(service, flow, packet.frame())?;
-        match self.connect(now, (service, protocol), flow, hash, data) {
+        match self.connect(now, (service, protocol), flow, hash, data, false) {
             Ok(Ok((at, i, chosen))) => Ok(self.first_packet(now, packet, flow, at, i, &chosen)),
             Ok(Err(wait)) => Ok(wait),
             Err(Refusal::NoDestination) if self.core.bypasses(service, flow) => {
@@ -84,7 +84,8 @@ impl Worker {
     }
 
     /// Makes the connection of a client's packet: shard, number, and what was chosen. `Err`
-    /// inside: the packet has to wait first. `data`: what the service's engine found in it.
+    /// inside: the packet has to wait first. `data`: what the service's engine found in it; `is_quoted`:
+    /// no packet came, but an error about its answer.
     #[inline(always)]
     fn connect(
         &mut self,
@@ -93,6 +94,7 @@ impl Worker {
         flow: &Flow,
         hash: KeyHash,
         data: Option<&[u8]>,
+        is_quoted: bool,
     ) -> Result<Result<(usize, u32, Chosen), Verdict>, Refusal> {
         let full = Refusal::Drop(DropReason::TableFull);
         if self.core.defences.drops_packet() {
@@ -102,7 +104,7 @@ impl Worker {
         let found = key.and_then(|key| self.find_template(&key, data));
         let chosen = match &found {
             Some((_, dest)) => self.core.follow(service, protocol, flow, *dest),
-            None => self.core.schedule(now, service, protocol, flow),
+            None => self.core.schedule(now, service, protocol, flow, is_quoted),
         }?;
         let new = &chosen.new;
         let template = match (found, key) {
@@ -164,7 +166,7 @@ impl Worker {
         if self.core.engine_data_of(service, flow, &[]).is_err() {
             return Err(DropReason::NoCallId);
         }
-        let (at, i, chosen) = match self.connect(now, (service, protocol), flow, hash, None) {
+        let (at, i, chosen) = match self.connect(now, (service, protocol), flow, hash, None, true) {
             Ok(Ok(made)) => made,
             Ok(Err(_)) => return Err(DropReason::NoNeighbour),
             Err(Refusal::Accept) => return Ok(None),
@@ -391,6 +393,7 @@ impl Core {
         service: ServiceId,
         protocol: Protocol,
         flow: &Flow,
+        is_quoted: bool,
     ) -> Result<Chosen, Refusal> {
         let Some(Some(running)) = self.running.get(service.0 as usize) else {
             return Err(Refusal::Accept);
@@ -399,7 +402,7 @@ impl Core {
         let has_own_port = key.mark() != 0 || key.port() == flow.dst_port;
         // Other ports than its own are for persistent services.
         let at = (has_own_port || options.persistence.is_some())
-            .then(|| self.pick(now, service, flow))
+            .then(|| self.pick(now, service, flow, is_quoted))
             .flatten();
         let Some(Some(Running { service, .. })) = self.running.get(service.0 as usize) else {
             return Err(Refusal::Accept);

@@ -240,6 +240,7 @@ impl Model {
             service: &self.service,
             loads: Loads::new(&self.counters, &self.changes, self.service.id),
             flow,
+            is_quoted: false,
             now: self.now,
             settings: &self.settings,
         })?;
