@@ -179,7 +179,7 @@ impl PuntClass {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Attempt {
     /// What to look for next: 0 for a packet as it was received, then the ways in which it may
-    /// belong to a connection, in order, and at last: it belongs to none.
+    /// belong to a connection, in order, and at last: it belongs to none, or begins one.
     pub step: u8,
     /// How many workers are to look for the same, this one included, before the next step; 0: this
     /// one should have it.

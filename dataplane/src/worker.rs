@@ -632,7 +632,7 @@ impl Worker {
                 None
             }
             Found::Elsewhere(worker, attempt) => Some((worker, attempt)),
-            Found::Nowhere => None,
+            Found::Nowhere | Found::Outbound => None,
         }
     }
 

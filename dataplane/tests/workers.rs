@@ -230,7 +230,7 @@ fn all_of(rig: &mut Rig) -> Vec<String> {
 }
 
 /// Services of every kind that steers by the masked client, and plain ones that share their servers.
-const STEERED: [&str; 30] = [
+const STEERED: [&str; 36] = [
     "-A -t 203.0.113.1:80 -s sh -p 600 -M 255.255.255.0",
     "-a -t 203.0.113.1:80 -r 192.168.50.11:8080 -m",
     "-a -t 203.0.113.1:80 -r 192.168.50.12:8080 -m",
@@ -261,12 +261,18 @@ const STEERED: [&str; 30] = [
     "-A -t [fd60::4]:21 -s rr",
     "-a -t [fd60::4]:21 -r [fd50::15]:21 -m",
     "-E -t 203.0.113.2:444 -s rr -p 600",
+    "-A -u 203.0.113.7:5060 -s sh -p 600 -M 255.255.255.0 --pe sip",
+    "-a -u 203.0.113.7:5060 -r 192.168.50.18:5060 -m",
+    "-a -u 203.0.113.7:5060 -r 192.168.50.19:5060 -m",
+    "-A -u 203.0.113.8:5060 -s sh -p 600 -o --pe sip",
+    "-a -u 203.0.113.8:5060 -r 192.168.50.20:5060 -m",
+    "-a -u 203.0.113.8:5060 -r 192.168.50.21:5060 -m",
 ];
 
 const MARK: &str = "ip daddr 203.0.113.64/27 meta mark set 1";
 
 /// Changes of rules while connections are open, most of which change how a class is steered.
-const CHANGES: [&str; 15] = [
+const CHANGES: [&str; 20] = [
     "-e -t 203.0.113.1:80 -r 192.168.50.11:8080 -m -w 0",
     "-e -t 203.0.113.1:80 -r 192.168.50.11:8080 -m -w 1",
     "-E -t 203.0.113.2:80 -s rr -p 600 -M 255.255.0.0",
@@ -283,6 +289,11 @@ const CHANGES: [&str; 15] = [
     "-E -t [fd60::1]:80 -s sh -p 600 -M 16",
     "-E -t [fd60::1]:80 -s sh -p 600 -M 64",
     "-E -u [fd60::1]:53 -s rr -p 600",
+    "-E -u 203.0.113.7:5060 -s sh -p 600 --pe sip",
+    "-E -u 203.0.113.7:5060 -s sh -p 600 -M 255.255.0.0 --pe sip",
+    "-E -u 203.0.113.7:5060 -s sh",
+    "-E -u 203.0.113.8:5060 -s sh -p 600 -M 255.255.0.0 -o --pe sip",
+    "-E -u 203.0.113.8:5060 -s sh -p 600 -o --pe sip",
 ];
 
 /// What happens in a story: what, to which client, at which of its ports, seen by which worker.
@@ -501,6 +512,36 @@ fn frames(kind: u8, n: u8, k: u8) -> Vec<(From, String)> {
             let to = 7680 + u16::from(k);
             format!("ip6 {c6} > fd60::4 | tcp {} > {to} syn seq 70", p + 50)
         }),
+        // Calls: what a client says, what a server says, and what is no message.
+        33 => one(CLIENT, sip(&c, "203.0.113.7", p, 5060, k)),
+        // Each server calls another port: a client's endpoint that two servers use at once may
+        // have a connection at two workers while the class is unsettled.
+        34 => one(
+            SERVER,
+            sip(
+                &format!("192.168.50.{}", 18 + k % 2),
+                &c,
+                5060,
+                p + 50 + 50 * u16::from(k % 2),
+                k,
+            ),
+        ),
+        35 => one(
+            CLIENT,
+            format!("ip {c} > 203.0.113.7 | udp {p} > 5060 | bytes 5"),
+        ),
+        36 => one(CLIENT, sip(&c, "203.0.113.8", p, 5060, k)),
+        37 => one(
+            SERVER,
+            sip(&format!("192.168.50.{}", 20 + k % 2), &c, 5060, p, k),
+        ),
+        38 => one(
+            SERVER,
+            format!(
+                "ip 192.168.50.{} > {c} | udp 5060 > {p} | bytes 6",
+                18 + k % 2
+            ),
+        ),
         // A real server is somebody's client.
         _ => one(
             SERVER,
@@ -509,7 +550,14 @@ fn frames(kind: u8, n: u8, k: u8) -> Vec<(From, String)> {
     }
 }
 
-const KINDS: u8 = 34;
+const KINDS: u8 = 40;
+
+/// A SIP message of one of four calls.
+fn sip(src: &str, dst: &str, sport: u16, dport: u16, call: u8) -> String {
+    let text = format!("OPTIONS sip:x SIP/2.0\r\nCall-ID: {}\r\n\r\n", call / 2 % 4);
+    let data = support::notation::to_hex(text.as_bytes());
+    format!("ip {src} > {dst} | udp {sport} > {dport} | data {data}")
+}
 
 /// A frame without what each worker counts for itself: the identification of our own packets.
 fn without_id(mut frame: Vec<u8>) -> Vec<u8> {

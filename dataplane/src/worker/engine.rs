@@ -54,16 +54,12 @@ impl Worker {
         let client = Endpoint::new(flow.dst, flow.dst_port);
         let (c, v) = (&client, &out.virtual_);
         let protocol = Protocol::Udp.number();
-        let Meeting { hash, owner, .. } = self.core.meeting(&Way {
+        let Meeting { hash, .. } = self.core.meeting(&Way {
             side: Side::Request,
             protocol,
             client,
             other: out.virtual_,
         });
-        // Its client's packets would not find it here.
-        if owner != self.core.share.me() {
-            return None;
-        }
         // One-packet connections are not kept: without a next hop it comes here again.
         if out.one_packet
             && let Err(Unresolved::NoNeighbour { link, addr }) = self.core.hop_to(flow.dst)
@@ -108,6 +104,17 @@ impl Worker {
         }
         self.assure();
         Some(verdict)
+    }
+
+    /// Whether a real server's packet of no connection begins one, and then whether the template
+    /// that it goes by is here.
+    pub(super) fn outbound(&mut self, packet: &Packet<'_>, flow: &Flow) -> Option<bool> {
+        if !self.core.may_be_outbound(flow) {
+            return None;
+        }
+        let call_id = call_id(flow, packet.frame())?;
+        let out = self.core.outbound(flow, call_id)?;
+        Some(self.find_template(&out.key, Some(call_id)).is_some())
     }
 
     /// The template of an outbound connection; one that leads elsewhere is given up.

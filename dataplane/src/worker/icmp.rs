@@ -34,7 +34,7 @@ impl Worker {
             let found = match self.search(&ways, None, attempt, false) {
                 Found::Elsewhere(worker, attempt) => return self.core.hand_over(worker, attempt),
                 Found::Here { way, hash, i } => Some((way, hash, i)),
-                Found::Nowhere => None,
+                Found::Nowhere | Found::Outbound => None,
             };
             if let Some((way, hash, i)) = found
                 && let Some(verdict) = self.error_of(now, packet, flow, &quoted, way, (hash, i))

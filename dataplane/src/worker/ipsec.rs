@@ -47,7 +47,7 @@ impl Worker {
                 };
             }
             Found::Elsewhere(worker, attempt) => return self.core.hand_over(worker, attempt),
-            Found::Nowhere => {}
+            Found::Nowhere | Found::Outbound => {}
         }
         let class = self.core.class_of(&flow, packet.frame(), false);
         self.core.punt(now, packet.port, class)

@@ -50,6 +50,8 @@ pub(super) const TUNNEL: usize = 2;
 
 /// [`Attempt::step`] of a packet that belongs to no connection.
 const NONE: u8 = TUNNEL as u8 + 2;
+/// The same of a real server's packet that begins one (see [`Worker::open_outbound`]).
+const OUTBOUND: u8 = NONE + 1;
 
 /// What the search came to.
 pub(super) enum Found {
@@ -59,6 +61,8 @@ pub(super) enum Found {
     Elsewhere(u8, Attempt),
     /// There is none, and this is the worker that opens one.
     Nowhere,
+    /// As before, and a real server begins it.
+    Outbound,
 }
 
 /// The ways of a packet with ports.
@@ -138,7 +142,11 @@ impl Worker {
             }
         }
         let ways = ways_of(flow, side, both);
-        match self.search(&ways, Some((packet, flow)), attempt, looked) {
+        let found = match attempt.step {
+            OUTBOUND => Found::Outbound,
+            _ => self.search(&ways, Some((packet, flow)), attempt, looked),
+        };
+        match found {
             Found::Here { way, hash, i } => {
                 let side = if way == REPLY {
                     Side::Reply
@@ -148,16 +156,11 @@ impl Worker {
                 self.found(now, packet, flow, side, hash, i)
             }
             Found::Elsewhere(worker, attempt) => self.core.hand_over(worker, attempt),
-            Found::Nowhere if side == Side::Reply && self.core.may_be_outbound(flow) => {
-                match (self.open_outbound(now, packet, flow), ways[REQUEST]) {
-                    (Some(verdict), _) => verdict,
-                    (None, None) => self.core.unknown_reply(now, packet, flow),
-                    (None, Some(way)) => {
-                        let hash = self.core.meeting(&way).hash;
-                        self.admit(now, packet, flow, hash)
-                    }
-                }
-            }
+            // Rules may have changed on the way from one worker to another.
+            Found::Outbound => match self.open_outbound(now, packet, flow) {
+                Some(verdict) => verdict,
+                None => self.core.unknown_reply(now, packet, flow),
+            },
             Found::Nowhere => match ways[REQUEST] {
                 None => self.core.unknown_reply(now, packet, flow),
                 Some(way) => {
@@ -230,12 +233,31 @@ impl Worker {
             {
                 return Found::Nowhere;
             }
+            let outbound = match opening {
+                Some((packet, flow)) if way.side == Side::Reply => self.outbound(packet, flow),
+                _ => None,
+            };
+            if left != 0 && outbound == Some(true) {
+                return Found::Outbound;
+            }
             let others = match left {
                 0 if meeting.unsettled => team.saturating_sub(1),
                 _ => left.saturating_sub(1),
             };
             if others != 0 {
                 return Found::Elsewhere((me + 1) % team, attempt(at, others));
+            }
+            if outbound.is_some() {
+                // Before it may be anything else, as in the kernel. Replies and requests of its
+                // client meet at the same worker.
+                let begins = Attempt {
+                    step: OUTBOUND,
+                    left: 0,
+                };
+                return match meeting.owner == me {
+                    true => Found::Outbound,
+                    false => Found::Elsewhere(meeting.owner, begins),
+                };
             }
             (is_here, left, looked) = (false, 0, false);
         }
