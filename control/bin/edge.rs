@@ -400,18 +400,15 @@ fn make_table(connections: u32) -> Result<(Vec<Shard>, HashKey)> {
     }
     let key = HashKey(key);
     let now = Clock::new(0).now().ticks();
-    let shards = region::create(region.into_bytes(), layout, key, boot_id()?, now)
-        .map_err(|why| anyhow!(why))?;
+    let shards = region::create(
+        region.into_bytes(),
+        layout,
+        key,
+        control::daemon::boot_id()?,
+        now,
+    )
+    .map_err(|why| anyhow!(why))?;
     Ok((shards, key))
-}
-
-/// Which boot the times in a region belong to.
-fn boot_id() -> Result<[u8; 16]> {
-    let path = "/proc/sys/kernel/random/boot_id";
-    let text = fs::read_to_string(path).context(path)?;
-    let digits: String = text.chars().filter(char::is_ascii_hexdigit).collect();
-    let number = u128::from_str_radix(&digits, 16).context(path)?;
-    Ok(number.to_be_bytes())
 }
 
 fn idle_of(config: &Config) -> Idle {

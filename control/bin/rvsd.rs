@@ -4,10 +4,13 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 use clap::Parser;
+use control::clock;
 use control::config::{self, Config};
-use control::daemon::{self, Args, Dataplane, Outside};
+use control::daemon::{self, Args, Begun, Dataplane, Outside};
 use control::logging;
+use control::model::Model;
 use control::netlink::{self, Driver, Twin};
+use control::recovery::Recovery;
 use control::script;
 use control::signals::Signals;
 use control::twin::{self, Guard};
@@ -15,6 +18,8 @@ use dataplane::conn::Layout;
 use dataplane::packet::PortId;
 
 mod edge;
+
+use edge::Edge;
 
 fn main() -> ExitCode {
     if script::helper::is_wanted() {
@@ -87,35 +92,33 @@ fn serve(config: Config) -> Result<()> {
     let server = daemon::open_socket(&config)?;
     // Its helpers are there before packets have memory.
     let scripts = daemon::start_scripts(&config)?;
-    // Before the ports: nothing that can fail stands between their start and the loop.
-    let host = Box::new(Driver::open(
-        mirrored(&config),
-        config.kernel.netlink_buffer_kib,
-    )?);
+    let recovery = Recovery::begin(&config, clock::now(), daemon::boot_id()?);
     // Taken away again when the daemon ends.
     let mut guards = Vec::new();
-    let started = edge::start(&config, |port| {
-        if signals.end().is_some() {
-            bail!("asked to end");
+    let (mut edge, model, host) = match start(&config, &recovery, &mut guards, &mut signals) {
+        Ok(started) => started,
+        Err(why) => {
+            recovery.undo();
+            if signals.end().is_some() {
+                tracing::info!(event = "stop", "asked to end before the start was complete");
+                return Ok(());
+            }
+            return Err(why);
         }
-        prepare_twin(port, &mut guards)
-    });
-    let mut edge = match started {
-        Ok(edge) => edge,
-        Err(_) if signals.end().is_some() => {
-            tracing::info!(event = "stop", "asked to end before the start was complete");
-            return Ok(());
-        }
-        Err(why) => return Err(why),
+    };
+    let begun = Begun {
+        model,
+        rules_file: recovery.rules_file(),
+        config,
     };
     let dataplane = Dataplane {
         workers: std::mem::take(&mut edge.workers),
         ports: std::mem::take(&mut edge.ports),
-        capacity: config.workers.connections,
+        capacity: begun.config.workers.connections,
         dpdk: edge.dpdk.clone(),
     };
     let run = daemon::run(
-        config,
+        begun,
         server,
         dataplane,
         Outside { host, scripts },
@@ -123,8 +126,35 @@ fn serve(config: Config) -> Result<()> {
         &logging,
         signals,
     );
+    if run.is_ok() {
+        recovery.end();
+    }
     // The ports are given back whatever ended the loop.
     daemon::ended(run, edge.stop())
+}
+
+/// Everything that may fail before the control loop runs.
+fn start(
+    config: &Config,
+    recovery: &Recovery,
+    guards: &mut Vec<Guard>,
+    signals: &mut Signals,
+) -> Result<(Edge, Model, Box<Driver>)> {
+    let model = recovery
+        .model(clock::now(), config)
+        .context("services of the configuration")?;
+    // Before the ports: nothing that can fail stands between their start and the loop.
+    let host = Box::new(Driver::open(
+        mirrored(config),
+        config.kernel.netlink_buffer_kib,
+    )?);
+    let edge = edge::start(config, |port| {
+        if signals.end().is_some() {
+            bail!("asked to end");
+        }
+        prepare_twin(port, guards)
+    })?;
+    Ok((edge, model, host))
 }
 
 /// Gives a twin its load-balancer settings, takes addresses of a dead process off it, and keeps

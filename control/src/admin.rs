@@ -3,7 +3,7 @@
 //! A change is answered when every worker has taken it over. Listings are made as the client
 //! takes them. File work and captures run on helper threads and answer later.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -38,6 +38,8 @@ enum Pending {
         commit: Commit,
         deadline: Instant,
         answer: Response,
+        /// Version of the rules that must be on the disk, too; 0 for none.
+        kept: u64,
     },
     /// Room for more frames of a listing of these services.
     Services(ServiceFrames, std::vec::IntoIter<api::ServiceKey>),
@@ -116,6 +118,8 @@ pub struct Admin {
     asker: Option<Asker>,
     signal_waits: Vec<SignalWait>,
     signalled: Vec<SignalReload>,
+    /// Connections that wait for the disk once, after all of their changes.
+    batches: BTreeSet<ClientId>,
 }
 
 impl Admin {
@@ -129,6 +133,7 @@ impl Admin {
             asker: None,
             signal_waits: Vec::new(),
             signalled: Vec::new(),
+            batches: BTreeSet::new(),
         }
     }
 
@@ -159,7 +164,34 @@ impl Admin {
             Request::Capture { .. } | Request::StopCapture => {
                 self.begin_capture(now, state, client, request)
             }
-            other => begin(now, state, other),
+            Request::Batch => {
+                self.batches.insert(client);
+                Begun::Answer(Response::Ok {
+                    warnings: Vec::new(),
+                })
+            }
+            Request::EndBatch => {
+                self.batches.remove(&client);
+                Begun::Wait(Pending::Applied {
+                    commit: Commit::nothing(state.workers.applied()),
+                    deadline: now + DEADLINE,
+                    answer: Response::Ok {
+                        warnings: Vec::new(),
+                    },
+                    kept: state.keeper.wanted(),
+                })
+            }
+            other => {
+                let mut begun = begin(now, state, other);
+                if let Begun::Wait(Pending::Applied { kept, .. }) = &mut begun {
+                    let version = state.keeper.note_change();
+                    *kept = match self.batches.contains(&client) {
+                        true => 0,
+                        false => version,
+                    };
+                }
+                begun
+            }
         };
         match begun {
             Begun::Answer(response) => server.answer(now, client, &response),
@@ -167,6 +199,15 @@ impl Admin {
                 self.pending.insert(client, pending);
             }
         }
+    }
+
+    /// Whether somebody waits for the rules to be on the disk.
+    pub fn waits_for_disk(&self, state: &State) -> bool {
+        let waits = |pending: &Pending| match pending {
+            Pending::Applied { kept, .. } => !state.keeper.is_settled(*kept),
+            _ => false,
+        };
+        self.pending.values().any(waits)
     }
 
     fn begin_capture(
@@ -226,6 +267,7 @@ impl Admin {
     pub fn forget(&mut self, now: Instant, state: &mut State, client: ClientId) {
         self.captures.forget(now, client, &mut state.workers);
         self.pending.remove(&client);
+        self.batches.remove(&client);
         self.wishes
             .retain(|(asker, _)| *asker != Asker::Client(client));
     }
@@ -265,7 +307,12 @@ impl Admin {
     pub fn collect_files(&mut self, now: Instant, state: &mut State, server: &mut Server) {
         while let Some(result) = self.files.take() {
             let asker = self.asker.take();
+            let is_change = !matches!(result, FileResult::Compared(_));
             let outcome = finish_file_job(now, state, result);
+            let kept = match is_change && outcome.is_ok() {
+                true => state.keeper.note_change(),
+                false => 0,
+            };
             match asker {
                 None => {}
                 Some(Asker::Signal) => match outcome {
@@ -291,6 +338,7 @@ impl Admin {
                                 commit,
                                 deadline,
                                 answer,
+                                kept,
                             },
                         );
                     }
@@ -401,7 +449,15 @@ impl Admin {
         let mut more = false;
         self.pending.retain(|client, pending| match pending {
             Pending::Files | Pending::Capture => true,
-            Pending::Applied { commit, answer, .. } if applied >= commit.generation => {
+            Pending::Applied {
+                commit,
+                answer,
+                kept,
+                deadline,
+            } if applied >= commit.generation
+                && (state.keeper.is_settled(*kept) || now >= *deadline) =>
+            {
+                warn_unkept(state, *kept, answer);
                 server.answer(now, *client, answer);
                 false
             }
@@ -482,6 +538,21 @@ fn late(state: &State) -> String {
     )
 }
 
+/// Tells the client if its change is in force but not on the disk.
+fn warn_unkept(state: &State, kept: u64, answer: &mut Response) {
+    let Response::Ok { warnings } = answer else {
+        return;
+    };
+    if !state.keeper.is_settled(kept) {
+        warnings.push(format!(
+            "the change is in force, but not on the disk after {} s: a crash now would undo it",
+            DEADLINE.as_secs()
+        ));
+    } else if let Some(why) = state.keeper.trouble().filter(|_| kept > 0) {
+        warnings.push(why.to_owned());
+    }
+}
+
 enum Begun {
     Answer(Response),
     Wait(Pending),
@@ -555,6 +626,8 @@ fn begin(now: Instant, state: &mut State, request: Request) -> Begun {
         Request::Reload { .. }
         | Request::Diff
         | Request::Save
+        | Request::Batch
+        | Request::EndBatch
         | Request::Capture { .. }
         | Request::StopCapture => {
             let message = "this is not answered here".to_owned();
@@ -620,6 +693,7 @@ fn commit(now: Instant, state: &mut State, warnings: Vec<String>) -> Begun {
         commit,
         deadline: now + DEADLINE,
         answer,
+        kept: 0,
     })
 }
 
@@ -645,6 +719,7 @@ fn sysctl(now: Instant, state: &mut State, set: &[(String, String)], names: Vec<
         commit,
         deadline,
         answer,
+        kept: 0,
     })
 }
 

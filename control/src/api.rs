@@ -181,6 +181,11 @@ pub enum Request {
     },
     /// Ends the running capture and answers with its summary as `Text`.
     StopCapture,
+    /// Changes on this connection are answered before they are on the disk, until
+    /// [`Request::EndBatch`]: a long restore.
+    Batch,
+    /// Answered when all changes of the batch are on the disk.
+    EndBatch,
     /// Version of the daemon.
     Version,
 }

@@ -10,6 +10,7 @@ use crate::clock;
 use crate::config::{self, Config};
 use crate::host::Host;
 use crate::logging::Logging;
+use crate::model::Model;
 use crate::reactor::Reactor;
 use crate::script::{Launch, Scripts, Settings};
 use crate::server::{Limits, Server};
@@ -97,6 +98,16 @@ pub fn start_scripts(config: &Config) -> Result<Scripts> {
     Scripts::start(Launch::default(), settings, Vec::new()).context("the thread for scripts")
 }
 
+/// What the start has found and made up to here.
+pub struct Begun {
+    /// The file.
+    pub config: Config,
+    /// The rules to start with.
+    pub model: Model,
+    /// Where they are kept from now on.
+    pub rules_file: Option<PathBuf>,
+}
+
 /// What runs below control.
 pub struct Dataplane {
     /// Rings of the workers.
@@ -117,6 +128,18 @@ pub struct Outside {
     pub scripts: Scripts,
 }
 
+/// Which boot times belong to: the id that the kernel gave it.
+///
+/// # Errors
+/// `/proc` cannot be read.
+pub fn boot_id() -> Result<[u8; 16]> {
+    let path = "/proc/sys/kernel/random/boot_id";
+    let text = std::fs::read_to_string(path).context(path)?;
+    let digits: String = text.chars().filter(char::is_ascii_hexdigit).collect();
+    let number = u128::from_str_radix(&digits, 16).context(path)?;
+    Ok(number.to_be_bytes())
+}
+
 /// The result of a daemon whose loop ended with `run` and whose data plane stopped with `stop`;
 /// neither error hides the other.
 ///
@@ -132,9 +155,9 @@ pub fn ended(run: Result<()>, stop: Result<()>) -> Result<()> {
 /// Runs the control loop until a signal ends it.
 ///
 /// # Errors
-/// The rules of the file do not fit, or epoll fails.
+/// Epoll fails, or there is no room for a thread.
 pub fn run(
-    config: Config,
+    begun: Begun,
     server: Server,
     dataplane: Dataplane,
     outside: Outside,
@@ -143,6 +166,7 @@ pub fn run(
     signals: Signals,
 ) -> Result<()> {
     let now = clock::now();
+    let config = begun.config;
     let version = Version {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         commit: commit.to_owned(),
@@ -158,8 +182,11 @@ pub fn run(
         log_dropped: logging.dropped(),
         scripts: outside.scripts,
     };
-    let state = State::new(now, config, parts).context("services of the configuration")?;
+    let state = State::new(now, config, begun.model, parts);
     let mut reactor = Reactor::new(now, server, state).context("control loop")?;
+    if let Some(file) = begun.rules_file {
+        reactor.keep_rules(file).context("thread for the rules")?;
+    }
     reactor.take_signals(signals).context("signal handlers")?;
     reactor.run().context("control loop")
 }

@@ -19,6 +19,7 @@ pub mod logging;
 pub mod model;
 pub mod netlink;
 pub mod reactor;
+pub mod recovery;
 pub mod reload;
 pub mod schedulers;
 pub mod script;

@@ -3,6 +3,7 @@
 //! Each wake reads the clock once for its work and does a bounded piece of everything that is due.
 
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
@@ -16,6 +17,7 @@ use crate::capture::Captures;
 use crate::clock;
 use crate::files::Files;
 use crate::health::Health;
+use crate::recovery::keeper::Keeper;
 use crate::server::Server;
 use crate::signals::Signals;
 use crate::state::State;
@@ -119,6 +121,15 @@ impl Reactor {
         signals.register(self.poll.registry(), SIGNALS)?;
         self.signals = Some(signals);
         self.on_signals();
+        Ok(())
+    }
+
+    /// Keeps the rules that run in a file from now on, on every change.
+    ///
+    /// # Errors
+    /// The system has no room for a thread.
+    pub fn keep_rules(&mut self, file: PathBuf) -> io::Result<()> {
+        self.state.keeper = Keeper::start(file, Arc::clone(&self.handle.waker))?;
         Ok(())
     }
 
@@ -256,6 +267,8 @@ impl Reactor {
                 .request(now, &mut self.state, &mut self.server, client, request);
         }
         self.hurry |= step.more;
+        let urgent = self.admin.waits_for_disk(&self.state);
+        self.state.keep(now, urgent);
         self.hurry |= self.admin.advance(now, &mut self.state, &mut self.server);
         self.hurry |= self.server.take_hurry();
     }

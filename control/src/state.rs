@@ -10,7 +10,8 @@ use crate::config::{self, Config, Plan};
 use crate::health::Health;
 use crate::host::Host;
 use crate::logging::Dropped;
-use crate::model::{Limits, Model, Refusal};
+use crate::model::{Model, Refusal};
+use crate::recovery::keeper::{Keeper, Snapshot};
 use crate::reload;
 use crate::script::Scripts;
 use crate::status::{self, PortHandle, Sampler, Turns};
@@ -72,6 +73,8 @@ pub struct State {
     pub scripts: Scripts,
     /// Health checks, once the control loop runs.
     pub health: Option<Health>,
+    /// Writes the rules that run to the disk.
+    pub keeper: Keeper,
     /// The file as it was last loaded or saved.
     pub config: Arc<Config>,
     /// The file of the start, by which everything runs that only a restart changes.
@@ -119,28 +122,12 @@ pub struct Parts {
 }
 
 impl State {
-    /// The state after a start from `config`. Nothing was sent to the workers yet; the first
-    /// [`State::commit`] does.
-    ///
-    /// # Errors
-    /// The rules of the file exceed a capacity.
-    pub fn new(now: Instant, config: Config, parts: Parts) -> Result<State, Refusal> {
-        let limits = Limits {
-            services: config.workers.max_services,
-            servers: config.workers.max_servers,
-            workers: config.workers.cores.len(),
-        };
+    /// The state after a start from `config` with `model`, which has its rules or those that
+    /// outlived a crash. Nothing was sent to the workers yet; the first [`State::commit`] does.
+    pub fn new(now: Instant, config: Config, model: Model, parts: Parts) -> State {
         let counters = parts.workers.counters();
-        let mut empty = Model::new(limits, config.rules.settings);
-        empty.set_ports(config.ports.iter().map(|p| p.name.clone()).collect());
-        let nothing = config::Rules {
-            settings: config.rules.settings,
-            ..config::Rules::default()
-        };
-        let plan = config::plan(&nothing, &empty.running(), &config.rules, false);
-        let model = reload::carry_out(&empty, &plan, now, counters)?;
         let config = Arc::new(config);
-        Ok(State {
+        State {
             model,
             sampler: Sampler::new(now, counters),
             heartbeats: Heartbeats::new(now, counters),
@@ -151,6 +138,7 @@ impl State {
             host: parts.host,
             scripts: parts.scripts,
             health: None,
+            keeper: Keeper::default(),
             capacity: u64::from(config.workers.connections),
             booted: Arc::clone(&config),
             config,
@@ -159,7 +147,16 @@ impl State {
             table_size: parts.table_size,
             log_dropped: parts.log_dropped,
             started: now,
-        })
+        }
+    }
+
+    /// Goes on with keeping the rules on the disk. `urgent`: somebody waits for it.
+    pub fn keep(&mut self, now: Instant, urgent: bool) {
+        let (config, model) = (&self.config, &self.model);
+        self.keeper.advance(now, urgent, || Snapshot {
+            config: Arc::clone(config),
+            running: model.running(),
+        });
     }
 
     /// Sends what changed to the workers and the mirror; what to wait for until it is all true.
@@ -283,6 +280,8 @@ impl State {
                 self.model.settings().amemthresh
             ));
         }
+        view.warnings
+            .extend(self.keeper.trouble().map(str::to_owned));
         view.warnings.extend(self.host.warnings());
         view.warnings.extend(self.model.dead_services());
         view

@@ -18,6 +18,7 @@ fn parsed(name: &str, text: &str) -> Config {
         online: (0..8).collect(),
         isolated: vec![],
         memory_mb: Some(65_536),
+        ..Host::default()
     };
     config::parse(Path::new(name), text, &host).unwrap_or_else(|mistakes| {
         panic!(

@@ -12,6 +12,7 @@ fn try_parse(text: &str) -> Result<Config, Vec<String>> {
         online: (0..4).collect(),
         isolated: vec![],
         memory_mb: Some(4096),
+        ..Host::default()
     };
     let text = format!("{PORTS}{text}");
     config::parse(Path::new("test.toml"), &text, &host)

@@ -16,6 +16,7 @@ fn host() -> Host {
         online: vec![0, 1, 2, 3],
         isolated: vec![],
         memory_mb: Some(16_384),
+        ..Host::default()
     }
 }
 

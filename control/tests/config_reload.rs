@@ -22,6 +22,7 @@ fn parse_at(path: &Path, text: &str) -> Config {
         online: vec![0, 1],
         isolated: vec![],
         memory_mb: None,
+        ..Host::default()
     };
     config::parse(path, text, &host).unwrap_or_else(|mistakes| {
         panic!(

@@ -15,6 +15,7 @@ fn host(online: u32, isolated: &[u32]) -> Host {
         online: (0..online).collect(),
         isolated: isolated.to_vec(),
         memory_mb: None,
+        ..Host::default()
     }
 }
 
@@ -368,4 +369,30 @@ fn this_host_can_be_probed() {
     let host = Host::probe();
     assert!(!host.online.is_empty());
     assert!(host.memory_mb.is_some_and(|mb| mb > 64));
+}
+
+/// `[state]`: what systemd says counts unless the file says otherwise, and "" is nothing.
+#[test]
+fn what_outlives_the_daemon() {
+    let systemd = Host {
+        state_directory: Some("/var/lib/rvs".into()),
+        runtime_directory: Some("/run/rvs".into()),
+        ..host(4, &[])
+    };
+    let port = "[[port]]\nname = \"a\"\nnull = {}\n";
+    let of = |host: &Host, text: &str| {
+        let text = format!("{text}{port}");
+        let config = config::parse(Path::new("rvs.toml"), &text, host).unwrap();
+        let show = |path: Option<std::path::PathBuf>| path.map(|p| p.display().to_string());
+        (show(config.state.directory), show(config.state.table))
+    };
+    let some = |text: &str| Some(text.to_owned());
+    assert_eq!(of(&host(4, &[]), ""), (None, None));
+    let both = (some("/var/lib/rvs"), some("/run/rvs/table"));
+    assert_eq!(of(&systemd, ""), both);
+    let written = "[state]\ndirectory = \"\"\ntable = \"/mnt/huge/t\"\n";
+    assert_eq!(of(&systemd, written), (None, some("/mnt/huge/t")));
+    let relative = format!("[state]\ntable = \"t\"\n{port}");
+    let mistakes = config::parse(Path::new("rvs.toml"), &relative, &host(4, &[])).unwrap_err();
+    assert_eq!((mistakes.len(), mistakes[0].line), (1, 2));
 }

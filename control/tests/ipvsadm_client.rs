@@ -769,3 +769,24 @@ fn help_and_version_need_no_daemon() {
         assert!(output.out.starts_with("rvsadm "), "{words:?}");
     }
 }
+
+/// A long restore waits for the disk once, a short one with each line.
+#[test]
+fn a_long_restore_is_a_batch() {
+    for (lines, batches) in [(15, 0), (40, 1)] {
+        let daemon = Daemon::start();
+        let text: String = (0..lines)
+            .map(|n| format!("-A -t 10.0.0.1:{} -s rr\n", 1000 + n))
+            .collect();
+        let output = daemon.run(&["-R"], &text);
+        assert_eq!((output.status, output.err.as_str()), (0, ""));
+        let state = daemon.state();
+        let count = |wanted: &Request| state.requests.iter().filter(|r| *r == wanted).count();
+        let (begun, ended) = (count(&Request::Batch), count(&Request::EndBatch));
+        assert_eq!((begun, ended), (batches, batches), "{lines} lines");
+        if batches > 0 {
+            assert_eq!(state.requests.last(), Some(&Request::EndBatch));
+        }
+        assert_eq!(state.services.len(), lines);
+    }
+}

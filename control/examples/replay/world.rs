@@ -12,6 +12,7 @@ use control::capture::Captures;
 use control::cli::{self, Environment, Streams, SystemNames};
 use control::config::{self, Config};
 use control::files::Files;
+use control::recovery;
 use control::server::{Limits as ServerLimits, Server};
 use control::state::{Parts, State, Version};
 use control::timers::{Timer, Timers};
@@ -76,7 +77,8 @@ impl World {
             log_dropped: Default::default(),
             scripts: Default::default(),
         };
-        let mut state = State::new(START, config, parts)?;
+        let model = recovery::from_file(START, &config)?;
+        let mut state = State::new(START, config, model, parts);
         let poll = Poll::new()?;
         let mut server = Server::bind(&dir.path().join("sock"), 0o600, None, server_limits())?;
         server.register(poll.registry(), Token(0), Token(16))?;

@@ -28,6 +28,9 @@ use self::print::endpoint::Endpoints;
 use self::print::{commands, connections, health, json, services, sort, status, totals};
 use crate::api::{DEFAULT_SOCKET, ErrorKind, Request, Response, ServiceView};
 
+/// From so many changes on, a restore waits for the disk once and not for each.
+const BATCH_FROM: usize = 16;
+
 /// How long `rvsd` may take for one step of an answer.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -108,6 +111,7 @@ pub fn run<'a>(words: &'a [String], environment: &'a Environment<'a>, streams: S
         socket,
         streams,
         client: None,
+        changes: 0,
     };
     match line.action {
         Action::Restore => session.restore(),
@@ -130,6 +134,8 @@ struct Session<'a> {
     streams: Streams<'a>,
     /// Opened by the first line that needs it, used by all.
     client: Option<Client>,
+    /// Changes of a restore so far.
+    changes: usize,
 }
 
 impl Session<'_> {
@@ -410,6 +416,18 @@ impl Session<'_> {
     /// Carries the lines of standard input out. The status is that of the last line, or of the
     /// line that ended it.
     fn restore(&mut self) -> u8 {
+        let status = self.restore_lines();
+        // One wait for the disk, for all of them.
+        match self.changes >= BATCH_FROM && self.client.is_some() {
+            true => match self.change(Request::EndBatch) {
+                Ok(()) => status,
+                Err(failure) => self.fail(&failure),
+            },
+            false => status,
+        }
+    }
+
+    fn restore_lines(&mut self) -> u8 {
         let mut last = 0;
         let mut text = String::new();
         loop {
@@ -436,6 +454,13 @@ impl Session<'_> {
             let result = parse::restore_line(&words, self.environment.names).and_then(|line| {
                 let ends = matches!(line.action, Action::Help | Action::Version);
                 self.try_line(line).map(|()| ends)
+            });
+            let result = result.and_then(|ends| {
+                self.changes += 1;
+                match self.changes == BATCH_FROM {
+                    true => self.change(Request::Batch).map(|()| ends),
+                    false => Ok(ends),
+                }
             });
             last = match result {
                 Ok(true) => return 0,

@@ -715,6 +715,9 @@ pub fn needs_restart(running: &Config, new: &Config) -> Vec<String> {
     let [one, other] = [a.mode, b.mode].map(|mode| format!("{mode:04o}"));
     compare(&mut lines, "admin.mode", &one, &other);
     compare(&mut lines, "admin.group", &a.group, &b.group);
+    let (a, b) = (&running.state, &new.state);
+    compare(&mut lines, "state.directory", &a.directory, &b.directory);
+    compare(&mut lines, "state.table", &a.table, &b.table);
     let (a, b) = (&running.log, &new.log);
     compare(&mut lines, "log.format", &a.format, &b.format);
     compare(&mut lines, "log.filter", &a.filter, &b.filter);

@@ -129,6 +129,7 @@ pub static ROOT: Section = Section {
         key("port", Tables(&PORT), Required, ""),
         key("kernel", Table(&KERNEL), Computed("all defaults"), ""),
         key("admin", Table(&ADMIN), Computed("all defaults"), ""),
+        key("state", Table(&STATE), Computed("all defaults"), ""),
         key("log", Table(&LOG), Computed("all defaults"), ""),
         key("ipvs", Table(&IPVS), Computed("all defaults"), ""),
         key("punt", Table(&PUNT), Computed("all defaults"), ""),
@@ -571,6 +572,27 @@ static ADMIN: Section = Section {
             Text,
             Computed("the daemon's"),
             "group of the socket",
+        ),
+    ],
+};
+
+static STATE: Section = Section {
+    path: "state",
+    list: false,
+    live: false,
+    help: "What outlives the daemon, so that a crash or a restart ends no connection. Under systemd both are on by themselves (`StateDirectory=`, `RuntimeDirectory=`).",
+    keys: &[
+        key(
+            "directory",
+            Text,
+            Computed("the first of `$STATE_DIRECTORY`, else none"),
+            "directory of the rules that run, with live changes, on a file system that lasts; `\"\"` for none",
+        ),
+        key(
+            "table",
+            Text,
+            Computed("`table` in the first of `$RUNTIME_DIRECTORY`, else none"),
+            "file of the connection table, on hugetlbfs or tmpfs; `\"\"` keeps the table in memory that ends with the daemon",
         ),
     ],
 };

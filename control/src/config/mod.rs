@@ -104,6 +104,8 @@ pub struct Config {
     pub kernel: Kernel,
     /// The admin socket.
     pub admin: Admin,
+    /// What outlives the daemon.
+    pub state: Lasting,
     /// Logging.
     pub log: Log,
     /// Services, servers and settings: the part that a reload changes.
@@ -424,6 +426,15 @@ pub struct Admin {
     pub mode: u32,
     /// Its group; `None` leaves the daemon's.
     pub group: Option<String>,
+}
+
+/// `[state]`: what outlives the daemon.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Lasting {
+    /// Where the rules that run are kept; `None`: nowhere.
+    pub directory: Option<PathBuf>,
+    /// File of the connection table; `None`: memory of the process.
+    pub table: Option<PathBuf>,
 }
 
 /// `[log]`.

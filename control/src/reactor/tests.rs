@@ -18,6 +18,7 @@ use crate::api::{self, ErrorKind, FrameDecoder, Request, Response};
 use crate::config;
 use crate::fake::FakeWorker;
 use crate::host::FixedHost;
+use crate::recovery::rules::Kept;
 use crate::server::{BindError, Limits};
 use crate::state::{Parts, Version};
 use crate::status::PortHandle;
@@ -195,9 +196,12 @@ fn reactor(dir: &Path, ends: Vec<dataplane::command::ControlEnd>, limits: Limits
         log_dropped: Default::default(),
         scripts: Default::default(),
     };
-    let state = State::new(now, config, parts).unwrap();
+    let model = crate::recovery::from_file(now, &config).unwrap();
+    let state = State::new(now, config, model, parts);
     let server = Server::bind(&dir.join("sock"), 0o600, None, limits).unwrap();
-    Reactor::new(now, server, state).unwrap()
+    let mut reactor = Reactor::new(now, server, state).unwrap();
+    reactor.keep_rules(dir.join("rules.json")).unwrap();
+    reactor
 }
 
 struct Client {
@@ -851,7 +855,9 @@ impl Bench {
         loop {
             self.fakes.iter_mut().for_each(FakeWorker::run);
             self.reactor.turn().unwrap();
-            if !self.reactor.state.workers.is_waiting() && !self.reactor.hurry {
+            let Reactor { admin, state, .. } = &self.reactor;
+            let is_waiting = state.workers.is_waiting() || admin.waits_for_disk(state);
+            if !is_waiting && !self.reactor.hurry {
                 return;
             }
         }
@@ -1066,4 +1072,55 @@ fn one_daemon_owns_a_socket() {
     assert!(matches!(nobody, Err(BindError::Group { .. })));
     let path = rig.dir.path().join("new/sock");
     Server::bind(&path, 0o600, Some("root"), Limits::default()).unwrap();
+}
+
+/// An answer to a change means that the change is on the disk; a disk that takes nothing costs a
+/// warning and nothing else.
+#[test]
+fn what_was_answered_is_on_the_disk() {
+    let rig = Rig::start();
+    let path = rig.dir.path().join("rules.json");
+    let kept = || {
+        let kept = Kept::decode(&std::fs::read(&path).unwrap()).unwrap();
+        let tcp = kept.running.settings.timeouts.tcp;
+        (kept.running.services.len(), tcp)
+    };
+    let set = |tcp| Request::SetTimeouts {
+        tcp,
+        tcp_fin: 0,
+        udp: 0,
+    };
+    for port in 81..84 {
+        assert_eq!(rig.ask(add(port)), ok());
+        assert_eq!(kept().0, usize::from(port) - 79);
+    }
+    assert_eq!(rig.ask(Request::DeleteService { service: key(83) }), ok());
+    assert_eq!(rig.ask(set(61)), ok());
+    assert_eq!(kept(), (3, 61));
+
+    // In a batch only the end waits.
+    let mut client = rig.client();
+    assert_eq!(client.ask(Request::Batch), ok());
+    for tcp in 100..200 {
+        assert_eq!(client.ask(set(tcp)), ok());
+    }
+    assert_eq!(client.ask(Request::EndBatch), ok());
+    assert_eq!(kept(), (3, 199));
+
+    // The new file cannot be made.
+    let in_the_way = rig.dir.path().join("rules.json.new");
+    std::fs::create_dir(&in_the_way).unwrap();
+    let answer = rig.ask(Request::Clear);
+    let Response::Ok { warnings } = answer else {
+        panic!("{answer:?}");
+    };
+    assert!(warnings[0].contains("cannot be written"), "{warnings:?}");
+    assert_eq!((rig.services().len(), kept().0), (0, 3));
+    let Response::Status(status) = rig.ask(Request::Status) else {
+        panic!();
+    };
+    assert!(status.warnings.iter().any(|w| w.contains("outlive")));
+    std::fs::remove_dir(in_the_way).unwrap();
+    assert_eq!(rig.ask(set(62)), ok());
+    assert_eq!(kept(), (0, 62));
 }

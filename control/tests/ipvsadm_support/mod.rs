@@ -167,6 +167,7 @@ impl State {
                     *value = if new == 0 { *value } else { new };
                 }
             }
+            Request::Batch | Request::EndBatch => {}
             other => panic!("not a change: {other:?}"),
         }
         Ok(())

@@ -1,6 +1,6 @@
 //! The machine that a configuration is checked against.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// What is known about the machine that the file is for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -11,6 +11,10 @@ pub struct Host {
     pub isolated: Vec<u32>,
     /// Memory in MiB; `None` if unknown.
     pub memory_mb: Option<u64>,
+    /// Where the service manager lets the daemon keep what lasts (`$STATE_DIRECTORY`).
+    pub state_directory: Option<PathBuf>,
+    /// Where it lets it keep what ends with the boot (`$RUNTIME_DIRECTORY`).
+    pub runtime_directory: Option<PathBuf>,
 }
 
 impl Host {
@@ -34,8 +38,17 @@ impl Host {
             online: cores("online"),
             isolated: cores("isolated"),
             memory_mb,
+            state_directory: first_directory("STATE_DIRECTORY"),
+            runtime_directory: first_directory("RUNTIME_DIRECTORY"),
         }
     }
+}
+
+/// The first of the directories that systemd names in a variable, separated by colons.
+fn first_directory(variable: &str) -> Option<PathBuf> {
+    let text = std::env::var(variable).ok()?;
+    let first = text.split(':').next().unwrap_or_default();
+    first.starts_with('/').then(|| PathBuf::from(first))
 }
 
 /// `0-3,6` as the kernel writes sets of cores; what cannot be read is left out.

@@ -12,8 +12,8 @@ use dataplane::settings::Settings;
 use super::file::{At, File, Table, nearest};
 use super::rules::SETTINGS;
 use super::{
-    Admin, Config, Device, DpdkConfig, Idle, Iova, Kernel, KernelTable, Log, LogFormat, MemoryMode,
-    Mistake, Port, Rules, Workers,
+    Admin, Config, Device, DpdkConfig, Idle, Iova, Kernel, KernelTable, Lasting, Log, LogFormat,
+    MemoryMode, Mistake, Port, Rules, Workers,
 };
 
 mod check;
@@ -80,6 +80,7 @@ pub(super) fn validate(
     let dpdk = dpdk(file, memory, &workers, &ports, host, &mut notes);
     let kernel = kernel(file, &mut notes);
     let admin = admin(file, &mut notes);
+    let state = lasting(file, host, &mut notes);
     let log = log(file, &mut notes);
     let mut checks = BTreeMap::new();
     let rules = Rules {
@@ -98,6 +99,7 @@ pub(super) fn validate(
         ports,
         kernel,
         admin,
+        state,
         log,
         rules,
         checks,
@@ -379,6 +381,29 @@ fn admin(file: &File, notes: &mut Notes<'_>) -> Admin {
         socket: PathBuf::from(socket),
         mode: mode.unwrap_or(0o600),
         group,
+    }
+}
+
+fn lasting(file: &File, host: &Host, notes: &mut Notes<'_>) -> Lasting {
+    let table = file.section("state");
+    let mut path = |key: &str, default: Option<PathBuf>| match table.text(key) {
+        None => default,
+        Some("") => None,
+        Some(written) => {
+            if !written.starts_with('/') {
+                let text = format!(
+                    "{key} \"{written}\" is no absolute path; give one, or \"\" to do without"
+                );
+                notes.mistake(table.line_of(key), text);
+            }
+            Some(PathBuf::from(written))
+        }
+    };
+    let directory = path("directory", host.state_directory.clone());
+    let beside = host.runtime_directory.as_ref().map(|dir| dir.join("table"));
+    Lasting {
+        directory,
+        table: path("table", beside),
     }
 }
 

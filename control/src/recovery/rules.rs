@@ -1,0 +1,252 @@
+//! The rules that run, as a file: a line with version and checksum, then JSON.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use crc::{CRC_32_ISCSI, Crc};
+use dataplane::settings::Settings;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::api::{MarkMatch, Origin, ServerKey, ServerSpec, ServiceKey, ServiceSpec};
+use crate::config::{
+    Action, OperatorState, Rules, Running, RunningMark, RunningServer, RunningService, SETTINGS,
+};
+
+/// Version of the file; raised when an older daemon could not read it.
+const VERSION: u32 = 1;
+
+/// First word of the file.
+const MAGIC: &str = "rvs-rules";
+
+const CRC32C: Crc<u32> = Crc::<u32>::new(&CRC_32_ISCSI);
+
+/// Why a file cannot be used.
+#[derive(Debug, Error, PartialEq, Eq)]
+pub enum Unreadable {
+    /// It does not begin as it ought to.
+    #[error("this is no file of rules that rvsd keeps")]
+    Foreign,
+    /// Of another version.
+    #[error("it has version {0}, this rvsd reads {VERSION}")]
+    Version(u32),
+    /// Contents and checksum do not fit.
+    #[error("it is damaged (its checksum is wrong)")]
+    Damaged,
+    /// Its checksum is right, its contents are not.
+    #[error("it cannot be understood: {0}")]
+    Contents(String),
+}
+
+/// What is kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Kept {
+    /// The configuration file that the daemon ran with.
+    pub config: PathBuf,
+    /// The rules of that file as it was loaded last.
+    pub last: Rules,
+    /// What ran.
+    pub running: Running,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Document {
+    config: PathBuf,
+    last: Written,
+    running: Written,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Written {
+    settings: BTreeMap<String, u32>,
+    marks: Vec<WrittenMark>,
+    services: Vec<WrittenService>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenMark {
+    rule: MarkMatch,
+    mark: u32,
+    origin: Origin,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenService {
+    key: ServiceKey,
+    spec: ServiceSpec,
+    origin: Origin,
+    /// In the order of adding.
+    servers: Vec<WrittenServer>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenServer {
+    key: ServerKey,
+    spec: ServerSpec,
+    drain: bool,
+    origin: Origin,
+}
+
+impl Kept {
+    /// The file's contents.
+    pub fn encode(&self) -> Vec<u8> {
+        let document = Document {
+            config: self.config.clone(),
+            last: Written::of(&self.last.to_running()),
+            running: Written::of(&self.running),
+        };
+        // Nothing in it can fail to be JSON: no map has keys other than text.
+        let body = serde_json::to_vec(&document).unwrap_or_default();
+        let head = format!("{MAGIC} {VERSION} {:08x}\n", CRC32C.checksum(&body));
+        [head.as_bytes(), &body].concat()
+    }
+
+    /// Reads such contents.
+    ///
+    /// # Errors
+    /// See [`Unreadable`].
+    pub fn decode(bytes: &[u8]) -> Result<Kept, Unreadable> {
+        let end = bytes.iter().position(|&b| b == b'\n');
+        let (head, body) = bytes.split_at(end.ok_or(Unreadable::Foreign)?);
+        let (head, body) = (String::from_utf8_lossy(head), &body[1..]);
+        let words: Vec<&str> = head.split(' ').collect();
+        let [MAGIC, version, sum] = words[..] else {
+            return Err(Unreadable::Foreign);
+        };
+        let version: u32 = version.parse().map_err(|_| Unreadable::Foreign)?;
+        if version != VERSION {
+            return Err(Unreadable::Version(version));
+        }
+        if u32::from_str_radix(sum, 16) != Ok(CRC32C.checksum(body)) {
+            return Err(Unreadable::Damaged);
+        }
+        let document: Document =
+            serde_json::from_slice(body).map_err(|e| Unreadable::Contents(e.to_string()))?;
+        Ok(Kept {
+            config: document.config,
+            last: document.last.running()?.to_rules(),
+            running: document.running.running()?,
+        })
+    }
+}
+
+impl Written {
+    fn of(running: &Running) -> Written {
+        let settings = SETTINGS
+            .iter()
+            .map(|s| (s.name(), (s.get)(&running.settings)));
+        let marks = running.marks.iter().map(|(rule, m)| WrittenMark {
+            rule: rule.clone(),
+            mark: m.mark,
+            origin: m.origin,
+        });
+        let services = running.services.iter().map(|(key, s)| WrittenService {
+            key: *key,
+            spec: s.spec.clone(),
+            origin: s.origin,
+            servers: s.servers.iter().map(WrittenServer::of).collect(),
+        });
+        Written {
+            settings: settings.collect(),
+            marks: marks.collect(),
+            services: services.collect(),
+        }
+    }
+
+    fn running(self) -> Result<Running, Unreadable> {
+        let mut settings = Settings::default();
+        for (name, value) in self.settings {
+            let found = SETTINGS.iter().find(|s| s.name() == name);
+            let unknown = || Unreadable::Contents(format!("no setting is named {name}"));
+            (found.ok_or_else(unknown)?.set)(&mut settings, value);
+        }
+        let marks = self.marks.into_iter().map(|m| {
+            let (mark, origin) = (m.mark, m.origin);
+            (m.rule, RunningMark { mark, origin })
+        });
+        let services = self.services.into_iter().map(|s| {
+            let service = RunningService {
+                spec: s.spec,
+                origin: s.origin,
+                servers: s.servers.into_iter().map(WrittenServer::running).collect(),
+            };
+            (s.key, service)
+        });
+        Ok(Running {
+            settings,
+            marks: marks.collect(),
+            services: services.collect(),
+        })
+    }
+}
+
+impl WrittenServer {
+    fn of(server: &RunningServer) -> WrittenServer {
+        WrittenServer {
+            key: server.key,
+            spec: server.spec.clone(),
+            drain: server.state == OperatorState::Drain,
+            origin: server.origin,
+        }
+    }
+
+    fn running(self) -> RunningServer {
+        RunningServer {
+            key: self.key,
+            spec: self.spec,
+            state: match self.drain {
+                true => OperatorState::Drain,
+                false => OperatorState::Up,
+            },
+            origin: self.origin,
+        }
+    }
+}
+
+/// What gives each object its origin again, after all were added as the file's.
+pub fn origins(running: &Running) -> Vec<Action> {
+    let marks = running.marks.iter().map(|(rule, m)| Action::SetMarkOrigin {
+        rule: rule.clone(),
+        origin: m.origin,
+    });
+    let services = running.services.iter().flat_map(|(&service, s)| {
+        let servers = s.servers.iter().map(|s| (Some(s.key), s.origin));
+        let all = std::iter::once((None, s.origin)).chain(servers);
+        all.map(move |(server, origin)| Action::SetOrigin {
+            service,
+            server,
+            origin,
+        })
+    });
+    marks.chain(services).collect()
+}
+
+/// How many objects are not as the file has them, deleted ones included.
+pub fn live_changes(running: &Running, file: &Rules) -> usize {
+    let is_live = |origin: &Origin| *origin != Origin::File;
+    let services = running.services.values();
+    let origins = services.flat_map(|s| s.servers.iter().map(|s| s.origin).chain([s.origin]));
+    let marks = running.marks.values().map(|m| m.origin);
+    let changed = origins.chain(marks).filter(is_live).count();
+    let deleted = file
+        .services
+        .iter()
+        .map(|(key, s)| match running.services.get(key) {
+            None => 1,
+            Some(now) => {
+                let is_gone = |key| now.servers.iter().all(|s| s.key != key);
+                s.servers.iter().filter(|s| is_gone(s.key)).count()
+            }
+        });
+    let settings = SETTINGS
+        .iter()
+        .filter(|s| (s.get)(&running.settings) != (s.get)(&file.settings));
+    let marks = file.marks.keys();
+    let deleted_marks = marks.filter(|rule| !running.marks.contains_key(*rule));
+    changed + deleted.sum::<usize>() + settings.count() + deleted_marks.count()
+}
