@@ -126,6 +126,7 @@ pub fn reschedule(scheduler: &str, destinations: u32) -> Result<Command> {
         scheduler: schedule::find(scheduler).context("no such scheduler")?,
         options: ServiceOptions::default(),
         destinations: (0..destinations).map(dest).collect(),
+        withdrawn: Vec::new(),
     };
     let scheduler = schedule::new(&service, Seat::alone(7)).context("no such scheduler")?;
     Ok(Command::PutService {
@@ -665,6 +666,7 @@ fn set_up() -> Result<Vec<Command>> {
             scheduler: "rr",
             options: ServiceOptions::default(),
             destinations,
+            withdrawn: Vec::new(),
         };
         let scheduler = schedule::new(&service, Seat::alone(7)).context("the scheduler rr")?;
         commands.push(Command::PutService {

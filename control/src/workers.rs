@@ -318,6 +318,7 @@ mod tests {
                 ..ServiceOptions::default()
             },
             destinations: Vec::new(),
+            withdrawn: Vec::new(),
         }))
     }
 

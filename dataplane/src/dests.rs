@@ -5,7 +5,9 @@ use crate::changes::{Changes, Watch};
 use crate::counters::{DestCounters, WorkerCounters};
 use crate::packet::PortId;
 use crate::route::ResolvedHop;
-use crate::service::{DestId, Destination, ForwardingMethod, Tunnel, TunnelChecksum, TunnelKind};
+use crate::service::{
+    DestId, Destination, ForwardingMethod, Tunnel, TunnelChecksum, TunnelKind, Withdrawal,
+};
 use crate::wire::tunnel::{self, Front};
 use crate::wire::{ethernet, gre, ipv4};
 
@@ -30,6 +32,10 @@ pub struct DestState {
     pub established: u32,
     /// Still part of its service.
     pub available: bool,
+    /// Out of service although it is part of it.
+    pub withdrawn: Option<Withdrawal>,
+    /// Its connections go on as they are: it is available and not withdrawn.
+    pub steady: bool,
     /// Its service has timeouts of its own.
     pub has_own_timeouts: bool,
     /// Effective weight.
@@ -52,6 +58,8 @@ impl Default for DestState {
             mtu: 0,
             established: 0,
             available: false,
+            withdrawn: None,
+            steady: false,
             has_own_timeouts: false,
             weight: 0,
             tunnel: Tunnel::default(),
@@ -65,12 +73,20 @@ impl DestState {
     /// Takes over what control configured and sets the overload flag as an edit does: set at or
     /// above the upper threshold, cleared below the lower one, kept between them. `others` is the
     /// number of connections that other workers have to it.
-    pub fn configure(&mut self, dest: &Destination, counters: &DestCounters, others: u32) {
+    pub fn configure(
+        &mut self,
+        dest: &Destination,
+        withdrawn: Option<Withdrawal>,
+        counters: &DestCounters,
+        others: u32,
+    ) {
         self.addr = dest.endpoint.addr;
         self.port = dest.endpoint.port;
         self.method = dest.method;
         self.generation = 0;
         self.available = true;
+        self.withdrawn = withdrawn;
+        self.steady = withdrawn.is_none();
         self.weight = dest.weight;
         self.tunnel = dest.tunnel;
         self.upper = dest.upper;
@@ -85,6 +101,13 @@ impl DestState {
         } else if total >= self.upper {
             counters.overloaded.set(1);
         }
+    }
+}
+
+impl DestState {
+    /// It is no part of its service any more.
+    pub fn leave(&mut self) {
+        (self.available, self.steady, self.withdrawn) = (false, false, None);
     }
 }
 
@@ -270,7 +293,7 @@ mod tests {
         let mut dests = [DestState::default()];
         let changes = Changes::new(1, 1);
         let c = &counters.dests[0];
-        dests[0].configure(&dest, c, 0);
+        dests[0].configure(&dest, None, c, 0);
         for n in 1..=4 {
             assert_eq!(c.overloaded.get(), 0, "before connection {n}");
             bind(&dests, &counters, &changes, DestId(0), true);

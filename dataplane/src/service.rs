@@ -303,4 +303,27 @@ pub struct VirtualService {
     pub options: ServiceOptions,
     /// In the kernel's list order: the newest destination first. Schedulers depend on it.
     pub destinations: Vec<Destination>,
+    /// Those that are out of service, of which the scheduler knows nothing, and what becomes of the
+    /// connections that they have.
+    pub withdrawn: Vec<(Destination, Withdrawal)>,
+}
+
+impl VirtualService {
+    /// Every destination of which it may have connections.
+    pub fn all(&self) -> impl Iterator<Item = (&Destination, Option<Withdrawal>)> {
+        let listed = self.destinations.iter().map(|dest| (dest, None));
+        let withdrawn = self.withdrawn.iter().map(|(dest, how)| (dest, Some(*how)));
+        listed.chain(withdrawn)
+    }
+}
+
+/// How a destination is out of service. Other than with weight 0, templates do not lead there, and
+/// a packet that can go elsewhere does: one that opens a connection, and every one of a UDP flow.
+/// The kernel has no such thing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Withdrawal {
+    /// It failed: established connections may go on while they can.
+    Failed,
+    /// Its time is over: what is left of its connections ends soon.
+    Over,
 }

@@ -72,6 +72,7 @@ use crate::wire::ipv4;
 
 /// IP protocol number of TCP.
 const TCP: u8 = 6;
+const UDP: u8 = 17;
 
 /// Rows of [`Core::timeouts`].
 const PROTOCOLS: [Protocol; 3] = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
@@ -755,7 +756,7 @@ impl Worker {
             || !core
                 .dests
                 .get(id.0 as usize)
-                .is_some_and(|dest| dest.available)
+                .is_some_and(|dest| dest.steady)
         {
             match core.starts_anew(entry, id, opens) {
                 Ok(false) if id == DestId::NONE => {
@@ -1224,7 +1225,8 @@ impl Core {
         id != DestId::NONE && !self.is_available(id)
     }
 
-    /// Whether a packet of a connection gets a new one: it opens one, or the real server is gone.
+    /// Whether a packet of a connection gets a new one: it opens one, or the real server is gone or
+    /// out of service.
     #[cold]
     fn starts_anew(&self, entry: &Entry, id: DestId, opens: bool) -> Result<bool, DropReason> {
         let mut dest = self.dests.get(id.0 as usize).copied().unwrap_or_default();
@@ -1238,17 +1240,19 @@ impl Core {
             return Ok(true);
         }
         match (dest.available, self.settings.expire_nodest_conn) {
-            (true, _) => Ok(false),
+            // Other than a stream, a flow of datagrams can go on elsewhere at any packet.
+            (true, _) => Ok(dest.withdrawn.is_some() && entry.protocol() == UDP),
             (false, true) => Ok(true),
             (false, false) => Err(DropReason::DestinationGone),
         }
     }
 
     /// Whether an opening packet gets a new connection (`is_new_conn_expected` and
-    /// `expire_nodest_conn` with weight 0).
+    /// `expire_nodest_conn` with weight 0; or the server is out of service).
     #[cold]
     fn reschedules(&self, entry: &Entry, dest: &DestState) -> bool {
-        if self.settings.expire_nodest_conn && dest.weight == 0 {
+        let is_quiet = self.settings.expire_nodest_conn && dest.weight == 0;
+        if is_quiet || dest.withdrawn.is_some() {
             return true;
         }
         if entry.flags & flag::CONTROLLED != 0 {

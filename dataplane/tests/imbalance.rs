@@ -83,6 +83,7 @@ fn service(scheduler: &str) -> VirtualService {
         scheduler: schedule::find(scheduler).unwrap(),
         options: ServiceOptions::default(),
         destinations: (0..DESTS).map(dest).collect(),
+        withdrawn: Vec::new(),
     }
 }
 

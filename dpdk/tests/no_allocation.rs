@@ -170,6 +170,7 @@ fn service(id: u32, port: u16, scheduler: &'static str, dests: u32) -> Command {
         scheduler,
         options: ServiceOptions::default(),
         destinations: (0..dests).rev().map(dest).collect(),
+        withdrawn: Vec::new(),
     };
     let scheduler = schedule::new(&service, Seat::alone(7)).expect("a known scheduler");
     Command::PutService {

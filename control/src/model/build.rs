@@ -65,6 +65,7 @@ impl Model {
                     tunnel: core_tunnel(s.spec.tunnel),
                 })
                 .collect(),
+            withdrawn: Vec::new(),
         }
     }
 

@@ -51,6 +51,7 @@ pub(crate) fn service(scheduler: &str, added: &[(u32, u32)]) -> VirtualService {
         scheduler: super::find(scheduler).unwrap(),
         options: ServiceOptions::default(),
         destinations: added.iter().rev().map(|&(n, w)| dest(n, w)).collect(),
+        withdrawn: Vec::new(),
     }
 }
 

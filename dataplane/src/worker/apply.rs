@@ -9,7 +9,7 @@ use crate::conn::entry::TEMPLATE_SPACE;
 use crate::conn::{Entry, template};
 use crate::proto;
 use crate::schedule::{Loads, Predecessor, Scheduler};
-use crate::service::{Protocol, ServiceId, VirtualService};
+use crate::service::{Protocol, ServiceId, VirtualService, Withdrawal};
 use crate::time::{Instant, TICKS_PER_SECOND, Ticks};
 
 /// Entries looked at for one batch of a listing, live or not: packets wait meanwhile.
@@ -111,21 +111,20 @@ impl Worker {
         let id = service.id.0;
         let too_many = core.running.get(id as usize).is_none()
             || service
-                .destinations
-                .iter()
-                .any(|d| core.dests.get(d.id.0 as usize).is_none());
+                .all()
+                .any(|(d, _)| core.dests.get(d.id.0 as usize).is_none());
         if too_many {
             retired.service = Some(service);
             retired.scheduler = Some(scheduler);
             return Err("more services or real servers than max_services, max_servers");
         }
         let old = core.running.get_mut(id as usize).and_then(Option::take);
-        for gone in old.iter().flat_map(|o| &o.service.destinations) {
+        for (gone, _) in old.iter().flat_map(|o| o.service.all()) {
             if let Some(state) = core.dests.get_mut(gone.id.0 as usize) {
-                state.available = false;
+                state.leave();
             }
         }
-        for dest in &service.destinations {
+        for (dest, withdrawn) in service.all() {
             if let (Some(state), Some(counters)) = (
                 core.dests.get_mut(dest.id.0 as usize),
                 core.counters.dest(dest.id),
@@ -133,18 +132,23 @@ impl Worker {
                 if state.addr != dest.endpoint.addr {
                     core.paths.forget(dest.id);
                 }
-                state.configure(dest, counters, core.changes.others(dest.id).total);
+                state.configure(
+                    dest,
+                    withdrawn,
+                    counters,
+                    core.changes.others(dest.id).total,
+                );
             }
             core.put_own_timeouts(dest.id, service.options.timeouts);
         }
-        let loses = |o: &Running| {
-            o.service
-                .destinations
-                .iter()
-                .any(|d| !core.is_available(d.id))
-        };
+        let loses = |o: &Running| o.service.all().any(|(d, _)| !core.is_available(d.id));
         if core.settings.expire_nodest_conn && old.as_ref().is_some_and(loses) {
-            self.sweep.start();
+            self.sweep.start(1);
+        }
+        let is_over = |(_, how): &(_, Withdrawal)| *how == Withdrawal::Over;
+        if service.withdrawn.iter().any(is_over) {
+            // Templates may be met before the connections under them have ended.
+            self.sweep.start(2);
         }
         let loads = Loads::new(&core.counters, &core.changes, service.id);
         let watch = scheduler.watch();
@@ -179,9 +183,9 @@ impl Worker {
         let Some(old) = core.running.get_mut(id.0 as usize).and_then(Option::take) else {
             return;
         };
-        for gone in &old.service.destinations {
+        for (gone, _) in old.service.all() {
             if let Some(state) = core.dests.get_mut(gone.id.0 as usize) {
-                state.available = false;
+                state.leave();
             }
         }
         core.note_engine(id);
@@ -190,7 +194,7 @@ impl Worker {
             core.services.remove(&old.service.key);
         }
         if core.settings.expire_nodest_conn {
-            self.sweep.start();
+            self.sweep.start(1);
         }
         retired.service = Some(old.service);
         retired.scheduler = Some(old.scheduler);

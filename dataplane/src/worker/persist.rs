@@ -145,11 +145,11 @@ impl Core {
     }
 
     /// Whether a template's real server takes its clients. Weight 0 does not mind unless it was
-    /// asked for, and thresholds never do.
+    /// asked for, and thresholds never do; a server that is out of service takes nobody.
     fn leads_on(&self, dest: DestId) -> bool {
         self.dests.get(dest.0 as usize).is_some_and(|state| {
             let is_quiet = self.settings.expire_quiescent_template && state.weight == 0;
-            state.available && !is_quiet
+            state.steady && !is_quiet
         })
     }
 }

@@ -98,6 +98,7 @@ impl Default for Model {
                 scheduler: "wlc",
                 options: ServiceOptions::default(),
                 destinations: Vec::new(),
+                withdrawn: Vec::new(),
             },
             scheduler: None,
             counters: WorkerCounters::new(DESTS),
@@ -158,7 +159,7 @@ impl Model {
     fn put(&mut self, old: Option<VirtualService>) {
         for dest in &self.service.destinations {
             let i = dest.id.0 as usize;
-            self.states[i].configure(dest, &self.counters.dests[i], 0);
+            self.states[i].configure(dest, None, &self.counters.dests[i], 0);
         }
         let mut fresh = schedule::new(&self.service, Seat::alone(1)).unwrap();
         let loads = Loads::new(&self.counters, &self.changes, self.service.id);

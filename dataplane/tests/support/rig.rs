@@ -23,7 +23,7 @@ use dataplane::schedule::{self, Seat};
 use dataplane::service::{
     DestId, Destination, Engine, ForwardingMethod, Persistence, Protocol, SchedulerFlags,
     ServiceId, ServiceKey, ServiceOptions, ServiceTimeouts, Tunnel, TunnelChecksum, TunnelKind,
-    VirtualService,
+    VirtualService, Withdrawal,
 };
 use dataplane::settings::Settings;
 use dataplane::steering::{Member, Steering};
@@ -376,7 +376,8 @@ impl Rig {
         }
     }
 
-    /// One `ipvsadm` call; real servers become known neighbours.
+    /// One `ipvsadm` call; real servers become known neighbours. With `--failed` or `--over` the
+    /// server is out of service.
     pub fn ipvsadm(&mut self, args: &str) {
         let words: Vec<&str> = args.split_whitespace().collect();
         let value = |option: &str| {
@@ -409,6 +410,7 @@ impl Rig {
                 scheduler: "",
                 options: ServiceOptions::default(),
                 destinations: Vec::new(),
+                withdrawn: Vec::new(),
             });
             if let (Some(protocol), Some(vip)) = (key.protocol(), key.endpoint()) {
                 self.role(protocol, vip, VIRTUAL);
@@ -434,15 +436,28 @@ impl Rig {
             let real = real
                 .parse::<std::net::IpAddr>()
                 .map_or_else(|_| endpoint(real), |a| Endpoint::new(a.into(), key.port()));
+            self.services[at]
+                .withdrawn
+                .retain(|(d, _)| d.endpoint != real);
             let dests = &mut self.services[at].destinations;
             match words[0] {
                 "-d" => dests.retain(|d| d.endpoint != real),
                 "-a" | "-e" => {
                     let dest = self.destination(at, real, &words, value);
-                    let dests = &mut self.services[at].destinations;
-                    match dests.iter_mut().find(|d| d.id == dest.id) {
-                        Some(place) => *place = dest,
-                        None => dests.insert(0, dest),
+                    let how = match () {
+                        () if words.contains(&"--failed") => Some(Withdrawal::Failed),
+                        () if words.contains(&"--over") => Some(Withdrawal::Over),
+                        () => None,
+                    };
+                    let service = &mut self.services[at];
+                    let dests = &mut service.destinations;
+                    match (dests.iter().position(|d| d.id == dest.id), how) {
+                        (Some(i), None) => dests[i] = dest,
+                        (None, None) => dests.insert(0, dest),
+                        (place, Some(how)) => {
+                            drop(place.map(|i| dests.remove(i)));
+                            service.withdrawn.push((dest, how));
+                        }
                     }
                 }
                 other => panic!("{other}: not known here"),
@@ -537,7 +552,7 @@ impl Rig {
     /// Every service as it is, and as it was: servers that left may have connections.
     fn put_steering(&mut self) {
         for service in &self.services {
-            let servers = service.destinations.iter().map(|d| d.endpoint);
+            let servers = service.all().map(|(d, _)| d.endpoint);
             let of_mark = |m: &&MarkRule| m.mark == service.key.mark();
             let marked = self.marks.iter().filter(of_mark).map(|m| m.destination);
             let persistence = service.options.persistence.as_ref();
