@@ -583,9 +583,11 @@ fn begin(now: Instant, state: &mut State, request: Request) -> Begun {
             return Begun::Answer(Response::Marks { rules });
         }
         Request::Health => {
-            let servers = state.health.iter().flat_map(|h| h.states());
+            let health = state.health.as_ref();
+            let servers = health.iter().flat_map(|h| h.states());
             let servers = servers.map(|report| report.view()).collect();
-            return Begun::Answer(Response::Health { servers });
+            let pools = health.iter().flat_map(|h| h.pools()).collect();
+            return Begun::Answer(Response::Health { servers, pools });
         }
         Request::ListServices { service } => return list(state, service),
         Request::ListConnections => return dump(state),
@@ -675,6 +677,13 @@ fn log_change(change: &Change) {
             service = describe_service(service),
             dest = describe_server(key),
             weight = spec.map(|s| s.weight),
+            "rvsadm"
+        );
+    } else if let Change::SetState(service, key, state) = change {
+        tracing::info!(
+            event = state.name(),
+            service = describe_service(service),
+            dest = describe_server(key),
             "rvsadm"
         );
     } else if let Change::PutMark(rule, mark) = change {

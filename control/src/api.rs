@@ -23,7 +23,7 @@ pub use frame::{
     FrameDecoder, FrameError, HEADER, ServiceFrames, decode_request, encode, encode_request,
     encode_services,
 };
-pub use health::{CheckView, HealthView};
+pub use health::{CheckView, HealthView, PoolView, SorryView};
 pub use mark::{MarkMatch, MarkView, Net, PortRange};
 pub use timeouts::{OneTimeout, ServiceTimeouts};
 
@@ -569,6 +569,9 @@ pub enum Response {
     Health {
         /// Servers that are checked.
         servers: Vec<HealthView>,
+        /// Services that the file has checks or a pool for.
+        #[serde(default)]
+        pools: Vec<PoolView>,
     },
     /// Answer to `Status`.
     Status(Box<StatusView>),

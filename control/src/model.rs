@@ -12,6 +12,7 @@ mod estimate;
 mod listing;
 mod marks;
 mod origin;
+mod pool;
 mod roles;
 mod steering;
 #[cfg(test)]
@@ -36,7 +37,6 @@ use crate::ids::IdPool;
 use crate::stats::{Counts, Estimator};
 use crate::trash::Trash;
 
-use change::{no_server, not_defined};
 use edit::is_unused;
 use estimate::Estimation;
 use roles::Roles;
@@ -44,7 +44,8 @@ use steering::Steered;
 
 pub use change::{Author, Change, Refusal};
 pub use listing::dead_service;
-pub use weights::Weights;
+pub use pool::Pooled;
+pub use weights::{Place, Weights};
 
 /// Counters of all workers.
 pub type Counters<'a> = &'a [Arc<WorkerCounters>];
@@ -70,6 +71,8 @@ struct Server {
     /// Its `weight` is not used; see `weights`.
     spec: ServerSpec,
     weights: Weights,
+    /// Serves when there is no quorum; the pool of the service rules it, not the operator.
+    is_sorry: bool,
     origin: Origin,
     /// Raw counters at which the destination's own statistics start.
     base: Counts,
@@ -95,8 +98,14 @@ struct Service {
 }
 
 impl Service {
+    /// Of a real server; the sorry server is none.
     fn server(&self, key: ServerKey) -> Option<usize> {
-        self.servers.iter().position(|s| s.key == key)
+        self.real().position(|s| s.key == key)
+    }
+
+    /// Real servers. The sorry server stands behind them in the list.
+    fn real(&self) -> impl DoubleEndedIterator<Item = &Server> {
+        self.servers.iter().filter(|s| !s.is_sorry)
     }
 }
 
@@ -130,6 +139,8 @@ pub struct Model {
     /// Those of which that may have changed from none or to none.
     addresses_touched: BTreeSet<IpAddr>,
     settings_changed: bool,
+    /// A server was drained or is drained no more, or comes from elsewhere now.
+    drains_changed: bool,
     steered: Steered,
 }
 
@@ -158,6 +169,7 @@ impl Model {
             addresses: HashMap::new(),
             addresses_touched: BTreeSet::new(),
             settings_changed: true,
+            drains_changed: false,
             steered: Steered::default(),
         }
     }
@@ -191,6 +203,7 @@ impl Model {
                 self.edit_server(author, *service, (*key, spec, *state))
             }
             Change::DeleteServer(service, key) => self.delete_server(now, *service, *key, counters),
+            Change::SetState(service, key, state) => self.set_state(author, *service, *key, *state),
             Change::PutMark(rule, mark) => self.put_mark(author, rule, *mark),
             Change::DeleteMark(rule) => self.delete_mark(rule),
         }
@@ -199,39 +212,6 @@ impl Model {
     /// Services that were added, edited (their servers, too) or deleted since the last call.
     pub fn take_touched(&mut self) -> BTreeSet<ServiceKey> {
         std::mem::take(&mut self.touched)
-    }
-
-    /// The servers of a service, none if there is no such service.
-    pub fn servers_of(&self, service: ServiceKey) -> Vec<ServerKey> {
-        let service = self.services.get(&service);
-        service.map_or_else(Vec::new, |s| s.servers.iter().map(|s| s.key).collect())
-    }
-
-    /// What a health check found out.
-    ///
-    /// # Errors
-    /// The service or the server is gone.
-    pub fn set_health(
-        &mut self,
-        service_key: ServiceKey,
-        key: ServerKey,
-        healthy: bool,
-    ) -> Result<(), Refusal> {
-        let service = self
-            .services
-            .get_mut(&service_key)
-            .ok_or_else(|| not_defined(service_key))?;
-        let server = service
-            .servers
-            .iter_mut()
-            .find(|s| s.key == key)
-            .ok_or_else(|| no_server(service_key, key))?;
-        if server.weights.healthy != healthy {
-            server.weights.healthy = healthy;
-            server.weights.settle();
-            self.changed.insert(service_key);
-        }
-        Ok(())
     }
 
     /// The addresses this host holds. They decide which services are live and which real

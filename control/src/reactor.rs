@@ -150,6 +150,7 @@ impl Reactor {
     pub fn run(&mut self) -> io::Result<()> {
         while self.turn()? {}
         self.manager.stopping();
+        self.state.finish();
         tracing::info!(event = "stop", "rvsd ends");
         Ok(())
     }

@@ -7,7 +7,7 @@ use dataplane::time::Instant;
 
 use crate::api::{ErrorKind, ServiceKey, StatusView};
 use crate::config::{self, Config, Plan};
-use crate::health::Health;
+use crate::health::{Event, Health};
 use crate::host::Host;
 use crate::logging::Dropped;
 use crate::model::{Model, Refusal};
@@ -161,9 +161,11 @@ impl State {
 
     /// Sends what changed to the workers and the mirror; what to wait for until it is all true.
     pub fn commit(&mut self, now: Instant) -> Commit {
+        let counters = self.workers.counters();
         if let Some(health) = &mut self.health {
-            health.follow(&mut self.model, &self.config.checks);
+            health.follow(now, &mut self.model, &self.config.checks, counters);
         }
+        self.tell_events();
         let after = self.workers.generation();
         let mut subjects = Vec::new();
         for update in self.model.take_updates() {
@@ -188,6 +190,9 @@ impl State {
         }
         if let Some(local) = self.host.take_local_addresses() {
             self.model.set_local_addresses(local);
+            if let Some(health) = &mut self.health {
+                health.follow_addresses(&self.model);
+            }
             self.commit(now);
         }
     }
@@ -209,16 +214,17 @@ impl State {
         self.model = reload::carry_out(&self.model, &plan, now, self.workers.counters())
             .map_err(|r| Refusal::new(ErrorKind::Config, r.message))?;
         let old = std::mem::replace(&mut self.config, Arc::new(new));
-        self.follow_checks(&old);
+        self.follow_checks(now, &old);
         let commit = self.commit(now);
         Ok((plan.summary(), commit))
     }
 
     /// Checks the servers of services whose checks differ from those of another file.
-    fn follow_checks(&mut self, old: &Config) {
+    fn follow_checks(&mut self, now: Instant, old: &Config) {
         let Some(health) = &mut self.health else {
             return;
         };
+        let counters = self.workers.counters();
         let (old, new) = (&old.checks, &self.config.checks);
         let differs = |service: &&ServiceKey| old.get(service) != new.get(service);
         let services: BTreeSet<ServiceKey> = old
@@ -228,7 +234,8 @@ impl State {
             .copied()
             .collect();
         for service in services {
-            health.follow_service(&mut self.model, service, new.get(&service));
+            let checks = new.get(&service);
+            health.follow_service(now, &mut self.model, service, checks, counters);
         }
     }
 
@@ -240,6 +247,27 @@ impl State {
         if health.take(&mut self.model) {
             self.commit(now);
         }
+    }
+
+    /// Tells of what became of servers and of quorum.
+    fn tell_events(&mut self) {
+        let events = self.health.as_mut().map(Health::take_events);
+        for event in events.into_iter().flatten() {
+            self.tell(&event);
+        }
+    }
+
+    /// The one place that every event of health passes, in order.
+    pub fn tell(&mut self, event: &Event) {
+        event.log();
+    }
+
+    /// The daemon ends.
+    pub fn finish(&mut self) {
+        if let Some(health) = &mut self.health {
+            health.finish(&mut self.model);
+        }
+        self.tell_events();
     }
 
     /// Looks whether the pump thread moves; whether it is stuck, if that is new.

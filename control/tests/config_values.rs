@@ -358,13 +358,6 @@ fn the_kernel_table_may_be_a_number() {
 }
 
 #[test]
-fn weight_has_three_inputs() {
-    assert_eq!(OperatorState::Up.effective_weight(7, true), 7);
-    assert_eq!(OperatorState::Up.effective_weight(7, false), 0);
-    assert_eq!(OperatorState::Drain.effective_weight(7, true), 0);
-}
-
-#[test]
 fn this_host_can_be_probed() {
     let host = Host::probe();
     assert!(!host.online.is_empty());

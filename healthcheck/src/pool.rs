@@ -6,8 +6,9 @@
 //! alive leave and the sorry server serves; when it is gained the servers come back. Without a
 //! sorry server those that are alive go on serving below quorum, and only notices are given.
 //!
-//! One intended deviation: when quorum is gained the servers are put back before the sorry server
-//! leaves, so that no moment is without a server.
+//! Intended deviations: when quorum is gained the servers are put back before the sorry server
+//! leaves, so that no moment is without a server; and living servers that are inhibited on failure
+//! rest with weight 0 while the sorry server serves, so that their connections can finish.
 
 /// Index of a server in its pool.
 pub type Index = usize;
@@ -30,6 +31,8 @@ pub struct Member {
     pub alive: bool,
     /// Weight while alive.
     pub weight: u32,
+    /// Weight as configured, which a drain does not change: it bounds the quorum.
+    pub configured: u32,
     /// A dead server stays with weight 0 instead of leaving.
     pub inhibit: bool,
 }
@@ -41,6 +44,8 @@ pub enum Action {
     Put(Index, u32),
     /// The server is in the table, with weight 0 because it failed.
     Inhibit(Index),
+    /// The server is in the table, with weight 0 because the sorry server serves.
+    Rest(Index),
     /// The server is not in the table.
     Remove(Index),
     /// The sorry server serves, or serves no more.
@@ -57,6 +62,7 @@ impl Action {
         match self {
             Action::Put(_, weight) => Action::Put(index, weight),
             Action::Inhibit(_) => Action::Inhibit(index),
+            Action::Rest(_) => Action::Rest(index),
             Action::Remove(_) => Action::Remove(index),
             other => other,
         }
@@ -65,7 +71,7 @@ impl Action {
 
 /// A quorum beyond the weights of all servers could never be reached: it becomes their sum.
 fn reachable(quorum: Quorum, members: &[Member]) -> Quorum {
-    let all: u64 = members.iter().map(|m| u64::from(m.weight)).sum();
+    let all: u64 = members.iter().map(|m| u64::from(m.configured)).sum();
     let most = all.saturating_sub(quorum.hysteresis.into());
     Quorum {
         quorum: quorum.quorum.min(u32::try_from(most).unwrap_or(u32::MAX)),
@@ -136,6 +142,16 @@ impl Pool {
         }
     }
 
+    /// What a server was last told to be: put, inhibited, at rest or removed.
+    pub fn placed(&self, index: Index) -> Option<Action> {
+        self.placed.get(index).copied()?
+    }
+
+    /// What is needed, with a quorum that can be reached.
+    pub fn needs(&self) -> Quorum {
+        self.quorum
+    }
+
     /// Whether there is quorum.
     pub fn has_quorum(&self) -> bool {
         self.has_quorum
@@ -159,8 +175,10 @@ impl Pool {
         };
         let was_alive = core::mem::replace(old, member).alive;
         let lost = self.loses();
-        // A last server that dies with the quorum leaves after the sorry server came.
-        if !(lost && self.quorum.sorry) {
+        let gained = !self.has_quorum && self.live_weight() >= self.gain();
+        // A last server that dies with the quorum leaves after the sorry server came, and one that
+        // brings it back does not rest first.
+        if !(lost || gained) || !self.quorum.sorry {
             self.place(index, out);
         }
         if was_alive != member.alive {
@@ -215,6 +233,7 @@ impl Pool {
         let wanted = match (member.alive, self.sorry_serves) {
             (true, false) => Action::Put(index, member.weight),
             (false, _) if member.inhibit => Action::Inhibit(index),
+            (true, true) if member.inhibit => Action::Rest(index),
             _ => Action::Remove(index),
         };
         if *placed != Some(wanted) {
@@ -233,6 +252,7 @@ mod tests {
         Member {
             alive: true,
             weight,
+            configured: weight,
             inhibit: false,
         }
     }
@@ -333,6 +353,43 @@ mod tests {
         };
         assert_eq!(after(&mut p, 0, down), [Inhibit(0), Server(0, false)]);
         assert_eq!(after(&mut p, 0, inhibited), [Put(0, 2), Server(0, true)]);
+    }
+
+    #[test]
+    fn a_living_server_rests_while_the_sorry_server_serves() {
+        let inhibited = Member {
+            inhibit: true,
+            ..alive(1)
+        };
+        let (mut p, _) = pool(2, 0, true, &[inhibited, inhibited]);
+        let down = Member {
+            alive: false,
+            ..inhibited
+        };
+        let out = after(&mut p, 0, down);
+        let lost = [Server(0, false), Sorry(true), Inhibit(0), Rest(1)];
+        assert_eq!(out[..4], lost);
+        assert_eq!(p.placed(1), Some(Rest(1)));
+        let out = after(&mut p, 0, inhibited);
+        let gained = [Server(0, true), Put(0, 1), Put(1, 1), Sorry(false)];
+        assert_eq!(out[..4], gained);
+    }
+
+    #[test]
+    fn a_drain_counts_as_a_loss() {
+        let (mut p, _) = pool(2, 0, false, &[alive(1), alive(1)]);
+        let drained = Member {
+            weight: 0,
+            ..alive(1)
+        };
+        let mut out = Vec::new();
+        let quorum = super::Quorum {
+            quorum: 2,
+            hysteresis: 0,
+            sorry: false,
+        };
+        p.reload(quorum, &[(drained, Some(0)), (alive(1), Some(1))], &mut out);
+        assert_eq!(out, [Put(0, 0), Quorum(false, 1)]);
     }
 
     #[test]

@@ -13,6 +13,9 @@ pub struct HealthView {
     pub server: ServerKey,
     /// Whether all its checks are up.
     pub alive: bool,
+    /// What its checks add to its weight.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub weight_delta: i64,
     /// Its checks in the order of the file; none before the first word of the checks' thread.
     pub checks: Vec<CheckView>,
 }
@@ -30,4 +33,38 @@ pub struct CheckView {
     /// Why the last attempt failed, if it did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<String>,
+}
+
+fn is_zero(n: &i64) -> bool {
+    *n == 0
+}
+
+/// The servers of a service as a pool.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PoolView {
+    /// Which service.
+    pub service: ServiceKey,
+    /// Weight of living servers that is needed.
+    pub quorum: u32,
+    /// Distance of losing and gaining from it.
+    pub hysteresis: u32,
+    /// Weight of living servers.
+    pub weight: u64,
+    /// Whether there is quorum.
+    pub has_quorum: bool,
+    /// Its sorry server.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sorry: Option<SorryView>,
+    /// Nothing is checked, as this host does not hold the address.
+    #[serde(default)]
+    pub suspended: bool,
+}
+
+/// A sorry server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SorryView {
+    /// Which one.
+    pub server: ServerKey,
+    /// Whether it serves.
+    pub serves: bool,
 }

@@ -393,8 +393,12 @@ impl Session<'_> {
 
     fn list_health(&mut self, json: bool) -> Result<(), Failure> {
         match self.client()?.ask(Request::Health)? {
-            Response::Health { servers } if json => json::health(self.streams.out, &servers)?,
-            Response::Health { servers } => health::print(self.streams.out, &servers)?,
+            Response::Health { servers, pools } if json => {
+                json::health(self.streams.out, &servers, &pools)?;
+            }
+            Response::Health { servers, pools } => {
+                health::print(self.streams.out, &servers, &pools)?;
+            }
             other => return Err(unexpected(other, false)),
         }
         Ok(())

@@ -101,14 +101,6 @@ pub enum OperatorState {
 }
 
 impl OperatorState {
-    /// The weight that schedulers see, from the three inputs that decide it.
-    pub fn effective_weight(self, configured: u32, healthy: bool) -> u32 {
-        match (self, healthy) {
-            (OperatorState::Up, true) => configured,
-            _ => 0,
-        }
-    }
-
     /// Name in the file.
     pub const fn name(self) -> &'static str {
         match self {

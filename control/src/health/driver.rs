@@ -1,7 +1,7 @@
 //! The thread: waits for sockets and due times, and lets the monitors decide.
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap};
+use std::collections::{BinaryHeap, HashMap, HashSet};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -40,6 +40,7 @@ pub fn start(
         control,
         checks: HashMap::new(),
         servers: HashMap::new(),
+        suspended: HashSet::new(),
         due: BinaryHeap::new(),
         ids: 0,
     };
@@ -75,6 +76,8 @@ struct Driver {
     /// By token.
     checks: HashMap<usize, Check>,
     servers: HashMap<Subject, Server>,
+    /// Services of which nothing is checked for now.
+    suspended: HashSet<ServiceKey>,
     /// When a check wants to be looked at; entries that are out of date are passed over.
     due: BinaryHeap<Reverse<(Instant, usize)>>,
     ids: usize,
@@ -116,6 +119,8 @@ impl Driver {
         loop {
             match self.orders.try_recv() {
                 Ok(Order::Set(service, targets)) => self.set(service, targets),
+                Ok(Order::Suspend(service, true)) => drop(self.suspended.insert(service)),
+                Ok(Order::Suspend(service, false)) => drop(self.suspended.remove(&service)),
                 Err(TryRecvError::Empty) => return true,
                 Ok(Order::End) | Err(TryRecvError::Disconnected) => return false,
             }
@@ -231,6 +236,11 @@ impl Driver {
         let Some(deadline) = check.monitor.start(now) else {
             return;
         };
+        if self.suspended.contains(&check.owner.0) {
+            check.monitor.put_off(now);
+            self.due.push(Reverse((check.monitor.next_timeout(), id)));
+            return;
+        }
         check.attempts += 1;
         let conversation = check.spec.kind.converse(check.addr, check.attempts);
         let registry = self.poll.registry();
@@ -274,7 +284,13 @@ impl Driver {
         if let Some(attempt) = check.attempt.take() {
             attempt.end(self.poll.registry());
         }
-        let change = check.monitor.finish(now(), verdict);
+        let change = match self.suspended.contains(&check.owner.0) {
+            true => {
+                check.monitor.put_off(now());
+                None
+            }
+            false => check.monitor.finish(now(), verdict),
+        };
         self.due.push(Reverse((check.monitor.next_timeout(), id)));
         let owner = check.owner;
         if let Some(change) = change {
@@ -289,16 +305,21 @@ impl Driver {
             return;
         };
         let checks = server.checks.iter().filter_map(|id| self.checks.get(id));
-        let state = |check: &Check| CheckState {
-            kind: check.spec.kind.name(),
-            up: check.monitor.is_up(),
-            has_run: check.monitor.has_run(),
-            failure: check.monitor.failure().map(Failure::to_string),
+        let mut delta = 0i64;
+        let state = |check: &Check| {
+            delta = delta.saturating_add(check.monitor.delta());
+            CheckState {
+                kind: check.spec.kind.name(),
+                up: check.monitor.is_up(),
+                has_run: check.monitor.has_run(),
+                failure: check.monitor.failure().map(Failure::to_string),
+            }
         };
         let checks: Vec<CheckState> = checks.map(state).collect();
         let report = Report {
             subject,
             alive: checks.iter().all(|c| c.up),
+            delta,
             checks,
         };
         if server.told.as_ref() != Some(&report) {

@@ -2,11 +2,14 @@
 //!
 //! Checks run on a thread of their own, so that neither ten thousand of them nor a slow one delay
 //! the control loop. Control tells it which servers to check ([`Health::set`]) and hears what
-//! became of each ([`Health::take`]). What a check found outlives edits of its server: a server that
+//! became of each ([`Health::take`]). The servers of a service are a pool ([`followed`]), which decides
+//! where each is in the table; [`Event`]s tell of what changed. What a check found outlives edits of its server: a server that
 //! is deleted and added again while its service keeps its checks is as healthy as it was.
 
 mod attempt;
 mod driver;
+mod event;
+mod followed;
 mod spec;
 
 use std::collections::BTreeMap;
@@ -14,12 +17,16 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crossbeam::channel::{Receiver, Sender, unbounded};
+use dataplane::time::Instant;
 use mio::Waker;
 
+pub use event::Event;
 pub use spec::{Checks, Kind, Pool, Port, Sorry, Spec, Web};
 
-use crate::api::{CheckView, HealthView, ServerKey, ServiceKey};
-use crate::model::Model;
+use self::followed::Followed;
+use crate::api::{CheckView, HealthView, PoolView, ServerKey, ServiceKey};
+use crate::config::describe_service;
+use crate::model::{Counters, Model, Pooled};
 
 /// A server of a service.
 pub type Subject = (ServiceKey, ServerKey);
@@ -55,6 +62,8 @@ pub struct Report {
     pub subject: Subject,
     /// Whether all its checks are up.
     pub alive: bool,
+    /// What its checks add to its weight.
+    pub delta: i64,
     /// Its checks in the order of the file.
     pub checks: Vec<CheckState>,
 }
@@ -72,6 +81,7 @@ impl Report {
             service: self.subject.0,
             server: self.subject.1,
             alive: self.alive,
+            weight_delta: self.delta,
             checks: self.checks.iter().map(check).collect(),
         }
     }
@@ -81,6 +91,8 @@ impl Report {
 enum Order {
     /// Check these servers of the service in this way, and no others.
     Set(ServiceKey, Vec<Target>),
+    /// Check nothing of the service for now, or go on.
+    Suspend(ServiceKey, bool),
     /// End.
     End,
 }
@@ -91,6 +103,8 @@ pub struct Health {
     reports: Receiver<Report>,
     thread: Arc<Waker>,
     states: BTreeMap<Subject, Report>,
+    pools: BTreeMap<ServiceKey, Followed>,
+    events: Vec<Event>,
 }
 
 impl Health {
@@ -107,42 +121,96 @@ impl Health {
             reports,
             thread,
             states: BTreeMap::new(),
+            pools: BTreeMap::new(),
+            events: Vec::new(),
         })
     }
 
-    /// Follows the services of the model that changed: their servers are checked as the file says.
-    pub fn follow(&mut self, model: &mut Model, checks: &BTreeMap<ServiceKey, Checks>) {
+    /// Follows the services of the model that changed: their servers are checked and pooled as the
+    /// file says.
+    pub fn follow(
+        &mut self,
+        now: Instant,
+        model: &mut Model,
+        checks: &BTreeMap<ServiceKey, Checks>,
+        counters: Counters<'_>,
+    ) {
         for service in model.take_touched() {
-            self.follow_service(model, service, checks.get(&service));
+            self.follow_service(now, model, service, checks.get(&service), counters);
         }
     }
 
     /// Follows one service.
     pub fn follow_service(
         &mut self,
+        now: Instant,
         model: &mut Model,
         service: ServiceKey,
         checks: Option<&Checks>,
+        counters: Counters<'_>,
     ) {
-        let has_states = self.states_of(service).next().is_some();
-        let Some(checks) = checks.filter(|c| !c.is_empty()) else {
-            if has_states {
-                self.set(model, service, Vec::new());
+        let servers = model.servers_of(service);
+        let target = |server: &Pooled| {
+            let checks = checks?.of(server.key);
+            (!checks.is_empty()).then(|| Target {
+                server: server.key,
+                addr: SocketAddr::new(server.key.addr, server.key.port),
+                checks,
+            })
+        };
+        let targets: Vec<Target> = servers.iter().filter_map(target).collect();
+        if !targets.is_empty() || self.states_of(service).next().is_some() {
+            self.set(service, targets);
+        }
+        let checks = checks.filter(|_| model.has_service(service));
+        let Some(checks) = checks else {
+            if let Some(gone) = self.pools.remove(&service) {
+                gone.retire(model, &mut self.events);
+                // Without a sorry server there is nothing to refuse.
+                let _ = model.set_sorry(now, service, None, counters);
             }
             return;
         };
-        let servers = model.servers_of(service);
-        let targets = servers.into_iter().filter_map(|server| {
-            let checks = checks.of(server);
-            (!checks.is_empty()).then(|| Target {
-                server,
-                addr: SocketAddr::new(server.addr, server.port),
-                checks,
-            })
-        });
-        let targets: Vec<Target> = targets.collect();
-        if !targets.is_empty() || has_states {
-            self.set(model, service, targets);
+        let (states, events) = (&self.states, &mut self.events);
+        let state = |server| states.get(&(service, server));
+        let sorry = checks.pool.sorry.as_ref();
+        let sorry = match model.set_sorry(now, service, sorry, counters) {
+            Ok(()) => sorry.is_some(),
+            Err(refusal) => {
+                tracing::error!(
+                    service = describe_service(&service),
+                    reason = refusal.message,
+                    "there is no sorry server"
+                );
+                false
+            }
+        };
+        let followed = self.pools.entry(service);
+        let followed = followed.or_insert_with(|| Followed::new(service));
+        followed.reload(model, &checks.pool, sorry, servers, state, events);
+        self.follow_suspension(model, service);
+    }
+
+    /// Addresses came or went: services that are checked only where their address is.
+    pub fn follow_addresses(&mut self, model: &Model) {
+        let services: Vec<ServiceKey> = self.pools.keys().copied().collect();
+        for service in services {
+            self.follow_suspension(model, service);
+        }
+    }
+
+    fn follow_suspension(&mut self, model: &Model, service: ServiceKey) {
+        let Some(followed) = self.pools.get_mut(&service) else {
+            return;
+        };
+        let suspended = followed.waits_for_address() && !model.is_live(service);
+        if followed.set_suspended(suspended) {
+            self.order(Order::Suspend(service, suspended));
+            tracing::info!(
+                service = describe_service(&service),
+                event = if suspended { "suspend" } else { "resume" },
+                "health checks"
+            );
         }
     }
 
@@ -151,7 +219,13 @@ impl Health {
         self.states.iter().filter(of)
     }
 
-    fn set(&mut self, model: &mut Model, service: ServiceKey, targets: Vec<Target>) {
+    fn order(&self, order: Order) {
+        // The thread ends only with the process.
+        let _ = self.orders.send(order);
+        let _ = self.thread.wake();
+    }
+
+    fn set(&mut self, service: ServiceKey, targets: Vec<Target>) {
         let is_target = |server: &ServerKey| targets.iter().any(|t| t.server == *server);
         let gone: Vec<Subject> = self
             .states_of(service)
@@ -159,41 +233,59 @@ impl Health {
             .filter(|(_, server)| !is_target(server))
             .collect();
         for subject in gone {
+            // Nobody checks it any more: nothing speaks against it.
             self.states.remove(&subject);
-            // Nobody checks it any more: nothing speaks against it. It may also be gone altogether.
-            let _ = model.set_health(subject.0, subject.1, true);
         }
         for target in &targets {
             let subject = (service, target.server);
-            let state = self.states.entry(subject).or_insert_with(|| Report {
+            self.states.entry(subject).or_insert_with(|| Report {
                 subject,
                 alive: !target.checks.iter().any(|check| check.pace.alpha),
+                delta: 0,
                 checks: Vec::new(),
             });
-            let _ = model.set_health(service, target.server, state.alive);
         }
-        // The thread ends only with the process.
-        let _ = self.orders.send(Order::Set(service, targets));
-        let _ = self.thread.wake();
+        self.order(Order::Set(service, targets));
     }
 
-    /// Takes over what was found since the last call; whether the model changed.
+    /// Takes over what was found since the last call; whether the model may have changed.
     pub fn take(&mut self, model: &mut Model) -> bool {
         let mut changed = false;
         while let Ok(report) = self.reports.try_recv() {
             let (service, server) = report.subject;
             // One that crossed the order that ended its checks is of nobody now.
-            if let Some(state) = self.states.get_mut(&report.subject) {
-                changed |= model.set_health(service, server, report.alive).is_ok();
-                *state = report;
+            let Some(state) = self.states.get_mut(&report.subject) else {
+                continue;
+            };
+            *state = report;
+            if let Some(followed) = self.pools.get_mut(&service) {
+                followed.take(model, server, state, &mut self.events);
+                changed = true;
             }
         }
         changed
     }
 
+    /// What became of servers and of quorum since the last call, in order.
+    pub fn take_events(&mut self) -> Vec<Event> {
+        std::mem::take(&mut self.events)
+    }
+
+    /// The daemon ends: what `omega` wants to be told.
+    pub fn finish(&mut self, model: &mut Model) {
+        for (_, followed) in std::mem::take(&mut self.pools) {
+            followed.retire(model, &mut self.events);
+        }
+    }
+
     /// All servers that are checked.
     pub fn states(&self) -> impl Iterator<Item = &Report> {
         self.states.values()
+    }
+
+    /// The services that the file has checks or a pool for.
+    pub fn pools(&self) -> impl Iterator<Item = PoolView> + '_ {
+        self.pools.values().map(Followed::view)
     }
 }
 

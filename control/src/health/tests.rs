@@ -13,7 +13,7 @@ use healthcheck::check::udp::Reply;
 use healthcheck::monitor::Pace;
 use mio::{Poll, Token, Waker};
 
-use super::{Checks, Health, Kind, Pool, Port, Report, Spec, Web};
+use super::{Checks, Event, Health, Kind, Pool, Port, Report, Sorry, Spec, Web};
 use crate::api::{Method, Protocol, ServerKey, ServerSpec, ServiceKey, ServiceSpec, Tunnel};
 use crate::config::OperatorState;
 use crate::model::{Author, Change, Limits, Model};
@@ -110,7 +110,7 @@ impl Bench {
         self.model
             .apply(now, Author::Operator, &change, &[])
             .unwrap();
-        self.health.follow(&mut self.model, &self.checks);
+        self.health.follow(now, &mut self.model, &self.checks, &[]);
     }
 
     fn add(&mut self, port: u16) {
@@ -149,6 +149,139 @@ impl Bench {
             std::thread::yield_now();
         }
     }
+}
+
+/// Two servers that are checked, a sorry server, and how the first goes down and comes back.
+#[test]
+fn a_sorry_server_stands_in_while_there_is_no_quorum() {
+    let first = TcpListener::bind((LOOPBACK, 0)).unwrap();
+    let second = TcpListener::bind((LOOPBACK, 0)).unwrap();
+    let [at, other] = [&first, &second].map(|l| l.local_addr().unwrap());
+    let mut bench = Bench::new(vec![spec(Kind::Tcp)]);
+    let pool = Pool {
+        quorum: 14,
+        sorry: Some(Sorry {
+            server: server(9),
+            spec: ServerSpec {
+                method: Method::Masq,
+                weight: Sorry::WEIGHT,
+                ..ServerSpec::default()
+            },
+            inhibit: false,
+        }),
+        omega: true,
+        ..Pool::default()
+    };
+    bench.checks.get_mut(&service()).unwrap().pool = pool;
+    bench.add(at.port());
+    bench.add(other.port());
+    bench.wait(at.port(), |s| s.alive && has_run(s));
+    bench.wait(other.port(), |s| s.alive && has_run(s));
+    let ports = |bench: &Bench| {
+        let servers = bench.model.view(service(), &[]).unwrap().servers;
+        let mut ports: Vec<_> = servers
+            .iter()
+            .map(|s| (s.key.port, s.spec.weight))
+            .collect();
+        ports.sort_unstable();
+        ports
+    };
+    let sorted = |mut ports: Vec<(u16, u32)>| {
+        ports.sort_unstable();
+        ports
+    };
+    let (a, b) = (at.port(), other.port());
+    assert_eq!(ports(&bench), sorted(vec![(a, 7), (b, 7)]));
+    bench.health.take_events();
+    drop(first);
+    bench.wait(a, |s| !s.alive);
+    assert_eq!(ports(&bench), sorted(vec![(9, 1), (a, 0), (b, 0)]));
+    let [down, lost] = &bench.health.take_events()[..] else {
+        panic!("two events")
+    };
+    assert_eq!(
+        *down,
+        Event::Server {
+            service: service(),
+            server: server(a),
+            up: false,
+            why: Some("connection refused".into()),
+        }
+    );
+    assert_eq!(
+        *lost,
+        Event::Quorum {
+            service: service(),
+            up: false,
+            weight: 7,
+            quorum: 14,
+            sorry: Some(server(9)),
+        }
+    );
+    let _first = TcpListener::bind(at).unwrap();
+    bench.wait(a, |s| s.alive);
+    assert_eq!(ports(&bench), sorted(vec![(a, 7), (b, 7)]));
+    let ups = |events: Vec<Event>| {
+        let up = |e: &Event| match e {
+            Event::Server { up, .. } | Event::Quorum { up, .. } => *up,
+        };
+        events.iter().map(up).collect::<Vec<bool>>()
+    };
+    assert_eq!(ups(bench.health.take_events()), [true, true]);
+    // Quorum goes by what the operator set, too.
+    bench.change(Change::SetState(service(), server(b), OperatorState::Drain));
+    assert_eq!(ports(&bench), sorted(vec![(9, 1), (a, 0), (b, 0)]));
+    bench.change(Change::SetState(service(), server(b), OperatorState::Up));
+    bench.health.take_events();
+    // Omega: what ends is told to be down.
+    bench.health.finish(&mut bench.model);
+    assert_eq!(ups(bench.health.take_events()), [false, false, false]);
+}
+
+#[test]
+fn a_failed_server_that_is_not_inhibited_leaves_the_table() {
+    let closed = TcpListener::bind((LOOPBACK, 0)).unwrap();
+    let port = closed.local_addr().unwrap().port();
+    drop(closed);
+    let mut bench = Bench::new(vec![spec(Kind::Tcp)]);
+    let checks = bench.checks.get_mut(&service()).unwrap();
+    checks.pool.inhibit = false;
+    bench.add(port);
+    bench.wait(port, |s| !s.alive);
+    let listed = |bench: &Bench| bench.model.view(service(), &[]).unwrap().servers.len();
+    assert_eq!(listed(&bench), 0);
+    // A reload of the file changes that at once.
+    let checks = bench.checks.get_mut(&service()).unwrap();
+    checks.pool.others.insert(server(port));
+    let checks = checks.clone();
+    let now = Instant::from_secs(2);
+    let (health, model) = (&mut bench.health, &mut bench.model);
+    health.follow_service(now, model, service(), Some(&checks), &[]);
+    assert_eq!((listed(&bench), bench.weight(port)), (1, 0));
+}
+
+#[test]
+fn nothing_is_checked_where_the_address_is_not() {
+    let closed = TcpListener::bind((LOOPBACK, 0)).unwrap();
+    let port = closed.local_addr().unwrap().port();
+    drop(closed);
+    let mut bench = Bench::new(vec![spec(Kind::Tcp)]);
+    let checks = bench.checks.get_mut(&service()).unwrap();
+    checks.pool.ha_suspend = true;
+    bench.add(port);
+    // Twenty times the time in which it would have failed.
+    let end = Clock::now() + Duration::from_millis(800);
+    while Clock::now() < end {
+        bench.health.take(&mut bench.model);
+        std::thread::yield_now();
+    }
+    assert_eq!(bench.weight(port), 7);
+    assert!(bench.health.pools().all(|p| p.suspended));
+    let held = [service().addr().unwrap()].into();
+    bench.model.set_local_addresses(held);
+    bench.health.follow_addresses(&bench.model);
+    bench.wait(port, |s| !s.alive);
+    assert_eq!(bench.weight(port), 0);
 }
 
 fn has_run(report: &Report) -> bool {
@@ -214,7 +347,7 @@ fn a_failed_server_stays_failed_when_it_is_added_again() {
     bench.checks.clear();
     bench
         .health
-        .follow_service(&mut bench.model, service(), None);
+        .follow_service(now, &mut bench.model, service(), None, &[]);
     assert_eq!(bench.weight(port), 7);
     assert_eq!(bench.health.states().count(), 0);
 }
@@ -291,9 +424,13 @@ fn another_pace_goes_on_where_the_check_was() {
         own: BTreeMap::new(),
         pool: Pool::default(),
     };
-    bench
-        .health
-        .follow_service(&mut bench.model, service(), Some(&checks));
+    bench.health.follow_service(
+        Instant::from_secs(2),
+        &mut bench.model,
+        service(),
+        Some(&checks),
+        &[],
+    );
     let state = bench.wait(port, has_run);
     assert!(!state.alive, "a reload is no reason to trust it again");
 }

@@ -41,6 +41,23 @@ impl Model {
     }
 
     pub(super) fn build(&self, service: &Service) -> VirtualService {
+        let destination = |s: &Server| Destination {
+            id: s.id,
+            endpoint: Endpoint::new(s.key.addr.into(), s.key.port),
+            method: self.method(s),
+            weight: s.weights.effective(),
+            last_weight: s.weights.last,
+            upper: s.spec.upper,
+            lower: s.spec.lower,
+            tunnel: core_tunnel(s.spec.tunnel),
+        };
+        let (mut destinations, mut withdrawn) = (Vec::new(), Vec::new());
+        for server in service.servers.iter().filter(|s| s.weights.is_there()) {
+            match server.weights.withdrawal() {
+                None => destinations.push(destination(server)),
+                Some(how) => withdrawn.push((destination(server), how)),
+            }
+        }
         VirtualService {
             id: service.id,
             key: core_key(service.key),
@@ -51,21 +68,8 @@ impl Model {
                 persistence: persistence_of(&service.spec),
                 timeouts: core_timeouts(service.spec.timeouts),
             },
-            destinations: service
-                .servers
-                .iter()
-                .map(|s| Destination {
-                    id: s.id,
-                    endpoint: Endpoint::new(s.key.addr.into(), s.key.port),
-                    method: self.method(s),
-                    weight: s.weights.effective(),
-                    last_weight: s.weights.last,
-                    upper: s.spec.upper,
-                    lower: s.spec.lower,
-                    tunnel: core_tunnel(s.spec.tunnel),
-                })
-                .collect(),
-            withdrawn: Vec::new(),
+            destinations,
+            withdrawn,
         }
     }
 
@@ -93,13 +97,13 @@ impl Model {
     /// address. A pair may occur twice.
     pub(super) fn role_entries(&self) -> impl Iterator<Item = RoleEntry> + '_ {
         let services = self.services.values().flat_map(|service| {
-            let reals = service.servers.iter();
-            let reals = reals
-                .flat_map(|s| real(service.key, s.key))
-                .map(|e| RoleEntry {
-                    roles: roles::REAL | roles::LIVE,
+            let reals = service.servers.iter().flat_map(|s| {
+                let live = if s.weights.is_there() { roles::LIVE } else { 0 };
+                real(service.key, s.key).map(move |e| RoleEntry {
+                    roles: roles::REAL | live,
                     ..e
-                });
+                })
+            });
             self.vip(service.key).into_iter().chain(reals)
         });
         let trash = self.trash.iter().flat_map(|(service, server, _)| {

@@ -29,6 +29,8 @@ pub enum Change {
     AddServer(ServiceKey, ServerKey, ServerSpec, OperatorState),
     /// Replaces a server's attributes; its place in the list stays.
     EditServer(ServiceKey, ServerKey, ServerSpec, OperatorState),
+    /// Drains a server, or ends that; all else of it stays.
+    SetState(ServiceKey, ServerKey, OperatorState),
     /// Removes a server.
     DeleteServer(ServiceKey, ServerKey),
     /// Adds a rule that marks packets, or gives it another mark.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use dataplane::service::{DestId, ServiceId};
 use dataplane::time::Instant;
 
-use crate::api::{ErrorKind, ServerKey, ServerSpec, ServiceKey, ServiceSpec};
+use crate::api::{ErrorKind, Origin, ServerKey, ServerSpec, ServiceKey, ServiceSpec};
 use crate::config::{OperatorState, describe_server, describe_service};
 use crate::stats::{Counts, Estimator};
 use crate::trash::Trashed;
@@ -99,11 +99,14 @@ impl Model {
         let service = self.services.remove(&key).ok_or_else(|| no_service(key))?;
         for server in service.servers {
             self.leave_address(server.key.addr);
-            self.roles.leave_server(key, server.key);
+            if server.weights.is_there() {
+                self.roles.leave_server(key, server.key);
+            }
             self.trash
                 .put(now, key, trashed(service.id, server, counters));
         }
         self.service_ids.release(service.id.0);
+        self.drains_changed = true;
         self.deleted.push(service.id);
         self.changed.remove(&key);
         self.touched.insert(key);
@@ -135,14 +138,55 @@ impl Model {
             ));
         }
         check_count(service_key, service.scheduler, service.servers.len() + 1)?;
+        let sorry = service.servers.iter().any(|s| s.key == key && s.is_sorry);
+        if sorry && author == Author::Operator {
+            return Err(Refusal::new(
+                ErrorKind::ServerExists,
+                format!(
+                    "{} is the sorry server of {}; take it out of the file first",
+                    describe_server(&key),
+                    describe_service(&service_key)
+                ),
+            ));
+        }
         check_address(service_key, key, self.local.contains(&key.addr))?;
-        let mut weights = Weights {
-            configured: spec.weight,
-            state,
-            healthy: true,
-            last: 0,
+        if sorry {
+            // The file no longer calls it that: its pool follows.
+            self.drop_server(now, service_key, key, true, counters)?;
+        }
+        let newcomer = Newcomer {
+            key,
+            spec,
+            weights: Weights::new(spec.weight, state),
+            origin: origin_of_new(author),
+            is_sorry: false,
         };
-        let origin = origin_of_new(author);
+        self.drains_changed |= newcomer.weights.is_drained();
+        self.enter(now, service_key, newcomer, counters)?;
+        self.touched.insert(service_key);
+        Ok(())
+    }
+
+    /// Puts a server into a service that has none of this key: at the head of its list, or at the
+    /// end if it is the sorry server.
+    pub(super) fn enter(
+        &mut self,
+        now: Instant,
+        service_key: ServiceKey,
+        newcomer: Newcomer<'_>,
+        counters: Counters<'_>,
+    ) -> Result<(), Refusal> {
+        let Newcomer {
+            key,
+            spec,
+            mut weights,
+            origin,
+            is_sorry,
+        } = newcomer;
+        let service = self
+            .services
+            .get_mut(&service_key)
+            .ok_or_else(|| not_defined(service_key))?;
         let (id, base, estimator) = match self.trash.revive(service_key, key) {
             Some(old) => {
                 weights.last = old.last_weight;
@@ -177,15 +221,20 @@ impl Model {
             key,
             spec: spec.clone(),
             weights,
+            is_sorry,
             origin,
             base,
             joined,
             estimator,
         };
-        service.servers.insert(0, server);
-        self.roles.enter_server(service_key, key);
+        match is_sorry {
+            true => service.servers.push(server),
+            false => service.servers.insert(0, server),
+        }
+        if weights.is_there() {
+            self.roles.enter_server(service_key, key);
+        }
         self.changed.insert(service_key);
-        self.touched.insert(service_key);
         self.enter_address(key.addr);
         Ok(())
     }
@@ -204,10 +253,13 @@ impl Model {
         let server = service
             .servers
             .iter_mut()
-            .find(|s| s.key == key)
+            .find(|s| s.key == key && !s.is_sorry)
             .ok_or_else(|| no_server(service_key, key))?;
+        let was_drained = server.weights.is_drained();
         server.weights.configured = spec.weight;
         server.weights.state = state;
+        server.weights.over &= server.weights.is_drained();
+        self.drains_changed |= was_drained || server.weights.is_drained();
         server.weights.settle();
         server.spec = spec.clone();
         server.origin = origin_of_edited(author, server.origin);
@@ -223,24 +275,52 @@ impl Model {
         key: ServerKey,
         counters: Counters<'_>,
     ) -> Result<(), Refusal> {
+        self.drop_server(now, service_key, key, false, counters)?;
+        self.touched.insert(service_key);
+        self.drains_changed = true;
+        Ok(())
+    }
+
+    /// Takes a real server or the sorry server out of a service.
+    pub(super) fn drop_server(
+        &mut self,
+        now: Instant,
+        service_key: ServiceKey,
+        key: ServerKey,
+        is_sorry: bool,
+        counters: Counters<'_>,
+    ) -> Result<(), Refusal> {
         let service = self
             .services
             .get_mut(&service_key)
             .ok_or_else(|| not_defined(service_key))?;
+        let is_it = |s: &Server| s.key == key && s.is_sorry == is_sorry;
         let at = service
-            .server(key)
+            .servers
+            .iter()
+            .position(is_it)
             .ok_or_else(|| no_server(service_key, key))?;
         let server = service.servers.remove(at);
-        self.roles.leave_server(service_key, key);
+        if server.weights.is_there() {
+            self.roles.leave_server(service_key, key);
+        }
         let raw = Counts::of_dest(counters.iter().map(|c| &**c), server.id);
         service.removed += raw - server.joined;
         self.trash
             .put(now, service_key, trashed(service.id, server, counters));
         self.changed.insert(service_key);
-        self.touched.insert(service_key);
         self.leave_address(key.addr);
         Ok(())
     }
+}
+
+/// A server that enters a service.
+pub(super) struct Newcomer<'a> {
+    pub(super) key: ServerKey,
+    pub(super) spec: &'a ServerSpec,
+    pub(super) weights: Weights,
+    pub(super) origin: Origin,
+    pub(super) is_sorry: bool,
 }
 
 pub(super) fn is_unused(counters: Counters<'_>, id: DestId) -> bool {

@@ -12,7 +12,7 @@ use super::{Counters, Model, Refusal, Server, Service};
 impl Model {
     /// Numbers of services and of their real servers.
     pub fn counts(&self) -> (u64, u64) {
-        let servers: usize = self.services.values().map(|s| s.servers.len()).sum();
+        let servers: usize = self.services.values().map(|s| s.real().count()).sum();
         (self.services.len() as u64, servers as u64)
     }
 
@@ -51,7 +51,7 @@ impl Model {
     /// What runs, for a comparison with the file.
     pub fn running(&self) -> Running {
         let services = self.services.values().map(|service| {
-            let servers = service.servers.iter().rev().map(|s| RunningServer {
+            let servers = service.real().rev().map(|s| RunningServer {
                 key: s.key,
                 spec: ServerSpec {
                     weight: s.weights.configured,
@@ -87,7 +87,8 @@ impl Model {
         Ok(found.into_iter().map(|service| service.key).collect())
     }
 
-    /// A service as listed, if there is one.
+    /// A service as listed, if there is one. Servers that its pool has removed are not there, and
+    /// a sorry server is.
     pub fn view(&self, key: ServiceKey, counters: Counters<'_>) -> Option<ServiceView> {
         let service = self.services.get(&key)?;
         Some(ServiceView {
@@ -100,6 +101,7 @@ impl Model {
             servers: service
                 .servers
                 .iter()
+                .filter(|s| s.weights.is_there())
                 .map(|s| server_view(s, counters))
                 .collect(),
         })

@@ -19,7 +19,8 @@ impl Model {
         match server {
             None => service.origin = origin,
             Some(key) => {
-                for server in service.servers.iter_mut().filter(|s| s.key == key) {
+                let servers = service.servers.iter_mut();
+                for server in servers.filter(|s| s.key == key && !s.is_sorry) {
                     server.origin = origin;
                 }
             }
@@ -29,6 +30,7 @@ impl Model {
     /// What runs was written to the file as these rules: each object that is in them as it runs
     /// now comes from the file. What changed since the file was written does not.
     pub fn adopt(&mut self, saved: &Rules) {
+        self.drains_changed = true;
         for (rule, mark) in &mut self.marks {
             mark.origin = match saved.marks.get(rule) {
                 Some(file) if *file == mark.mark => Origin::File,
@@ -43,7 +45,7 @@ impl Model {
                 Some(_) => Origin::FileChanged,
                 None => Origin::Live,
             };
-            for server in &mut service.servers {
+            for server in service.servers.iter_mut().filter(|s| !s.is_sorry) {
                 let spec = ServerSpec {
                     weight: server.weights.configured,
                     ..server.spec.clone()

@@ -24,6 +24,8 @@ use super::build::core_protocol;
 use super::listing::bucket;
 use super::{Author, Change, Limits, MAX_TIMEOUT, Model};
 
+mod pools;
+
 const START: Instant = Instant::from_secs(1000);
 
 struct Bench {
@@ -583,22 +585,6 @@ fn origins_follow_who_touched_what() {
     b.by(Author::File, Change::EditServer(http(), one, nat(3), up))
         .unwrap();
     assert_eq!(origins(&b).1, Origin::File);
-}
-
-#[test]
-fn weight_is_made_of_three_inputs() {
-    let mut b = with_http();
-    b.add("192.168.0.1:80").unwrap();
-    let one = rs("192.168.0.1:80");
-    b.model.set_health(http(), one, false).unwrap();
-    assert_eq!(b.service().destinations[0].weight, 0);
-    b.live(Change::EditServer(http(), one, nat(7), OperatorState::Up))
-        .unwrap();
-    assert_eq!(b.service().destinations[0].weight, 0, "still down");
-    b.model.set_health(http(), one, true).unwrap();
-    assert_eq!(b.service().destinations[0].weight, 7);
-    b.model.set_health(http(), one, true).unwrap();
-    assert!(b.model.take_updates().is_empty());
 }
 
 #[test]

@@ -1,12 +1,13 @@
-//! `rvsadm health`: a line for each check of each server.
+//! `rvsadm health`: a line for each check of each server, and one for each pool of which there is
+//! something to say.
 
 use std::io::{self, Write};
 
-use crate::api::{CheckView, HealthView};
+use crate::api::{CheckView, HealthView, PoolView};
 use crate::config::{describe_server, describe_service};
 
-/// Prints servers in the order given, one line a check.
-pub fn print(out: &mut dyn Write, servers: &[HealthView]) -> io::Result<()> {
+/// Prints servers in the order given, one line a check, then pools.
+pub fn print(out: &mut dyn Write, servers: &[HealthView], pools: &[PoolView]) -> io::Result<()> {
     writeln!(
         out,
         "{:<6}{:<24} {:<24} Check",
@@ -26,7 +27,38 @@ pub fn print(out: &mut dyn Write, servers: &[HealthView]) -> io::Result<()> {
             line(&describe(check))?;
         }
     }
+    let told: Vec<&PoolView> = pools.iter().filter(|pool| is_told(pool)).collect();
+    if told.is_empty() {
+        return Ok(());
+    }
+    writeln!(out, "\n{:<8}{:<24} Pool", "Quorum", "Service")?;
+    for pool in told {
+        let state = if pool.has_quorum { "yes" } else { "no" };
+        let service = describe_service(&pool.service);
+        writeln!(out, "{state:<8}{service:<24} {}", describe_pool(pool))?;
+    }
     Ok(())
+}
+
+/// A pool that any living server is enough for is as its servers are.
+fn is_told(pool: &PoolView) -> bool {
+    let is_plain = pool.quorum <= 1 && pool.hysteresis == 0 && pool.sorry.is_none();
+    !is_plain || !pool.has_quorum || pool.suspended
+}
+
+fn describe_pool(pool: &PoolView) -> String {
+    let mut text = format!("living weight {} of {}", pool.weight, pool.quorum);
+    if pool.hysteresis != 0 {
+        text += &format!(", hysteresis {}", pool.hysteresis);
+    }
+    if let Some(sorry) = &pool.sorry {
+        let does = if sorry.serves { "serves" } else { "waits" };
+        text += &format!(", sorry server {} {does}", describe_server(&sorry.server));
+    }
+    if pool.suspended {
+        text += ", not checked: this host does not hold the address";
+    }
+    text
 }
 
 fn describe(check: &CheckView) -> String {
@@ -45,7 +77,7 @@ fn describe(check: &CheckView) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::{Protocol, ServerKey, ServiceKey};
+    use crate::api::{Protocol, ServerKey, ServiceKey, SorryView};
 
     #[test]
     fn a_line_a_check() {
@@ -62,6 +94,7 @@ mod tests {
                 port: 8080,
             },
             alive: checks.iter().all(|c| c.up),
+            weight_delta: 0,
             checks,
         };
         let mut out = Vec::new();
@@ -73,13 +106,30 @@ mod tests {
             view(vec![check(true, false, None)]),
             view(vec![]),
         ];
-        print(&mut out, &servers).unwrap();
+        let pool = |quorum, sorry, has_quorum| PoolView {
+            service: ServiceKey::new(Protocol::Tcp, [10, 0, 0, 1].into(), 80),
+            quorum,
+            hysteresis: quorum - 1,
+            weight: 1,
+            has_quorum,
+            sorry,
+            suspended: false,
+        };
+        let sorry = SorryView {
+            server: servers[0].server,
+            serves: true,
+        };
+        let pools = [pool(1, None, true), pool(2, Some(sorry), false)];
+        print(&mut out, &servers, &pools).unwrap();
         let text = "\
 State Service                  Server                   Check
 down  tcp 10.0.0.1:80          10.0.0.2:8080            http up
 down  tcp 10.0.0.1:80          10.0.0.2:8080            http down: status 503 for /
 up    tcp 10.0.0.1:80          10.0.0.2:8080            http not checked yet
 up    tcp 10.0.0.1:80          10.0.0.2:8080            not checked yet
+
+Quorum  Service                  Pool
+no      tcp 10.0.0.1:80          living weight 1 of 2, hysteresis 1, sorry server 10.0.0.2:8080 serves
 ";
         assert_eq!(String::from_utf8(out).unwrap(), text);
     }

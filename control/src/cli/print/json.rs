@@ -36,8 +36,9 @@ use std::net::IpAddr;
 use serde::Serialize;
 
 use crate::api::{
-    ConnectionRow, EngineData, Family, HealthView, MarkView, Method, Origin, Persistence, Protocol,
-    ServerView, ServiceKey, ServiceTimeouts, ServiceView, Stats, StatusView, Tunnel, WorkerView,
+    ConnectionRow, EngineData, Family, HealthView, MarkView, Method, Origin, Persistence, PoolView,
+    Protocol, ServerView, ServiceKey, ServiceTimeouts, ServiceView, Stats, StatusView, Tunnel,
+    WorkerView,
 };
 use crate::schedulers::names_of;
 
@@ -235,12 +236,13 @@ pub fn daemons(out: &mut dyn Write) -> io::Result<()> {
 }
 
 /// Prints the servers that are checked.
-pub fn health(out: &mut dyn Write, servers: &[HealthView]) -> io::Result<()> {
+pub fn health(out: &mut dyn Write, servers: &[HealthView], pools: &[PoolView]) -> io::Result<()> {
     #[derive(Serialize)]
     struct Health<'a> {
         servers: &'a [HealthView],
+        pools: &'a [PoolView],
     }
-    document(out, &Health { servers })
+    document(out, &Health { servers, pools })
 }
 
 /// Prints the rules of marks.
