@@ -455,7 +455,9 @@ impl Rig {
                         (Some(i), None) => dests[i] = dest,
                         (None, None) => dests.insert(0, dest),
                         (place, Some(how)) => {
-                            drop(place.map(|i| dests.remove(i)));
+                            if let Some(i) = place {
+                                dests.remove(i);
+                            }
                             service.withdrawn.push((dest, how));
                         }
                     }
