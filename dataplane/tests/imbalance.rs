@@ -107,7 +107,7 @@ impl Worker {
             worker.changes.join(team);
         }
         for (state, dest) in worker.states.iter_mut().zip(&service.destinations) {
-            state.configure(dest, &worker.counters.dests[dest.id.0 as usize], 0);
+            state.configure(dest, None, &worker.counters.dests[dest.id.0 as usize], 0);
         }
         let loads = Loads::new(&worker.counters, &worker.changes, service.id);
         worker.scheduler.start(service, loads, None);
