@@ -38,6 +38,8 @@ pub struct DestState {
     pub steady: bool,
     /// Its service has timeouts of its own.
     pub has_own_timeouts: bool,
+    /// Its service keeps no connections of UDP.
+    pub one_packet: bool,
     /// Effective weight.
     pub weight: u32,
     /// How its packets are wrapped if they are.
@@ -61,6 +63,7 @@ impl Default for DestState {
             withdrawn: None,
             steady: false,
             has_own_timeouts: false,
+            one_packet: false,
             weight: 0,
             tunnel: Tunnel::default(),
             upper: 0,

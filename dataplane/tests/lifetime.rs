@@ -99,6 +99,125 @@ fn drop_entry_ends_half_open_and_idle_connections() {
     assert_eq!(count(&mut rig, "ESTABLISHED"), idle);
 }
 
+/// Of client number `n` to another service of the same address.
+fn packet(n: u16, rest: &str) -> Vec<u8> {
+    notation::build(&format!(
+        "eth 02:04:c0:a8:28:fe > 52:54:..:01 | ip 172.16.{}.{} > 192.168.40.200 | {rest}",
+        n >> 8,
+        n & 0xff
+    ))
+}
+
+/// How many of each hundred connections or templates of a kind are left when drop_entry has been
+/// at work for 32 seconds, in which each entry is visited once on average: with e^-1 = 37 % of
+/// the kinds that go when they are visited, with e^(-1/i) of idle ones after i packets.
+#[test]
+fn drop_entry_takes_whom_the_kernel_takes_at_its_rate() {
+    let mut rig = rig("-m", &[5]);
+    for (service, options) in [
+        ("-u 192.168.40.200:53", ""),
+        ("-u 192.168.40.200:54", "-p 600"),
+        ("-u 192.168.40.200:55", "-p 600 -o"),
+        ("-t 192.168.40.200:444", "-p 600"),
+    ] {
+        let port = service.rsplit(':').next().unwrap();
+        rig.ipvsadm(&format!("-A {service} -s rr {options}"));
+        rig.ipvsadm(&format!("-a {service} -r 192.168.50.5:{port} -m"));
+    }
+    let udp = |rig: &mut Rig, clients: std::ops::Range<u16>, port, packets| {
+        for n in clients {
+            for _ in 0..packets {
+                rig.inject(0, &packet(n, &format!("udp 4000 > {port} | bytes 8")));
+            }
+        }
+    };
+    let tcp = |rig: &mut Rig, clients: std::ops::Range<u16>, port, words: &[&str]| {
+        for n in clients {
+            for word in words {
+                match word.strip_prefix("server ") {
+                    None => rig.inject(0, &packet(n, &format!("tcp 4000 > {port} {word}"))),
+                    Some(word) => rig.inject(
+                        1,
+                        &notation::build(&format!(
+                            "eth 02:04:c0:a8:32:05 > 52:54:..:02 | \
+                             ip 192.168.50.5 > 172.16.{}.{} | tcp {port} > 4000 {word}",
+                            n >> 8,
+                            n & 0xff
+                        )),
+                    ),
+                };
+            }
+        }
+    };
+    udp(&mut rig, 0..100, 53, 1);
+    udp(&mut rig, 100..200, 53, 4);
+    udp(&mut rig, 200..240, 53, 9);
+    tcp(&mut rig, 300..400, 443, &["syn", "ack"]);
+    let many = [
+        "syn", "ack", "ack", "ack", "ack", "ack", "ack", "ack", "ack",
+    ];
+    tcp(&mut rig, 400..440, 443, &many);
+    tcp(&mut rig, 500..540, 443, &["syn", "fin ack"]);
+    // A template that has its connection, one of a one-packet service, one whose connection never
+    // got an answer and has ended, and one whose connection did.
+    udp(&mut rig, 600..640, 54, 9);
+    udp(&mut rig, 600..640, 55, 1);
+    tcp(&mut rig, 700..800, 444, &["syn", "server rst"]);
+    tcp(&mut rig, 800..840, 444, &["syn", "ack", "server rst"]);
+    pass(&mut rig, Duration::from_secs(61));
+    tcp(&mut rig, 900..1000, 443, &["syn"]);
+    udp(&mut rig, 1000..1040, 53, 1);
+    rig.change_settings(|s| s.drop_entry = 3);
+    pass(&mut rig, Duration::from_secs(32));
+    let rows = rig.connections();
+    let left = |clients: std::ops::Range<u16>, port, is_template| {
+        let of = |row: &&dataplane::command::ConnectionView| {
+            let [_, _, high, low] = row.client.addr.octets_v4();
+            clients.contains(&u16::from_be_bytes([high, low]))
+                && (row.virtual_.port, row.is_template) == (port, is_template)
+        };
+        rows.iter().filter(of).count()
+    };
+    let near = |left: usize, of_hundred: usize, what| {
+        assert!(left.abs_diff(of_hundred) <= 12, "{what}: {left} are left");
+    };
+    near(left(0..100, 53, false), 37, "UDP, one packet");
+    near(left(100..200, 53, false), 78, "UDP, four packets");
+    near(left(300..400, 443, false), 61, "ESTABLISHED, two packets");
+    near(left(900..1000, 443, false), 37, "SYN_RECV");
+    near(left(700..800, 444, true), 37, "template without an answer");
+    for (kept, what) in [
+        (left(200..240, 53, false), "UDP, many packets"),
+        (left(1000..1040, 53, false), "UDP, lately"),
+        (left(400..440, 443, false), "ESTABLISHED, many packets"),
+        (left(500..540, 443, false), "TIME_WAIT"),
+        (left(600..640, 54, false), "UDP, with a template"),
+        (left(600..640, 54, true), "template in use"),
+        (left(600..640, 55, true), "template of a one-packet service"),
+        (left(800..840, 444, true), "template with an answer"),
+    ] {
+        assert_eq!(kept, 40, "{what}");
+    }
+}
+
+/// The share does not depend on how much there is.
+#[test]
+fn drop_entry_visits_few_as_often_as_many() {
+    let (mut all, mut left) = (0, 0);
+    for n in 3..40u16 {
+        let mut rig = rig("-m", &[5]);
+        rig.change_settings(|s| s.drop_entry = 3);
+        for client in 0..n {
+            rig.inject(0, &segment(client, "syn"));
+        }
+        pass(&mut rig, Duration::from_secs(32));
+        all += usize::from(n);
+        left += rig.connections().len();
+    }
+    let share = 100 * left / all;
+    assert!((31..=43).contains(&share), "{share} % of {all} are left");
+}
+
 /// 1024 connections are what the table is for; the defences come when fewer than `amemthresh`
 /// of them are free, and go again.
 #[test]

@@ -138,6 +138,7 @@ impl Worker {
                     counters,
                     core.changes.others(dest.id).total,
                 );
+                state.one_packet = service.options.one_packet;
             }
             core.put_own_timeouts(dest.id, service.options.timeouts);
         }

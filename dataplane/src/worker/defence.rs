@@ -19,6 +19,9 @@ const PERIOD: Duration = Duration::from_secs(1);
 /// Share of the table that is visited in a second: one in so many.
 const VISITED: u32 = 32;
 
+/// How often a place is drawn at random for one visit: entries are where others are not.
+const DRAWS: u32 = 1024;
+
 /// How long a connection is left alone after its last packet, ticks.
 const IDLE: u32 = time::secs(60);
 
@@ -35,6 +38,10 @@ pub(super) struct Defences {
     /// Entries still to be visited in this second, and how many in one step.
     owed: u32,
     per_step: u32,
+    /// What was too little for a visit, in parts of [`VISITED`].
+    rest: u32,
+    /// Entries of the fullest shard that were ever used.
+    most: u32,
     /// By number of packets: how many idle connections are passed over before one is dropped.
     passed: [u32; 9],
     random: u64,
@@ -85,18 +92,20 @@ impl Defences {
         z ^ (z >> 31)
     }
 
-    /// Whether this connection is to go.
-    fn drops_entry(&mut self, entry: &Entry, now: Ticks) -> bool {
+    /// Whether this connection or template is to go. `one_packet`: it is of a one-packet service,
+    /// whose templates have no connections that would show that they are in use.
+    fn drops_entry(&mut self, entry: &Entry, one_packet: bool, now: Ticks) -> bool {
         if entry.controls() > 0 {
             return false;
         }
-        if entry.is_template() {
-            return entry.state & ASSURED == 0;
-        }
-        let Some(protocol) = Protocol::from_number(entry.protocol()) else {
-            return false;
+        let pressure = match Protocol::from_number(entry.protocol()) {
+            _ if entry.is_template() && one_packet => Pressure::DropIdle,
+            _ if entry.is_template() && entry.state & ASSURED == 0 => Pressure::Drop,
+            _ if entry.is_template() => Pressure::Keep,
+            Some(protocol) => proto::under_pressure(protocol, entry.state),
+            None => Pressure::Keep,
         };
-        match proto::under_pressure(protocol, entry.state) {
+        match pressure {
             Pressure::Drop => true,
             Pressure::Keep => false,
             Pressure::DropIdle => {
@@ -141,10 +150,15 @@ impl Worker {
             self.core.defences.due = now + PERIOD;
             self.judge();
             let touched: u32 = self.shards.iter().map(Shard::touched).sum();
+            let most = self.shards.iter().map(Shard::touched).max();
             let defences = &mut self.core.defences;
-            defences.owed = match defences.drop_entries {
-                true => touched.div_ceil(VISITED),
-                false => 0,
+            defences.most = most.unwrap_or(0);
+            (defences.owed, defences.rest) = match defences.drop_entries {
+                true => {
+                    let parts = touched.saturating_add(defences.rest);
+                    (parts / VISITED, parts % VISITED)
+                }
+                false => (0, 0),
             };
             defences.per_step = defences.owed.div_ceil(steps.max(1));
         }
@@ -159,21 +173,33 @@ impl Worker {
         let visits = self.core.defences.per_step.min(self.core.defences.owed);
         self.core.defences.owed -= visits;
         for _ in 0..visits {
-            let defences = &mut self.core.defences;
-            let random = defences.next_random();
-            let at = random as usize % SHARDS;
-            let Some(shard) = self.shards.get(at) else {
-                return;
+            let Some((at, i)) = self.draw() else {
+                continue;
             };
-            let i = ((random >> 32) % u64::from(shard.touched().max(1))) as u32;
-            let goes = shard
-                .entry(i)
-                .is_some_and(|e| e.is_valid() && defences.drops_entry(e, now));
+            let core = &mut self.core;
+            let entry = self.shards.get(at).and_then(|shard| shard.entry(i));
+            let goes = entry.is_some_and(|e| {
+                let dest = core.dests.get(e.dest_id().0 as usize);
+                let one_packet = dest.is_some_and(|dest| dest.one_packet);
+                e.is_valid() && core.defences.drops_entry(e, one_packet, now)
+            });
             if goes {
                 self.core.counters.reclaimed.add(1);
                 self.end_with_template(at, i);
             }
         }
+    }
+
+    /// Shard and number of an entry, each that was ever used as likely as the others.
+    fn draw(&mut self) -> Option<(usize, u32)> {
+        let defences = &mut self.core.defences;
+        (0..DRAWS).find_map(|_| {
+            let random = defences.next_random();
+            let at = random as usize % SHARDS;
+            let i = ((random >> 32) % u64::from(defences.most.max(1))) as u32;
+            let shard = self.shards.get(at)?;
+            (i < shard.touched()).then_some((at, i))
+        })
     }
 
     /// Ends an entry before its time; what controls it goes with it if nobody else needs that,
