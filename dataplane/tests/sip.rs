@@ -278,8 +278,37 @@ fn a_template_that_leads_to_another_server_is_given_up() {
         (Verdict::Transmit(PortId(0)), FROM_VIP)
     );
     assert_eq!(send(&mut rig, "172.16.0.1", 3000, "a"), Some(other));
-    // The newer connection has the tuple.
+    // The newer connection has the client's packets, and the older one those of its server.
     assert_eq!(send(&mut rig, "172.16.0.1", 1000, "a"), Some(other));
+    let conns: u64 = rig.counters.dests.iter().map(|d| d.conns.get()).sum();
+    assert_eq!(conns, 3);
+    for (server, call) in [(first, "a"), (other, "b"), (first, "c")] {
+        let (verdict, from) = answered(&mut rig, server, "172.16.0.1", 1000, call);
+        let sent = (verdict, from.as_str());
+        assert_eq!(sent, (Verdict::Transmit(PortId(0)), FROM_VIP), "{server}");
+        assert_eq!(send(&mut rig, "172.16.0.1", 1000, "a"), Some(other));
+    }
+    let again: u64 = rig.counters.dests.iter().map(|d| d.conns.get()).sum();
+    assert_eq!(again, conns, "both have their connection");
+    rig.sleep(Duration::from_secs(700));
+    assert_eq!(rig.connections(), []);
+    assert_eq!(
+        send(&mut rig, "172.16.0.1", 1000, "a").map(|_| rig.connections().len()),
+        Some(2)
+    );
+}
+
+/// As live comparisons with the kernel showed.
+#[test]
+fn a_server_s_call_is_that_of_the_client_s_network() {
+    let mut rig = rig("-p 60 -M 255.255.0.0");
+    answered(&mut rig, 5, "172.16.0.1", 1000, "out");
+    let (template, _) = templates(&mut rig).remove(0);
+    assert_eq!(template.client.addr.to_string(), "172.16.0.0");
+    for n in 2..6 {
+        let client = format!("172.16.{n}.1");
+        assert_eq!(send(&mut rig, &client, 1000, "out"), Some(5));
+    }
 }
 
 #[test]

@@ -434,6 +434,14 @@ impl Shard {
         }
     }
 
+    /// Leaves the requests of a connection to a newer one with the same tuple of client and
+    /// service. Replies are still found.
+    pub fn leave_requests(&mut self, i: u32) {
+        if let Some(entry) = self.entries.get(i as usize) {
+            self.index.remove(self.request_hash(entry), i);
+        }
+    }
+
     /// Takes a template out of use: it is never found again, and its timer goes on.
     pub fn disable_template(&mut self, i: u32) {
         let Some(entry) = self.entries.get(i as usize) else {

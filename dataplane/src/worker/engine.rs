@@ -80,9 +80,13 @@ impl Worker {
             return Some(self.core.dropped(DropReason::TableFull));
         };
         let at = usize::from(hash.shard);
-        // One to another server: the newer one has the tuple, as in the kernel's chains.
-        if let Some(older) = (self.shard(hash)).lookup(hash, Side::Request, protocol, c, v) {
-            self.end(at, older);
+        // One to another server goes on with that server's packets; those of the client go by the
+        // newer one, which comes first in the kernel's chains.
+        if !out.one_packet
+            && let Some(older) = (self.shard(hash)).lookup(hash, Side::Request, protocol, c, v)
+            && let Some(shard) = self.shards.get_mut(at)
+        {
+            shard.leave_requests(older);
         }
         let Some(i) = self.insert(at, |shard| shard.insert(&new)) else {
             return Some(self.core.dropped(DropReason::TableFull));
@@ -195,11 +199,6 @@ impl Core {
             let persistence = options.persistence.as_ref()?;
             let protocol = Protocol::Udp.number();
             let key = TemplateKey::of(&service.key, persistence, protocol, flow.dst, virtual_);
-            // The whole address, as in the kernel, whatever the mask.
-            let key = TemplateKey {
-                client: flow.dst,
-                ..key
-            };
             Some(Outbound {
                 service: id,
                 dest: dest.id,
