@@ -159,7 +159,7 @@ class Trial:
     def tables(self, number):
         services, connections = self.kernel.tables()
         self.note(number, {"rvsadm": ["-Ln --nosort", ""]}, ("services", kernel_services(services)))
-        self.note(number, {"rvsadm": ["-Lnc", ""]}, ("connections", kernel_connections(connections)))
+        self.note(number, {"rvsadm": ["-Lnc --persistent-conn", ""]}, ("connections", kernel_connections(connections)))
 
     def listing(self, number, arguments):
         status, text = self.kernel.program(*arguments.split())
@@ -245,6 +245,11 @@ class Trial:
             frame = self.tcp(real[0], inner, client, mine, flags, 1, 1, "")
             self.frame(number, 1, wire.ethernet(MACS[1], wire.mac_of(real[0]), frame))
 
+    def begin(self, number, flow, addr, call):
+        _, client, port, _, vport = flow
+        data = segment("udp", addr, vport, client, port, {"call": call})
+        self.frame(number, 1, wire.ethernet(MACS[1], wire.mac_of(addr), data))
+
     def client_error(self, number, flow, code):
         quoted = self.last.get(("client", tuple(flow)))
         if quoted:
@@ -294,6 +299,8 @@ class Trial:
 def segment(protocol, src, sport, dst, dport, packet):
     """The IP packet that a step describes."""
     data = bytes(number & 255 for number in range(packet.get("size", 0)))
+    if "call" in packet:
+        data = f"OPTIONS sip:x SIP/2.0\r\nCall-ID: {packet['call']}\r\n\r\n".encode()
     if protocol == "tcp":
         body = wire.tcp(src, sport, dst, dport, packet.get("flags", "S"), payload=data)
     elif protocol == "udp":
@@ -357,12 +364,12 @@ def rvs_services(text):
 
 
 def kernel_connections(text):
-    """{(protocol, client, port, virtual, port, server, port): (state, seconds)} of /proc/net/ip_vs_conn."""
+    """{(protocol, client, port, virtual, port, server, port, engine, its data): (state, seconds)} of /proc/net/ip_vs_conn."""
     rows = {}
     for line in text.splitlines()[1:]:
         words = line.split()
         ends = [hex_addr(word) if number % 2 == 0 else int(word, 16) for number, word in enumerate(words[1:7])]
-        rows[words[0], *ends] = (words[7], int(words[8]))
+        rows[words[0], *ends, *words[9:]] = (words[7], int(words[8]))
     return rows
 
 
@@ -371,7 +378,7 @@ def rvs_connections(text):
     for line in text.splitlines()[2:]:
         words = line.split()
         minutes, seconds = words[1].split(":")
-        rows[words[0], *endpoint(words[3]), *endpoint(words[4]), *endpoint(words[5])] = (words[2], 60 * int(minutes) + int(seconds))
+        rows[words[0], *endpoint(words[3]), *endpoint(words[4]), *endpoint(words[5]), *words[6:]] = (words[2], 60 * int(minutes) + int(seconds))
     return rows
 
 

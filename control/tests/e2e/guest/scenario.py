@@ -13,13 +13,14 @@ A scenario is a list of steps, plain data, so that it can be written to a file a
     ["say", FLOW, SIDE, FLAGS, TEXT]        FTP: a segment of a control connection, in its order; SERVER in TEXT is the
                                             address of the real server as PASV writes it
     ["data", FLOW, SIDE, KIND, PORTS, FLAGS]    a segment of a data connection ("passive", "active")
+    ["begin", FLOW, SERVER, CALL]           SIP: a server's message to the client of FLOW that nobody asked for
     ["wait", SECONDS]
     ["tables"]                              services and connections are compared
     ["listing", ARGUMENTS]                  the text of both programs is compared
 
 PACKET holds what differs from the usual: flags (TCP), chunk (SCTP), size (bytes of payload), ttl, tos, df, summed (UDP),
 cut (only so many bytes of the IP packet's payload are left), options (of IPv4, hexadecimal), pieces (the packet comes in
-pieces: [offset behind, ...] and the order in which they arrive).
+pieces: [offset behind, ...] and the order in which they arrive), call (a SIP message with this Call-ID).
 The same seed gives the same scenario with the same features.
 """
 import random
@@ -36,11 +37,10 @@ PROBES = [(f"scheduler {name}", [f"-A -t 10.9.0.1:80 -s {name}"]) for name in "r
     ("gre", ["-A -t 10.9.0.1:80 -s rr", "-a -t 10.9.0.1:80 -r 10.2.0.11 -i --tun-type gre"]),
     ("pieces", []),
     ("ftp", ["-A -t 10.9.0.1:21 -s rr", "-a -t 10.9.0.1:21 -r 10.2.0.11:21 -m"]),
+    ("sip", ["-A -u 10.9.0.1:5060 -s rr -p 30 --pe sip"]),
     ("any port", ["-A -t 10.9.0.1:0 -s rr -p 30"]),
     ("mixed", ["-A -t 10.9.0.1:80 -s rr", "-a -t 10.9.0.1:80 -r [fd02::11]:80 -i"]),
 ]
-# Without these the same packets take half the time and meet fewer corners: `make test` leaves them to `make differential`.
-WIDE = ("mark", "ftp", "pieces", "expire_nodest_conn", "schedule_icmp", "secure_tcp", "drop_packet")
 # Settings that change what happens to packets: (name, values other than the default).
 SYSCTLS = {"conn_reuse_mode": (0, 2, 3), "sloppy_tcp": (1,), "sloppy_sctp": (1,), "pmtu_disc": (0,), "nat_icmp_send": (1,),
            "expire_quiescent_template": (1,), "expire_nodest_conn": (1,), "schedule_icmp": (1,), "secure_tcp": (2, 3), "drop_packet": (2, 3)}
@@ -63,7 +63,7 @@ class Maker:
     def __init__(self, seed, features, sysctls, length=60):
         self.random, self.features, self.sysctls, self.length = random.Random(seed), features, sysctls, length
         self.steps, self.services, self.talks, self.values, self.marked = [], [], [], {}, []
-        self.dialogues = []
+        self.dialogues, self.calls = [], None
         self.schedulers = [name.split()[1] for name in features if name.startswith("scheduler ")]
 
     def make(self):
@@ -82,6 +82,8 @@ class Maker:
         # Not where time passes: see deviations.TOGETHER.
         if "ftp" in self.features and not self.waits and chance.random() < 0.15:
             self.add_ftp()
+        if "sip" in self.features and not self.waits and chance.random() < 0.12:
+            self.add_sip()
         packets = 0
         while packets < self.length:
             pick = chance.random()
@@ -162,7 +164,7 @@ class Maker:
             kind = chance.choice([name for name in ("ipip", "gue", "gre") if name == "ipip" or name in self.features])
             options += f" --tun-type {kind}" + (" --tun-port 6080" if kind == "gue" else "")
             if kind != "ipip" and chance.random() < 0.4:
-                options += chance.choice((" --tun-csum", " --tun-nocsum"))
+                options += chance.choice((" --tun-csum", " --tun-nocsum", *([" --tun-remcsum"] if kind == "gue" else [])))
         if chance.random() < 0.8:
             options += f" -w {chance.choice(WEIGHTS)}"
         if chance.random() < 0.12:
@@ -278,8 +280,37 @@ class Maker:
                 ["say", flow, "server", "PA", chance.choice(answers) + "\r\n"], ["say", flow, "client", "A", ""],
                 ["say", flow, "client", "PA", "RETR x\r\n"], ["say", flow, "server", "PA", "150 here\r\n"], ["say", flow, "client", "A", ""]]
 
+    def add_sip(self):
+        """A service whose templates go by Call-ID, and calls that clients and servers begin."""
+        chance = self.random
+        family = chance.choice((4, 4, 6))
+        vip, persistence = self.vip(family), f"-p {self.persistence[0]}"
+        if chance.random() < 0.3:
+            persistence += " -M 64" if family == 6 else " -M 255.255.0.0"
+        name = f"-u {at(vip, 5060)}"
+        self.rule(f"-A {name} -s {chance.choice(self.schedulers)} {persistence}{chance.choice(('', '', ' -o'))} --pe sip")
+        servers = chance.sample(SERVERS[:7], chance.choice((1, 2, 3)))
+        for number in servers:
+            self.rule(f"-a {name} -r {at(server(number, family), 5060)} -m -w {chance.choice(WEIGHTS)}")
+        self.calls = vip, family, [server(number, family) for number in servers]
+
+    def call(self):
+        """A message of a call, or something that is none."""
+        chance = self.random
+        vip, family, servers = self.calls
+        host = chance.choice((1, 2, 300))
+        client = f"fd08::{host:x}" if family == 6 else f"10.8.{host >> 8}.{host & 255}"
+        flow = ["udp", client, chance.choice((5060, 5061, 5062)), vip, 5060]
+        call = f"{chance.choice('abcd')}@{chance.choice(('x', 'example.org'))}"
+        if chance.random() < 0.15:
+            return ["begin", flow, chance.choice(servers), call]
+        return [chance.choice(("client", "client", "server")), flow, {"call": call} if chance.random() < 0.85 else {"size": 30}]
+
     def traffic(self):
         chance = self.random
+        if self.calls and chance.random() < 0.4:
+            self.steps.append(self.call())
+            return
         self.dialogues = [steps for steps in self.dialogues if steps]
         if self.dialogues and chance.random() < 0.7:
             self.steps.append(chance.choice(self.dialogues).pop(0))
