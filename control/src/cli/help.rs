@@ -54,8 +54,7 @@ pub fn text() -> String {
     }
     text += &format!("\nThe admin socket is {DEFAULT_SOCKET} unless named otherwise.\n");
     text += "Exit status: 0 done; 1 no such service in a listing, or one of the words failed;\n";
-    text +=
-        "2 the line makes no sense or rvsd cannot be asked; 255 rvsd refused, or no such option.\n";
+    text += "2 the line makes no sense, rvsd cannot be asked, or an import lacks something; 255 rvsd refused, or no such option.\n";
     text
 }
 

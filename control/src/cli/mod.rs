@@ -9,6 +9,7 @@ mod capture;
 mod client;
 mod failure;
 mod help;
+mod import;
 mod names;
 mod options;
 mod parse;
@@ -182,6 +183,7 @@ impl Session<'_> {
                 self.text(answer)?;
             }
             Action::Capture(request) => capture::run(self, request)?,
+            Action::Import(import) => import::run(self, &import)?,
         }
         Ok(self.streams.out.flush()?)
     }

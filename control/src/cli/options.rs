@@ -856,6 +856,8 @@ pub enum Word {
     Reload,
     /// Packets to a file.
     Capture,
+    /// A keepalived.conf to a configuration.
+    ImportKeepalived,
 }
 
 /// A command that is a word.
@@ -992,6 +994,30 @@ pub const WORDS: &[WordSpec] = &[
             },
         ],
         help: "write packets of a port to a pcapng file until Ctrl-C",
+    },
+    WordSpec {
+        word: Word::ImportKeepalived,
+        name: "import-keepalived",
+        arguments: "FILE",
+        options: &[
+            WordOption {
+                long: "output",
+                value: Some("OUT.toml"),
+                help: "(or -o) write the configuration there and not to standard output",
+            },
+            WordOption {
+                long: "report",
+                value: Some("FILE"),
+                help: "write the report there and not to standard error",
+            },
+            WordOption {
+                long: "config-id",
+                value: Some("ID"),
+                help: "take the lines of @ID; without it ID is this host's name up to the first dot",
+            },
+        ],
+        help: "make a configuration of rvsd from a keepalived.conf, and a report of what became of \
+               each keyword; needs no rvsd",
     },
 ];
 

@@ -115,14 +115,35 @@ impl Report {
         }
     }
 
-    /// What was taken over turned out to be wrong.
-    pub fn revoke(&mut self, id: usize, note: &str) {
+    /// What was taken over for a keyword, by its number, turned out to be wrong.
+    pub fn lost_id(&mut self, id: usize, note: &str) {
+        self.add(id, Class::Lost { forwarding: true }, note);
+    }
+
+    /// What was taken over for a keyword, by its number, means something else.
+    pub fn changed_id(&mut self, id: usize, note: &str) {
+        self.add(id, Class::Changed, note);
+    }
+
+    /// Later keywords say something else, and count.
+    pub fn overruled(&mut self, ids: &[usize], note: &str) {
+        for id in ids {
+            self.add(*id, Class::Changed, note);
+        }
+    }
+
+    fn add(&mut self, id: usize, class: Class, note: &str) {
         if let Some(entry) = self.entries.get_mut(&id) {
-            entry.class = Class::Lost { forwarding: true };
+            entry.class = entry.class.max(class);
             if !entry.notes.iter().any(|n| n == note) {
                 entry.notes.push(note.to_owned());
             }
         }
+    }
+
+    /// Something that no keyword stands for.
+    pub fn odd(&mut self, oddity: Oddity) {
+        self.oddities.push(oddity);
     }
 
     /// Whether something is said about a keyword.

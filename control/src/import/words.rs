@@ -24,7 +24,6 @@ pub fn split(text: &str) -> Vec<String> {
 
 /// The words of a command: single quotes keep together as well, and backslashes escape as in
 /// a shell's `$'…'`.
-#[allow(dead_code, reason = "scripts are not taken over yet")]
 pub fn command(text: &str) -> Vec<String> {
     let mut words = Vec::new();
     let mut word: Option<String> = None;

@@ -57,6 +57,21 @@ pub enum Action {
     Text(Request),
     /// Capture packets.
     Capture(Request),
+    /// Import a `keepalived.conf`.
+    Import(Import),
+}
+
+/// Where an import comes from and goes to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Import {
+    /// The `keepalived.conf`.
+    pub file: String,
+    /// The configuration; `None` is standard output.
+    pub output: Option<String>,
+    /// The report; `None` is standard error.
+    pub report: Option<String>,
+    /// The config-id; `None` is the host's name.
+    pub id: Option<String>,
 }
 
 /// A listing of services.
@@ -268,9 +283,16 @@ fn first_command<'a>(words: &mut Words<'a>) -> Result<FirstCommand<'a>, Failure>
 fn word_command(spec: &WordSpec, words: &[String]) -> Result<Line, Failure> {
     let mut line = plain_list();
     let mut plain: Vec<&String> = Vec::new();
+    let long_output = String::from("--output");
     let (mut discard_live, mut workers, mut packets, mut seconds) = (false, false, 0, 0);
+    let mut import = Import::default();
     let mut rest = words.iter();
     while let Some(word) = rest.next() {
+        let word = match spec.word {
+            // The one letter among the words.
+            Word::ImportKeepalived if word == "-o" => &long_output,
+            _ => word,
+        };
         let Some(name) = word.strip_prefix("--") else {
             plain.push(word);
             continue;
@@ -313,7 +335,17 @@ fn word_command(spec: &WordSpec, words: &[String]) -> Result<Line, Failure> {
                 spec.name
             ))),
         };
+        let text = || match value {
+            Some(value) if !value.is_empty() => Ok(Some(value.to_owned())),
+            _ => Err(Failure::Usage(format!(
+                "{}: --{name} needs a value",
+                spec.name
+            ))),
+        };
         match name {
+            "output" => import.output = text()?,
+            "report" => import.report = text()?,
+            "config-id" => import.id = text()?,
             "packets" => packets = count()?,
             "seconds" => seconds = count()?,
             "discard-live" => discard_live = true,
@@ -322,8 +354,10 @@ fn word_command(spec: &WordSpec, words: &[String]) -> Result<Line, Failure> {
             other => unreachable!("--{other} is in the table of {} but not here", spec.name),
         }
     }
-    if !matches!(spec.word, Word::Capture | Word::Sysctl | Word::Mark)
-        && let Some(extra) = plain.first()
+    if !matches!(
+        spec.word,
+        Word::Capture | Word::Sysctl | Word::Mark | Word::ImportKeepalived
+    ) && let Some(extra) = plain.first()
     {
         return Err(Failure::Usage(format!("unexpected argument {extra}")));
     }
@@ -336,6 +370,16 @@ fn word_command(spec: &WordSpec, words: &[String]) -> Result<Line, Failure> {
         Word::Diff => Action::Text(Request::Diff),
         Word::Save => Action::Text(Request::Save),
         Word::Reload => Action::Text(Request::Reload { discard_live }),
+        Word::ImportKeepalived => {
+            let [file] = plain.as_slice() else {
+                return Err(Failure::Usage(format!(
+                    "usage: rvsadm import-keepalived {} [-o OUT.toml] [--report FILE] [--config-id ID]",
+                    spec.arguments
+                )));
+            };
+            import.file = file.to_string();
+            Action::Import(import)
+        }
         Word::Capture => {
             let [port, file, filter @ ..] = plain.as_slice() else {
                 return Err(Failure::Usage(format!(

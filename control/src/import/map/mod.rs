@@ -1,0 +1,158 @@
+//! From keywords to keys: what each keyword of keepalived means to `rvsd`.
+//!
+//! Each keyword gets an entry in the report. What is forgotten here is reported as unknown when
+//! all is done, so nothing is dropped silently.
+
+mod check;
+mod events;
+mod global;
+mod ignored;
+mod other_check;
+mod pool;
+mod script;
+mod service;
+mod target;
+mod values;
+mod vrrp;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use self::global::Globals;
+use super::document::{Document, Table, Value};
+use super::report::{Class, Report};
+use super::tree::Node;
+
+/// What is being made.
+pub struct Mapper<'a> {
+    /// The configuration.
+    pub document: Document,
+    /// What became of each keyword.
+    pub report: Report,
+    /// Kernel interfaces that are named.
+    pub interfaces: BTreeSet<String>,
+    /// Firewall marks that services have.
+    pub marks: BTreeSet<i64>,
+    groups: BTreeMap<String, &'a Node>,
+    globals: Globals,
+}
+
+/// Blocks of the top level that become tables.
+const BLOCKS: [&str; 12] = [
+    "global_defs",
+    "vrrp_instance",
+    "vrrp_sync_group",
+    "vrrp_script",
+    "track_file",
+    "vrrp_track_file",
+    "vrrp_track_process",
+    "interface_up_down_delays",
+    "virtual_server",
+    "virtual_server_group",
+    "real_server",
+    "SSL",
+];
+
+/// Maps a file.
+pub fn map<'a>(nodes: &'a [Node], report: Report) -> Mapper<'a> {
+    let mut mapper = Mapper {
+        document: Document::default(),
+        report,
+        interfaces: BTreeSet::new(),
+        marks: BTreeSet::new(),
+        groups: BTreeMap::new(),
+        globals: Globals::default(),
+    };
+    // What others refer to comes first, wherever it stands.
+    for node in nodes {
+        match node.keyword() {
+            "global_defs" => mapper.global_defs(node),
+            "virtual_server_group" => mapper.group(node),
+            _ => {}
+        }
+    }
+    mapper.put_globals();
+    mapper.vrrp(nodes);
+    for node in nodes {
+        match node.keyword() {
+            "virtual_server" => mapper.virtual_server(node),
+            "vrrp_instance"
+            | "vrrp_sync_group"
+            | "vrrp_script"
+            | "track_file"
+            | "vrrp_track_file"
+            | "vrrp_track_process"
+            | "interface_up_down_delays"
+            | "global_defs"
+            | "virtual_server_group" => {}
+            _ => mapper.elsewhere(node, &BLOCKS),
+        }
+    }
+    mapper.finish(nodes, None);
+    mapper
+}
+
+impl<'a> Mapper<'a> {
+    /// `virtual_server_group NAME`, which services name.
+    fn group(&mut self, node: &'a Node) {
+        let Some(name) = node.arg(0) else {
+            self.report.lost(node, "it has no name");
+            return;
+        };
+        if let Some(other) = self.groups.insert(name.to_owned(), node) {
+            let note = format!("{} has the same name and wins", node.place);
+            self.report.changed(other, note);
+        }
+    }
+
+    /// A keyword that is not among those that become something here.
+    fn elsewhere(&mut self, node: &Node, known: &[&str]) {
+        let word = node.keyword();
+        if let Some((_, why)) = ignored::IGNORED
+            .iter()
+            .find(|(names, _)| names.contains(&word))
+        {
+            self.report.ignored(node, *why);
+            return;
+        }
+        if let Some((_, why)) = ignored::LOST
+            .iter()
+            .find(|(names, _)| names.contains(&word))
+        {
+            self.report.lost(node, *why);
+            return;
+        }
+        let near = crate::config::nearest(word, known.iter().copied());
+        let note = match near {
+            Some(near) => format!("no keyword here; did you mean {near}?"),
+            None => "no keyword that is known here".to_owned(),
+        };
+        self.report.lost(node, note);
+    }
+
+    /// Every keyword without an entry shares the fate of its block, or is unknown.
+    fn finish(&mut self, nodes: &[Node], block: Option<(&str, Class)>) {
+        for node in nodes {
+            if !self.report.has(node) {
+                match block {
+                    Some((name, Class::Lost { forwarding: false })) => {
+                        self.report.ignored(node, format!("belongs to {name}"));
+                    }
+                    Some((name, Class::Lost { .. })) => {
+                        self.report.lost(node, format!("belongs to {name}"));
+                    }
+                    _ => self.report.lost(node, "no keyword that is known here"),
+                }
+            }
+            let class = self.report.class(node);
+            self.finish(&node.children, class.map(|class| (node.keyword(), class)));
+        }
+    }
+
+    /// Sets a key and says so.
+    fn put(&mut self, table: &mut Table, name: &'static str, value: Value, node: &Node) {
+        let over = table.set(name, value, node);
+        self.report
+            .overruled(&over, &format!("{} says it again and wins", node.place));
+        self.report.taken(node, &format!("{}.{name}", table.path));
+    }
+}

@@ -1,0 +1,933 @@
+//! `vrrp_instance`, `vrrp_sync_group` and what priorities depend on.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use super::global::{garp, settle_garp};
+use super::values::{address, boolean, duration};
+use super::{Mapper, script};
+use crate::import::document::{Table, Value};
+use crate::import::tree::Node;
+use crate::import::words;
+
+/// Keywords of an instance, for suggestions.
+const KEYWORDS: &[&str] = &[
+    "state",
+    "interface",
+    "virtual_router_id",
+    "priority",
+    "advert_int",
+    "authentication",
+    "virtual_ipaddress",
+    "virtual_ipaddress_excluded",
+    "virtual_routes",
+    "nopreempt",
+    "preempt_delay",
+    "unicast_src_ip",
+    "unicast_peer",
+    "mcast_src_ip",
+    "track_interface",
+    "track_script",
+    "notify_master",
+    "notify_backup",
+    "notify_fault",
+    "garp_master_delay",
+];
+
+/// Keywords of scripts, files and processes, for suggestions.
+const TRACKERS: &[&str] = &[
+    "script",
+    "interval",
+    "timeout",
+    "weight",
+    "rise",
+    "fall",
+    "user",
+    "init_fail",
+    "file",
+    "init_file",
+    "process",
+    "param_match",
+    "quorum",
+    "quorum_max",
+    "full_command",
+];
+
+const HOUR: Duration = Duration::from_secs(3600);
+const DAY: Duration = Duration::from_secs(86_400);
+
+/// What the lines of an instance say together.
+#[derive(Default)]
+struct Instance {
+    is_master: bool,
+    priority: Option<i64>,
+    version: Option<i64>,
+    strict: bool,
+    /// Tables behind the instance's own.
+    inner: Vec<Table>,
+    vips: Vec<Table>,
+    excluded: Vec<Table>,
+}
+
+impl Mapper<'_> {
+    /// All of VRRP, in the order that the configuration wants.
+    pub(super) fn vrrp(&mut self, nodes: &[Node]) {
+        let of = |keywords: &[&str]| {
+            let found = nodes.iter().filter(|n| keywords.contains(&n.keyword()));
+            found.collect::<Vec<_>>()
+        };
+        let instances = of(&["vrrp_instance"]);
+        if instances.is_empty() {
+            for table in [self.globals.defaults.clone(), self.globals.garp.clone()] {
+                if !table.keys.is_empty() {
+                    self.document.tables.push(table);
+                }
+            }
+        } else {
+            self.put_vrrp_defaults();
+        }
+        for node in of(&["interface_up_down_delays"]) {
+            self.delays(node);
+        }
+        for node in of(&["vrrp_script"]) {
+            self.tracked_script(node);
+        }
+        for node in of(&["track_file", "vrrp_track_file"]) {
+            self.tracked_file(node);
+        }
+        for node in of(&["vrrp_track_process"]) {
+            self.tracked_process(node);
+        }
+        for node in instances {
+            self.instance(node);
+        }
+        for node in of(&["vrrp_sync_group"]) {
+            self.sync_group(node);
+        }
+    }
+
+    /// The name of a block.
+    fn name(&mut self, node: &Node, table: &mut Table) -> bool {
+        match node.arg(0) {
+            Some(name) => {
+                table.set("name", Value::text(name), node);
+                self.report.taken(node, table.path);
+                self.only(node, 1);
+                true
+            }
+            None => {
+                self.report.lost(node, "it has no name");
+                false
+            }
+        }
+    }
+
+    fn instance(&mut self, node: &Node) {
+        let mut table = Table::of("vrrp.instance", node);
+        if !self.name(node, &mut table) {
+            return;
+        }
+        let mut instance = Instance {
+            strict: self.globals.strict,
+            ..Instance::default()
+        };
+        let mut garp_keys = Table::single("vrrp.instance.garp", "");
+        for child in &node.children {
+            match garp(child.keyword()) {
+                Some(garp) => self.put_garp(child, garp, &mut garp_keys),
+                None => self.instance_line(child, &mut table, &mut instance),
+            }
+        }
+        self.settle(node, &mut table, &mut instance);
+        settle_garp(&mut garp_keys);
+        self.document.tables.push(table);
+        let tables = &mut self.document.tables;
+        tables.append(&mut instance.vips);
+        tables.append(&mut instance.excluded);
+        tables.append(&mut instance.inner);
+        if !garp_keys.keys.is_empty() {
+            tables.push(garp_keys);
+        }
+    }
+
+    fn instance_line(&mut self, node: &Node, table: &mut Table, instance: &mut Instance) {
+        match node.keyword() {
+            "state" => match self.word(node) {
+                Some("MASTER") => {
+                    instance.is_master = true;
+                    self.report.taken(node, "vrrp.instance.initial_state");
+                }
+                Some("BACKUP") => self.report.taken(node, "the default"),
+                Some(other) => {
+                    let note = format!("\"{other}\" is neither MASTER nor BACKUP; BACKUP is used");
+                    self.report.changed(node, note);
+                }
+                None => {}
+            },
+            "interface" => {
+                if let Some(name) = self.word(node) {
+                    self.interfaces.insert(name.to_owned());
+                    self.put(table, "interface", Value::text(name), node);
+                }
+            }
+            "virtual_router_id" => {
+                if let Some(vrid) = self.number(node, 1, 255) {
+                    self.put(table, "vrid", Value::Integer(vrid), node);
+                }
+            }
+            "priority" => {
+                if let Some(priority) = self.number(node, 1, 255) {
+                    instance.priority = Some(priority);
+                    self.put(table, "priority", Value::Integer(priority), node);
+                }
+            }
+            "version" => {
+                if let Some(version) = self.number(node, 2, 3) {
+                    instance.version = Some(version);
+                    self.put(table, "version", Value::Integer(version), node);
+                }
+            }
+            "advert_int" => {
+                let most = Duration::from_secs(255);
+                if let Some(time) = self.time(node, Duration::from_millis(10), most) {
+                    let value = Value::Text(duration(time));
+                    self.put(table, "advert_int", value, node);
+                }
+            }
+            "down_timer_adverts" => {
+                if let Some(count) = self.number(node, 1, 100) {
+                    let value = Value::Integer(count);
+                    self.put(table, "down_timer_adverts", value, node);
+                }
+            }
+            "use_vmac" => {
+                self.put(table, "vmac", Value::Boolean(true), node);
+                if !node.args().is_empty() {
+                    let note = "the device's name and MAC are RVS's own";
+                    self.report.changed(node, note);
+                }
+            }
+            "vmac_xmit_base" => {
+                self.put(table, "vmac_xmit_base", Value::Boolean(true), node);
+            }
+            "mcast_src_ip" | "unicast_src_ip" => {
+                if let Some(addr) = self.address(node) {
+                    self.put(table, "source", address(addr), node);
+                }
+            }
+            "mcast_dst_ip" => {
+                if let Some(addr) = self.address(node) {
+                    self.put(table, "mcast_group", address(addr), node);
+                }
+            }
+            "unicast_ttl" => {
+                if let Some(ttl) = self.number(node, 1, 255) {
+                    self.put(table, "unicast_ttl", Value::Integer(ttl), node);
+                }
+            }
+            "unicast_peer" => {
+                self.report.taken(node, "vrrp.instance.peers");
+                for child in &node.children {
+                    self.peer(child, instance);
+                }
+            }
+            "authentication" => self.authentication(node, table),
+            "virtual_ipaddress" | "virtual_ipaddress_excluded" => {
+                let path = match node.keyword() {
+                    "virtual_ipaddress" => "vrrp.instance.vip",
+                    _ => "vrrp.instance.vip_excluded",
+                };
+                self.report.taken(node, path);
+                for child in &node.children {
+                    self.virtual_address(child, path, instance);
+                }
+            }
+            "virtual_routes" => {
+                self.report.taken(node, "vrrp.instance.route");
+                for child in &node.children {
+                    self.route(child, instance);
+                }
+            }
+            "virtual_rules" => self
+                .report
+                .lost(node, "routing rules that come and go are not supported; keep them all the time with ip rule"),
+            "nopreempt" => self.put(table, "preempt", Value::Boolean(false), node),
+            "preempt" => self.put(table, "preempt", Value::Boolean(true), node),
+            "preempt_delay" => {
+                let most = Duration::from_secs(1000);
+                if let Some(time) = self.time(node, Duration::ZERO, most) {
+                    let value = Value::Text(duration(time));
+                    self.put(table, "preempt_delay", value, node);
+                }
+            }
+            "accept" => self.report.taken(node, "always so"),
+            "no_accept" => self
+                .report
+                .lost(node, "the master always answers for its addresses"),
+            "lower_prio_no_advert" | "higher_prio_send_advert" | "check_unicast_src"
+            | "owner_ignore_adverts" => {
+                let name = match node.keyword() {
+                    "lower_prio_no_advert" => "lower_prio_no_advert",
+                    "higher_prio_send_advert" => "higher_prio_send_advert",
+                    "check_unicast_src" => "check_unicast_src",
+                    _ => "owner_ignore_adverts",
+                };
+                if let Some(yes) = self.flag(node) {
+                    self.put(table, name, Value::Boolean(yes), node);
+                }
+            }
+            "v3_checksum_as_v2" => {
+                if self.flag(node) == Some(true) {
+                    self.put(table, "checksum", Value::text("rfc9568"), node);
+                }
+            }
+            "old_unicast_checksum" => match node.arg(0) {
+                Some("never") => self.report.taken(node, "never so"),
+                _ => self.report.lost(
+                    node,
+                    "the checksum of keepalived before 1.3.7 is not supported; update the peer",
+                ),
+            },
+            "strict_mode" => {
+                instance.strict = self.flag(node) == Some(true);
+                self.report.taken(node, "see the instance");
+            }
+            "dont_track_primary" => {
+                self.put(table, "track_primary", Value::Boolean(false), node);
+            }
+            "track_src_ip" => self
+                .report
+                .taken(node, "always so: without its source address an instance is at fault"),
+            "skip_check_adv_addr" => self.report.ignored(
+                node,
+                "lists of addresses that differ are an alarm and no reason to refuse an advert",
+            ),
+            "promote_secondaries" => self
+                .report
+                .lost(node, "set the sysctl promote_secondaries of the interface"),
+            "unicast_fault_no_peer" => self.report.ignored(node, "without peers it is multicast"),
+            "garp_extra_if" => self
+                .report
+                .lost(node, "announcements on other interfaces are not supported"),
+            "use_ipvlan" => self
+                .report
+                .lost(node, "ipvlan is not supported; vmac = true uses a macvlan"),
+            word if kind(word).is_some() => {
+                self.tracks(node, "vrrp.instance.track", &mut instance.inner);
+            }
+            _ if self.vrrp_events(node, table) => {}
+            _ => self.elsewhere(node, KEYWORDS),
+        }
+    }
+
+    /// What follows from the lines together, as keepalived sees it.
+    fn settle(&mut self, node: &Node, table: &mut Table, instance: &mut Instance) {
+        let line = |keyword: &str| node.children.iter().rfind(|n| n.keyword() == keyword);
+        let owner = match (instance.priority, instance.is_master) {
+            (Some(priority), _) => priority == 255,
+            (None, true) => {
+                table.add("priority", Value::Integer(255));
+                self.report
+                    .changed(node, "MASTER without a priority is priority 255");
+                true
+            }
+            (None, false) => {
+                table.add("priority", Value::Integer(100));
+                false
+            }
+        };
+        if let Some(state) = line("state").filter(|_| instance.is_master) {
+            match owner {
+                true => {
+                    table.set("initial_state", Value::text("master"), state);
+                }
+                false => self.report.changed(
+                    state,
+                    "no effect unless the priority is 255, here as in keepalived: the highest priority becomes master",
+                ),
+            }
+        }
+        for keyword in ["nopreempt", "preempt_delay"] {
+            let key = if keyword == "nopreempt" {
+                "preempt"
+            } else {
+                keyword
+            };
+            let never = table.get("preempt") == Some(&Value::Boolean(false));
+            let note = match (keyword, owner, instance.is_master) {
+                (_, true, _) => "priority 255 takes over at once, in keepalived, too; left out",
+                ("nopreempt", _, true) => "keepalived drops it with state MASTER; left out",
+                ("preempt_delay", ..) if never => "does nothing with nopreempt; left out",
+                _ => continue,
+            };
+            if let Some(line) = line(keyword) {
+                table.drop_key(key);
+                self.report.changed(line, note);
+            }
+        }
+        let is_ipv6 = is_ipv6(instance.vips.first());
+        // The other family cannot be in one advert; keepalived leaves those addresses out of it.
+        let (fitting, others) = std::mem::take(&mut instance.vips)
+            .into_iter()
+            .partition(|vip| is_ipv6_vip(vip) == is_ipv6);
+        instance.vips = fitting;
+        let others: Vec<Table> = others;
+        for mut vip in others {
+            vip.path = "vrrp.instance.vip_excluded";
+            for id in vip.ids.clone() {
+                self.report
+                    .changed_id(id, "of another family than the first: it is not in adverts");
+            }
+            instance.excluded.push(vip);
+        }
+        let mut version = instance.version.unwrap_or(self.globals.version);
+        if is_ipv6 && version == 2 {
+            version = 3;
+            table.add("version", Value::Integer(3));
+            if let Some(line) = line("version") {
+                self.report.changed(line, "IPv6 needs version 3");
+            }
+        }
+        self.settle_interval(version, table, line("advert_int"));
+        if let Some(auth) = line("authentication").filter(|_| version == 3 && table.has("auth")) {
+            table.drop_key("auth");
+            let note = "version 3 has no authentication; keepalived leaves it out, too";
+            self.report.changed(auth, note);
+        }
+        if instance.strict {
+            self.strict(node, line("strict_mode"), table);
+        }
+    }
+
+    /// Version 2 has whole seconds, version 3 steps of 10 ms.
+    fn settle_interval(&mut self, version: i64, table: &mut Table, line: Option<&Node>) {
+        let (Some(line), true) = (line, table.has("advert_int")) else {
+            return;
+        };
+        let Some(time) = line.arg(0).and_then(super::values::timer) else {
+            return;
+        };
+        let millis = time.as_millis() as u64;
+        let fitting = match version {
+            2 => ((millis + 500) / 1000).clamp(1, 255) * 1000,
+            _ => ((millis + 5) / 10).clamp(1, 4095) * 10,
+        };
+        let fitting = Duration::from_millis(fitting);
+        if fitting != time {
+            table.amend("advert_int", Value::Text(duration(fitting)));
+            let note = format!("version {version} sends {}", duration(fitting));
+            self.report.changed(line, note);
+        }
+    }
+
+    /// `vrrp_strict` and `strict_mode`: what RFC 5798 has, where keys exist for it.
+    fn strict(&mut self, node: &Node, line: Option<&Node>, table: &mut Table) {
+        for (name, value) in [
+            ("lower_prio_no_advert", true),
+            ("higher_prio_send_advert", false),
+            ("owner_ignore_adverts", true),
+        ] {
+            table.drop_key(name);
+            table.add(name, Value::Boolean(value));
+        }
+        for name in ["preempt_delay", "down_timer_adverts"] {
+            table.drop_key(name);
+        }
+        self.report.lost(
+            line.unwrap_or(node),
+            "strict: adverts are as the RFC says, but the master answers for its addresses (no accept mode), and nothing else is refused",
+        );
+    }
+
+    fn authentication(&mut self, node: &Node, table: &mut Table) {
+        let find = |keyword: &str| node.children.iter().rfind(|n| n.keyword() == keyword);
+        let (kind, pass) = (find("auth_type"), find("auth_pass"));
+        self.report.taken(node, "vrrp.instance.auth");
+        match kind.and_then(|kind| kind.arg(0)) {
+            Some("PASS") | None => {}
+            Some(other) => {
+                let note = match other {
+                    "AH" => "IPsec AH is not supported; change all hosts to PASS or none first"
+                        .to_owned(),
+                    other => format!("\"{other}\" is neither PASS nor AH"),
+                };
+                for line in [kind, pass].into_iter().flatten() {
+                    self.report.lost(line, note.clone());
+                }
+                return;
+            }
+        }
+        let Some(password) = pass.and_then(|pass| pass.arg(0)) else {
+            if let Some(kind) = kind {
+                self.report
+                    .changed(kind, "there is no password: no authentication");
+            }
+            return;
+        };
+        let (Some(kind), Some(pass)) = (kind, pass) else {
+            if let Some(pass) = pass {
+                self.report
+                    .changed(pass, "there is no auth_type: no authentication");
+            }
+            return;
+        };
+        let mut end = password.len().min(8);
+        while !password.is_char_boundary(end) {
+            end -= 1;
+        }
+        let auth = vec![
+            ("type", Value::text("pass")),
+            ("password", Value::text(&password[..end])),
+        ];
+        table.set_for("auth", Value::Inline(auth), &[node.id, kind.id, pass.id]);
+        self.report.taken(kind, "vrrp.instance.auth");
+        match end < password.len() {
+            true => self.report.changed(
+                pass,
+                "only its first eight bytes are sent, by keepalived, too",
+            ),
+            false => self.report.taken(pass, "vrrp.instance.auth"),
+        }
+        self.only(pass, 1);
+    }
+
+    fn peer(&mut self, node: &Node, instance: &mut Instance) {
+        let mut table = Table::of("vrrp.instance.peers", node);
+        if node.keyword().parse::<IpAddr>().is_err() {
+            self.report.lost(node, "no IP address");
+            return;
+        }
+        table.set("addr", Value::text(node.keyword()), node);
+        let mut words = node.args().iter().enumerate();
+        while let Some((at, word)) = words.next() {
+            let name = match word.as_str() {
+                "min_ttl" => "min_ttl",
+                "max_ttl" => "max_ttl",
+                other => {
+                    self.report
+                        .lost(node, format!("\"{other}\" is not understood"));
+                    continue;
+                }
+            };
+            words.next();
+            if let Some(ttl) = self.number_at(node, at + 1, 0, 255) {
+                table.set(name, Value::Integer(ttl), node);
+            }
+        }
+        self.report.taken(node, "vrrp.instance.peers");
+        instance.inner.push(table);
+    }
+
+    fn virtual_address(&mut self, node: &Node, path: &'static str, instance: &mut Instance) {
+        let mut table = Table::of(path, node);
+        let mut words = node.words.iter();
+        let mut addr = None;
+        while let Some(word) = words.next() {
+            let mut value = || words.next().cloned();
+            match word.as_str() {
+                "dev" => {
+                    if let Some(dev) = value() {
+                        self.interfaces.insert(dev.clone());
+                        table.set("dev", Value::Text(dev), node);
+                    }
+                }
+                "label" => drop(value().map(|label| table.set("label", Value::Text(label), node))),
+                "scope" => drop(value().map(|scope| table.set("scope", Value::Text(scope), node))),
+                "brd" | "broadcast" => {
+                    value();
+                    self.report
+                        .changed(node, "without a broadcast address of its own");
+                }
+                "peer" => {
+                    value();
+                    self.report.lost(node, "peer addresses are not supported");
+                }
+                "preferred_lft" => {
+                    value();
+                    self.report.changed(node, "preferred_lft is left to RVS");
+                }
+                "track_group" => {
+                    value();
+                    self.report.lost(node, "track_group is not supported");
+                }
+                "home" | "-nodad" | "mngtmpaddr" | "noprefixroute" | "autojoin" | "no_track"
+                | "use_vmac" => self.report.changed(node, format!("{word} is left to RVS")),
+                other if addr.is_none() && parse_network(other) => addr = Some(other.to_owned()),
+                other => {
+                    let note = format!("\"{other}\" is not understood");
+                    self.report.lost(node, note);
+                }
+            }
+        }
+        let Some(addr) = addr else {
+            self.report.lost(node, "no address");
+            return;
+        };
+        let is_v6 = addr.contains(':');
+        for name in ["label", "scope"] {
+            if is_v6 && table.has(name) {
+                table.drop_key(name);
+                let note = format!("an IPv6 address has no {name}; keepalived ignores it, too");
+                self.report.changed(node, note);
+            }
+        }
+        // The address first.
+        let rest = std::mem::take(&mut table.keys);
+        table.set("addr", Value::Text(addr), node);
+        table.keys.extend(rest);
+        self.report.taken(node, path);
+        match path {
+            "vrrp.instance.vip" => instance.vips.push(table),
+            _ => instance.excluded.push(table),
+        }
+    }
+
+    fn route(&mut self, node: &Node, instance: &mut Instance) {
+        let mut table = Table::of("vrrp.instance.route", node);
+        let mut words = node.words.iter();
+        let mut is_whole = true;
+        while let Some(word) = words.next() {
+            let mut value = |name, table: &mut Table| match words.next() {
+                Some(value) => {
+                    table.set(name, Value::text(&**value), node);
+                    true
+                }
+                None => false,
+            };
+            is_whole &= match word.as_str() {
+                "to" => value("to", &mut table),
+                "via" | "gw" => value("via", &mut table),
+                "src" => value("src", &mut table),
+                "dev" => value("dev", &mut table),
+                "metric" | "priority" | "preference" => {
+                    let number = words.next().and_then(|n| n.parse::<u32>().ok());
+                    let number = number.map(|n| Value::Integer(i64::from(n)));
+                    number.map(|n| table.set("metric", n, node)).is_some()
+                }
+                "table" => {
+                    let number = match words.next().map(String::as_str) {
+                        Some("main") => Some(254),
+                        Some("default") => Some(253),
+                        Some(number) => number.parse::<u32>().ok(),
+                        None => None,
+                    };
+                    let number = number.map(|n| Value::Integer(i64::from(n)));
+                    number.map(|n| table.set("table", n, node)).is_some()
+                }
+                "scope" | "proto" | "protocol" => {
+                    words.next();
+                    self.report
+                        .changed(node, format!("{word} is left to the kernel"));
+                    true
+                }
+                "no_track" | "inet" | "inet6" | "add" | "append" | "prepend" => true,
+                other if !table.has("to") && (other == "default" || parse_network(other)) => {
+                    let to = match other {
+                        "0.0.0.0/0" | "::/0" => "default",
+                        other => other,
+                    };
+                    table.set("to", Value::text(to), node);
+                    true
+                }
+                _ => false,
+            };
+            if !is_whole {
+                let note = format!("\"{word}\" of a route is not supported");
+                self.report.lost(node, note);
+                return;
+            }
+        }
+        if let Some(Value::Text(dev)) = table.get("dev") {
+            self.interfaces.insert(dev.clone());
+        }
+        self.report.taken(node, "vrrp.instance.route");
+        instance.inner.push(table);
+    }
+
+    /// `track_interface` and its like.
+    fn tracks(&mut self, node: &Node, path: &'static str, out: &mut Vec<Table>) {
+        let Some(kind) = kind(node.keyword()) else {
+            return;
+        };
+        self.report.taken(node, path);
+        for child in &node.children {
+            let mut table = Table::of(path, child);
+            table.add("kind", Value::text(kind));
+            table.set("name", Value::text(child.keyword()), child);
+            if kind == "interface" {
+                self.interfaces.insert(child.keyword().to_owned());
+            }
+            self.report.taken(child, path);
+            self.weight(child, child.args(), &mut table, 254);
+            out.push(table);
+        }
+    }
+
+    /// `weight N [reverse]`.
+    fn weight(&mut self, node: &Node, words: &[String], table: &mut Table, most: i64) {
+        let mut words = words.iter();
+        while let Some(word) = words.next() {
+            match word.as_str() {
+                "weight" => {
+                    let number = words.next().and_then(|n| n.parse::<i64>().ok());
+                    let Some(number) = number else {
+                        self.report.lost(node, "weight needs a number");
+                        continue;
+                    };
+                    let fitting = number.clamp(-most, most);
+                    if fitting != number {
+                        self.report
+                            .changed(node, format!("weight {number} became {fitting}"));
+                    }
+                    table.set("weight", Value::Integer(fitting), node);
+                }
+                "reverse" => drop(table.set("reverse", Value::Boolean(true), node)),
+                "noreverse" => drop(table.set("reverse", Value::Boolean(false), node)),
+                other => {
+                    let note = format!("\"{other}\" is not understood");
+                    self.report.lost(node, note);
+                }
+            }
+        }
+    }
+
+    fn sync_group(&mut self, node: &Node) {
+        let mut table = Table::of("vrrp.sync_group", node);
+        if !self.name(node, &mut table) {
+            return;
+        }
+        let mut inner = Vec::new();
+        for child in &node.children {
+            match child.keyword() {
+                "group" => {
+                    // Names may share a line.
+                    let words = child.children.iter().flat_map(|n| n.words.clone());
+                    let names: Vec<String> = words.collect();
+                    let mut ids = vec![child.id];
+                    for member in &child.children {
+                        ids.push(member.id);
+                        self.report.taken(member, "vrrp.sync_group.instances");
+                    }
+                    table.set_for("instances", Value::Texts(names), &ids);
+                    self.report.taken(child, "vrrp.sync_group.instances");
+                }
+                "sync_group_tracking_weight" => {
+                    self.put(&mut table, "tracking_weight", Value::Boolean(true), child);
+                }
+                "global_tracking" => self
+                    .report
+                    .ignored(child, "no longer a keyword of keepalived"),
+                word if kind(word).is_some() => {
+                    self.tracks(child, "vrrp.sync_group.track", &mut inner);
+                }
+                _ if self.vrrp_events(child, &mut table) => {}
+                _ => self.elsewhere(child, &["group", "track_script", "notify_master"]),
+            }
+        }
+        self.document.tables.push(table);
+        self.document.tables.append(&mut inner);
+    }
+
+    fn delays(&mut self, node: &Node) {
+        self.report.taken(node, "vrrp.interface");
+        for child in &node.children {
+            let mut table = Table::of("vrrp.interface", child);
+            let name = child.keyword();
+            self.interfaces.insert(name.to_owned());
+            table.set("name", Value::text(name), child);
+            let Some(down) = self.time_at(child, 0, Duration::ZERO, HOUR) else {
+                continue;
+            };
+            let up = match child.arg(1) {
+                Some(_) => self.time_at(child, 1, Duration::ZERO, HOUR),
+                None => Some(down),
+            };
+            table.set("down_delay", Value::Text(duration(down)), child);
+            let up = Value::Text(duration(up.unwrap_or(down)));
+            table.set("up_delay", up, child);
+            self.report.taken(child, "vrrp.interface");
+            self.document.tables.push(table);
+        }
+    }
+
+    fn tracked_script(&mut self, node: &Node) {
+        let mut table = Table::of("track.script", node);
+        if !self.name(node, &mut table) {
+            return;
+        }
+        for child in &node.children {
+            match child.keyword() {
+                "script" => match script::command(child) {
+                    Some(command) => {
+                        let words = Value::Texts(command.words);
+                        self.put(&mut table, "command", words, child);
+                        if let Some(note) = command.note {
+                            self.report.changed(child, note);
+                        }
+                    }
+                    None => self.report.lost(child, "it names no program"),
+                },
+                "interval" | "timeout" => {
+                    let name = match child.keyword() {
+                        "interval" => "interval",
+                        _ => "timeout",
+                    };
+                    let least = Duration::from_millis(100);
+                    if let Some(time) = self.time(child, least, DAY) {
+                        self.put(&mut table, name, Value::Text(duration(time)), child);
+                    }
+                }
+                "rise" | "fall" => {
+                    let name = if child.keyword() == "rise" {
+                        "rise"
+                    } else {
+                        "fall"
+                    };
+                    if let Some(count) = self.number(child, 1, 1_000_000) {
+                        self.put(&mut table, name, Value::Integer(count), child);
+                    }
+                }
+                "weight" => {
+                    self.report.taken(child, "track.script.weight");
+                    self.weight(child, &child.words, &mut table, 253);
+                }
+                "user" => {
+                    if let Some(user) = child.arg(0) {
+                        let user = match child.arg(1) {
+                            Some(group) => format!("{user}:{group}"),
+                            None => user.to_owned(),
+                        };
+                        self.put(&mut table, "user", Value::Text(user), child);
+                    }
+                }
+                "init_fail" => self.put(&mut table, "init_fail", Value::Boolean(true), child),
+                _ => self.elsewhere(child, TRACKERS),
+            }
+        }
+        self.document.tables.push(table);
+    }
+
+    fn tracked_file(&mut self, node: &Node) {
+        let mut table = Table::of("track.file", node);
+        if !self.name(node, &mut table) {
+            return;
+        }
+        for child in &node.children {
+            match child.keyword() {
+                "file" => match words::command(&child.text).into_iter().nth(1) {
+                    Some(path) => self.put(&mut table, "path", Value::Text(path), child),
+                    None => self.report.lost(child, "its value is missing"),
+                },
+                "weight" => {
+                    self.report.taken(child, "track.file.weight");
+                    self.weight(child, &child.words, &mut table, 254);
+                }
+                "init_file" => {
+                    let mut value = 0;
+                    let mut overwrite = None;
+                    for word in child.args() {
+                        match word.parse::<i32>() {
+                            Ok(number) => value = i64::from(number),
+                            Err(_) if word == "overwrite" => overwrite = Some(true),
+                            Err(_) => {
+                                let note = format!("\"{word}\" is not understood");
+                                self.report.lost(child, note);
+                            }
+                        }
+                    }
+                    self.put(&mut table, "init", Value::Integer(value), child);
+                    if overwrite.is_some() {
+                        self.put(&mut table, "init_overwrite", Value::Boolean(true), child);
+                    }
+                }
+                _ => self.elsewhere(child, TRACKERS),
+            }
+        }
+        self.document.tables.push(table);
+    }
+
+    fn tracked_process(&mut self, node: &Node) {
+        let mut table = Table::of("track.process", node);
+        if !self.name(node, &mut table) {
+            return;
+        }
+        for child in &node.children {
+            match child.keyword() {
+                "process" => {
+                    let mut words = words::command(&child.text).into_iter().skip(1);
+                    let Some(command) = words.next() else {
+                        self.report.lost(child, "its value is missing");
+                        continue;
+                    };
+                    self.put(&mut table, "command", Value::Text(command), child);
+                    let params: Vec<String> = words.collect();
+                    if !params.is_empty() {
+                        self.put(&mut table, "params", Value::Texts(params), child);
+                    }
+                }
+                "param_match" => match child.arg(0) {
+                    // The two words are the other way round here.
+                    Some("initial") => self.put(&mut table, "match", Value::text("partial"), child),
+                    Some("partial") => self.put(&mut table, "match", Value::text("initial"), child),
+                    _ => self.report.lost(child, "neither initial nor partial"),
+                },
+                "quorum" | "quorum_max" => {
+                    let name = match child.keyword() {
+                        "quorum" => "quorum",
+                        _ => "quorum_max",
+                    };
+                    if let Some(count) = self.number(child, 0, 1_000_000) {
+                        self.put(&mut table, name, Value::Integer(count), child);
+                    }
+                }
+                "fork_delay" | "terminate_delay" | "delay" => {
+                    let Some(time) = self.time(child, Duration::ZERO, HOUR) else {
+                        continue;
+                    };
+                    let time = Value::Text(duration(time));
+                    if child.keyword() != "terminate_delay" {
+                        self.put(&mut table, "fork_delay", time.clone(), child);
+                    }
+                    if child.keyword() != "fork_delay" {
+                        self.put(&mut table, "terminate_delay", time, child);
+                    }
+                }
+                "weight" => {
+                    self.report.taken(child, "track.process.weight");
+                    self.weight(child, &child.words, &mut table, 254);
+                }
+                "full_command" => {
+                    let yes = child.arg(0).map_or(Some(true), boolean);
+                    let yes = Value::Boolean(yes.unwrap_or(true));
+                    self.put(&mut table, "full_command", yes, child);
+                }
+                _ => self.elsewhere(child, TRACKERS),
+            }
+        }
+        self.document.tables.push(table);
+    }
+}
+
+/// What a `track_…` block names.
+fn kind(word: &str) -> Option<&'static str> {
+    Some(match word {
+        "track_interface" => "interface",
+        "track_script" => "script",
+        "track_file" => "file",
+        "track_process" => "process",
+        _ => return None,
+    })
+}
+
+fn parse_network(word: &str) -> bool {
+    let (addr, len) = word.split_once('/').unwrap_or((word, "0"));
+    addr.parse::<IpAddr>().is_ok() && len.parse::<u8>().is_ok()
+}
+
+fn is_ipv6_vip(vip: &Table) -> bool {
+    matches!(vip.get("addr"), Some(Value::Text(addr)) if addr.contains(':'))
+}
+
+fn is_ipv6(first: Option<&Table>) -> bool {
+    first.is_some_and(is_ipv6_vip)
+}
