@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::document::{Document, Row};
+use super::document::{Document, Row, Table, Value};
 use super::place::Place;
 use super::report::{Oddity, Report};
 use crate::config::{self, Host, Mistake};
@@ -19,6 +19,7 @@ fn host() -> Host {
         online: (0..8).collect(),
         isolated: Vec::new(),
         memory_mb: None,
+        ..Host::default()
     }
 }
 
@@ -39,7 +40,8 @@ pub fn check(document: &mut Document, report: &mut Report, header: &str, start: 
         }
         let row = |mistake: &Mistake| {
             let row = mistake.line.checked_sub(1).and_then(|at| rows.get(at));
-            row.copied().unwrap_or(Row::None)
+            let row = row.copied().unwrap_or(Row::None);
+            meant(document, row, &mistake.text)
         };
         let mut wrong: Vec<(Row, &Mistake)> = found.iter().map(|m| (row(m), m)).collect();
         // From the end, so that what stands before keeps its number.
@@ -59,6 +61,58 @@ pub fn check(document: &mut Document, report: &mut Report, header: &str, start: 
     }
     let note = "too many things that rvsd refuses; see what it says";
     report.odd(Oddity::lost(start, "the file as a whole", note));
+}
+
+/// Tables that mean something else without one of their keys: they go as a whole.
+const WHOLE: [&str; 9] = [
+    "service.check",
+    "service.server",
+    "service.server.check",
+    "vrrp.instance.vip",
+    "vrrp.instance.vip_excluded",
+    "vrrp.instance.peers",
+    "vrrp.instance.route",
+    "vrrp.instance.track",
+    "vrrp.sync_group.track",
+];
+
+/// A mistake about a list of tables is told at its first: the table that is meant has the address
+/// that the text names, else it is the list's owner.
+fn meant(document: &Document, row: Row, text: &str) -> Row {
+    let at = match row {
+        Row::Heading(at) => at,
+        Row::Key(at, _) => match document.tables.get(at) {
+            Some(table) if WHOLE.contains(&table.path) => return Row::Heading(at),
+            _ => return row,
+        },
+        Row::None => return row,
+    };
+    let of_list = |path: &str| path == "vrrp.instance.vip" || path == "vrrp.instance.peers";
+    let path = match document.tables.get(at) {
+        Some(table) if of_list(table.path) => table.path,
+        _ => return row,
+    };
+    let named = |table: &Table| match table.get("addr") {
+        Some(Value::Text(addr)) => {
+            let addr = addr.split('/').next().unwrap_or_default();
+            text.split([' ', ',', ';', '"', '/'])
+                .any(|word| word == addr)
+        }
+        _ => false,
+    };
+    let list = document.tables.iter().enumerate().skip(at);
+    let list = list.take_while(|(_, table)| table.path == path);
+    let named = list
+        .filter(|(_, table)| named(table))
+        .map(|(at, _)| at)
+        .last();
+    let owner = || {
+        let before = document.tables[..at].iter();
+        before
+            .clone()
+            .rposition(|table| table.path == "vrrp.instance")
+    };
+    named.or_else(owner).map_or(row, Row::Heading)
 }
 
 /// Headings come before the keys below them.

@@ -73,6 +73,14 @@ impl Table {
         }
     }
 
+    /// `[[path]]` for a keyword that its keys repeat: the place is comment enough.
+    pub fn leaf(path: &'static str, node: &Node) -> Table {
+        Table {
+            comment: node.place.to_string(),
+            ..Table::of(path, node)
+        }
+    }
+
     /// Sets a key for a keyword. Returns the keywords whose value it replaces.
     pub fn set(&mut self, name: &'static str, value: Value, node: &Node) -> Vec<usize> {
         self.replace(name, value, vec![node.id])

@@ -5,6 +5,7 @@
 //! [`document`] (text) and [`check`] (what `rvsd` would refuse is taken out again). Every line keeps
 //! its place, and every keyword ends up in the [`report`]: nothing is dropped silently.
 
+pub mod check;
 pub mod document;
 pub mod expand;
 pub mod files;
@@ -14,7 +15,6 @@ pub mod report;
 pub mod source;
 pub mod tree;
 
-mod check;
 mod comment;
 mod define;
 mod header;

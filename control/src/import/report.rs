@@ -90,6 +90,17 @@ impl Report {
         self.put(node, Class::Changed, note.into());
     }
 
+    /// Keepalived does nothing with a block, so nothing becomes of it.
+    pub fn left_out(&mut self, node: &Node, note: &str) {
+        self.changed(node, note);
+        for child in &node.children {
+            self.left_out(
+                child,
+                &format!("belongs to {}, which is left out", node.keyword()),
+            );
+        }
+    }
+
     /// It is not taken over, which packets can tell.
     pub fn lost(&mut self, node: &Node, note: impl Into<String>) {
         self.put(node, Class::Lost { forwarding: true }, note.into());
@@ -144,6 +155,11 @@ impl Report {
     /// Something that no keyword stands for.
     pub fn odd(&mut self, oddity: Oddity) {
         self.oddities.push(oddity);
+    }
+
+    /// Numbers of all keywords that something is said about, with what became of them.
+    pub fn keywords(&self) -> impl Iterator<Item = (usize, Class)> {
+        self.entries.iter().map(|(id, entry)| (*id, entry.class))
     }
 
     /// Whether something is said about a keyword.
@@ -216,7 +232,9 @@ fn line(place: &Place, text: &str, note: &str) -> String {
     let keyword = text.split_whitespace().next().unwrap_or_default();
     let text = match SECRETS.contains(&keyword) {
         true => format!("{keyword} ..."),
-        false => text.escape_debug().to_string().replace("\\\"", "\""),
+        false => text.to_owned(),
     };
-    format!("{place}: {text}: {note}")
+    let line = format!("{place}: {text}: {note}");
+    // What a terminal would take for a command is shown as a blank.
+    line.replace(char::is_control, " ")
 }

@@ -13,6 +13,7 @@ mod rig;
 mod bytes;
 mod dialogue;
 mod election;
+mod keepalived;
 mod pieces;
 mod story;
 
@@ -57,6 +58,11 @@ pub fn sync(data: &[u8]) {
         let flags = entry.flags & !flag::HASHED;
         assert_eq!(read, [Ok((SyncEntry { flags, ..entry }, engine))]);
     }
+}
+
+/// `data` as a `keepalived.conf`.
+pub fn import(data: &[u8]) {
+    keepalived::import(data);
 }
 
 /// The parsers see `data` as a frame.

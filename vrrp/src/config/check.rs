@@ -3,7 +3,7 @@
 use core::net::IpAddr;
 
 use super::{Config, MAX_PEERS, Preempt, Transport};
-use crate::addr::{Family, is_link_local};
+use crate::addr::Family;
 use crate::packet::{Auth, Version};
 use crate::timers::AdvertInterval;
 
@@ -44,9 +44,6 @@ pub enum ConfigError {
     /// An impossible prefix length.
     #[error("prefix length {1} of address {0} is too long")]
     PrefixLength(IpAddr, u8),
-    /// IPv6 needs a link-local address first (RFC 5798, 5.2.9).
-    #[error("the first IPv6 address, {0}, is not link-local; put one of fe80::/10 first")]
-    FirstNotLinkLocal(IpAddr),
     /// The group is no multicast address of the family.
     #[error("{0} is no multicast group of the instance's family; use {1}")]
     Group(IpAddr, IpAddr),
@@ -139,12 +136,6 @@ impl Config {
             if !seen.insert(address.addr) {
                 errors.push(ConfigError::DuplicateAddress(address.addr));
             }
-        }
-        match self.addresses.first() {
-            Some(first) if first.addr.is_ipv6() && !is_link_local(first.addr) => {
-                errors.push(ConfigError::FirstNotLinkLocal(first.addr));
-            }
-            _ => {}
         }
     }
 
@@ -253,10 +244,8 @@ mod tests {
             errors(Family::V4, |c| c.addresses.push(other)),
             [E::AddressFamily(other.addr)]
         );
-        assert_eq!(
-            errors(Family::V6, |c| c.addresses.insert(0, other)),
-            [E::FirstNotLinkLocal(other.addr)]
-        );
+        // RFC 5798, 5.2.9 wants a link-local address first; keepalived does not insist.
+        assert_eq!(errors(Family::V6, |c| c.addresses.insert(0, other)), []);
         let quick = AdvertInterval::new(Version::V3, Duration::from_millis(250)).unwrap();
         assert!(matches!(
             errors(Family::V4, |c| (c.version, c.interval) =

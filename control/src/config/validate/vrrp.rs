@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use vrrp::addr::Family;
+use vrrp::addr::{Family, is_link_local};
 use vrrp::config::{
     Announcing, Config as Machine, ConfigError, Key, Preempt, Transport, VirtualAddress,
 };
@@ -263,6 +263,15 @@ fn instance(
         let text =
             format!("source {source} is of another family than the addresses; give one of theirs");
         notes.mistake(table.line_of("source"), text);
+    }
+    // RFC 5798, 5.2.9; keepalived and we do not insist.
+    let first = vips.first().map(|vip| vip.addr.addr);
+    if let Some(first) = first.filter(|addr| addr.is_ipv6() && !is_link_local(*addr)) {
+        let text = format!(
+            "the first IPv6 address, {first}, is not link-local, which other makes of router may \
+             refuse; put one of fe80::/10 first"
+        );
+        notes.warning(table.line_of("vip"), text);
     }
     let key = Key {
         interface: 0,
@@ -800,8 +809,7 @@ fn key_of(error: &ConfigError) -> &'static str {
         ConfigError::TooManyAddresses(_)
         | ConfigError::AddressFamily(_)
         | ConfigError::DuplicateAddress(_)
-        | ConfigError::PrefixLength(..)
-        | ConfigError::FirstNotLinkLocal(_) => "vip",
+        | ConfigError::PrefixLength(..) => "vip",
         ConfigError::Group(..) => "mcast_group",
         ConfigError::NoPeers
         | ConfigError::TooManyPeers(_)

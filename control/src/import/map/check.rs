@@ -103,7 +103,10 @@ impl Mapper<'_> {
         let mut own = inherited.clone();
         let mut special = Vec::new();
         for child in &node.children {
-            if !self.connection(child, &mut keys) && !self.pace_of_check(child, &mut own) {
+            if child.keyword() == "nb_get_retry" && name != "http" {
+                let note = "keepalived knows it in HTTP_GET and SSL_GET alone and ignores this, so does the import";
+                self.report.changed(child, note);
+            } else if !self.connection(child, &mut keys) && !self.pace_of_check(child, &mut own) {
                 special.push(child);
             }
         }
@@ -214,9 +217,9 @@ impl Mapper<'_> {
             out.push(self.page(url, keys.clone(), own));
         }
         match urls.len() {
-            0 => self.report.changed(
+            0 => self.report.left_out(
                 node,
-                "without a url keepalived holds the server up: no check",
+                "without a url keepalived ignores the checker, so does the import",
             ),
             1 => self
                 .report

@@ -87,6 +87,7 @@ pub fn map<'a>(nodes: &'a [Node], report: Report) -> Mapper<'a> {
             _ => mapper.elsewhere(node, &BLOCKS),
         }
     }
+    mapper.unused_groups();
     mapper.finish(nodes, None);
     mapper
 }
@@ -101,6 +102,16 @@ impl<'a> Mapper<'a> {
         if let Some(other) = self.groups.insert(name.to_owned(), node) {
             let note = format!("{} has the same name and wins", node.place);
             self.report.changed(other, note);
+        }
+    }
+
+    /// Groups that no service names.
+    fn unused_groups(&mut self) {
+        for node in std::mem::take(&mut self.groups).into_values() {
+            if !self.report.has(node) {
+                let note = "no virtual_server names it, so nothing comes of it";
+                self.report.left_out(node, note);
+            }
         }
     }
 

@@ -86,7 +86,7 @@ impl<'a> Mapper<'a> {
         let common = self.service(node, &mut service);
         if common.servers.is_empty() {
             let note = "it has no real_server: keepalived leaves it out, so does the import";
-            self.report.changed(node, note);
+            self.report.left_out(node, note);
             return;
         }
         self.report.taken(node, "service");
@@ -249,7 +249,12 @@ impl<'a> Mapper<'a> {
                         self.put(&mut keys, "weight", Value::Integer(weight), child);
                     }
                 }
-                "lb_kind" | "lvs_method" => forward = self.forward(child, 0, &forward),
+                "lvs_method" => forward = self.forward(child, 0, &forward),
+                "lb_kind" => {
+                    let note =
+                        "keepalived knows lvs_method here and ignores this, so does the import";
+                    self.report.changed(child, note);
+                }
                 "uthreshold" => {
                     if let Some(upper) = self.number(child, 0, MAX_WEIGHT) {
                         self.put(&mut keys, "upper", Value::Integer(upper), child);
@@ -327,7 +332,7 @@ impl<'a> Mapper<'a> {
             };
             if !seen.insert((real.addr, port)) {
                 let note = "the same server again: keepalived leaves it out, so does the import";
-                self.report.changed(real.node, note);
+                self.report.left_out(real.node, note);
                 continue;
             }
             servers.push((server, checks));
@@ -402,9 +407,14 @@ impl<'a> Mapper<'a> {
         }
     }
 
-    /// The protocol; the last word counts, TCP without any.
+    /// The protocol; the last word counts. Without any it is UDP, which few who left it out mean.
     fn protocol(&mut self, node: &Node) -> &'static str {
-        let mut protocol = "tcp";
+        let mut protocol = "udp";
+        if !node.children.iter().any(|n| n.keyword() == "protocol") {
+            let note =
+                "without a protocol keepalived takes UDP, so does the import; was TCP meant?";
+            self.report.changed(node, note);
+        }
         for child in node.children.iter().filter(|n| n.keyword() == "protocol") {
             let word = child.arg(0).unwrap_or_default().to_ascii_lowercase();
             let known = ["tcp", "udp", "sctp"].into_iter().find(|p| *p == word);

@@ -366,20 +366,7 @@ impl Mapper<'_> {
             }
         }
         let is_ipv6 = is_ipv6(instance.vips.first());
-        // The other family cannot be in one advert; keepalived leaves those addresses out of it.
-        let (fitting, others) = std::mem::take(&mut instance.vips)
-            .into_iter()
-            .partition(|vip| is_ipv6_vip(vip) == is_ipv6);
-        instance.vips = fitting;
-        let others: Vec<Table> = others;
-        for mut vip in others {
-            vip.path = "vrrp.instance.vip_excluded";
-            for id in vip.ids.clone() {
-                self.report
-                    .changed_id(id, "of another family than the first: it is not in adverts");
-            }
-            instance.excluded.push(vip);
-        }
+        self.settle_addresses(is_ipv6, instance);
         let mut version = instance.version.unwrap_or(self.globals.version);
         if is_ipv6 && version == 2 {
             version = 3;
@@ -397,6 +384,33 @@ impl Mapper<'_> {
         if instance.strict {
             self.strict(node, line("strict_mode"), table);
         }
+    }
+
+    /// Addresses that keepalived ignores.
+    fn settle_addresses(&mut self, is_ipv6: bool, instance: &mut Instance) {
+        let mut seen: Vec<String> = Vec::new();
+        let report = &mut self.report;
+        let mut keep = |vip: &Table| {
+            let addr = match vip.get("addr") {
+                Some(Value::Text(addr)) => addr.split('/').next().unwrap_or_default().to_owned(),
+                _ => String::new(),
+            };
+            let is_vip = vip.path == "vrrp.instance.vip";
+            let note = if is_vip && is_ipv6_vip(vip) != is_ipv6 {
+                "of another family than the first: keepalived ignores it, so does the import"
+            } else if seen.contains(&addr) {
+                "the same address again: keepalived ignores it, so does the import"
+            } else {
+                seen.push(addr);
+                return true;
+            };
+            for id in &vip.ids {
+                report.changed_id(*id, note);
+            }
+            false
+        };
+        instance.vips.retain(&mut keep);
+        instance.excluded.retain(&mut keep);
     }
 
     /// Version 2 has whole seconds, version 3 steps of 10 ms.
@@ -492,7 +506,7 @@ impl Mapper<'_> {
     }
 
     fn peer(&mut self, node: &Node, instance: &mut Instance) {
-        let mut table = Table::of("vrrp.instance.peers", node);
+        let mut table = Table::leaf("vrrp.instance.peers", node);
         if node.keyword().parse::<IpAddr>().is_err() {
             self.report.lost(node, "no IP address");
             return;
@@ -519,7 +533,7 @@ impl Mapper<'_> {
     }
 
     fn virtual_address(&mut self, node: &Node, path: &'static str, instance: &mut Instance) {
-        let mut table = Table::of(path, node);
+        let mut table = Table::leaf(path, node);
         let mut words = node.words.iter();
         let mut addr = None;
         while let Some(word) = words.next() {
@@ -583,7 +597,7 @@ impl Mapper<'_> {
     }
 
     fn route(&mut self, node: &Node, instance: &mut Instance) {
-        let mut table = Table::of("vrrp.instance.route", node);
+        let mut table = Table::leaf("vrrp.instance.route", node);
         let mut words = node.words.iter();
         let mut is_whole = true;
         while let Some(word) = words.next() {
@@ -651,7 +665,7 @@ impl Mapper<'_> {
         };
         self.report.taken(node, path);
         for child in &node.children {
-            let mut table = Table::of(path, child);
+            let mut table = Table::leaf(path, child);
             table.add("kind", Value::text(kind));
             table.set("name", Value::text(child.keyword()), child);
             if kind == "interface" {
@@ -731,7 +745,7 @@ impl Mapper<'_> {
     fn delays(&mut self, node: &Node) {
         self.report.taken(node, "vrrp.interface");
         for child in &node.children {
-            let mut table = Table::of("vrrp.interface", child);
+            let mut table = Table::leaf("vrrp.interface", child);
             let name = child.keyword();
             self.interfaces.insert(name.to_owned());
             table.set("name", Value::text(name), child);
