@@ -666,10 +666,15 @@ impl Worker {
             u32::from_ne_bytes(flow.dst.octets_v4()),
         );
         let ports = u32::from(flow.src_port) | u32::from(flow.dst_port) << 16;
-        if side == Side::Reply {
+        // The slot may be that of an older connection with the same reply tuple.
+        let is_owed = side == Side::Reply && shard.is_owed();
+        if is_owed {
             shard.settle();
         }
-        let found = if flow.is_v4 && shard.is_match_v4(at.slot, side, flow.protocol, addrs, ports) {
+        let found = if flow.is_v4
+            && !is_owed
+            && shard.is_match_v4(at.slot, side, flow.protocol, addrs, ports)
+        {
             Some(at.slot & !REPLY)
         } else {
             let (client, other) = ends(flow, side);

@@ -330,3 +330,39 @@ fn answers_that_are_not_rewritten_are_followed() {
     passing.inject(0, &segment(1, "fin ack 1"));
     assert_eq!(state(&mut passing), "CLOSE_WAIT");
 }
+
+/// One client's endpoint reaches one real server by two addresses: replies belong to the newer
+/// connection, from the first one on.
+#[test]
+fn replies_belong_to_the_newer_of_two_connections() {
+    let mut rig = Rig::new();
+    for vip in ["192.168.40.200:443", "192.168.40.201:443"] {
+        rig.ipvsadm(&format!("-A -t {vip} -s rr"));
+        rig.ipvsadm(&format!("-a -t {vip} -r 192.168.50.5:443 -m"));
+    }
+    let request = |vip, flags: &str| {
+        notation::build(&format!(
+            "eth 02:04:c0:a8:28:fe > 52:54:..:01 | ip 172.16.0.1 > 192.168.40.{vip} \
+             | tcp 40000 > 443 {flags}"
+        ))
+    };
+    let reply = |flags: &str| {
+        notation::build(&format!(
+            "eth 02:04:c0:a8:32:05 > 52:54:..:02 | ip 192.168.50.5 > 172.16.0.1 \
+             | tcp 443 > 40000 {flags}"
+        ))
+    };
+    for flags in ["syn ack 2", "fin ack 2", "ack 2"] {
+        rig.inject(0, &request(200, "syn"));
+        rig.inject(0, &request(200, "ack 2"));
+        assert_eq!(rig.inject(1, &reply(flags)).1[26..30], [192, 168, 40, 200]);
+        rig.inject(0, &request(201, "syn"));
+        for _ in 0..2 {
+            let (verdict, frame) = rig.inject(1, &reply(flags));
+            assert_eq!(verdict, Verdict::Transmit(PortId(0)));
+            assert_eq!(frame[26..30], [192, 168, 40, 201], "{flags}");
+        }
+        rig.sleep(Duration::from_secs(1000));
+        assert_eq!(rig.connections(), []);
+    }
+}
