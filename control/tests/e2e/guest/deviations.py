@@ -28,7 +28,8 @@ ALWAYS = ["-A -u 10.9.0.8:9 -s rr", "-A -u [fd09::4]:9 -s rr"]
 
 # REVIVED: a SYN ends an old connection with direct routing or a tunnel, and its service is gone, so the host answers with
 # a reset. In the kernel that reset passes IPVS in the same moment and gives the connection, whose timer has not run yet,
-# its time back. In RVS it has ended. A scenario that gets there is over.
+# its time back. In RVS it has ended. A scenario that gets there is over. The same goes for a packet of the old server
+# that comes within a tick of the kernel's: there is a pause behind what may open a known connection anew.
 
 # TOGETHER: a template and its last connection are due within the width of a slot of the kernel's timers (32 ms for times
 # up to 2 s, 256 ms up to 16 s, 2 s up to 2 minutes, 16 s up to 17 minutes). In the kernel both end if they are in the same

@@ -4,9 +4,9 @@
     clients ── gateway .254 ══ eth0 [ guest ] eth1 ══ servers .11, .12 ... ::11, ::12 ...
 
 This program plays all machines around the guest: frames go over Unix sockets (guest.Wire), so nothing of this
-machine's network takes part. After each packet a ping goes through eth0 and, once that was answered, one through
-eth1: the guest has one CPU and its queues keep their order, so whatever the packet caused is out by then. No
-time-outs are involved, and a sequence of packets has the same outcome each time.
+machine's network takes part. After each packet a ping goes through the NIC that it came by and, once that was answered,
+one through the other: the guest has one CPU and its queues keep their order, so whatever the packet caused is out by
+then. No time-outs are involved, and a sequence of packets has the same outcome each time.
 """
 import os
 import select
@@ -145,9 +145,14 @@ class Kernel:
             raise Failure(f"sysctl {values}: {answer['error']}")
         self.sysctls |= values
 
-    def tables(self):
-        """/proc/net/ip_vs and /proc/net/ip_vs_conn, as text. What is to end at once ends with the next tick: 4 ms."""
+    @staticmethod
+    def tick():
+        """What is to end at once ends with the next tick: 4 ms."""
         time.sleep(0.012)
+
+    def tables(self):
+        """/proc/net/ip_vs and /proc/net/ip_vs_conn, as text."""
+        self.tick()
         return self.guest.ask(files=["/proc/net/ip_vs", "/proc/net/ip_vs_conn"])["files"]
 
     def reset(self):
@@ -184,10 +189,11 @@ class Kernel:
                 if select.select([end], [], [], 0)[0]:
                     end.recv(65536)
 
-    def fence(self, seconds=5):
+    def fence(self, seconds=5, first=0):
         """Waits until everything sent before has had its effect; returns the frames that came out, [(side, frame)]."""
         out = []
-        for side, (v4, _) in enumerate(SIDES):
+        for side in (first, 1 - first):
+            v4 = SIDES[side][0]
             self.fences += 1
             mark = FENCE + str(self.fences).encode() + b";"
             source = v4 + "254"
@@ -210,7 +216,7 @@ class Kernel:
     def inject(self, side, frame):
         """One frame in; the frames that come out because of it."""
         self.send(side, frame)
-        return self.fence()
+        return self.fence(first=side)
 
 
 def is_chatter(frame):
