@@ -116,6 +116,7 @@ fn serve(config: Config) -> Result<()> {
         ports: std::mem::take(&mut edge.ports),
         capacity: begun.config.workers.connections,
         dpdk: edge.dpdk.clone(),
+        realtime: Some(dpdk::sched::make_realtime),
     };
     let run = daemon::run(
         begun,

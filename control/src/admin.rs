@@ -589,6 +589,10 @@ fn begin(now: Instant, state: &mut State, request: Request) -> Begun {
             let pools = health.iter().flat_map(|h| h.pools()).collect();
             return Begun::Answer(Response::Health { servers, pools });
         }
+        Request::Vrrp => {
+            let view = Box::new(state.routers.as_ref().map(|r| r.view()).unwrap_or_default());
+            return Begun::Answer(Response::Vrrp { view });
+        }
         Request::ListServices { service } => return list(state, service),
         Request::ListConnections => return dump(state),
         Request::GetTimeouts => {

@@ -18,6 +18,7 @@ mod frame;
 mod health;
 mod mark;
 mod timeouts;
+mod vrrp;
 
 pub use frame::{
     FrameDecoder, FrameError, HEADER, ServiceFrames, decode_request, encode, encode_request,
@@ -26,6 +27,7 @@ pub use frame::{
 pub use health::{CheckView, HealthView, PoolView, SorryView};
 pub use mark::{MarkMatch, MarkView, Net, PortRange};
 pub use timeouts::{OneTimeout, ServiceTimeouts};
+pub use vrrp::{VrrpAlarmView, VrrpInstanceView, VrrpPeerView, VrrpView};
 
 /// Version of this API.
 pub const API_VERSION: u32 = 1;
@@ -141,6 +143,8 @@ pub enum Request {
     ListMarks,
     /// `rvsadm health`.
     Health,
+    /// `rvsadm vrrp`.
+    Vrrp,
     /// `rvsadm status`.
     Status,
     /// `rvsadm stats`: totals and rates of everything, and the raw counters of each worker.
@@ -564,6 +568,11 @@ pub enum Response {
     Marks {
         /// The rules.
         rules: Vec<MarkView>,
+    },
+    /// Answer to `Vrrp`.
+    Vrrp {
+        /// How all virtual routers stand.
+        view: Box<VrrpView>,
     },
     /// Answer to `Health`, sorted by service and server.
     Health {

@@ -17,6 +17,7 @@ use crate::server::{Limits, Server};
 use crate::signals::Signals;
 use crate::state::{Parts, State, Version};
 use crate::status::PortHandle;
+use crate::vrrp::{Sources, Surroundings};
 use crate::workers::Workers;
 
 /// Where the configuration is looked for.
@@ -118,6 +119,8 @@ pub struct Dataplane {
     pub capacity: u32,
     /// Version of DPDK.
     pub dpdk: String,
+    /// Gives the calling thread a real-time priority.
+    pub realtime: Option<fn(u8) -> std::io::Result<()>>,
 }
 
 /// What control has to do with besides the data plane.
@@ -172,7 +175,21 @@ pub fn run(
         commit: commit.to_owned(),
         dpdk: dataplane.dpdk,
     };
+    let counters = |end: &ControlEnd| std::sync::Arc::clone(&end.counters);
+    let surroundings = Surroundings {
+        sources: Sources {
+            workers: dataplane.workers.iter().map(counters).collect(),
+            ports: dataplane
+                .ports
+                .iter()
+                .map(|port| std::sync::Arc::clone(&port.counters))
+                .collect(),
+            ..Sources::default()
+        },
+        realtime: dataplane.realtime,
+    };
     let parts = Parts {
+        surroundings,
         workers: Workers::new(dataplane.workers),
         cores: config.workers.cores.clone(),
         ports: dataplane.ports,

@@ -33,5 +33,6 @@ pub mod timers;
 pub mod trash;
 pub mod twin;
 pub mod update;
+pub mod vrrp;
 pub mod watchdog;
 pub mod workers;

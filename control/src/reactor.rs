@@ -92,6 +92,7 @@ impl Reactor {
         let captures = Captures::new(Arc::clone(&waker));
         let admin = Admin::new(Files::start(Arc::clone(&waker))?, captures);
         state.health = Some(Health::start(Arc::clone(&waker))?);
+        state.waker = Some(Arc::clone(&waker));
         state.follow_host(now);
         state.commit(now);
         Ok(Reactor {
@@ -185,12 +186,18 @@ impl Reactor {
             self.admin
                 .collect_files(now, &mut self.state, &mut self.server);
             self.state.follow_health(now);
+            self.state.follow_vrrp();
         }
         self.follow_host(now);
         self.serve(now);
         self.do_timers(now);
         self.finish_start(now);
         self.finish_signal_reloads();
+        self.state
+            .surroundings
+            .sources
+            .control
+            .fetch_add(1, Relaxed);
         let took = clock::now().since(now);
         self.state.turns.note(now, took);
         Ok(!self.handle.stop.load(Relaxed))
@@ -344,6 +351,7 @@ impl Reactor {
         state.heartbeats.check(now, state.workers.counters());
         if state.workers.applied() >= generation && state.heartbeats.all_started() {
             self.starting = Start::Done;
+            state.follow_vrrp_config();
             self.manager.ready(&self.summary());
             tracing::info!(event = "ready", generation, "{}", self.summary());
         }

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use dataplane::time::Instant;
+use mio::Waker;
 
 use crate::api::{ErrorKind, ServiceKey, StatusView};
 use crate::config::{self, Config, Plan};
@@ -16,6 +17,7 @@ use crate::reload;
 use crate::script::Scripts;
 use crate::status::{self, PortHandle, Sampler, Turns};
 use crate::update::Subject;
+use crate::vrrp::{Routers, Surroundings};
 use crate::watchdog::{Heartbeats, PumpBeat};
 use crate::workers::{WorkerRefusal, Workers};
 
@@ -75,6 +77,12 @@ pub struct State {
     pub health: Option<Health>,
     /// Writes the rules that run to the disk.
     pub keeper: Keeper,
+    /// Virtual routers, once there are any.
+    pub routers: Option<Routers>,
+    /// What virtual routers need of this daemon.
+    pub surroundings: Surroundings,
+    /// Rung by threads that have something to tell.
+    pub waker: Option<Arc<Waker>>,
     /// The file as it was last loaded or saved.
     pub config: Arc<Config>,
     /// The file of the start, by which everything runs that only a restart changes.
@@ -119,6 +127,8 @@ pub struct Parts {
     pub log_dropped: Dropped,
     /// What runs scripts.
     pub scripts: Scripts,
+    /// What virtual routers need of this daemon.
+    pub surroundings: Surroundings,
 }
 
 impl State {
@@ -139,6 +149,9 @@ impl State {
             scripts: parts.scripts,
             health: None,
             keeper: Keeper::default(),
+            routers: None,
+            surroundings: parts.surroundings,
+            waker: None,
             capacity: u64::from(config.workers.connections),
             booted: Arc::clone(&config),
             config,
@@ -215,6 +228,9 @@ impl State {
             .map_err(|r| Refusal::new(ErrorKind::Config, r.message))?;
         let old = std::mem::replace(&mut self.config, Arc::new(new));
         self.follow_checks(now, &old);
+        if old.vrrp != self.config.vrrp {
+            self.follow_vrrp_config();
+        }
         let commit = self.commit(now);
         Ok((plan.summary(), commit))
     }
@@ -236,6 +252,32 @@ impl State {
         for service in services {
             let checks = new.get(&service);
             health.follow_service(now, &mut self.model, service, checks, counters);
+        }
+    }
+
+    /// Runs the virtual routers of the file. Their thread is started with the first of them.
+    pub fn follow_vrrp_config(&mut self) {
+        let config = Arc::new(self.config.vrrp.clone());
+        match (&self.routers, &self.waker) {
+            (Some(routers), _) => routers.apply(config),
+            (None, Some(waker)) if !config.instances.is_empty() => {
+                let surroundings = self.surroundings.clone();
+                match Routers::start(Arc::clone(waker), surroundings, config) {
+                    Ok(routers) => self.routers = Some(routers),
+                    Err(reason) => tracing::error!(%reason, "VRRP does not run"),
+                }
+            }
+            (None, _) => {}
+        }
+    }
+
+    /// Takes over what virtual routers tell: the one place where their changes pass, in order.
+    pub fn follow_vrrp(&mut self) {
+        let Some(routers) = &self.routers else {
+            return;
+        };
+        for notice in routers.take() {
+            tracing::debug!(?notice, "virtual routers");
         }
     }
 

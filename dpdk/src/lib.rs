@@ -33,4 +33,5 @@ pub mod port;
 pub mod pump;
 pub mod region;
 pub mod ring;
+pub mod sched;
 pub mod tap;

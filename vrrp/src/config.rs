@@ -148,6 +148,10 @@ pub struct Config {
     pub accept: bool,
     /// Whether adverts and announcements bear the virtual router's MAC (RFC 5798, 7.3).
     pub virtual_mac: bool,
+    /// Address to send from in place of the interface's.
+    pub source: Option<IpAddr>,
+    /// Whether the instance is at fault while its interface is down.
+    pub tracks_link: bool,
     /// Addresses named in adverts, in this order. The first of IPv6 is link-local.
     pub addresses: Vec<VirtualAddress>,
     /// Addresses of either family that go with the others but are not named.
@@ -192,6 +196,8 @@ impl Config {
             preempt: Preempt::Now,
             accept: true,
             virtual_mac: false,
+            source: None,
+            tracks_link: true,
             addresses: Vec::new(),
             unadvertised: Vec::new(),
             auth: Auth::None,

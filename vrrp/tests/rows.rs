@@ -82,6 +82,28 @@ fn row_03_a_start_with_a_fault_is_a_fault() {
 }
 
 #[test]
+fn a_configured_source_counts_and_a_link_may_not() {
+    let mut own = config();
+    (own.source, own.tracks_link) = (Some(ip(HIGHER)), false);
+    let mut rig = Rig::new(own.clone());
+    rig.give(Input::Start);
+    assert_eq!(rig.said(), "remove 1, BACKUP start");
+    rig.give(Input::Source(Some(ip(OWN))));
+    rig.run_for(DOWN);
+    let mut sources = Vec::new();
+    while let Some((_, output)) = rig.out.pop() {
+        if let Output::Send(advert) = output {
+            sources.push(advert.src);
+        }
+    }
+    assert_eq!(sources, [ip(HIGHER)]);
+    // A reload weighs anew what was reported.
+    own.tracks_link = true;
+    rig.give(Input::Reload(Box::new(own)));
+    assert!(rig.said().contains("FAULT link-down"));
+}
+
+#[test]
 fn row_04_a_tracker_that_has_said_nothing_is_waited_for() {
     for (faults, then) in [(0, "BACKUP start"), (1, "FAULT tracker-fault")] {
         let mut rig = started_anew(config());

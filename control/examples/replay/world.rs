@@ -68,6 +68,7 @@ impl World {
         let worker = worker(&config, &end, ports)?;
         let layout = Layout::for_connections(config.workers.connections);
         let parts = Parts {
+            surroundings: control::vrrp::Surroundings::default(),
             workers: Workers::new(vec![control_end]),
             cores: vec![0],
             ports: Vec::new(),

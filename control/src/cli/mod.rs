@@ -26,7 +26,7 @@ use self::failure::{Failure, refusal};
 pub use self::names::{Names, SystemNames};
 use self::parse::{Action, Line, Listing};
 use self::print::endpoint::Endpoints;
-use self::print::{commands, connections, health, json, services, sort, status, totals};
+use self::print::{commands, connections, health, json, services, sort, status, totals, vrrp};
 use crate::api::{DEFAULT_SOCKET, ErrorKind, Request, Response, ServiceView};
 
 /// From so many changes on, a restore waits for the disk once and not for each.
@@ -175,6 +175,7 @@ impl Session<'_> {
             Action::Sysctl(request) => self.sysctl(request, line.json)?,
             Action::Marks => self.list_marks(line.json)?,
             Action::Health => self.list_health(line.json)?,
+            Action::Vrrp => self.list_vrrp(line.json)?,
             Action::Text(request) => {
                 let patience = self.environment.patience.max(FILE_PATIENCE);
                 let client = self.client()?;
@@ -401,6 +402,15 @@ impl Session<'_> {
             Response::Health { servers, pools } => {
                 health::print(self.streams.out, &servers, &pools)?;
             }
+            other => return Err(unexpected(other, false)),
+        }
+        Ok(())
+    }
+
+    fn list_vrrp(&mut self, json: bool) -> Result<(), Failure> {
+        match self.client()?.ask(Request::Vrrp)? {
+            Response::Vrrp { view } if json => json::vrrp(self.streams.out, &view)?,
+            Response::Vrrp { view } => vrrp::print(self.streams.out, &view)?,
             other => return Err(unexpected(other, false)),
         }
         Ok(())

@@ -844,6 +844,8 @@ pub enum Word {
     Mark,
     /// Health of servers.
     Health,
+    /// Virtual routers.
+    Vrrp,
     /// Totals and rates of everything.
     Stats,
     /// Settings by the kernel's names.
@@ -951,6 +953,17 @@ pub const WORDS: &[WordSpec] = &[
             help: "print it as JSON",
         }],
         help: "which servers are checked, how each check stands and why it failed",
+    },
+    WordSpec {
+        word: Word::Vrrp,
+        name: "vrrp",
+        arguments: "",
+        options: &[WordOption {
+            long: "json",
+            value: None,
+            help: "print it as JSON",
+        }],
+        help: "virtual routers: state, priority, peers, addresses, what was refused and why",
     },
     WordSpec {
         word: Word::Diff,

@@ -175,6 +175,7 @@ fn reactor(dir: &Path, ends: Vec<dataplane::command::ControlEnd>, limits: Limits
     let now = clock::now();
     let config = config::load(&dir.join("rvs.toml")).unwrap();
     let parts = Parts {
+        surroundings: crate::vrrp::Surroundings::default(),
         workers: Workers::new(ends),
         cores: vec![0, 1],
         ports: vec![PortHandle {

@@ -20,7 +20,7 @@ use crate::netlink::wire::{
 /// `IFA_PROTO` of our addresses.
 pub const PROTOCOL: u8 = 112;
 /// Label of our IPv4 addresses after the device's name.
-const LABEL: &str = ":vrrp";
+pub const LABEL: &str = ":vrrp";
 /// A label is an interface name: at most this long.
 const LABEL_MAX: usize = 15;
 

@@ -65,6 +65,9 @@ pub enum ConfigError {
     /// TTL 0.
     #[error("unicast TTL 0 never leaves the host; use 1 to 255")]
     Ttl,
+    /// A source of the other family.
+    #[error("source {0} is of the other family; use one of the addresses' family")]
+    Source(IpAddr),
     /// An owner that is told to wait.
     #[error("the address owner (priority 255) always takes over; lower the priority or let it")]
     OwnerPreempt,
@@ -141,6 +144,9 @@ impl Config {
 
     fn check_transport(&self, errors: &mut Vec<ConfigError>) {
         let family = self.key.family;
+        if let Some(source) = self.source.filter(|s| Family::of(*s) != family) {
+            errors.push(ConfigError::Source(source));
+        }
         let (peers, ttl) = match &self.transport {
             Transport::Multicast { group } => {
                 if !group.is_multicast() || Family::of(*group) != family {
@@ -232,6 +238,10 @@ mod tests {
         assert_eq!(
             v4(|c| c.addresses[0].prefix_len = 33),
             [E::PrefixLength(ip("10.0.0.100"), 33)]
+        );
+        assert_eq!(
+            v4(|c| c.source = Some(ip("fd00::1"))),
+            [E::Source(ip("fd00::1"))]
         );
         let twice = VirtualAddress::host(ip("10.0.0.100"));
         assert_eq!(

@@ -3,8 +3,8 @@
 use core::net::IpAddr;
 
 use super::{Backup, Cause, Instance, State};
-use crate::addr::Mac;
-use crate::config::Transport;
+use crate::addr::{Family, Mac};
+use crate::config::{Config, Transport};
 use crate::output::{Announced, Output, Outputs};
 use crate::packet::Version;
 use crate::time::Instant;
@@ -25,7 +25,12 @@ pub enum Health {
 /// Last reports.
 #[derive(Debug)]
 pub(super) struct Facts {
-    pub is_up: bool,
+    /// The interface's state as reported.
+    link_is_up: bool,
+    /// What of it counts.
+    is_up: bool,
+    /// The interface's address as reported.
+    found: Option<IpAddr>,
     pub mac: Mac,
     /// Kept when it is gone, to send a last advert with.
     source: Option<IpAddr>,
@@ -43,7 +48,9 @@ impl Facts {
     /// Nothing is known: a link that was not reported is down.
     pub fn new(is_grouped: bool) -> Facts {
         Facts {
+            link_is_up: false,
             is_up: false,
+            found: None,
             mac: Mac::default(),
             source: None,
             has_source: false,
@@ -55,7 +62,20 @@ impl Facts {
         }
     }
 
-    pub fn set_source(&mut self, source: Option<IpAddr>) {
+    pub fn set_link(&mut self, is_up: bool, config: &Config) {
+        self.link_is_up = is_up;
+        self.configure(config);
+    }
+
+    pub fn set_source(&mut self, found: Option<IpAddr>, config: &Config) {
+        self.found = found.filter(|addr| Family::of(*addr) == config.key.family);
+        self.configure(config);
+    }
+
+    /// Weighs the reports as a configuration wants it.
+    pub fn configure(&mut self, config: &Config) {
+        self.is_up = self.link_is_up || !config.tracks_link;
+        let source = config.source.or(self.found);
         self.has_source = source.is_some();
         self.source = source.or(self.source);
     }
@@ -107,6 +127,7 @@ impl Instance {
         if !stale.is_empty() {
             self.emit(Output::RemoveAddresses(stale), out);
         }
+        self.facts.configure(&self.config);
         self.listens_from = now + self.config.startup_delay;
         self.looked = now;
         self.interval = self.config.interval;

@@ -35,7 +35,7 @@ pub use state::{Announcements, Backup, Cause, Master, Role, State};
 
 use core::net::IpAddr;
 
-use crate::addr::{Family, Mac};
+use crate::addr::Mac;
 use crate::announce::Claim;
 use crate::config::{Config, ConfigError, Key, Transport};
 use crate::counters::Counters;
@@ -257,12 +257,12 @@ impl Instance {
             Input::Start => self.start(now, out),
             Input::Timer => self.timer(now, out),
             Input::Link { is_up, mac } => {
-                (self.facts.is_up, self.facts.mac) = (is_up, mac);
+                self.facts.mac = mac;
+                self.facts.set_link(is_up, &self.config);
                 self.evaluate(now, out);
             }
             Input::Source(source) => {
-                self.facts
-                    .set_source(source.filter(|s| Family::of(*s) == self.key().family));
+                self.facts.set_source(source, &self.config);
                 self.evaluate(now, out);
             }
             Input::Track(summary) => {

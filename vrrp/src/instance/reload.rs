@@ -16,6 +16,7 @@ impl Instance {
         }
         let before = self.master_down();
         let old = core::mem::replace(&mut self.config, config);
+        self.facts.configure(&self.config);
         self.advertised = self
             .config
             .addresses

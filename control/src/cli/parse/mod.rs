@@ -51,6 +51,8 @@ pub enum Action {
     Marks,
     /// `health`.
     Health,
+    /// `vrrp`.
+    Vrrp,
     /// Show or change settings by the kernel's names.
     Sysctl(Request),
     /// Ask for a text (diff, save, reload).
@@ -142,6 +144,7 @@ pub fn command_line(words: &[String], names: &dyn Names) -> Result<Line, Failure
                 | Action::Sysctl(_)
                 | Action::Marks
                 | Action::Health
+                | Action::Vrrp
         );
         if !lists {
             return Err(Failure::Usage(
@@ -367,6 +370,7 @@ fn word_command(spec: &WordSpec, words: &[String]) -> Result<Line, Failure> {
         Word::Sysctl => Action::Sysctl(sysctl(&plain)),
         Word::Mark => mark(&plain, spec)?,
         Word::Health => Action::Health,
+        Word::Vrrp => Action::Vrrp,
         Word::Diff => Action::Text(Request::Diff),
         Word::Save => Action::Text(Request::Save),
         Word::Reload => Action::Text(Request::Reload { discard_live }),

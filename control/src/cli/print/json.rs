@@ -38,7 +38,7 @@ use serde::Serialize;
 use crate::api::{
     ConnectionRow, EngineData, Family, HealthView, MarkView, Method, Origin, Persistence, PoolView,
     Protocol, ServerView, ServiceKey, ServiceTimeouts, ServiceView, Stats, StatusView, Tunnel,
-    WorkerView,
+    VrrpView, WorkerView,
 };
 use crate::schedulers::names_of;
 
@@ -243,6 +243,11 @@ pub fn health(out: &mut dyn Write, servers: &[HealthView], pools: &[PoolView]) -
         pools: &'a [PoolView],
     }
     document(out, &Health { servers, pools })
+}
+
+/// Prints virtual routers.
+pub fn vrrp(out: &mut dyn Write, view: &VrrpView) -> io::Result<()> {
+    document(out, view)
 }
 
 /// Prints the rules of marks.

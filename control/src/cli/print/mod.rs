@@ -10,3 +10,4 @@ pub mod services;
 pub mod sort;
 pub mod status;
 pub mod totals;
+pub mod vrrp;

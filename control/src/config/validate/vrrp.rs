@@ -766,7 +766,7 @@ fn check_plan(vrrp: &Vrrp, lines: &BTreeMap<String, &Table>, table: &Table, note
         match error {
             // Found with more to say, or told about already.
             PlanError::Instance {
-                error: ConfigError::Vrid | ConfigError::Priority,
+                error: ConfigError::Vrid | ConfigError::Priority | ConfigError::Source(_),
                 ..
             }
             | PlanError::TwoGroups(..)
@@ -818,6 +818,7 @@ fn key_of(error: &ConfigError) -> &'static str {
         | ConfigError::PeerTtl(..) => "peers",
         ConfigError::Ttl => "unicast_ttl",
         ConfigError::OwnerPreempt => "preempt",
+        ConfigError::Source(_) => "source",
     }
 }
 

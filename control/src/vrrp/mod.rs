@@ -1,0 +1,194 @@
+//! VRRP: sockets, clock and kernel around the machines of the `vrrp` crate.
+//!
+//! They run on a thread of their own, whose timers come before everything else: nothing that control
+//! does delays an advert. Control tells it the configuration ([`Routers::apply`]), hears of every
+//! change ([`Routers::take`]), and shows how it stands ([`Routers::view`]).
+//!
+//! ```text
+//!  frames ──► socket ─┐                      ┌─► socket: adverts, ARP, advertisements
+//!  netlink ─► links ──┤                      ├─► kernel: addresses, routes, macvlans
+//!  counters ► vitals ─┼─► vrrp::router ──────┤
+//!  files ───► watcher ┘     (decides)        └─► Notice: control, notifications
+//! ```
+
+mod driver;
+mod kernel;
+mod links;
+mod macvlan;
+mod plan;
+mod socket;
+mod view;
+mod vitals;
+mod watcher;
+
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+
+use crossbeam::channel::{Receiver, Sender, unbounded};
+use mio::Waker;
+use vrrp::instance::{Cause, Role};
+use vrrp::time::Instant;
+
+pub use vitals::Sources;
+
+use crate::api::VrrpView;
+use crate::clock;
+use crate::config::vrrp::Vrrp;
+use driver::{Driver, Parts};
+use vitals::Vitals;
+
+/// What the thread is told.
+enum Order {
+    /// Run these instances.
+    Apply(Arc<Vrrp>),
+    /// End.
+    End,
+}
+
+/// Something that happened, in order: what notifications are made of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// An instance changed its state.
+    Instance {
+        /// Its name.
+        instance: String,
+        /// The sync group it is in.
+        group: Option<String>,
+        /// The state before.
+        old: Role,
+        /// The state now.
+        new: Role,
+        /// Why.
+        cause: Cause,
+        /// Its effective priority.
+        priority: u8,
+    },
+    /// All members of a sync group came to have this state.
+    Group {
+        /// Its name.
+        group: String,
+        /// The state.
+        new: Role,
+    },
+    /// An instance's effective priority changed.
+    Priority {
+        /// Its name.
+        instance: String,
+        /// Its state.
+        state: Role,
+        /// The priority now.
+        priority: u8,
+    },
+    /// Something the operator should know; `lower-master` is keepalived's `MASTER_RX_LOWER_PRI`.
+    Alarm {
+        /// The instance.
+        instance: String,
+        /// [`vrrp::output::Alarm::name`].
+        alarm: &'static str,
+        /// One line, with what to do.
+        text: String,
+        /// The instance's effective priority.
+        priority: u8,
+    },
+}
+
+/// What the thread is started with.
+#[derive(Clone, Default)]
+pub struct Surroundings {
+    /// Signs of life of the data plane.
+    pub sources: Sources,
+    /// Gives the calling thread this real-time priority.
+    pub realtime: Option<fn(u8) -> io::Result<()>>,
+}
+
+/// The virtual routers of this host. They are given up when this is dropped: the last adverts have
+/// left then.
+pub struct Routers {
+    orders: Sender<Order>,
+    notices: Receiver<Notice>,
+    driver: Arc<Waker>,
+    view: Arc<Mutex<VrrpView>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Routers {
+    /// Starts the thread; `control` is rung when there are notices.
+    ///
+    /// # Errors
+    /// Of sockets, epoll and threads.
+    pub fn start(
+        control: Arc<Waker>,
+        surroundings: Surroundings,
+        config: Arc<Vrrp>,
+    ) -> io::Result<Routers> {
+        let (orders, taken) = unbounded();
+        let (told, notices) = unbounded();
+        let (watch, watched) = unbounded();
+        let (saw, seen) = unbounded();
+        let view = Arc::<Mutex<VrrpView>>::default();
+        let vitals = Vitals::new(Instant(clock::now().0), surroundings.sources);
+        let (driver, waker) = Driver::new(Parts {
+            orders: taken,
+            notices: told,
+            control,
+            watch,
+            seen,
+            vitals,
+            view: Arc::clone(&view),
+        })?;
+        watcher::start(watched, saw, Arc::clone(&waker))?;
+        let (realtime, priority) = (surroundings.realtime, config.rt_priority);
+        let thread = std::thread::Builder::new().name("rvs-vrrp".to_owned()).spawn(move || {
+            if let Some(raise) = realtime.filter(|_| priority > 0)
+                && let Err(reason) = raise(priority)
+            {
+                tracing::info!(%reason, "VRRP runs without real-time priority (needs CAP_SYS_NICE)");
+            }
+            driver.run();
+        })?;
+        let routers = Routers {
+            orders,
+            notices,
+            driver: waker,
+            view,
+            thread: Some(thread),
+        };
+        routers.apply(config);
+        Ok(routers)
+    }
+
+    /// Runs these instances from now on; those that stay as they are go on undisturbed.
+    pub fn apply(&self, config: Arc<Vrrp>) {
+        self.order(Order::Apply(config));
+    }
+
+    /// What happened since the last call, in order.
+    pub fn take(&self) -> impl Iterator<Item = Notice> + '_ {
+        self.notices.try_iter()
+    }
+
+    /// How everything stands, at most half a second old.
+    pub fn view(&self) -> VrrpView {
+        self.view
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    fn order(&self, order: Order) {
+        // A thread that has ended needs no orders.
+        let _ = self.orders.send(order);
+        let _ = self.driver.wake();
+    }
+}
+
+impl Drop for Routers {
+    fn drop(&mut self) {
+        self.order(Order::End);
+        if let Some(thread) = self.thread.take() {
+            // One that panicked has told of it.
+            let _ = thread.join();
+        }
+    }
+}
