@@ -572,6 +572,8 @@ fn row_24_a_master_that_was_held_up_listens_before_it_sends() {
 fn a_backup_that_was_held_up_listens_again() {
     let mut rig = Rig::started(config());
     rig.advert(200, HIGHER);
+    // The whole time starts anew, and not what was left of it.
+    rig.run_for(1_500_000);
     rig.freeze_for(DOWN + 1);
     rig.give(Input::Timer);
     assert_eq!((rig.role(), rig.timer()), (Role::Backup, DOWN));
