@@ -1,7 +1,6 @@
 //! The edge of the daemon: DPDK, ports, twins, workers, the pump. Built from a validated
 //! configuration, taken down in reverse order.
 
-use std::fs;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,7 +13,7 @@ use control::config::{self, Config};
 use control::status::PortHandle;
 use dataplane::addr::Mac;
 use dataplane::command::{Command, ControlEnd, WorkerEnd, channel};
-use dataplane::conn::{HashKey, Layout, Shard, region};
+use dataplane::conn::{HashKey, Shard};
 use dataplane::counters::PortCounters;
 use dataplane::packet::{PortId, PuntClass};
 use dataplane::team::Team;
@@ -29,10 +28,11 @@ use dpdk::peers::{PEER_SLOTS, Peers};
 use dpdk::poll::{Idle, Lane, Loop, Parking, Rings, Way};
 use dpdk::port::{Port, PortConfig, PortInfo, RunningPort};
 use dpdk::pump::{Bell, Pump, Twin};
-use dpdk::region::{Backing, Region};
 use dpdk::ring;
 use dpdk::tap::{self, Tap};
 use tracing::{info, warn};
+
+use crate::table::Table;
 
 /// Slots of the punt queues, by class: adverts and ARP never wait behind transit.
 const PUNT_SLOTS: [u32; PuntClass::COUNT] = [256, 256, 1024, 1024];
@@ -54,6 +54,8 @@ pub struct Edge {
     pub ports: Vec<PortHandle>,
     /// Version of DPDK.
     pub dpdk: String,
+    /// Workers take packets once this is set.
+    pub open: Arc<AtomicBool>,
     eal: Eal,
     stop: Arc<AtomicBool>,
     bell: Bell,
@@ -103,6 +105,7 @@ pub fn eal_config(config: &Config) -> EalConfig {
 /// once its device exists and before the port serves.
 pub fn start(
     config: &Config,
+    table: Table,
     mut prepare_twin: impl FnMut(&config::Port) -> Result<()>,
 ) -> Result<Edge> {
     check_capabilities(config)?;
@@ -120,6 +123,7 @@ pub fn start(
     };
     let bell = Bell::new().context("no descriptor left for the pump's bell")?;
     let stop = Arc::new(AtomicBool::new(false));
+    let open = Arc::new(AtomicBool::new(false));
 
     let team = config.dpdk.worker_cores.len();
     // For each worker, its view of all ports.
@@ -149,9 +153,9 @@ pub fn start(
 
     let (done, loops) = mpsc::channel();
     let mut workers = Vec::new();
-    let (table, key) = make_table(config.workers.connections)?;
+    let Table { shards, key } = table;
     let peers = Peers::connect(&eal, team)?;
-    let mut shards: Vec<Option<Shard>> = table.into_iter().map(Some).collect();
+    let mut shards: Vec<Option<Shard>> = shards.into_iter().map(Some).collect();
     let mut seats = seats(team, config.workers.max_servers);
     for (number, (lanes, peers)) in lanes.into_iter().zip(peers).enumerate() {
         let share = Share::of(number, team);
@@ -165,7 +169,7 @@ pub fn start(
         if let Some(seat) = seats.next() {
             worker.join(seat);
         }
-        let polled = Loop {
+        let mut polled = Loop {
             worker,
             end,
             lanes,
@@ -179,10 +183,11 @@ pub fn start(
             peers,
         };
         workers.push(control);
-        let done = done.clone();
+        let (done, opened) = (done.clone(), Arc::clone(&open));
         eal.launch(
             number,
             Box::new(move || {
+                polled.wait(&opened);
                 // The receiver is only gone when the daemon gave up waiting.
                 let _ = done.send(polled.run());
             }),
@@ -221,6 +226,7 @@ pub fn start(
         workers,
         ports,
         dpdk: eal.version(),
+        open,
         eal,
         stop,
         bell,
@@ -383,32 +389,6 @@ fn seats(workers: usize, servers: u32) -> impl Iterator<Item = Team> {
         Vec::new()
     };
     seats.into_iter()
-}
-
-fn make_table(connections: u32) -> Result<(Vec<Shard>, HashKey)> {
-    let layout = Layout::for_connections(connections);
-    let region = Region::map(&Backing::Anonymous, layout.bytes(), false)
-        .context("connection table; lower connections in [workers]")?;
-    info!(pages = ?region.pages(), connections = layout.connections, "connection table mapped");
-    let mut random = [0u8; 32];
-    fs::File::open("/dev/urandom")
-        .and_then(|mut file| io::Read::read_exact(&mut file, &mut random))
-        .context("/dev/urandom")?;
-    let mut key = [0u64; 4];
-    for (word, bytes) in key.iter_mut().zip(random.chunks_exact(8)) {
-        *word = u64::from_ne_bytes(bytes.try_into().unwrap_or_default());
-    }
-    let key = HashKey(key);
-    let now = Clock::new(0).now().ticks();
-    let shards = region::create(
-        region.into_bytes(),
-        layout,
-        key,
-        control::daemon::boot_id()?,
-        now,
-    )
-    .map_err(|why| anyhow!(why))?;
-    Ok((shards, key))
 }
 
 fn idle_of(config: &Config) -> Idle {

@@ -18,6 +18,7 @@ use dataplane::conn::Layout;
 use dataplane::packet::PortId;
 
 mod edge;
+mod table;
 
 use edge::Edge;
 
@@ -117,6 +118,7 @@ fn serve(config: Config) -> Result<()> {
         capacity: begun.config.workers.connections,
         dpdk: edge.dpdk.clone(),
         realtime: Some(dpdk::sched::make_realtime),
+        open: edge.open.clone(),
     };
     let run = daemon::run(
         begun,
@@ -141,7 +143,7 @@ fn start(
     guards: &mut Vec<Guard>,
     signals: &mut Signals,
 ) -> Result<(Edge, Model, Box<Driver>)> {
-    let model = recovery
+    let mut model = recovery
         .model(clock::now(), config)
         .context("services of the configuration")?;
     // Before the ports: nothing that can fail stands between their start and the loop.
@@ -149,7 +151,8 @@ fn start(
         mirrored(config),
         config.kernel.netlink_buffer_kib,
     )?);
-    let edge = edge::start(config, |port| {
+    let table = table::open(config, daemon::boot_id()?, &mut model)?;
+    let edge = edge::start(config, table, |port| {
         if signals.end().is_some() {
             bail!("asked to end");
         }

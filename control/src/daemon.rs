@@ -1,6 +1,8 @@
 //! What `rvsd` does apart from the data plane: arguments, start, end.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use anyhow::{Context, Result, anyhow, bail};
 use clap::Parser;
@@ -121,6 +123,8 @@ pub struct Dataplane {
     pub dpdk: String,
     /// Gives the calling thread a real-time priority.
     pub realtime: Option<fn(u8) -> std::io::Result<()>>,
+    /// Workers take packets once this is set: when they know the services.
+    pub open: Arc<AtomicBool>,
 }
 
 /// What control has to do with besides the data plane.
@@ -201,6 +205,7 @@ pub fn run(
     };
     let state = State::new(now, config, begun.model, parts);
     let mut reactor = Reactor::new(now, server, state).context("control loop")?;
+    reactor.open_when_ready(dataplane.open);
     if let Some(file) = begun.rules_file {
         reactor.keep_rules(file).context("thread for the rules")?;
     }

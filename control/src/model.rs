@@ -4,6 +4,7 @@
 //! one or many [`Change`]s and then take the updates, so that a reload of a thousand servers
 //! of a service is one snapshot of it. To make several changes or none, apply them to a clone.
 
+mod bind;
 mod build;
 mod change;
 mod check;

@@ -5,7 +5,10 @@
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{
+    AtomicBool,
+    Ordering::{Relaxed, Release},
+};
 use std::time::Duration;
 
 use dataplane::command::Event as WorkerEvent;
@@ -74,6 +77,8 @@ pub struct Reactor {
     timers: Timers,
     manager: ServiceManager,
     starting: Start,
+    /// Lets packets in.
+    open: Arc<AtomicBool>,
     /// There is work that waits for nothing.
     hurry: bool,
     host_readable: bool,
@@ -109,6 +114,7 @@ impl Reactor {
             timers: Timers::new(now),
             manager: ServiceManager::from_environment(),
             starting: Start::Mirroring,
+            open: Arc::default(),
             hurry: true,
             host_readable: true,
         })
@@ -123,6 +129,11 @@ impl Reactor {
         self.signals = Some(signals);
         self.on_signals();
         Ok(())
+    }
+
+    /// Sets a flag when every worker has the configuration of the start.
+    pub fn open_when_ready(&mut self, open: Arc<AtomicBool>) {
+        self.open = open;
     }
 
     /// Keeps the rules that run in a file from now on, on every change.
@@ -351,6 +362,7 @@ impl Reactor {
         state.heartbeats.check(now, state.workers.counters());
         if state.workers.applied() >= generation && state.heartbeats.all_started() {
             self.starting = Start::Done;
+            self.open.store(true, Release);
             state.follow_vrrp_config();
             self.manager.ready(&self.summary());
             tracing::info!(event = "ready", generation, "{}", self.summary());

@@ -43,7 +43,7 @@ use self::strays::Strays;
 use self::sweep::Sweep;
 use crate::addr::{Endpoint, Family, Mac};
 use crate::capture::Capture;
-use crate::changes::Changes;
+use crate::changes::{Changes, Watch};
 use crate::command::Event;
 use crate::conn::engine_data::{self, EngineData};
 use crate::conn::entry::flag;
@@ -383,13 +383,39 @@ impl Worker {
             ports_unknown += u32::from(e.flags & flag::NO_CPORT != 0);
         });
         worker.core.ports_unknown = ports_unknown;
+        worker.count_in_all();
         worker
+    }
+
+    /// Counts what is in a table that was taken over. It was counted as new when it was made.
+    fn count_in_all(&mut self) {
+        let counters = &self.core.counters;
+        let connections = self.shards.iter().map(|shard| u64::from(shard.len())).sum();
+        counters.connections.set(connections);
+        self.for_each_connection(|entry| {
+            let Some(c) = counters.dest(entry.dest_id()) else {
+                return;
+            };
+            if entry.is_template() {
+                return dests::bind_template(c);
+            }
+            c.total.set(c.total.get().saturating_add(1));
+            if entry.flags & flag::INACTIVE == 0 {
+                c.active.set(c.active.get().saturating_add(1));
+            }
+        });
     }
 
     /// Goes by the connections of the whole team from now on when it schedules and when it looks
     /// at thresholds. Before the first packet.
     pub fn join(&mut self, team: Team) {
         self.core.changes.join(team);
+        // The others hear of connections that were taken over.
+        for (number, c) in (0..).zip(&self.core.counters.dests) {
+            if c.total.get() > 0 {
+                self.core.changes.note(DestId(number), Watch::Counts);
+            }
+        }
     }
 
     /// Takes a burst of frames through the walk. `out[i]` is what becomes of `packets[i]`; at

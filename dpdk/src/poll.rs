@@ -303,6 +303,19 @@ fn is_overdue(waiting: &VecDeque<Waiting>, now: Instant, longest: Duration) -> b
 }
 
 impl Loop {
+    /// Takes commands, and leaves ports alone, until `open` is set: a packet that came before the
+    /// services are known would be taken for the kernel's, which resets connections it does not
+    /// know.
+    pub fn wait(&mut self, open: &AtomicBool) {
+        while !open.load(Ordering::Acquire) && !self.stop.load(Ordering::Relaxed) {
+            let now = self.clock.now();
+            self.end.counters.heartbeat.add(1);
+            if !self.apply_commands(now) {
+                std::thread::sleep(Duration::from_micros(100));
+            }
+        }
+    }
+
     /// Runs until `stop` is set, then returns the parts so that queues go back to their ports.
     pub fn run(mut self) -> Loop {
         // Naps end when they should, not up to 50 us later.

@@ -172,7 +172,7 @@ fn map_file(path: &Path, len: usize, prefault: bool) -> Result<Region, RegionErr
             want: len as u64,
         });
     }
-    let taken = take_file(&file, len, prefault);
+    let taken = take_file(&file, len, pages, prefault);
     let address = taken.map_err(|cause| {
         if is_new {
             // Leave no file that claims to hold tables.
@@ -196,27 +196,41 @@ fn map_file(path: &Path, len: usize, prefault: bool) -> Result<Region, RegionErr
     })
 }
 
-fn take_file(file: &File, len: usize, prefault: bool) -> io::Result<NonNull<c_void>> {
-    if prefault {
+fn take_file(file: &File, len: usize, pages: Pages, prefault: bool) -> io::Result<NonNull<c_void>> {
+    let is_huge = matches!(pages, Pages::Huge(_));
+    if prefault && is_huge {
         // Running out of pages is an error here and a SIGBUS later.
         fallocate(file, FallocateFlags::empty(), 0, len as u64)?;
     }
-    let flags = if prefault {
-        MapFlags::POPULATE
-    } else {
-        MapFlags::empty()
-    };
     // SAFETY: a new mapping at an address of the kernel's choice.
     let address = unsafe {
         mmap(
             null_mut(),
             len,
-            ProtFlags::READ | ProtFlags::WRITE,
-            MapFlags::SHARED | flags,
+            READ_WRITE,
+            MapFlags::SHARED,
             file.as_fd(),
             0,
         )
     }?;
+    if !is_huge {
+        // SAFETY: advice on our own fresh mapping changes no contents. tmpfs joins pages where
+        // the host allows it; elsewhere this is refused, and the memory works all the same.
+        let _ = unsafe { madvise(address, len, Advice::LinuxHugepage) };
+    }
+    if prefault {
+        // SAFETY: populating only takes the pages.
+        let taken = unsafe { madvise(address, len, Advice::LinuxPopulateWrite) };
+        if let Err(why) = taken {
+            // SAFETY: nobody has seen the mapping.
+            let _ = unsafe { munmap(address, len) };
+            // What would be a SIGBUS is told as a bad address: the file system is full.
+            return Err(match why {
+                rustix::io::Errno::FAULT => io::Error::from_raw_os_error(libc::ENOSPC),
+                other => other.into(),
+            });
+        }
+    }
     NonNull::new(address).ok_or_else(|| io::Error::from_raw_os_error(libc::ENOMEM))
 }
 

@@ -9,8 +9,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use dataplane::addr::{Addr, Endpoint};
-use dataplane::conn::region::{RegionError, VERSION, attach, create};
+use dataplane::conn::region::{Attached, RegionError, VERSION, attach, bind, create};
 use dataplane::conn::{Entry, HashKey, Layout, NewConnection, SHARDS, Shard, Side};
+use dataplane::forward::nat;
 use dataplane::service::{DestId, ForwardingMethod, Protocol};
 use dataplane::time::{TICKS_PER_SECOND, Ticks};
 use dpdk::region::{Backing, Region};
@@ -114,6 +115,10 @@ fn fill(memory: &'static mut [u8]) -> Vec<Shard> {
         let i = shards[at].insert(&c).expect("there is room");
         let entry = shards[at].entry_mut(i).unwrap();
         entry.deadline = START.plus(due(n) * TICKS_PER_SECOND).0;
+        entry.timeout = due(n) * TICKS_PER_SECOND;
+        if c.method == ForwardingMethod::Masquerade {
+            (entry.delta_l3, entry.delta_l4) = nat::deltas(&c.virtual_, &c.dest);
+        }
         shards[at].rearm(i, is_half_open(n));
         if n.is_multiple_of(5) {
             ended.push((at, i));
@@ -164,7 +169,7 @@ impl Left {
     }
 
     /// The successor's table.
-    fn attach(&self) -> Result<(Layout, Vec<Shard>), RegionError> {
+    fn attach(&self) -> Result<Attached, RegionError> {
         attach(map(&self.file()), BOOT, LATER)
     }
 }
@@ -191,8 +196,9 @@ fn offset_of(shard: usize, entry: u32) -> usize {
 fn every_connection_is_found_again() {
     let left = Left::behind();
     let mut before = in_plain_memory();
-    let (found_layout, mut shards) = left.attach().unwrap();
-    assert_eq!(found_layout, layout());
+    let found = left.attach().unwrap();
+    assert_eq!((found.layout, found.key, found.torn), (layout(), KEY, 0));
+    let mut shards = found.shards;
 
     for (number, (old, new)) in before.iter().zip(&shards).enumerate() {
         assert_eq!(old.index_contents(), new.index_contents(), "shard {number}");
@@ -243,7 +249,7 @@ fn every_connection_is_found_again() {
 #[test]
 fn every_connection_expires_in_time() {
     let left = Left::behind();
-    let (_, mut shards) = left.attach().unwrap();
+    let mut shards = left.attach().unwrap().shards;
     let mut waiting: std::collections::BTreeMap<_, _> = living()
         .map(|n| {
             let c = connection(n);
@@ -274,19 +280,34 @@ fn torn_entries_are_dropped() {
     let left = Left::behind();
     let plain = in_plain_memory();
     let torn: Vec<u32> = living().step_by(40).collect();
+    let mut dead = 0;
     for (k, &n) in torn.iter().enumerate() {
         let c = connection(n);
         let at = offset_of(shard_of(&c), find(&plain, &c, Side::Request).unwrap());
-        match k % 3 {
+        match k % 10 {
             // The valid word is stored last and cleared first.
             0 => left.tamper(at, &[0; 4]),
             // Half of the word.
             1 => left.tamper(at, &[0; 2]),
             // A protocol that is none; byte 24, after the ports and the MTU of replies.
-            _ => left.tamper(at + 24, &[99]),
+            2 => left.tamper(at + 24, &[99]),
+            // A method that is none, and a state.
+            3 => left.tamper(at + 25, &[77]),
+            4 => left.tamper(at + 28, &[200]),
+            // A bit of the client's address, the virtual one and the real one.
+            5 => left.tamper(at + 7, &[0xaa]),
+            6 => left.tamper(at + 11, &[0xaa]),
+            7 => left.tamper(at + 15, &[0xaa]),
+            // Published, but without a deadline yet.
+            8 => left.tamper(at + 32, &[0; 12]),
+            // A deadline in two years.
+            _ => left.tamper(at + 32, &LATER.plus(1 << 30).0.to_ne_bytes()),
         }
+        dead += u32::from(k % 10 < 2);
     }
-    let (_, shards) = left.attach().unwrap();
+    let found = left.attach().unwrap();
+    assert_eq!(found.torn, torn.len() as u32 - dead);
+    let shards = found.shards;
     for n in living() {
         let c = connection(n);
         for side in [Side::Request, Side::Reply] {
@@ -298,18 +319,95 @@ fn torn_entries_are_dropped() {
     assert_eq!(total as usize, living().count() - torn.len());
 }
 
+/// A NAT connection's ports are in its deltas, too.
+#[test]
+fn a_changed_port_is_noticed_in_nat() {
+    let left = Left::behind();
+    let plain = in_plain_memory();
+    let mut changed = 0;
+    for n in living().step_by(7) {
+        let c = connection(n);
+        if c.method == ForwardingMethod::Masquerade {
+            let at = offset_of(shard_of(&c), find(&plain, &c, Side::Request).unwrap());
+            left.tamper(at + 20, &[1, 2]);
+            changed += 1;
+        }
+    }
+    assert_eq!(left.attach().unwrap().torn, changed);
+    assert!(changed > 50);
+}
+
+/// Real servers get the numbers that they have now; connections of one that has none end.
+#[test]
+fn connections_are_bound_anew() {
+    let left = Left::behind();
+    let mut shards = left.attach().unwrap().shards;
+    let dropped = bind(&mut shards, |entry| {
+        let id = entry.dest_id().0;
+        (id != 3).then_some(DestId(100 + id))
+    });
+    let of = |n: u32| n % 7;
+    assert_eq!(dropped as usize, living().filter(|n| of(*n) == 3).count());
+    for n in living() {
+        let c = connection(n);
+        let found = find(&shards, &c, Side::Request);
+        let id = found.map(|i| shards[shard_of(&c)].entry(i).unwrap().dest_id());
+        let want = (of(n) != 3).then_some(DestId(100 + of(n)));
+        assert_eq!(id, want);
+    }
+}
+
+/// How long a million connections take. `cargo test --release` shows a figure worth having.
+#[test]
+fn a_million_connections_are_taken_over_in_seconds() {
+    let layout = Layout::for_connections(1_000_000);
+    let dir = tempfile::tempdir_in("/dev/shm").unwrap();
+    let backing = Backing::File(dir.path().join("table"));
+    let region = Region::map(&backing, layout.bytes(), true).unwrap();
+    // The second mapping stands for the next process; nobody uses the first any more.
+    let copy = dir.path().join("copy");
+    let mut shards = create(region.into_bytes(), layout, KEY, BOOT, START).unwrap();
+    for n in 0..1_000_000 {
+        let client = Addr::v4([10, (n >> 16) as u8, (n >> 8) as u8, n as u8]);
+        let c = NewConnection {
+            client: Endpoint::new(client, 1000),
+            ..connection(0)
+        };
+        let at = shard_of(&c);
+        let i = shards[at].insert(&c).expect("there is room");
+        let entry = shards[at].entry_mut(i).unwrap();
+        (entry.delta_l3, entry.delta_l4) = nat::deltas(&c.virtual_, &c.dest);
+        entry.timeout = 900 * TICKS_PER_SECOND;
+        entry.deadline = START.plus(entry.timeout).0;
+        shards[at].rearm(i, false);
+    }
+    std::fs::copy(dir.path().join("table"), &copy).unwrap();
+    let began = std::time::Instant::now();
+    let memory = Region::map(&Backing::File(copy), layout.bytes(), true).unwrap();
+    let mapped = began.elapsed();
+    let found = attach(memory.into_bytes(), BOOT, LATER).unwrap();
+    let took = began.elapsed();
+    println!("mapped in {mapped:?}, taken over in {took:?}");
+    let total: u32 = found.shards.iter().map(Shard::len).sum();
+    assert_eq!((total, found.torn), (1_000_000, 0));
+    assert!(took < std::time::Duration::from_secs(30), "{took:?}");
+}
+
 /// A region of another version, other sizes or another boot is refused and left as it is.
 #[test]
 fn strangers_are_refused() {
     let newer = (VERSION + 1).to_ne_bytes();
     let foreign = RegionError::Foreign;
-    let cases: [(&str, usize, &[u8], RegionError); 7] = [
+    let cases: [(&str, usize, &[u8], RegionError); 10] = [
         ("magic", 0, b"rvstable", foreign),
         ("version", 8, &newer, foreign),
         ("size of an entry", 12, &[64, 0], foreign),
         ("size of a bucket", 16, &[32, 0], foreign),
         ("shards", 20, &[64, 0], foreign),
         ("no entries", 28, &[0; 4], foreign),
+        ("layout of an entry", 36, &[0; 4], foreign),
+        ("connections", 24, &[1], RegionError::Damaged),
+        ("key", 45, &[1, 2], RegionError::Damaged),
         ("boot", 72, b"another boot idd", RegionError::OtherBoot),
     ];
     for (what, at, bytes, why) in cases {
@@ -321,9 +419,10 @@ fn strangers_are_refused() {
         let after = std::fs::read(left.file()).unwrap();
         assert!(before == after, "{what}: the file was changed");
     }
-    // More entries than the file has room for.
+    // The file is shorter than its header says.
     let left = Left::behind();
-    left.tamper(28, &u32::MAX.to_ne_bytes());
-    let refused = left.attach().map(|_| ()).unwrap_err();
+    let memory = map(&left.file());
+    let (short, _) = memory.split_at_mut(layout().bytes() - 4096);
+    let refused = attach(short, BOOT, LATER).map(|_| ()).unwrap_err();
     assert!(matches!(refused, RegionError::Size { .. }), "{refused}");
 }

@@ -1,12 +1,16 @@
 //! One connection: 128 bytes of plain old data, the same for both families.
 
-use core::sync::atomic::{AtomicU32, Ordering};
+use core::sync::atomic::{AtomicU32, Ordering, compiler_fence};
 
 use zerocopy::{FromBytes, IntoBytes, KnownLayout};
 
-use crate::addr::{Addr, Endpoint};
+use super::template;
+use crate::addr::{Addr, Endpoint, Family};
+use crate::forward::nat;
 use crate::helper::sequence::Adjustment;
+use crate::proto;
 use crate::service::{DestId, ForwardingMethod, Protocol};
+use crate::time::{Ticks, secs};
 
 /// "No index".
 pub const NIL: u32 = u32::MAX;
@@ -18,6 +22,9 @@ pub const TEMPLATE_SPACE: u8 = 0x40;
 
 /// Value of [`Entry::valid`] in a live entry.
 const VALID: u32 = 0x5256_5345;
+
+/// Longest timeout of an entry, ticks: 31 days, and a template that is prolonged.
+const LONGEST: u32 = secs(2_678_400 + 60);
 
 /// Flag bits of [`Entry::flags`]; where the kernel has one, its number (`IP_VS_CONN_F_*`).
 pub mod flag {
@@ -235,7 +242,6 @@ impl Entry {
 
     /// Fills the identity; the entry stays invalid until [`Entry::publish`].
     pub(super) fn fill(&mut self, new: &NewConnection) {
-        use crate::addr::Family;
         *self = Entry {
             valid: AtomicU32::new(0),
             caddr: word(&new.client.addr),
@@ -386,6 +392,87 @@ impl Entry {
         self.dport = u16::MAX;
     }
 
+    /// Where the fields lie, as a number: two builds that agree on it read each other's entries.
+    pub const LAYOUT: u32 = {
+        use core::mem::offset_of;
+        let fields = [
+            offset_of!(Entry, valid),
+            offset_of!(Entry, caddr),
+            offset_of!(Entry, vaddr),
+            offset_of!(Entry, daddr),
+            offset_of!(Entry, cport),
+            offset_of!(Entry, vport),
+            offset_of!(Entry, dport),
+            offset_of!(Entry, reply_mtu),
+            offset_of!(Entry, protocol),
+            offset_of!(Entry, method),
+            offset_of!(Entry, flags),
+            offset_of!(Entry, state),
+            offset_of!(Entry, helper),
+            offset_of!(Entry, controls),
+            offset_of!(Entry, deadline),
+            offset_of!(Entry, armed),
+            offset_of!(Entry, timeout),
+            offset_of!(Entry, dest),
+            offset_of!(Entry, in_pkts),
+            offset_of!(Entry, route_generation),
+            offset_of!(Entry, reply_hop),
+            offset_of!(Entry, delta_l3),
+            offset_of!(Entry, delta_l4),
+            offset_of!(Entry, caddr6),
+            offset_of!(Entry, vaddr6),
+            offset_of!(Entry, daddr6),
+            offset_of!(Entry, next),
+            offset_of!(Entry, prev),
+            offset_of!(Entry, fwmark),
+            offset_of!(Entry, extension),
+        ];
+        let (mut sum, mut i) = (0x811c_9dc5_u32, 0);
+        while i < fields.len() {
+            sum = (sum ^ fields[i] as u32).wrapping_mul(0x0100_0193);
+            i += 1;
+        }
+        sum
+    };
+
+    /// Whether a live entry that another process left was written to its end, and not damaged
+    /// since. This costs the packet path nothing, because what is written once is there twice:
+    /// the IPv4 words repeat the ends of the long addresses, and with NAT the checksum deltas
+    /// repeat both endpoints of the service's side. What packets change is asked for its range.
+    pub(super) fn is_whole(&self, now: Ticks) -> bool {
+        let end_of = |long: &[u8; 16]| u32::from_ne_bytes(Addr::v6(*long).octets_v4());
+        let is_twice = self.caddr == end_of(&self.caddr6)
+            && self.vaddr == end_of(&self.vaddr6)
+            && self.daddr == end_of(&self.daddr6);
+        let family = |flag| match self.flags & flag == 0 {
+            true => Family::V4,
+            false => Family::V6,
+        };
+        let is_adjusted = self.flags & flag::OUT_SEQ != 0;
+        let has_families = Addr::v6(self.caddr6).family() == family(flag::CLIENT_V6)
+            && Addr::v6(self.vaddr6).family() == family(flag::CLIENT_V6)
+            && (is_adjusted || Addr::v6(self.daddr6).family() == family(flag::DEST_V6));
+        // A template's deltas are never made.
+        let has_deltas = self.is_template()
+            || self.method() != ForwardingMethod::Masquerade
+            || nat::deltas(&self.virtual_(), &self.dest()) == (self.delta_l3, self.delta_l4);
+        let is_known = match Protocol::from_number(self.protocol) {
+            Some(protocol) => proto::is_state(protocol, self.state),
+            None => self.is_template() && self.state <= template::ASSURED,
+        };
+        let in_time = |at: i64| at <= i64::from(LONGEST);
+        self.makes_sense()
+            && is_twice
+            && has_families
+            && has_deltas
+            && is_known
+            && self.method() as u8 == self.method
+            && self.flags & flag::ONE_PACKET == 0
+            && self.timeout != 0
+            && in_time(self.timeout.into())
+            && in_time(Ticks(self.deadline).since(now).into())
+    }
+
     /// Whether a live entry can be what its fields say.
     pub(super) fn makes_sense(&self) -> bool {
         let number = self.protocol & !TEMPLATE_SPACE;
@@ -400,10 +487,17 @@ impl Entry {
         self.valid.store(VALID, Ordering::Release);
     }
 
-    /// Ends its life, before anything else of it is touched.
+    /// Ends its life, before anything else of it is touched. A process that is killed leaves
+    /// what its program has stored so far: the order of the compiler is all that counts.
     #[inline]
     pub(super) fn retire(&self) {
         self.valid.store(0, Ordering::Release);
+        compiler_fence(Ordering::SeqCst);
+    }
+
+    /// Gives it the number that its real server has now.
+    pub(super) fn set_dest_id(&mut self, id: DestId) {
+        self.dest = id.0;
     }
 
     /// Whether this is the connection of `client` with the virtual endpoint `other`.

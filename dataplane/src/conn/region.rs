@@ -12,13 +12,14 @@ use super::index::{Bucket, Index, SLOTS};
 use super::shard::Shard;
 use super::template;
 use super::wheel::HEADS;
+use crate::service::DestId;
 use crate::time::Ticks;
 
 /// Number of shards.
 pub const SHARDS: usize = 128;
 
 /// Version of the layout; raised on any change of [`Entry`], [`Bucket`] or the order of parts.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 
 const MAGIC: u64 = u64::from_be_bytes(*b"RVSTABLE");
 const HEADER_BYTES: usize = 4096;
@@ -35,9 +36,68 @@ struct Header {
     connections: u32,
     entries_per_shard: u32,
     buckets_per_shard: u32,
-    reserved: u32,
+    /// [`Entry::LAYOUT`]: where the fields of an entry lie.
+    layout: u32,
     key: [u64; 4],
     boot_id: [u8; 16],
+    /// Of all fields above.
+    check: u64,
+}
+
+impl Header {
+    fn new(layout: Layout, key: HashKey, boot_id: [u8; 16]) -> Header {
+        let mut header = Header {
+            magic: MAGIC,
+            version: VERSION,
+            entry_bytes: size_of::<Entry>() as u32,
+            bucket_bytes: size_of::<Bucket>() as u32,
+            shards: SHARDS as u32,
+            connections: layout.connections,
+            entries_per_shard: layout.entries_per_shard,
+            buckets_per_shard: layout.buckets_per_shard,
+            layout: Entry::LAYOUT,
+            key: key.0,
+            boot_id,
+            check: 0,
+        };
+        header.check = header.sum();
+        header
+    }
+
+    /// FNV-1a of everything but the check itself.
+    fn sum(&self) -> u64 {
+        let bytes = self.as_bytes();
+        let fields = bytes.len() - size_of::<u64>();
+        let step = |sum: u64, byte: &u8| (sum ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+        bytes.iter().take(fields).fold(0xcbf2_9ce4_8422_2325, step)
+    }
+
+    /// Whether a table with this header can be taken over.
+    fn examine(&self, boot_id: [u8; 16]) -> Result<Layout, RegionError> {
+        let layout = Layout {
+            connections: self.connections,
+            entries_per_shard: self.entries_per_shard,
+            buckets_per_shard: self.buckets_per_shard,
+        };
+        if self.magic != MAGIC
+            || self.version != VERSION
+            || self.entry_bytes as usize != size_of::<Entry>()
+            || self.bucket_bytes as usize != size_of::<Bucket>()
+            || self.shards as usize != SHARDS
+            || self.layout != Entry::LAYOUT
+            || layout.entries_per_shard == 0
+            || layout.buckets_per_shard == 0
+        {
+            return Err(RegionError::Foreign);
+        }
+        if self.boot_id != boot_id {
+            return Err(RegionError::OtherBoot);
+        }
+        if self.check != self.sum() {
+            return Err(RegionError::Damaged);
+        }
+        Ok(layout)
+    }
 }
 
 /// Sizes of a table.
@@ -134,6 +194,8 @@ pub enum RegionError {
     Foreign,
     /// Of another boot: its times mean nothing.
     OtherBoot,
+    /// Its header contradicts itself.
+    Damaged,
 }
 
 impl core::fmt::Display for RegionError {
@@ -153,6 +215,7 @@ impl core::fmt::Display for RegionError {
                 )
             }
             RegionError::OtherBoot => write!(f, "connection region is of an earlier boot"),
+            RegionError::Damaged => write!(f, "the header of the connection region is damaged"),
         }
     }
 }
@@ -170,19 +233,7 @@ pub fn create(
     boot_id: [u8; 16],
     now: Ticks,
 ) -> Result<Vec<Shard>, RegionError> {
-    let header = Header {
-        magic: MAGIC,
-        version: VERSION,
-        entry_bytes: size_of::<Entry>() as u32,
-        bucket_bytes: size_of::<Bucket>() as u32,
-        shards: SHARDS as u32,
-        connections: layout.connections,
-        entries_per_shard: layout.entries_per_shard,
-        buckets_per_shard: layout.buckets_per_shard,
-        reserved: 0,
-        key: key.0,
-        boot_id,
-    };
+    let header = Header::new(layout, key, boot_id);
     let have = memory.len();
     if have < layout.bytes() {
         return Err(RegionError::Size {
@@ -197,8 +248,35 @@ pub fn create(
     carve(rest, layout, key, now)
 }
 
-/// Takes over a table that an earlier process left in `memory`: index, timers and free lists
-/// are rebuilt from the entries.
+/// Bytes at the beginning of a region that [`examine`] asks for.
+pub const HEAD: usize = size_of::<Header>();
+
+/// Whether the region that begins with these bytes can be taken over, and what sizes it has.
+///
+/// # Errors
+/// All of [`RegionError`] but `Alignment`.
+pub fn examine(head: &[u8], boot_id: [u8; 16]) -> Result<Layout, RegionError> {
+    let (need, have) = (HEAD, head.len());
+    let read = Header::read_from_prefix(head);
+    let (header, _) = read.map_err(|_| RegionError::Size { need, have })?;
+    header.examine(boot_id)
+}
+
+/// A table that was taken over.
+pub struct Attached {
+    /// Its sizes.
+    pub layout: Layout,
+    /// The key by which its connections are found.
+    pub key: HashKey,
+    /// The shards.
+    pub shards: Vec<Shard>,
+    /// Entries that were dropped: half written when the process ended, or damaged since.
+    pub torn: u32,
+}
+
+/// Takes over a table that an earlier process left in `memory`. Each live entry is looked at
+/// ([`Entry::is_whole`]); index, timers, free lists and the counts of templates are made anew from
+/// those that are whole. Nothing else in the memory is believed.
 ///
 /// # Errors
 /// All of [`RegionError`]; nothing was changed then.
@@ -206,30 +284,13 @@ pub fn attach(
     memory: &'static mut [u8],
     boot_id: [u8; 16],
     now: Ticks,
-) -> Result<(Layout, Vec<Shard>), RegionError> {
+) -> Result<Attached, RegionError> {
     let have = memory.len();
     let (header, _) = Header::read_from_prefix(memory).map_err(|_| RegionError::Size {
         need: HEADER_BYTES,
         have,
     })?;
-    let layout = Layout {
-        connections: header.connections,
-        entries_per_shard: header.entries_per_shard,
-        buckets_per_shard: header.buckets_per_shard,
-    };
-    if header.magic != MAGIC
-        || header.version != VERSION
-        || header.entry_bytes as usize != size_of::<Entry>()
-        || header.bucket_bytes as usize != size_of::<Bucket>()
-        || header.shards as usize != SHARDS
-        || layout.entries_per_shard == 0
-        || layout.buckets_per_shard == 0
-    {
-        return Err(RegionError::Foreign);
-    }
-    if header.boot_id != boot_id {
-        return Err(RegionError::OtherBoot);
-    }
+    let layout = header.examine(boot_id)?;
     if have < layout.bytes() {
         return Err(RegionError::Size {
             need: layout.bytes(),
@@ -237,12 +298,40 @@ pub fn attach(
         });
     }
     let (_, rest) = memory.split_at_mut(HEADER_BYTES);
-    let mut shards = carve(rest, layout, HashKey(header.key), now)?;
-    for shard in &mut shards {
-        shard.rebuild();
-    }
+    let key = HashKey(header.key);
+    let mut shards = carve(rest, layout, key, now)?;
+    let torn = shards.iter_mut().map(|shard| shard.recover(now)).sum();
     template::recount(&mut shards);
-    Ok((layout, shards))
+    Ok(Attached {
+        layout,
+        key,
+        shards,
+        torn,
+    })
+}
+
+/// Gives each connection of a table that was taken over its real server as this process numbers
+/// them; one that has none is dropped. How many were.
+pub fn bind(shards: &mut [Shard], mut number: impl FnMut(&Entry) -> Option<DestId>) -> u32 {
+    let mut dropped = 0;
+    for shard in &mut *shards {
+        for i in 0..shard.touched() {
+            let Some(entry) = shard.entry_mut(i).filter(|entry| entry.is_valid()) else {
+                continue;
+            };
+            match number(entry) {
+                Some(id) => entry.set_dest_id(id),
+                None => {
+                    shard.remove(i);
+                    dropped += 1;
+                }
+            }
+        }
+    }
+    if dropped > 0 {
+        template::recount(shards);
+    }
+    dropped
 }
 
 fn carve(

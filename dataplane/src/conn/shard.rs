@@ -130,6 +130,20 @@ impl Shard {
         }
     }
 
+    /// Drops entries that are not whole and rebuilds the rest ([`Shard::rebuild`]). Returns how
+    /// many were dropped.
+    pub(super) fn recover(&mut self, now: Ticks) -> u32 {
+        let mut torn = 0;
+        for entry in &mut *self.entries {
+            if entry.is_valid() && !entry.is_whole(now) {
+                entry.retire();
+                torn += 1;
+            }
+        }
+        self.rebuild();
+        torn
+    }
+
     /// Rebuilds index, timers and free list from the entries alone. Returns how many entries
     /// live; those whose identity makes no sense are given up.
     pub fn rebuild(&mut self) -> u32 {

@@ -110,6 +110,15 @@ pub const fn under_pressure(protocol: Protocol, state: u8) -> Pressure {
     }
 }
 
+/// Whether the protocol has a state of this number.
+pub const fn is_state(protocol: Protocol, state: u8) -> bool {
+    match protocol {
+        Protocol::Tcp => tcp::State::from_number(state) as u8 == state,
+        Protocol::Udp => state == udp::NORMAL,
+        Protocol::Sctp => sctp::State::from_number(state) as u8 == state,
+    }
+}
+
 /// Name of the state as `ipvsadm -Lnc` prints it.
 pub const fn state_name(protocol: Protocol, state: u8) -> &'static str {
     match protocol {

@@ -1,0 +1,222 @@
+"""rvsd is killed and started again: connections, rules and live changes are still there."""
+import hashlib
+import json
+import random
+import re
+import signal
+import time
+
+from lab import AF_PACKET_PORTS, VIPS, Failure, at, check, lasts, network, payload_sum, service_text, wait_for
+
+IDLE = 5
+
+
+def state(lab, directory=None, table=None):
+    return f'[state]\ndirectory = "{directory or lab.dir / "state"}"\ntable = "{table or lab.dir / "table"}"\n'
+
+
+def start(lab, **how):
+    lab.write_config(extra=state(lab, **how))
+    lab.start()
+
+
+def again(lab):
+    """Starts rvsd once more; the twins kept their addresses."""
+    lab.start(addresses=False)
+
+
+def kill(lab):
+    lab.rvsd.signal(signal.SIGKILL)
+    lab.rvsd.wait()
+
+
+class Traffic:
+    """Downloads and idle connections over some addresses."""
+
+    def __init__(self, lab, vips, rate="600k"):
+        self.lab, self.vips, self.downloads = lab, vips, []
+        for number, vip in enumerate(vips):
+            file = lab.dir / f"download.{number}"
+            argv = ["curl", "-gsSf", "--limit-rate", rate, "-m", "120", "-o", file, f"http://{at(vip, 80)}/files/10m"]
+            self.downloads.append((vip, file, lab.client.spawn(argv, f"curl.{number}")))
+        self.idle = lab.peer(lab.client, "idle.py", IDLE, *vips)
+        wait_for("all downloads to begin", lambda: all(file.exists() and file.stat().st_size for _, file, _ in self.downloads))
+
+    def finish(self):
+        for vip, file, program in self.downloads:
+            status = program.wait(60)
+            check(status == 0, f"the download from {vip} ended with {status}: {program.output()}")
+            total = hashlib.sha256(file.read_bytes()).hexdigest()
+            check(total == payload_sum("10m"), f"the download from {vip} arrived damaged")
+        self.idle.signal(signal.SIGTERM)
+        self.idle.wait(30)
+        report = json.loads(self.idle.output().splitlines()[-1])
+        check(report == {"kept": IDLE * len(self.vips), "lost": []}, f"idle connections: {report}")
+
+
+def took_over(lab):
+    """What the last start said of the table: connections, torn and unbound entries."""
+    found = re.findall(r"took over the connection table.*", lab.rvsd.output())
+    check(found, f"nothing was taken over: {lab.rvsd.output()}")
+    number = lambda name: int(re.search(rf"{name}=(\d+)", found[-1]).group(1))
+    return number("connections"), number("torn"), number("unbound")
+
+
+@network(servers=2)
+def test_established_connections_outlive_a_kill(lab):
+    """kill -9 under downloads and idle connections in NAT, DR and TUN, both families: none is lost."""
+    start(lab)
+    vips = [vip for mode in ("nat", "dr", "tun") for vip in lab.service(mode)]
+    traffic = Traffic(lab, vips)
+    before = lab.adm("-Sn")
+    kill(lab)
+    again(lab)
+    check(lab.adm("-Sn") == before, "live services are gone")
+    connections, torn, unbound = took_over(lab)
+    check(connections >= len(vips) * (IDLE + 1) and (torn, unbound) == (0, 0), f"{connections} connections, {torn} torn, {unbound} unbound")
+    rows = [line.split() for line in lab.adm("-Ln").splitlines() if line.lstrip().startswith("-> 10.")]
+    check(sum(int(row[4]) for row in rows) >= 3 * (IDLE + 1), f"active connections were not counted again: {rows}")
+    traffic.finish()
+    for vip in vips:
+        lab.expect_all_servers(vip)
+
+
+@lasts(240)
+@network(servers=2)
+def test_five_kills_under_load(lab):
+    """Five kills at random moments under load with two workers: no established connection is lost."""
+    lab.write_config(extra=state(lab), worker="cores = [0, 1]")
+    lab.start()
+    vips = lab.service("nat")
+    traffic = Traffic(lab, vips, "250k")
+    load = lab.load(*[f"http://{at(vip, 80)}/" for vip in vips], threads=2)
+    choice = random.Random(6)
+    for turn in range(5):
+        time.sleep(choice.uniform(0.2, 1.5))        # the moment is what is tried here
+        kill(lab)
+        if turn == 2:
+            time.sleep(60 - 20)                     # three crashes within a minute would be a loop
+        again(lab)
+        load.answered(20)
+    # A request that was just being opened may fail: it was not established. Those in their answer may not.
+    load.program.signal(signal.SIGTERM)
+    load.program.wait(25)
+    report = load.report()
+    check(report["ok"] > 100, f"{report}")
+    print(f"         {report['ok']} requests, {report['failed']} failed: {report['errors'][:3]}")
+    traffic.finish()
+
+
+@network(servers=1)
+def test_live_changes_outlive_a_kill(lab):
+    """What rvsadm changed is there after kill -9; what the file changed meanwhile is applied as in a reload."""
+    first = service_text("tcp", VIPS["nat"][0], 80, "rr", [(lab.servers[0].addr, 80, "nat", 1)])
+    lab.write_config(extra=state(lab), services=first)
+    lab.start()
+    lab.adm(f"-A -u {at(VIPS['nat'][0], 53)} -s wlc")
+    lab.adm(f"-e -t {at(VIPS['nat'][0], 80)} -r {at(lab.servers[0].addr, 80)} -m -w 7")
+    lab.adm("--set 77 0 0")
+    kill(lab)
+    second = service_text("tcp", VIPS["nat"][0], 443, "lc", [(lab.servers[0].addr, 443, "nat", 1)])
+    lab.write_config(extra=state(lab), services=first + second)
+    again(lab)
+    saved = lab.adm("-Sn")
+    for line in (f"-A -u {VIPS['nat'][0]}:53 -s wlc", f"-r {lab.servers[0].addr}:80 -m -w 7", f"-A -t {VIPS['nat'][0]}:443 -s lc"):
+        check(line in saved, f"{line} is missing:\n{saved}")
+    check("77 120 300" in lab.adm("-L --timeout"), "the timeout is lost")
+    lab.rvsd.stop()
+    again(lab)
+    check(f"{VIPS['nat'][0]}:53" not in lab.adm("-Sn"), "after an orderly end the file counts")
+
+
+@network(servers=2)
+def test_a_crash_loop_sets_live_changes_aside(lab):
+    """Three crashes within a minute: table and live changes are kept aside, rvsd starts from the file."""
+    start(lab)
+    vip = lab.service("nat", families=(4,))[0]
+    lab.expect_all_servers(vip)
+    for turn in range(3):
+        check(lab.adm("-Sn") != "", f"the live service is gone after {turn} crashes")
+        kill(lab)
+        again(lab)
+    check(lab.adm("-Sn").strip() == "", f"left: {lab.adm('-Sn')}")
+    said = [line for line in lab.rvsd.output().splitlines() if "3 crashes within 60 s" in line]
+    check(len(said) == 1, f"said: {said}")
+    check(list((lab.dir / "state").glob("rules.json.crashed-*")), "the rules were not kept")
+    check(list(lab.dir.glob("table.crashed-*")), "the table was not kept")
+
+
+@network(servers=2)
+def test_what_is_damaged_costs_a_line(lab):
+    """Corrupted table, corrupted rules, both: rvsd starts, says so, and what is left works."""
+    vip = VIPS["nat"][0]
+    services = service_text("tcp", vip, 80, "rr", [(server.addr, 80, "nat", 1) for server in lab.servers])
+    lab.write_config(extra=state(lab), services=services)
+    lab.start()
+    lab.expect_all_servers(vip)
+    lab.adm("--set 77 0 0")
+
+    def flip(path, offsets):
+        with open(path, "r+b") as file:
+            for offset in offsets:
+                file.seek(offset)
+                byte = file.read(1)
+                file.seek(offset)
+                file.write(bytes([byte[0] ^ 0x55]))
+
+    kill(lab)
+    size = (lab.dir / "table").stat().st_size
+    choice = random.Random(1)
+    flip(lab.dir / "table", [choice.randrange(4096, size) for _ in range(20_000)])
+    again(lab)
+    took_over(lab)
+    check("77 120 300" in lab.adm("-L --timeout"), "the timeout is lost")
+    lab.expect_all_servers(vip)
+    lab.rvsd.stop()                                 # an orderly end: no crash loop here
+
+    again(lab)
+    kill(lab)
+    flip(lab.dir / "table", [40])
+    flip(lab.dir / "state" / "rules.json", [200])
+    again(lab)
+    said = lab.rvsd.output()
+    check("the connection table starts empty" in said and "it is damaged" in said, said)
+    lab.expect_all_servers(vip)
+    lab.rvsd.stop()
+
+    (lab.dir / "table").write_bytes(b"short")
+    again(lab)
+    check("the connection table starts empty" in lab.rvsd.output(), lab.rvsd.output())
+    lab.expect_all_servers(vip)
+
+
+@network(servers=1)
+def test_unwritable_state(lab):
+    """A state directory that cannot be written, a full one, a table that has no room: a line each, the rest works."""
+    (lab.dir / "file").write_text("no directory")
+    start(lab, directory=lab.dir / "file", table=lab.dir / "file" / "table")
+    said = lab.rvsd.output()
+    check("will not outlive a crash" in said and "memory that ends with rvsd" in said, said)
+    vip = lab.service("nat", families=(4,))[0]
+    lab.expect_all_servers(vip, 2)
+    lab.rvsd.stop()
+
+    full = lab.dir / "full"
+    full.mkdir()
+    lab.lb.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", full], fail=False)
+    lab.write_config(extra=state(lab, directory=full / "state", table=full / "table"))
+    inside = f"mount -t tmpfs -o size=64k tmpfs {full} && exec {' '.join(map(str, lab.rvsd.argv[4:]))}"
+    lab.rvsd = lab.lb.spawn(["unshare", "-m", "sh", "-c", inside], "rvsd")
+    lab.wait_ready()
+    check("memory that ends with rvsd" in lab.rvsd.output(), lab.rvsd.output())
+    vip = lab.service("nat", families=(4,))[0]
+    lab.expect_all_servers(vip, 2)
+    for number in range(400):
+        result = lab.adm_result(f"-A -u {at(vip, 1000 + number)} -s rr")
+        check(result.returncode == 0, f"refused: {result.stderr}")
+        if "cannot be written" in result.stderr:
+            break
+    else:
+        raise Failure("64 KiB took the rules of 400 services")
+    check("cannot be written" in lab.adm("status"), "status does not tell")
+    lab.expect_all_servers(vip, 2)
