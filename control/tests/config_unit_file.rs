@@ -60,6 +60,8 @@ fn the_unit_says_what_the_daemon_relies_on() {
         "ExecReload=/usr/bin/rvsadm reload",
         "User=rvs",
         "RuntimeDirectory=rvs",
+        "RuntimeDirectoryPreserve=restart",
+        "StateDirectory=rvs",
         "LimitMEMLOCK=infinity",
         "DeviceAllow=/dev/net/tun rw",
         "DeviceAllow=char-vfio rw",

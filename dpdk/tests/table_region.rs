@@ -116,6 +116,7 @@ fn fill(memory: &'static mut [u8]) -> Vec<Shard> {
         let entry = shards[at].entry_mut(i).unwrap();
         entry.deadline = START.plus(due(n) * TICKS_PER_SECOND).0;
         entry.timeout = due(n) * TICKS_PER_SECOND;
+        (entry.route_generation, entry.reply_hop) = (7, 3);
         if c.method == ForwardingMethod::Masquerade {
             (entry.delta_l3, entry.delta_l4) = nat::deltas(&c.virtual_, &c.dest);
         }
@@ -222,6 +223,8 @@ fn every_connection_is_found_again() {
         assert_eq!((identity.client, identity.virtual_), (c.client, c.virtual_));
         assert_eq!((identity.dest, identity.dest_id), (c.dest, c.dest_id));
         assert_eq!(identity.method, c.method);
+        // The next hop of replies was the old process's.
+        assert_eq!(entry.route_generation, 0);
     }
 
     for (old, new) in before.iter().zip(&shards) {

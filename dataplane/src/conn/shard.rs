@@ -139,6 +139,8 @@ impl Shard {
                 entry.retire();
                 torn += 1;
             }
+            // Of no router: neighbours have other numbers now.
+            entry.route_generation = 0;
         }
         self.rebuild();
         torn
