@@ -4,7 +4,7 @@ CARGO ?= cargo
 # One profile for tests and demo, so that the tree is built once.
 export CARGO
 
-.PHONY: help deps build demo test lint bench instructions compare soak e2e differential fuzz clean
+.PHONY: help deps build demo test lint bench bench-checks instructions compare soak e2e differential fuzz clean
 
 help:
 	@echo "make demo    build, then watch requests cross rvsd in NAT, DR and TUN mode (1 minute, needs root)"
@@ -56,6 +56,10 @@ instructions:
 	    --toggle-collect='bench::walk::counted*' target/v3/release/bench --walk $$row 2>&1 \
 	  | awk -v row=$$row '/Collected/ {printf "%-18s %7.1f instructions a packet\n", row, $$4 / 65536}'; \
 	done
+
+# How many health checks a second, at which cost: servers, milliseconds between their checks, seconds.
+bench-checks:
+	$(CARGO) run --release -p control --example checks -- $(CHECKS)
 
 e2e:
 	@.ci/install-deps test

@@ -14,7 +14,7 @@ use mio::{Events, Poll, Token, Waker};
 
 use super::attempt::{Attempt, NotMade};
 use super::spec::{Port, Spec};
-use super::{CheckState, Order, Report, Subject, Target};
+use super::{CheckState, Gauges, Order, Report, Subject, Target};
 use crate::api::ServiceKey;
 use crate::clock;
 use crate::config::{describe_server, describe_service};
@@ -30,6 +30,7 @@ pub fn start(
     orders: Receiver<Order>,
     reports: Sender<Report>,
     control: Arc<Waker>,
+    gauges: Arc<Gauges>,
 ) -> io::Result<Arc<Waker>> {
     let poll = Poll::new()?;
     let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
@@ -38,6 +39,7 @@ pub fn start(
         orders,
         reports,
         control,
+        gauges,
         checks: HashMap::new(),
         servers: HashMap::new(),
         suspended: HashSet::new(),
@@ -73,6 +75,7 @@ struct Driver {
     orders: Receiver<Order>,
     reports: Sender<Report>,
     control: Arc<Waker>,
+    gauges: Arc<Gauges>,
     /// By token.
     checks: HashMap<usize, Check>,
     servers: HashMap<Subject, Server>,
@@ -224,7 +227,10 @@ impl Driver {
             }
             match check.attempt.as_mut().map(Attempt::expire) {
                 Some(verdict) => self.finish(id, verdict),
-                None => self.begin(id, now),
+                None => {
+                    self.gauges.note(now.since(at));
+                    self.begin(id, now);
+                }
             }
         }
     }

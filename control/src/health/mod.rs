@@ -10,6 +10,7 @@ mod attempt;
 mod driver;
 mod event;
 mod followed;
+mod gauges;
 mod spec;
 
 use std::collections::BTreeMap;
@@ -21,6 +22,7 @@ use dataplane::time::Instant;
 use mio::Waker;
 
 pub use event::Event;
+pub use gauges::Gauges;
 pub use spec::{Checks, Kind, Pool, Port, Sorry, Spec, Web};
 
 use self::followed::Followed;
@@ -102,6 +104,7 @@ pub struct Health {
     orders: Sender<Order>,
     reports: Receiver<Report>,
     thread: Arc<Waker>,
+    gauges: Arc<Gauges>,
     states: BTreeMap<Subject, Report>,
     pools: BTreeMap<ServiceKey, Followed>,
     events: Vec<Event>,
@@ -115,11 +118,13 @@ impl Health {
     pub fn start(control: Arc<Waker>) -> std::io::Result<Health> {
         let (orders, taken) = unbounded();
         let (told, reports) = unbounded();
-        let thread = driver::start(taken, told, control)?;
+        let gauges = Arc::<Gauges>::default();
+        let thread = driver::start(taken, told, control, Arc::clone(&gauges))?;
         Ok(Health {
             orders,
             reports,
             thread,
+            gauges,
             states: BTreeMap::new(),
             pools: BTreeMap::new(),
             events: Vec::new(),
@@ -276,6 +281,11 @@ impl Health {
         for (_, followed) in std::mem::take(&mut self.pools) {
             followed.retire(model, &mut self.events);
         }
+    }
+
+    /// How the thread keeps up.
+    pub fn gauges(&self) -> &Gauges {
+        &self.gauges
     }
 
     /// All servers that are checked.
