@@ -3,6 +3,8 @@
 //! A change is answered when every worker has taken it over. Listings are made as the client
 //! takes them. File work and captures run on helper threads and answer later.
 
+mod drain;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
@@ -593,6 +595,11 @@ fn begin(now: Instant, state: &mut State, request: Request) -> Begun {
             let view = Box::new(state.routers.as_ref().map(|r| r.view()).unwrap_or_default());
             return Begun::Answer(Response::Vrrp { view });
         }
+        Request::Drain { servers, deadline } => {
+            return drain::start(now, state, servers, deadline);
+        }
+        Request::Undrain { servers } => return drain::stop(now, state, servers),
+        Request::Drains { servers } => return drain::list(now, state, servers),
         Request::ListServices { service } => return list(state, service),
         Request::ListConnections => return dump(state),
         Request::GetTimeouts => {

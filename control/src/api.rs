@@ -14,12 +14,14 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use serde::{Deserialize, Serialize};
 
+mod drain;
 mod frame;
 mod health;
 mod mark;
 mod timeouts;
 mod vrrp;
 
+pub use drain::{DrainView, Drainees};
 pub use frame::{
     FrameDecoder, FrameError, HEADER, ServiceFrames, decode_request, encode, encode_request,
     encode_services,
@@ -145,6 +147,24 @@ pub enum Request {
     Health,
     /// `rvsadm vrrp`.
     Vrrp,
+    /// `rvsadm drain`: the servers take nothing new; `NoServer` if there are none.
+    Drain {
+        /// Which servers.
+        servers: Drainees,
+        /// Seconds until what is left of their connections ends; without, it lives as it would.
+        #[serde(default)]
+        deadline: Option<u32>,
+    },
+    /// `rvsadm undrain`.
+    Undrain {
+        /// Which servers.
+        servers: Drainees,
+    },
+    /// How far drained servers are. Answered with [`Response::Drains`].
+    Drains {
+        /// Only these; `NoServer` if none of them is drained.
+        servers: Option<Drainees>,
+    },
     /// `rvsadm status`.
     Status,
     /// `rvsadm stats`: totals and rates of everything, and the raw counters of each worker.
@@ -581,6 +601,11 @@ pub enum Response {
         /// Services that the file has checks or a pool for.
         #[serde(default)]
         pools: Vec<PoolView>,
+    },
+    /// Answer to `Drains`, sorted by service.
+    Drains {
+        /// Drained servers.
+        rows: Vec<DrainView>,
     },
     /// Answer to `Status`.
     Status(Box<StatusView>),

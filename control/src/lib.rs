@@ -8,6 +8,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod daemon;
+pub mod drains;
 #[cfg(test)]
 mod fake;
 pub mod files;

@@ -140,8 +140,6 @@ pub struct Model {
     /// Those of which that may have changed from none or to none.
     addresses_touched: BTreeSet<IpAddr>,
     settings_changed: bool,
-    /// A server was drained or is drained no more, or comes from elsewhere now.
-    drains_changed: bool,
     steered: Steered,
 }
 
@@ -170,7 +168,6 @@ impl Model {
             addresses: HashMap::new(),
             addresses_touched: BTreeSet::new(),
             settings_changed: true,
-            drains_changed: false,
             steered: Steered::default(),
         }
     }

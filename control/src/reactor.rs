@@ -305,6 +305,7 @@ impl Reactor {
         if self.timers.is_due(now, Timer::Heartbeat) {
             self.server.expire(now);
             self.check_heartbeats(now);
+            self.state.follow_drains(now);
         }
         if self.timers.is_due(now, Timer::Estimate) {
             self.state.model.estimate();

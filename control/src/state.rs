@@ -7,7 +7,8 @@ use dataplane::time::Instant;
 use mio::Waker;
 
 use crate::api::{ErrorKind, ServiceKey, StatusView};
-use crate::config::{self, Config, Plan};
+use crate::config::{self, Config, OperatorState, Plan, describe_server, describe_service};
+use crate::drains::Drains;
 use crate::health::{Event, Health};
 use crate::host::Host;
 use crate::logging::Dropped;
@@ -83,6 +84,8 @@ pub struct State {
     pub surroundings: Surroundings,
     /// Rung by threads that have something to tell.
     pub waker: Option<Arc<Waker>>,
+    /// Drains under way.
+    pub drains: Drains,
     /// The file as it was last loaded or saved.
     pub config: Arc<Config>,
     /// The file of the start, by which everything runs that only a restart changes.
@@ -148,6 +151,7 @@ impl State {
             host: parts.host,
             scripts: parts.scripts,
             health: None,
+            drains: Drains::default(),
             keeper: Keeper::default(),
             routers: None,
             surroundings: parts.surroundings,
@@ -310,6 +314,29 @@ impl State {
             health.finish(&mut self.model);
         }
         self.tell_events();
+    }
+
+    /// Ends what is left of the connections of servers whose drain has come to its deadline.
+    pub fn follow_drains(&mut self, now: Instant) {
+        let model = &self.model;
+        self.drains.keep(|(service, server)| {
+            let server = model.server_of(*service, *server);
+            server.is_some_and(|s| s.weights.state == OperatorState::Drain)
+        });
+        let over = self.drains.take_over(now);
+        for (service, server) in &over {
+            tracing::info!(
+                service = describe_service(service),
+                dest = describe_server(server),
+                event = "drain-over",
+                "the deadline has come: what is left of its connections ends"
+            );
+            // It is there, as was just seen.
+            let _ = self.model.end_connections(*service, *server, true);
+        }
+        if !over.is_empty() {
+            self.commit(now);
+        }
     }
 
     /// Looks whether the pump thread moves; whether it is stuck, if that is new.

@@ -7,6 +7,7 @@
 mod address;
 mod capture;
 mod client;
+mod drain;
 mod failure;
 mod help;
 mod import;
@@ -174,6 +175,7 @@ impl Session<'_> {
             Action::Stats { workers } => self.stats(workers, line.json)?,
             Action::Sysctl(request) => self.sysctl(request, line.json)?,
             Action::Marks => self.list_marks(line.json)?,
+            Action::Drain(order) => drain::run(self, order, line.json)?,
             Action::Health => self.list_health(line.json)?,
             Action::Vrrp => self.list_vrrp(line.json)?,
             Action::Text(request) => {

@@ -846,6 +846,10 @@ pub enum Word {
     Health,
     /// Virtual routers.
     Vrrp,
+    /// Servers that are to be switched off.
+    Drain,
+    /// The opposite.
+    Undrain,
     /// Totals and rates of everything.
     Stats,
     /// Settings by the kernel's names.
@@ -964,6 +968,46 @@ pub const WORDS: &[WordSpec] = &[
             help: "print it as JSON",
         }],
         help: "virtual routers: state, priority, peers, addresses, what was refused and why",
+    },
+    WordSpec {
+        word: Word::Drain,
+        name: "drain",
+        arguments: "[SERVER[:PORT]]",
+        options: &[
+            WordOption {
+                long: "deadline",
+                value: Some("TIME"),
+                help: "end what is left of its connections after so long, 10m",
+            },
+            WordOption {
+                long: "service",
+                value: Some("SERVICE"),
+                help: "only in this service, tcp:10.0.0.1:80 or mark:5; otherwise in all",
+            },
+            WordOption {
+                long: "no-wait",
+                value: None,
+                help: "do not wait until it can be switched off",
+            },
+            WordOption {
+                long: "json",
+                value: None,
+                help: "print how far it is as JSON, and do not wait",
+            },
+        ],
+        help: "give a server nothing new, and tell when it can be switched off; without SERVER: \
+               which servers are drained",
+    },
+    WordSpec {
+        word: Word::Undrain,
+        name: "undrain",
+        arguments: "SERVER[:PORT]",
+        options: &[WordOption {
+            long: "service",
+            value: Some("SERVICE"),
+            help: "only in this service",
+        }],
+        help: "let a drained server take connections again",
     },
     WordSpec {
         word: Word::Diff,

@@ -106,7 +106,6 @@ impl Model {
                 .put(now, key, trashed(service.id, server, counters));
         }
         self.service_ids.release(service.id.0);
-        self.drains_changed = true;
         self.deleted.push(service.id);
         self.changed.remove(&key);
         self.touched.insert(key);
@@ -161,7 +160,6 @@ impl Model {
             origin: origin_of_new(author),
             is_sorry: false,
         };
-        self.drains_changed |= newcomer.weights.is_drained();
         self.enter(now, service_key, newcomer, counters)?;
         self.touched.insert(service_key);
         Ok(())
@@ -255,11 +253,9 @@ impl Model {
             .iter_mut()
             .find(|s| s.key == key && !s.is_sorry)
             .ok_or_else(|| no_server(service_key, key))?;
-        let was_drained = server.weights.is_drained();
         server.weights.configured = spec.weight;
         server.weights.state = state;
         server.weights.over &= server.weights.is_drained();
-        self.drains_changed |= was_drained || server.weights.is_drained();
         server.weights.settle();
         server.spec = spec.clone();
         server.origin = origin_of_edited(author, server.origin);
@@ -277,7 +273,6 @@ impl Model {
     ) -> Result<(), Refusal> {
         self.drop_server(now, service_key, key, false, counters)?;
         self.touched.insert(service_key);
-        self.drains_changed = true;
         Ok(())
     }
 

@@ -108,15 +108,20 @@ impl Model {
     }
 }
 
-pub(super) fn server_view(server: &Server, counters: Counters<'_>) -> ServerView {
+/// Active connections, all connections, templates.
+pub(super) fn load(server: &Server, counters: Counters<'_>) -> (u32, u32, u32) {
     let gauges = counters.iter().filter_map(|c| c.dest(server.id));
-    let (active, total, persistent) = gauges.fold((0u32, 0u32, 0u32), |(a, t, p), dest| {
+    gauges.fold((0u32, 0u32, 0u32), |(a, t, p), dest| {
         (
             a.saturating_add(dest.active.get()),
             t.saturating_add(dest.total.get()),
             p.saturating_add(dest.persistent.get()),
         )
-    });
+    })
+}
+
+pub(super) fn server_view(server: &Server, counters: Counters<'_>) -> ServerView {
+    let (active, total, persistent) = load(server, counters);
     ServerView {
         key: server.key,
         spec: ServerSpec {

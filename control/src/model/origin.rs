@@ -30,7 +30,6 @@ impl Model {
     /// What runs was written to the file as these rules: each object that is in them as it runs
     /// now comes from the file. What changed since the file was written does not.
     pub fn adopt(&mut self, saved: &Rules) {
-        self.drains_changed = true;
         for (rule, mark) in &mut self.marks {
             mark.origin = match saved.marks.get(rule) {
                 Some(file) if *file == mark.mark => Origin::File,

@@ -8,6 +8,7 @@ use crate::health::Sorry;
 
 use super::change::{no_server, not_defined, origin_of_edited};
 use super::edit::Newcomer;
+use super::listing::load;
 use super::{Author, Counters, Model, Place, Refusal, Server, Weights};
 
 /// A real server as the pool of its service needs it.
@@ -28,6 +29,34 @@ impl Model {
             weights: s.weights,
         };
         service.map_or_else(Vec::new, |s| s.real().map(pooled).collect())
+    }
+
+    /// Seconds that clients of a persistent service stay with their server.
+    pub fn persistence_of(&self, service: ServiceKey) -> Option<u32> {
+        let spec = &self.services.get(&service)?.spec;
+        spec.persistence.map(|p| p.timeout)
+    }
+
+    /// Active connections, all connections and templates of a real server.
+    pub fn load_of(
+        &self,
+        service: ServiceKey,
+        key: ServerKey,
+        counters: Counters<'_>,
+    ) -> Option<(u32, u32, u32)> {
+        let service = self.services.get(&service)?;
+        let server = service.real().find(|s| s.key == key)?;
+        Some(load(server, counters))
+    }
+
+    /// The real servers of all services, or of one.
+    pub fn servers(
+        &self,
+        only: Option<ServiceKey>,
+    ) -> impl Iterator<Item = (ServiceKey, Pooled)> + '_ {
+        let services = self.services.keys().copied();
+        let services = services.filter(move |key| only.is_none_or(|only| only == *key));
+        services.flat_map(|key| self.servers_of(key).into_iter().map(move |s| (key, s)))
     }
 
     /// One real server of a service.
@@ -137,7 +166,6 @@ impl Model {
         server.origin = origin_of_edited(author, server.origin);
         self.changed.insert(service_key);
         self.touched.insert(service_key);
-        self.drains_changed = true;
         Ok(())
     }
 
@@ -189,20 +217,5 @@ impl Model {
             is_sorry: true,
         };
         self.enter(now, service, newcomer, counters)
-    }
-
-    /// Real servers that take nothing new because of what the operator did since the file was
-    /// loaded.
-    pub fn drained_live(&self) -> impl Iterator<Item = (ServiceKey, ServerKey)> + '_ {
-        self.services.values().flat_map(|service| {
-            let drained = |s: &&Server| s.weights.is_drained() && s.origin != Origin::File;
-            let servers = service.real().filter(drained);
-            servers.map(move |s| (service.key, s.key))
-        })
-    }
-
-    /// Whether [`Model::drained_live`] may have changed since the last call.
-    pub fn take_drains_changed(&mut self) -> bool {
-        std::mem::take(&mut self.drains_changed)
     }
 }

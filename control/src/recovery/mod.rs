@@ -4,7 +4,8 @@
 //! change) and a record of the run ([`run`]). A start that finds the record of a run that did not
 //! end in order goes on with those rules: live changes are treated as a reload treats them, so
 //! what the file changed since is applied to them. After three crashes within a minute they are
-//! set aside, together with the connection table, and the file alone counts.
+//! set aside, together with the connection table, and the file alone counts. One thing outlives
+//! even an orderly end: a server that the operator has drained stays drained.
 //!
 //! Nothing here keeps the daemon from starting: what cannot be used is named in one line.
 
@@ -17,8 +18,9 @@ use std::path::PathBuf;
 
 use dataplane::time::Instant;
 
-use crate::config::{self, Config, Plan};
-use crate::model::{Limits, Model, Refusal};
+use crate::config::{self, Config, OperatorState, Plan};
+use crate::health::Subject;
+use crate::model::{Author, Change, Limits, Model, Refusal};
 use crate::reload;
 
 use self::rules::Kept;
@@ -33,6 +35,8 @@ pub struct Recovery {
     run: Option<Run>,
     directory: Option<PathBuf>,
     kept: Option<Kept>,
+    /// Servers that the operator drained, whatever else is kept.
+    drained: Vec<Subject>,
 }
 
 impl Recovery {
@@ -54,6 +58,11 @@ impl Recovery {
             Err(why) => return unusable(&why),
         };
         let path = directory.join(RULES);
+        let drained = match run.before() {
+            // They are part of the rules.
+            Ended::Crashed => Vec::new(),
+            Ended::InOrder | Ended::CrashedAgain => drained(config, &path),
+        };
         let kept = match run.before() {
             Ended::InOrder => None,
             Ended::Crashed => read(config, &path),
@@ -77,6 +86,7 @@ impl Recovery {
             run: Some(run),
             directory: Some(directory.clone()),
             kept,
+            drained,
         }
     }
 
@@ -101,7 +111,20 @@ impl Recovery {
                 ),
             }
         }
-        from_file(now, config)
+        let mut model = from_file(now, config)?;
+        for (service, server) in &self.drained {
+            let change = Change::SetState(*service, *server, OperatorState::Drain);
+            // What is not in the file any more need not be drained.
+            if model.apply(now, Author::Operator, &change, &[]).is_ok() {
+                tracing::info!(
+                    event = "drain",
+                    service = config::describe_service(service),
+                    dest = config::describe_server(server),
+                    "it was drained before the start; `rvsadm undrain` ends that"
+                );
+            }
+        }
+        Ok(model)
     }
 
     /// The start failed before anything ran: the next one finds what this one found.
@@ -116,6 +139,16 @@ impl Recovery {
         if let Some(run) = self.run {
             run.end();
         }
+    }
+}
+
+/// Which servers were drained in the run before. Rules that cannot be used are no loss here: after
+/// an orderly end they need not even be there.
+fn drained(config: &Config, path: &std::path::Path) -> Vec<Subject> {
+    let kept = std::fs::read(path).ok().map(|bytes| Kept::decode(&bytes));
+    match kept {
+        Some(Ok(kept)) if kept.config == config.path => rules::drained(&kept.running),
+        _ => Vec::new(),
     }
 }
 

@@ -12,6 +12,7 @@ use crate::api::{MarkMatch, Origin, ServerKey, ServerSpec, ServiceKey, ServiceSp
 use crate::config::{
     Action, OperatorState, Rules, Running, RunningMark, RunningServer, RunningService, SETTINGS,
 };
+use crate::health::Subject;
 
 /// Version of the file; raised when an older daemon could not read it.
 const VERSION: u32 = 1;
@@ -206,6 +207,19 @@ impl WrittenServer {
             origin: self.origin,
         }
     }
+}
+
+/// Real servers that take nothing new because of what the operator did since the file was loaded.
+pub fn drained(running: &Running) -> Vec<Subject> {
+    let services = running.services.iter();
+    let drained = services.flat_map(|(key, service)| {
+        let servers = service.servers.iter().filter(|s| {
+            let is_drained = s.state == OperatorState::Drain || s.spec.weight == 0;
+            is_drained && s.origin != Origin::File
+        });
+        servers.map(|s| (*key, s.key))
+    });
+    drained.collect()
 }
 
 /// What gives each object its origin again, after all were added as the file's.

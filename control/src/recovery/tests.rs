@@ -200,3 +200,50 @@ fn without_a_directory_everything_else_works() {
     let model = recovery.model(NOW, &config).unwrap();
     assert_eq!(model.running(), config.rules.to_running());
 }
+
+#[test]
+fn a_drained_server_stays_drained_over_every_kind_of_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = parsed(dir.path(), &text(1, ""));
+    let recovery = Recovery::begin(&config, NOW, [1; 16]);
+    let mut model = recovery.model(NOW, &config).unwrap();
+    let quiet = ServerSpec {
+        method: crate::api::Method::Masq,
+        weight: 0,
+        ..ServerSpec::default()
+    };
+    let (up, drain) = (config::OperatorState::Up, config::OperatorState::Drain);
+    for change in [
+        Change::SetState(service(), server(1), drain),
+        Change::EditServer(service(), server(2), quiet, up),
+    ] {
+        model.apply(NOW, Author::Operator, &change, &[]).unwrap();
+    }
+    let keep = |recovery: &Recovery, model: &Model| {
+        let kept = Kept {
+            config: config.path.clone(),
+            last: config.rules.clone(),
+            running: model.running(),
+        };
+        disk::replace(&recovery.rules_file().unwrap(), &kept.encode()).unwrap();
+    };
+    keep(&recovery, &model);
+    recovery.end();
+    let are_drained = |model: &Model| model.servers(None).all(|(_, s)| s.weights.is_drained());
+    // In order, twice, then after crashes until the rules are set aside.
+    for _ in 0..2 {
+        let recovery = Recovery::begin(&config, NOW, [1; 16]);
+        let model = recovery.model(NOW, &config).unwrap();
+        assert!(are_drained(&model));
+        keep(&recovery, &model);
+        recovery.end();
+    }
+    for crash in 0..=run::TOO_MANY {
+        let recovery = Recovery::begin(&config, NOW, [1; 16]);
+        let mut model = recovery.model(NOW, &config).unwrap();
+        assert!(are_drained(&model), "crash {crash}: {:?}", model.running());
+        // What the file says is drained is the file's affair.
+        model.adopt(&model.running().to_rules());
+        assert_eq!(rules::drained(&model.running()), []);
+    }
+}

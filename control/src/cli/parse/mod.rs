@@ -6,10 +6,12 @@ mod words;
 
 use self::draft::Draft;
 use self::words::{Found, Words};
+use super::drain;
 use super::failure::Failure;
 use super::names::Names;
 use super::options::{Command, CommandSpec, WORDS, Word, WordSpec};
-use crate::api::{MarkMatch, Request, ServiceKey};
+use crate::api::{Drainees, MarkMatch, Request, ServiceKey};
+use crate::model::MAX_TIMEOUT;
 
 /// What to do, ready to be done.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,6 +55,8 @@ pub enum Action {
     Health,
     /// `vrrp`.
     Vrrp,
+    /// `drain`.
+    Drain(drain::Order),
     /// Show or change settings by the kernel's names.
     Sysctl(Request),
     /// Ask for a text (diff, save, reload).
@@ -145,6 +149,7 @@ pub fn command_line(words: &[String], names: &dyn Names) -> Result<Line, Failure
                 | Action::Marks
                 | Action::Health
                 | Action::Vrrp
+                | Action::Drain(_)
         );
         if !lists {
             return Err(Failure::Usage(
@@ -289,6 +294,7 @@ fn word_command(spec: &WordSpec, words: &[String]) -> Result<Line, Failure> {
     let long_output = String::from("--output");
     let (mut discard_live, mut workers, mut packets, mut seconds) = (false, false, 0, 0);
     let mut import = Import::default();
+    let (mut no_wait, mut deadline, mut service) = (false, None, None);
     let mut rest = words.iter();
     while let Some(word) = rest.next() {
         let word = match spec.word {
@@ -350,6 +356,9 @@ fn word_command(spec: &WordSpec, words: &[String]) -> Result<Line, Failure> {
             "report" => import.report = text()?,
             "config-id" => import.id = text()?,
             "packets" => packets = count()?,
+            "no-wait" => no_wait = true,
+            "deadline" => deadline = Some(deadline_of(value.unwrap_or_default())?),
+            "service" => service = Some(service_of(value.unwrap_or_default())?),
             "seconds" => seconds = count()?,
             "discard-live" => discard_live = true,
             "workers" => workers = true,
@@ -357,6 +366,14 @@ fn word_command(spec: &WordSpec, words: &[String]) -> Result<Line, Failure> {
             other => unreachable!("--{other} is in the table of {} but not here", spec.name),
         }
     }
+    let server = match (spec.word, plain.as_slice()) {
+        (Word::Drain | Word::Undrain, [server]) => {
+            let server = server_of(server, service)?;
+            plain.clear();
+            Some(server)
+        }
+        _ => None,
+    };
     if !matches!(
         spec.word,
         Word::Capture | Word::Sysctl | Word::Mark | Word::ImportKeepalived
@@ -371,6 +388,22 @@ fn word_command(spec: &WordSpec, words: &[String]) -> Result<Line, Failure> {
         Word::Mark => mark(&plain, spec)?,
         Word::Health => Action::Health,
         Word::Vrrp => Action::Vrrp,
+        Word::Drain if server.is_none() && (deadline.is_some() || service.is_some()) => {
+            let what = "drain: name a server, ADDRESS or ADDRESS:PORT";
+            return Err(Failure::Usage(what.into()));
+        }
+        Word::Drain => Action::Drain(drain::Order {
+            servers: server,
+            deadline,
+            waits: !no_wait,
+        }),
+        Word::Undrain => match server {
+            Some(servers) => Action::Text(Request::Undrain { servers }),
+            None => {
+                let what = "undrain: name a server, ADDRESS or ADDRESS:PORT";
+                return Err(Failure::Usage(what.into()));
+            }
+        },
         Word::Diff => Action::Text(Request::Diff),
         Word::Save => Action::Text(Request::Save),
         Word::Reload => Action::Text(Request::Reload { discard_live }),
@@ -402,6 +435,38 @@ fn word_command(spec: &WordSpec, words: &[String]) -> Result<Line, Failure> {
         }
     };
     Ok(line)
+}
+
+fn server_of(text: &str, service: Option<ServiceKey>) -> Result<Drainees, Failure> {
+    let read = drain::server(text).map(|(addr, port)| Drainees {
+        addr,
+        port,
+        service,
+    });
+    read.ok_or_else(|| {
+        Failure::Usage(format!(
+            "`{text}' is no server; give ADDRESS or ADDRESS:PORT, IPv6 with a port in brackets"
+        ))
+    })
+}
+
+fn service_of(text: &str) -> Result<ServiceKey, Failure> {
+    drain::service(text).ok_or_else(|| {
+        Failure::Usage(format!(
+            "`{text}' is no service; write tcp:10.0.0.1:80, udp:[fd00::1]:53 or mark:5 (mark6:5)"
+        ))
+    })
+}
+
+/// Seconds.
+fn deadline_of(text: &str) -> Result<u32, Failure> {
+    let time = humantime::parse_duration(text).ok();
+    let secs = time.and_then(|t| u32::try_from(t.as_secs()).ok());
+    secs.filter(|secs| *secs <= MAX_TIMEOUT).ok_or_else(|| {
+        Failure::Usage(format!(
+            "`{text}' is no deadline; give a time like 90s or 10m, at most 31 days"
+        ))
+    })
 }
 
 fn mark(words: &[&String], spec: &WordSpec) -> Result<Action, Failure> {

@@ -36,9 +36,9 @@ use std::net::IpAddr;
 use serde::Serialize;
 
 use crate::api::{
-    ConnectionRow, EngineData, Family, HealthView, MarkView, Method, Origin, Persistence, PoolView,
-    Protocol, ServerView, ServiceKey, ServiceTimeouts, ServiceView, Stats, StatusView, Tunnel,
-    VrrpView, WorkerView,
+    ConnectionRow, DrainView, EngineData, Family, HealthView, MarkView, Method, Origin,
+    Persistence, PoolView, Protocol, ServerView, ServiceKey, ServiceTimeouts, ServiceView, Stats,
+    StatusView, Tunnel, VrrpView, WorkerView,
 };
 use crate::schedulers::names_of;
 
@@ -233,6 +233,15 @@ pub fn daemons(out: &mut dyn Write) -> io::Result<()> {
         daemons: [(); 0],
     }
     document(out, &Daemons { daemons: [] })
+}
+
+/// Prints how far drained servers are.
+pub fn drains(out: &mut dyn Write, rows: &[DrainView]) -> io::Result<()> {
+    #[derive(Serialize)]
+    struct Drains<'a> {
+        servers: &'a [DrainView],
+    }
+    document(out, &Drains { servers: rows })
 }
 
 /// Prints the servers that are checked.

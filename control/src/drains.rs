@@ -1,0 +1,91 @@
+//! Drains under way: since when, and until when.
+//!
+//! What a drained server does is the model's affair ([`crate::model::Weights`]); here is only what
+//! time adds to it.
+
+use std::collections::BTreeMap;
+
+use dataplane::time::Instant;
+
+use crate::health::Subject;
+
+/// One drain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Drain {
+    /// When it began.
+    pub since: Instant,
+    /// When what is left of its connections ends.
+    pub deadline: Option<Instant>,
+    /// That has come.
+    pub over: bool,
+}
+
+/// See the module.
+#[derive(Clone, Debug, Default)]
+pub struct Drains {
+    under_way: BTreeMap<Subject, Drain>,
+}
+
+impl Drains {
+    /// A drain begins, or gets another deadline.
+    pub fn start(&mut self, now: Instant, subject: Subject, deadline: Option<Instant>) {
+        let drain = self.under_way.entry(subject).or_insert(Drain {
+            since: now,
+            deadline,
+            over: false,
+        });
+        drain.deadline = deadline;
+    }
+
+    /// Forgets those of which this is not true any more.
+    pub fn keep(&mut self, is_drained: impl Fn(&Subject) -> bool) {
+        self.under_way.retain(|subject, _| is_drained(subject));
+    }
+
+    /// The drain of a server.
+    pub fn get(&self, subject: &Subject) -> Option<Drain> {
+        self.under_way.get(subject).copied()
+    }
+
+    /// Those whose deadline has come since the last call.
+    pub fn take_over(&mut self, now: Instant) -> Vec<Subject> {
+        let due = |drain: &Drain| !drain.over && drain.deadline.is_some_and(|at| at <= now);
+        let over = self.under_way.iter_mut().filter(|(_, drain)| due(drain));
+        over.map(|(subject, drain)| {
+            drain.over = true;
+            *subject
+        })
+        .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::{Protocol, ServerKey, ServiceKey};
+
+    fn subject(n: u8) -> Subject {
+        let service = ServiceKey::new(Protocol::Tcp, [10, 0, 0, n].into(), 80);
+        let server = ServerKey {
+            addr: [10, 0, 1, n].into(),
+            port: 8080,
+        };
+        (service, server)
+    }
+
+    #[test]
+    fn a_deadline_comes_once_and_may_be_put_off() {
+        let mut drains = Drains::default();
+        let at = Instant::from_secs;
+        drains.start(at(0), subject(1), Some(at(10)));
+        drains.start(at(0), subject(2), None);
+        drains.start(at(5), subject(1), Some(at(20)));
+        assert_eq!(drains.take_over(at(10)), []);
+        assert_eq!(drains.take_over(at(20)), [subject(1)]);
+        assert_eq!(drains.take_over(at(30)), []);
+        let drain = drains.get(&subject(1)).unwrap();
+        assert_eq!((drain.since, drain.over), (at(0), true));
+        drains.keep(|s| *s != subject(1));
+        assert_eq!(drains.get(&subject(1)), None);
+    }
+}
