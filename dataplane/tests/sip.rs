@@ -202,6 +202,19 @@ fn a_packet_without_a_call_id_is_dropped() {
     assert_eq!((template.protocol, data.as_str()), (None, "a"));
 }
 
+/// As live comparisons with the kernel showed.
+#[test]
+fn drop_packet_counts_what_has_no_call_id() {
+    let mut rig = rig("-p 60");
+    rig.change_settings(|s| (s.drop_packet, s.am_droprate) = (3, 3));
+    rig.sleep(Duration::from_secs(2));
+    let none = frame(false, "172.16.0.1", VIP, "udp 1000 > 5060 | bytes 20");
+    let dropped: Vec<_> = (0..4).map(|_| rig.inject(0, &none).0).collect();
+    let (by_rate, by_engine) = (DropReason::DropPacket, DropReason::NoCallId);
+    let want = [by_rate, by_engine, by_engine, by_rate].map(Verdict::Drop);
+    assert_eq!(dropped, want);
+}
+
 #[test]
 fn a_connection_goes_on_without_a_call_id() {
     let mut rig = rig("-p 60");

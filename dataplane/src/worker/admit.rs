@@ -71,6 +71,10 @@ impl Worker {
         hash: KeyHash,
     ) -> Result<Verdict, Refusal> {
         let (protocol, service) = self.core.service_for(flow, packet.port)?;
+        // Counts what the service's engine refuses, too.
+        if self.core.defences.drops_packet() {
+            return Err(Refusal::Drop(DropReason::DropPacket));
+        }
         let data = self.core.engine_data_of(service, flow, packet.frame())?;
         match self.connect(now, (service, protocol), flow, hash, data, false) {
             Ok(Ok((at, i, chosen))) => Ok(self.first_packet(now, packet, flow, at, i, &chosen)),
@@ -97,9 +101,6 @@ impl Worker {
         is_quoted: bool,
     ) -> Result<Result<(usize, u32, Chosen), Verdict>, Refusal> {
         let full = Refusal::Drop(DropReason::TableFull);
-        if self.core.defences.drops_packet() {
-            return Err(Refusal::Drop(DropReason::DropPacket));
-        }
         let key = self.core.template_key(service, flow, data);
         let found = key.and_then(|key| self.find_template(&key, data));
         let chosen = match &found {
@@ -161,6 +162,9 @@ impl Worker {
         };
         if !self.core.has_time_for_new() {
             return Err(DropReason::Overload);
+        }
+        if self.core.defences.drops_packet() {
+            return Err(DropReason::DropPacket);
         }
         // An engine reads messages, not quotes of them.
         if self.core.engine_data_of(service, flow, &[]).is_err() {
