@@ -102,6 +102,11 @@ fn only_for_marks_only_if_asked_and_only_to_other_hosts() {
     let mut ours = rig();
     ours.local("100.64.0.9/32");
     unreachable(&mut ours, ORIGIN);
+    let mut group = rig();
+    group.nft("ip daddr 224.0.1.0/24 meta mark set 9");
+    let syn = frame(CLIENT, "224.0.1.9", "| tcp 1000 > 80 syn");
+    group.inject(0, &syn);
+    assert_eq!(group.connections(), []);
     let mut unmarked = rig();
     unmarked.ipvsadm("-A -t 192.168.40.200:80 -s rr");
     unreachable(&mut unmarked, "192.168.40.200");
@@ -172,6 +177,29 @@ fn it_waits_for_the_next_hop() {
     assert_eq!(rows(&mut rig)[0].0, "SYN_RECV");
 }
 
+#[test]
+fn one_packet_waits_too_and_leaves_nothing() {
+    let mut rig = rig();
+    rig.ipvsadm("-E -f 9 -s rr -o");
+    rig.forget_neighbours(0);
+    for _ in 0..2 {
+        let (verdict, _) = send(&mut rig, "| udp 1000 > 53 | bytes 8");
+        assert_eq!(verdict, Verdict::Wait);
+    }
+    rig.neighbour(0, "192.168.40.254", mac_of(&addr("192.168.40.254")));
+    let (verdict, _) = send(&mut rig, "| udp 1000 > 53 | bytes 8");
+    assert_eq!(verdict, Verdict::Transmit(PortId(0)));
+}
+
+#[test]
+fn an_address_that_became_ours_is_not_delivered_to() {
+    let mut rig = rig();
+    send(&mut rig, "| tcp 1000 > 80 syn");
+    rig.local("100.64.0.9/32");
+    let (verdict, _) = send(&mut rig, "| tcp 1000 > 80 ack 1");
+    assert_eq!(verdict, Verdict::Drop(DropReason::NoRoute));
+}
+
 /// Its server is not gone: it has none.
 #[test]
 fn no_deletion_ends_it() {
@@ -180,6 +208,9 @@ fn no_deletion_ends_it() {
         rig.change_settings(|s| s.expire_nodest_conn = expire);
         send(&mut rig, "| tcp 1000 > 80 syn");
         rig.ipvsadm("-a -f 9 -r 192.168.50.5:0 -g");
+        // Nor is it one without weight.
+        let (verdict, _) = send(&mut rig, "| tcp 1000 > 80 syn");
+        assert_eq!(verdict, Verdict::Transmit(PortId(0)), "{expire}");
         rig.ipvsadm("-d -f 9 -r 192.168.50.5:0");
         rig.sleep(Duration::from_secs(2));
         let (verdict, _) = send(&mut rig, "| tcp 1000 > 80 ack 1");

@@ -193,8 +193,11 @@ fn a_packet_without_a_call_id_is_dropped() {
     rig.ipvsadm("-A -f 9 -s rr -p 60 --pe sip");
     rig.ipvsadm("-a -f 9 -r 192.168.50.5:0 -m");
     rig.nft("ip daddr 203.0.113.0/24 meta mark set 9");
-    let syn = frame(false, "172.16.0.1", "203.0.113.9", "tcp 1000 > 5060 syn");
-    assert_eq!(rig.inject(0, &syn).0, Verdict::Drop(DropReason::NoCallId));
+    for rest in ["", " | data 0d0a693a610d0a"] {
+        let rest = format!("tcp 1000 > 5060 syn{rest}");
+        let syn = frame(false, "172.16.0.1", "203.0.113.9", &rest);
+        assert_eq!(rig.inject(0, &syn).0, Verdict::Drop(DropReason::NoCallId));
+    }
     let rest = format!("udp 1000 > 5060 | data {hex}");
     let (verdict, _) = rig.inject(0, &frame(false, "172.16.0.1", "203.0.113.9", &rest));
     assert_eq!(verdict, Verdict::Transmit(PortId(1)));
@@ -359,6 +362,94 @@ fn other_packets_of_servers_are_the_kernels() {
     let (verdict, _) = answered(&mut rig, 5, "172.16.0.1", 1000, "a");
     assert_eq!(verdict, Verdict::Kernel(PuntClass::Transit));
     assert_eq!(rig.connections(), []);
+}
+
+/// Servers that are no masqueraded ones of a UDP service with a port.
+#[test]
+fn who_begins_no_call() {
+    for (service, server) in [
+        ("-u 192.168.40.200:5060", "192.168.50.5:5060 -g"),
+        ("-t 192.168.40.200:5060", "192.168.50.5:5060 -m"),
+        ("-u 192.168.40.200:0", "192.168.50.5:5060 -m"),
+    ] {
+        let mut rig = Rig::new();
+        rig.ipvsadm(&format!("-A {service} -s rr -p 60 --pe sip"));
+        rig.ipvsadm(&format!("-a {service} -r {server}"));
+        let (verdict, _) = answered(&mut rig, 5, "172.16.0.1", 1000, "a");
+        assert_eq!(verdict, Verdict::Kernel(PuntClass::Transit), "{service}");
+        assert_eq!(rig.connections(), []);
+    }
+}
+
+#[test]
+fn a_one_packet_call_leaves_the_client_s_connection_alone() {
+    let mut rig = rig("-p 60");
+    let server = send(&mut rig, "172.16.0.1", 1000, "a").unwrap();
+    rig.ipvsadm(&format!("-E -u {VIP}:5060 -s rr -p 60 -o --pe sip"));
+    let (verdict, _) = answered(&mut rig, 11 - server, "172.16.0.1", 1000, "b");
+    assert_eq!(verdict, Verdict::Transmit(PortId(0)));
+    let keep_alive = frame(false, "172.16.0.1", VIP, "udp 1000 > 5060 | bytes 4");
+    assert_eq!(rig.inject(0, &keep_alive).1[33], server);
+}
+
+#[test]
+fn a_one_packet_call_waits_for_its_next_hop_and_counts_once() {
+    let mut rig = rig("-p 60 -o");
+    rig.forget_neighbours(0);
+    for _ in 0..2 {
+        let (verdict, _) = answered(&mut rig, 5, "172.16.0.1", 1000, "a");
+        assert_eq!(verdict, Verdict::Wait);
+    }
+    rig.neighbour(0, "192.168.40.254", mac_of(&addr("192.168.40.254")));
+    let (verdict, from) = answered(&mut rig, 5, "172.16.0.1", 1000, "a");
+    assert_eq!(
+        (verdict, from.as_str()),
+        (Verdict::Transmit(PortId(0)), FROM_VIP)
+    );
+    let conns: u64 = rig.counters.dests.iter().map(|d| d.conns.get()).sum();
+    assert_eq!(conns, 1);
+}
+
+/// Its connection is over when the later pieces come.
+#[test]
+fn the_pieces_of_a_one_packet_call_leave_together() {
+    let mut rig = rig("-p 60 -o");
+    let text = format!("{}{}", message("a"), "00".repeat(64));
+    let (first, len) = (&text[..96], 8 + text.len() / 2);
+    for rest in [
+        format!("id 7 mf | udp 5060 > 1000 len {len} csum none | data {first}"),
+        format!("id 7 offset 56 proto 17 | bytes {}", len - 56),
+    ] {
+        let to = PORT_MACS[1];
+        let server = mac_of(&addr("192.168.50.5"));
+        let piece = notation::build(&format!(
+            "eth {server} > {to} | ip 192.168.50.5 > 172.16.0.1 {rest}"
+        ));
+        let (verdict, after) = rig.inject(1, &piece);
+        assert_eq!(verdict, Verdict::Transmit(PortId(0)), "{rest}");
+        assert_eq!(after[26..30], [192, 168, 40, 200], "{rest}");
+    }
+}
+
+/// It quotes no message.
+#[test]
+fn an_icmp_error_opens_no_call() {
+    let mut rig = rig("-p 60");
+    rig.change_settings(|s| s.schedule_icmp = true);
+    let rest = format!("icmp 3 3 | ip {VIP} > 172.16.0.1 | udp 5060 > 1000 | bytes 8");
+    let (verdict, _) = rig.inject(0, &frame(false, "172.16.0.1", VIP, &rest));
+    assert_eq!(verdict, Verdict::Drop(DropReason::NoCallId));
+    assert_eq!(rig.connections(), []);
+}
+
+#[test]
+fn calls_that_find_no_room_keep_none() {
+    let mut rig = rig("-p 60 -o");
+    let taken = |rig: &mut Rig, n| send(rig, "172.16.0.1", 1000, &format!("{n}")).is_some();
+    let all = (0..70_000).filter(|n| taken(&mut rig, *n)).count();
+    assert!((1000..2000).contains(&all), "{all}");
+    rig.sleep(Duration::from_secs(61));
+    assert!(taken(&mut rig, 70_000));
 }
 
 #[test]
