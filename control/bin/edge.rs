@@ -8,6 +8,7 @@ use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use crate::steering::Steering;
 use anyhow::{Context, Result, anyhow, bail};
 use control::config::{self, Config};
 use control::status::PortHandle;
@@ -56,6 +57,8 @@ pub struct Edge {
     pub dpdk: String,
     /// Workers take packets once this is set.
     pub open: Arc<AtomicBool>,
+    /// How packets come to the worker that has their connection, in words.
+    pub steering: String,
     eal: Eal,
     stop: Arc<AtomicBool>,
     bell: Bell,
@@ -126,6 +129,7 @@ pub fn start(
     let open = Arc::new(AtomicBool::new(false));
 
     let team = config.dpdk.worker_cores.len();
+    let mut steering = Steering::plan(config, &opened, &table.key)?;
     // For each worker, its view of all ports.
     let mut lanes: Vec<Vec<Lane>> = (0..team).map(|_| Vec::new()).collect();
     let mut twins = Vec::new();
@@ -136,10 +140,10 @@ pub fn start(
         let (handle, mac, of_port, twin) = start_port(
             &eal,
             &buffers,
-            wanted,
+            config,
             number,
-            team,
             port,
+            &mut steering,
             &mut prepare_twin,
         )
         .with_context(|| format!("port {}", wanted.name))?;
@@ -151,6 +155,9 @@ pub fn start(
         twins.push(twin);
     }
 
+    if team > 1 {
+        info!(event = "steering", "packets are steered {steering}");
+    }
     let (done, loops) = mpsc::channel();
     let mut workers = Vec::new();
     let Table { shards, key } = table;
@@ -168,6 +175,9 @@ pub fn start(
         let mut worker = make_worker(config, share, shards, key, &end, &macs);
         if let Some(seat) = seats.next() {
             worker.join(seat);
+        }
+        if let Some(keys) = steering.keys() {
+            worker.steer_by_nics(Arc::clone(keys));
         }
         let mut polled = Loop {
             worker,
@@ -227,6 +237,7 @@ pub fn start(
         ports,
         dpdk: eal.version(),
         open,
+        steering: steering.to_string(),
         eal,
         stop,
         bell,
@@ -418,12 +429,14 @@ fn rings_of(config: &Config, ports: &[PortHandle]) -> Rings {
 fn start_port(
     eal: &Eal,
     buffers: &Buffers,
-    wanted: &config::Port,
+    config: &Config,
     number: PortId,
-    team: usize,
     port: Port,
+    steering: &mut Steering,
     prepare_twin: &mut impl FnMut(&config::Port) -> Result<()>,
 ) -> Result<(PortHandle, Mac, Vec<Lane>, Twin)> {
+    let wanted = &config.ports[usize::from(number.0)];
+    let team = config.dpdk.worker_cores.len();
     let info = port.info()?;
     let workers = u16::try_from(team).context("too many workers")?;
     // Without RSS everything comes by the first queue, and what the others have is for nothing.
@@ -440,6 +453,7 @@ fn start_port(
         tx_descriptors: wanted.tx_descriptors,
         mtu: (wanted.mtu != info.mtu && !by_kernel).then_some(wanted.mtu),
         scatter: buffers.scatter,
+        rss_key: steering.key(wanted),
     };
     let long = match wanted.rx_gso_fixup {
         true => Some(make_long_pool(eal, wanted)?),
@@ -492,6 +506,7 @@ fn start_port(
     let (to_wire, from_kernel) = ring::single_producer(eal, WIRE_SLOTS)?;
     let mut from_kernel = Some(from_kernel);
     let rx = Queues::new(setup.rx_queues, team, number);
+    steering.set_up(&mut port, wanted, |worker| rx.of(worker));
     let tx = Queues::new(setup.tx_queues, team, number);
     let mut lanes = Vec::new();
     let mut punt = Vec::new();

@@ -18,6 +18,7 @@ use dataplane::conn::Layout;
 use dataplane::packet::PortId;
 
 mod edge;
+mod steering;
 mod table;
 
 use edge::Edge;
@@ -119,6 +120,7 @@ fn serve(config: Config) -> Result<()> {
         dpdk: edge.dpdk.clone(),
         realtime: Some(dpdk::sched::make_realtime),
         open: edge.open.clone(),
+        steering: edge.steering.clone(),
     };
     let run = daemon::run(
         begun,

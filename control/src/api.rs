@@ -760,6 +760,9 @@ pub struct StatusView {
     pub uptime: u64,
     /// Data ports.
     pub ports: Vec<PortView>,
+    /// How packets come to the worker that has their connection.
+    #[serde(default)]
+    pub steering: String,
     /// Workers.
     pub workers: Vec<WorkerView>,
     /// Drops by reason, zero ones left out: (name, count, help).

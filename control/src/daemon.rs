@@ -125,6 +125,8 @@ pub struct Dataplane {
     pub realtime: Option<fn(u8) -> std::io::Result<()>>,
     /// Workers take packets once this is set: when they know the services.
     pub open: Arc<AtomicBool>,
+    /// How packets come to the worker that has their connection, in words.
+    pub steering: String,
 }
 
 /// What control has to do with besides the data plane.
@@ -200,6 +202,7 @@ pub fn run(
         host: outside.host,
         version,
         table_size: u64::from(dataplane.capacity),
+        steering: dataplane.steering,
         log_dropped: logging.dropped(),
         scripts: outside.scripts,
     };

@@ -96,6 +96,8 @@ pub struct State {
     pub version: Version,
     /// Slots of the connection table, `size=` in listings.
     pub table_size: u64,
+    /// How packets come to the worker that has their connection.
+    pub steering: String,
     /// Most connections.
     pub capacity: u64,
     /// Rates of the workers.
@@ -126,6 +128,8 @@ pub struct Parts {
     pub version: Version,
     /// Slots of the connection table, `size=` in listings.
     pub table_size: u64,
+    /// How packets come to the worker that has their connection.
+    pub steering: String,
     /// Log lines lost.
     pub log_dropped: Dropped,
     /// What runs scripts.
@@ -162,6 +166,7 @@ impl State {
             ports: parts.ports,
             version: parts.version,
             table_size: parts.table_size,
+            steering: parts.steering,
             log_dropped: parts.log_dropped,
             started: now,
         }
@@ -355,6 +360,7 @@ impl State {
             self.sampler.view(i, core, c, self.heartbeats.age(now, i))
         });
         let mut view = StatusView {
+            steering: self.steering.clone(),
             version: self.version.version.clone(),
             uptime: now.since(self.started).as_secs(),
             ports: self.ports.iter().map(status::port_view).collect(),

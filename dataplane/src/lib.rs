@@ -29,5 +29,6 @@ pub mod steering;
 pub mod sync;
 pub mod team;
 pub mod time;
+pub mod toeplitz;
 pub mod wire;
 pub mod worker;

@@ -68,6 +68,7 @@ use crate::service::{
 use crate::settings::Settings;
 use crate::team::{Counts, Team};
 use crate::time::{Instant, Ticks};
+use crate::toeplitz::Toeplitz;
 use crate::wire::ipv4;
 
 /// IP protocol number of TCP.
@@ -144,6 +145,8 @@ pub struct Worker {
 struct Core {
     key: HashKey,
     share: Share,
+    /// How the NICs steer, if they do.
+    nics: Option<Arc<Toeplitz>>,
     counters: Arc<WorkerCounters>,
     router: Router,
     roles: Arc<RoleTable>,
@@ -330,6 +333,7 @@ impl Worker {
         let mut core = Core {
             key,
             share,
+            nics: None,
             counters,
             router: Router::new(limits.neighbours),
             roles: Arc::default(),
@@ -404,6 +408,13 @@ impl Worker {
                 c.active.set(c.active.get().saturating_add(1));
             }
         });
+    }
+
+    /// From now on clients meet where the NICs take them. Before the first packet, for all workers
+    /// of a team; packets that come to another one all the same are handed over.
+    pub fn steer_by_nics(&mut self, keys: Arc<Toeplitz>) {
+        self.core.share = self.core.share.behind_nics();
+        self.core.nics = Some(keys);
     }
 
     /// Goes by the connections of the whole team from now on when it schedules and when it looks
@@ -571,11 +582,15 @@ impl Worker {
         let Some((side, _, hash)) = core.find_side_v4(TCP, src, dst) else {
             return false;
         };
+        let shard = match core.share.plain_v4(hash.shard) {
+            Ok(shard) => shard,
+            Err(owner) => {
+                at.kind = Kind::Elsewhere(owner);
+                return true;
+            }
+        };
+        let hash = KeyHash { shard, ..hash };
         at.hash = hash;
-        if let Some(owner) = core.share.elsewhere(hash.shard) {
-            at.kind = Kind::Elsewhere(owner);
-            return true;
-        }
         at.kind = Kind::Plain(Family::V4, side);
         at.home = self.shard(hash).prefetch_home(hash);
         true
@@ -729,6 +744,9 @@ impl Worker {
                 steer::REQUEST
             };
             let from = steer::attempt(step, 0);
+            if let Some(owner) = self.core.misled(flow, side) {
+                return self.core.hand_over(owner, from);
+            }
             return self.find_packet(now, packet, flow, (side, both), from, true);
         }
         if side == Side::Reply

@@ -2,10 +2,13 @@
 //! what one worker alone would have done.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
+use dataplane::addr::{Addr, Endpoint};
 use dataplane::counters::DestCounters;
 use dataplane::packet::{Attempt, PortId, Verdict};
 use dataplane::team::AGE;
+use dataplane::toeplitz::Toeplitz;
 use dataplane::worker::Share;
 use proptest::prelude::*;
 use support::notation::build;
@@ -40,6 +43,15 @@ impl Team {
             workers: workers.collect(),
             handed: 0,
         }
+    }
+
+    /// The same behind NICs that steer by these keys.
+    fn behind_nics(workers: usize, keys: &Arc<Toeplitz>) -> Team {
+        let mut team = Team::new(workers);
+        for rig in &mut team.workers {
+            rig.worker.steer_by_nics(Arc::clone(keys));
+        }
+        team
     }
 
     fn ipvsadm(&mut self, args: &str) {
@@ -195,7 +207,48 @@ fn connections_of_others_count_and_so_do_their_thresholds() {
 
 #[test]
 fn a_team_does_what_one_worker_does() {
-    let (mut one, mut team) = (Rig::new(), Team::new(WORKERS));
+    like_one_worker(Team::new(WORKERS));
+}
+
+/// Behind NICs too, though here packets come to any worker.
+#[test]
+fn a_team_behind_nics_does_what_one_worker_does() {
+    let keys = Arc::new(Toeplitz::new([77, 99]));
+    like_one_worker(Team::behind_nics(WORKERS, &keys));
+}
+
+/// Where the NICs do what they are told, nothing is handed over.
+#[test]
+fn what_nics_steer_is_not_handed_over() {
+    let keys = Arc::new(Toeplitz::new([0x1234_5678_9abc, 0xfeed_beef]));
+    let mut team = Team::behind_nics(WORKERS, &keys);
+    RULES.iter().for_each(|rule| team.ipvsadm(rule));
+    for client in 0..200 {
+        // SYN, SYN+ACK, data; then a datagram and its answer.
+        for kind in [0, 1, 2, 4, 5, 13] {
+            let (port, text) = packet(client, kind);
+            let (host, number) = (client % 40, 2000 + client / 40);
+            let end = Endpoint::new(Addr::v4([10, 1, 2, host as u8]), number as u16);
+            let bucket = keys.bucket(&end).expect("IPv4");
+            let owner = Share::of(0, WORKERS).owner(bucket);
+            let (verdict, _) = team.inject(usize::from(owner), port, &build(&text));
+            assert!(
+                matches!(verdict, Verdict::Transmit(_)),
+                "{text}: {verdict:?}"
+            );
+        }
+    }
+    assert_eq!(team.handed, 0);
+    for worker in &mut team.workers {
+        assert!(
+            worker.connections().len() > 50,
+            "every worker has its share"
+        );
+    }
+}
+
+fn like_one_worker(mut team: Team) {
+    let mut one = Rig::new();
     for rule in RULES {
         one.ipvsadm(rule);
         team.ipvsadm(rule);
@@ -569,8 +622,12 @@ fn without_id(mut frame: Vec<u8>) -> Vec<u8> {
 }
 
 /// Lets one worker and a team live through the same story.
-fn live(workers: usize, story: &[Event], changes: bool) {
-    let (mut one, mut team) = (Rig::new(), Team::new(workers));
+fn live(workers: usize, nics: Option<u64>, story: &[Event], changes: bool) {
+    let mut one = Rig::new();
+    let mut team = match nics {
+        None => Team::new(workers),
+        Some(key) => Team::behind_nics(workers, &Arc::new(Toeplitz::new([key, !key]))),
+    };
     for rule in STEERED {
         one.ipvsadm(rule);
         team.ipvsadm(rule);
@@ -664,8 +721,12 @@ proptest! {
         ..ProptestConfig::default() })]
 
     #[test]
-    fn teams_do_what_one_worker_does(story in story(200), workers in prop::sample::select(vec![2usize, 3, 8])) {
-        live(workers, &story, false);
+    fn teams_do_what_one_worker_does(
+        story in story(200),
+        workers in prop::sample::select(vec![2usize, 3, 8]),
+        nics: Option<u64>,
+    ) {
+        live(workers, nics, &story, false);
     }
 
     /// The rules change meanwhile, and with them where connections meet: none is lost.
@@ -673,8 +734,9 @@ proptest! {
     fn no_change_of_rules_loses_a_connection(
         story in story(200),
         workers in prop::sample::select(vec![2usize, 3, 8]),
+        nics: Option<u64>,
     ) {
-        live(workers, &story, true);
+        live(workers, nics, &story, true);
     }
 }
 

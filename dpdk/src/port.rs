@@ -26,6 +26,7 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use dataplane::addr::Mac;
+use dataplane::toeplitz::{BUCKETS, KEY_BYTES};
 
 pub use self::error::{PortError, Refused};
 pub use self::events::PortEvents;
@@ -137,6 +138,7 @@ impl Device {
             max_mtu: raw.max_mtu,
             socket: u32::try_from(raw.socket).ok(),
             has_rss: raw.has_rss,
+            takes_rss_key: raw.takes_rss_key,
             has_scatter: raw.has_scatter,
             has_multi_segments: raw.has_multi_segments,
             has_link_interrupt: raw.has_link_interrupt,
@@ -323,6 +325,7 @@ impl Port {
         if let Some(mtu) = config.mtu {
             device.check_mtu(&info, mtu, pool.data_room(), config.scatter)?;
         }
+        let key = config.rss_key.as_ref().filter(|_| info.takes_rss_key);
         let mut conf = ffi::rvs_port_conf {
             pool: pool.as_ptr(),
             rx_queues: config.rx_queues,
@@ -331,9 +334,11 @@ impl Port {
             tx_descriptors: config.tx_descriptors,
             mtu: config.mtu.unwrap_or(0),
             scatter: config.scatter,
+            rss_key: key.map_or(core::ptr::null(), |key| key.as_ptr()),
         };
         let (mut step, mut rss) = (ffi::RVS_STEP_INFO, false);
-        // SAFETY: the device is open and stopped, the pool lives as long as EAL.
+        // SAFETY: the device is open and stopped, the pool lives as long as EAL, the key as long
+        // as the call.
         let rc = unsafe { ffi::rvs_port_configure(device.id, &mut conf, &mut step, &mut rss) };
         if rc != 0 {
             let what = match step {
@@ -413,6 +418,24 @@ impl RunningPort {
     /// What its driver tells of it.
     pub fn events(&self) -> Arc<PortEvents> {
         Arc::clone(&self.device().events)
+    }
+
+    /// Takes each bucket of the hash to a queue. The port must have been started with this key;
+    /// what it says of its key, table and kinds of packets is compared with what it was told.
+    ///
+    /// # Errors
+    /// The driver's, or it does something else.
+    pub fn steer(
+        &mut self,
+        key: &[u8; KEY_BYTES],
+        queues: &[u16; BUCKETS],
+    ) -> Result<(), PortError> {
+        const { assert!(KEY_BYTES == ffi::RVS_RSS_KEY as usize) };
+        const { assert!(BUCKETS == ffi::RVS_RSS_BUCKETS as usize) };
+        let device = self.device();
+        // SAFETY: the device runs; key and table have the sizes the shim reads.
+        let rc = unsafe { ffi::rvs_port_steer(device.id, key.as_ptr(), queues.as_ptr()) };
+        device.check("steer by a key and a table of ours", rc)
     }
 
     /// State of the link, without waiting for it.

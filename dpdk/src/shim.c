@@ -87,6 +87,9 @@ struct rte_ring *rvs_ring_create(const char *name, unsigned int capacity, int so
 	return rte_ring_create(name, capacity, socket, flags);
 }
 
+/* Packets whose ports RSS has to count. */
+#define STEERED_KINDS (RTE_ETH_RSS_NONFRAG_IPV4_TCP | RTE_ETH_RSS_NONFRAG_IPV4_UDP)
+
 int rvs_port_info(uint16_t port, struct rvs_port_info *out)
 {
 	struct rte_eth_dev_info info;
@@ -118,6 +121,10 @@ int rvs_port_info(uint16_t port, struct rvs_port_info *out)
 	out->socket = rte_eth_dev_socket_id(port);
 	out->rss_key_size = info.hash_key_size;
 	out->has_rss = info.flow_type_rss_offloads != 0;
+	out->takes_rss_key = info.hash_key_size >= RVS_RSS_KEY && info.reta_size != 0 &&
+			     info.reta_size <= RTE_ETH_RSS_RETA_SIZE_512 &&
+			     info.reta_size % RVS_RSS_BUCKETS == 0 &&
+			     (info.flow_type_rss_offloads & STEERED_KINDS) == STEERED_KINDS;
 	out->has_scatter = (info.rx_offload_capa & RTE_ETH_RX_OFFLOAD_SCATTER) != 0;
 	out->has_multi_segments = (info.tx_offload_capa & RTE_ETH_TX_OFFLOAD_MULTI_SEGS) != 0;
 	out->has_link_interrupt = (*info.dev_flags & RTE_ETH_DEV_INTR_LSC) != 0;
@@ -164,6 +171,10 @@ int rvs_port_configure(uint16_t port, struct rvs_port_conf *conf, enum rvs_port_
 			key[i] = 0x6d;
 			key[i + 1] = 0x5a;
 		}
+		if (conf->rss_key != NULL) {
+			memset(key, 0, sizeof(key));
+			memcpy(key, conf->rss_key, RVS_RSS_KEY);
+		}
 		eth.rxmode.mq_mode = RTE_ETH_MQ_RX_RSS;
 		eth.rx_adv_conf.rss_conf.rss_hf = spread;
 		if (info.hash_key_size != 0) {
@@ -201,6 +212,58 @@ int rvs_port_configure(uint16_t port, struct rvs_port_conf *conf, enum rvs_port_
 		if (rc != 0)
 			return rc;
 	}
+	return 0;
+}
+
+int rvs_port_steer(uint16_t port, const uint8_t *key, const uint16_t *queues)
+{
+	struct rte_eth_rss_reta_entry64 want[RTE_ETH_RSS_RETA_SIZE_512 / RTE_ETH_RETA_GROUP_SIZE];
+	struct rte_eth_rss_reta_entry64 have[RTE_ETH_RSS_RETA_SIZE_512 / RTE_ETH_RETA_GROUP_SIZE];
+	uint8_t told[256], read[256];
+	struct rte_eth_rss_conf conf;
+	struct rte_eth_dev_info info;
+	unsigned int i, group, slot;
+	int rc;
+
+	memset(&info, 0, sizeof(info));
+	rc = rte_eth_dev_info_get(port, &info);
+	if (rc != 0)
+		return rc;
+	if (info.reta_size == 0 || info.reta_size > RTE_ETH_RSS_RETA_SIZE_512)
+		return -ENOTSUP;
+	memset(want, 0, sizeof(want));
+	memset(have, 0, sizeof(have));
+	for (i = 0; i < info.reta_size; i++) {
+		group = i / RTE_ETH_RETA_GROUP_SIZE;
+		slot = i % RTE_ETH_RETA_GROUP_SIZE;
+		want[group].mask |= UINT64_C(1) << slot;
+		have[group].mask |= UINT64_C(1) << slot;
+		want[group].reta[slot] = queues[i % RVS_RSS_BUCKETS];
+	}
+	rc = rte_eth_dev_rss_reta_update(port, want, info.reta_size);
+	if (rc != 0)
+		return rc;
+	rc = rte_eth_dev_rss_reta_query(port, have, info.reta_size);
+	if (rc != 0)
+		return rc;
+	for (i = 0; i < info.reta_size; i++) {
+		group = i / RTE_ETH_RETA_GROUP_SIZE;
+		slot = i % RTE_ETH_RETA_GROUP_SIZE;
+		if (have[group].reta[slot] != want[group].reta[slot])
+			return -EPROTO;
+	}
+	memset(told, 0, sizeof(told));
+	memcpy(told, key, RVS_RSS_KEY);
+	memset(read, 0xff, sizeof(read));
+	memset(&conf, 0, sizeof(conf));
+	conf.rss_key = read;
+	conf.rss_key_len = info.hash_key_size;
+	rc = rte_eth_dev_rss_hash_conf_get(port, &conf);
+	if (rc != 0)
+		return rc;
+	if ((conf.rss_hf & STEERED_KINDS) != STEERED_KINDS ||
+	    memcmp(read, told, info.hash_key_size) != 0)
+		return -EPROTO;
 	return 0;
 }
 

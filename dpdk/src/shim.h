@@ -93,6 +93,7 @@ struct rvs_port_info {
 	int32_t socket;
 	uint8_t rss_key_size;
 	bool has_rss;
+	bool takes_rss_key; /* spreads TCP and UDP over IPv4 by a key and a table of our choice */
 	bool has_scatter;
 	bool has_multi_segments;
 	bool has_link_interrupt;
@@ -109,7 +110,11 @@ struct rvs_port_conf {
 	uint16_t tx_descriptors;
 	uint16_t mtu; /* 0: the driver's default */
 	bool scatter; /* frames may take several buffers, in and out */
+	const uint8_t *rss_key; /* RVS_RSS_KEY bytes; NULL: one that is the same for both directions */
 };
+#define RVS_RSS_KEY 40
+/* Entries of the redirection table, or after how many it repeats itself. */
+#define RVS_RSS_BUCKETS 128
 /* The step of rvs_port_configure that failed. */
 enum rvs_port_step {
 	RVS_STEP_INFO,
@@ -121,6 +126,10 @@ enum rvs_port_step {
 /* 0 or a negative errno with *step set. *rss tells whether flows are spread over the queues. */
 int rvs_port_configure(uint16_t port, struct rvs_port_conf *conf, enum rvs_port_step *step,
 		       bool *rss);
+
+/* Tells a running port which queue each bucket goes to, and reads key, table and kinds of packets
+ * back. -EPROTO: it has something else than it was told. */
+int rvs_port_steer(uint16_t port, const uint8_t *key, const uint16_t *queues);
 
 struct rvs_port_stats {
 	uint64_t rx_packets;

@@ -75,6 +75,7 @@ impl World {
             host: Box::new(FixedNetwork::new(&scenario.network)?),
             version: Version::default(),
             table_size: u64::from(layout.connections),
+            steering: String::new(),
             log_dropped: Default::default(),
             scripts: Default::default(),
         };

@@ -370,6 +370,12 @@ static PORT: Section = Section {
             "receive queues; 0: one for each worker if the device spreads packets (RSS), else 1",
         ),
         key(
+            "faces",
+            Choice(&["both", "clients", "servers"], &[]),
+            Value("\"both\""),
+            "who is on this port; if every port says either clients or servers, NICs that take a key of ours (RSS) bring requests and replies of a client over IPv4 to one worker, and nothing is handed over",
+        ),
+        key(
             "rx_descriptors",
             Integer(64, 32_768),
             Value("1024"),

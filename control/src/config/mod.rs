@@ -9,6 +9,7 @@
 //! [`plan`] says what a reload has to change, [`save`] writes the running rules into the file.
 //! All of it is pure except [`load`], [`Host::probe`] and [`save::save`], which touch files.
 
+use dataplane::toeplitz::Facing;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -235,6 +236,8 @@ pub struct Port {
     pub mtu: u16,
     /// Receive queues.
     pub rx_queues: u16,
+    /// Who is on it; `None`: clients and servers.
+    pub faces: Option<Facing>,
     /// Descriptors per receive queue.
     pub rx_descriptors: u16,
     /// Descriptors per transmit queue.

@@ -194,6 +194,7 @@ fn reactor(dir: &Path, ends: Vec<dataplane::command::ControlEnd>, limits: Limits
             ..Version::default()
         },
         table_size: 4096,
+        steering: String::new(),
         log_dropped: Default::default(),
         scripts: Default::default(),
     };

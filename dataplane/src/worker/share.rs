@@ -2,8 +2,26 @@
 //!
 //! A connection lives in the shard that its client endpoint hashes to, and a shard belongs to one
 //! worker. A packet that arrives anywhere else is handed over (`Verdict::HandOver`).
+//!
+//! Where NICs bring plain packets over IPv4 to the right worker, the first pass takes that for
+//! granted and looks in its own shards; only a miss asks whose the packet is.
 
 use crate::conn::SHARDS;
+
+/// In [`Share::plain_v4`]: the rest is a worker's number. Shards are fewer.
+const ELSEWHERE: u8 = 0x80;
+const _: () = assert!(SHARDS <= ELSEWHERE as usize);
+
+/// Each shard is where it belongs.
+const EACH: [u8; SHARDS] = {
+    let mut each = [0; SHARDS];
+    let mut shard = 0;
+    while shard < SHARDS {
+        each[shard] = shard as u8;
+        shard += 1;
+    }
+    each
+};
 
 /// The table's shards dealt to workers, as one of the workers sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -11,6 +29,9 @@ pub struct Share {
     me: u8,
     team: u8,
     owners: [u8; SHARDS],
+    /// Where the first pass looks for plain packets over IPv4: one of this worker's shards, or
+    /// [`ELSEWHERE`] and the owner.
+    plain_v4: [u8; SHARDS],
     /// For each shard one of this worker's.
     mine: [u8; SHARDS],
 }
@@ -21,15 +42,8 @@ impl Share {
         me: 0,
         team: 1,
         owners: [0; SHARDS],
-        mine: {
-            let mut mine = [0; SHARDS];
-            let mut shard = 0;
-            while shard < SHARDS {
-                mine[shard] = shard as u8;
-                shard += 1;
-            }
-            mine
-        },
+        plain_v4: EACH,
+        mine: EACH,
     };
 
     /// What `worker` of so many gets: shards are dealt like cards.
@@ -43,8 +57,12 @@ impl Share {
         );
         let mut owners = [0; SHARDS];
         let mut mine = [0; SHARDS];
+        let mut plain_v4 = EACH;
         for shard in 0..SHARDS {
             owners[shard] = (shard % workers) as u8;
+            if shard % workers != worker {
+                plain_v4[shard] = ELSEWHERE | owners[shard];
+            }
             let near = shard - shard % workers + worker;
             mine[shard] = if near < SHARDS { near } else { near - workers } as u8;
         }
@@ -52,7 +70,17 @@ impl Share {
             me: worker as u8,
             team: workers as u8,
             owners,
+            plain_v4,
             mine,
+        }
+    }
+
+    /// The same where the NICs steer IPv4.
+    #[must_use]
+    pub fn behind_nics(self) -> Share {
+        Share {
+            plain_v4: self.mine,
+            ..self
         }
     }
 
@@ -78,6 +106,16 @@ impl Share {
     #[inline(always)]
     pub fn owner(&self, shard: u8) -> u8 {
         self.owners[usize::from(shard) % SHARDS]
+    }
+
+    /// Where the first pass looks for a plain packet over IPv4 that belongs in this shard: the
+    /// shard of this worker's, or else the worker that has it.
+    #[inline(always)]
+    pub fn plain_v4(&self, shard: u8) -> Result<u8, u8> {
+        match self.plain_v4[usize::from(shard) % SHARDS] {
+            place if place & ELSEWHERE == 0 => Ok(place),
+            place => Err(place & !ELSEWHERE),
+        }
     }
 
     /// The owner, if it is somebody else.
@@ -106,5 +144,12 @@ mod tests {
             }
         }
         assert_eq!(Share::of(0, 1), Share::ALL);
+        let trusting = shares[1].behind_nics();
+        for shard in 0..SHARDS as u8 {
+            let strict = shares[1].elsewhere(shard).map_or(Ok(shard), Err);
+            assert_eq!(shares[1].plain_v4(shard), strict);
+            assert_eq!(trusting.plain_v4(shard), Ok(trusting.mine(shard)));
+            assert_eq!(trusting.elsewhere(shard), shares[1].elsewhere(shard));
+        }
     }
 }

@@ -363,9 +363,10 @@ impl Core {
                 Side::Request => self.key.hash_v4(TCP, from, to),
                 Side::Reply => self.key.hash_v4(TCP, to, from),
             };
-            let owner = self.share.owner(hash.shard);
-            let shard = self.share.mine(hash.shard);
-            (KeyHash { shard, ..hash }, owner)
+            match self.share.plain_v4(hash.shard) {
+                Ok(shard) => (KeyHash { shard, ..hash }, self.share.me()),
+                Err(owner) => (hash, owner),
+            }
         };
         if owner == self.share.me() {
             at.hash = hash;
@@ -386,6 +387,19 @@ impl Core {
         )
     }
 
+    /// Who has the connections of a packet that a NIC took to this worker by mistake.
+    pub(super) fn misled(&self, flow: &Flow, side: Side) -> Option<u8> {
+        self.nics.as_ref()?;
+        let (client, other) = ends(flow, side);
+        let meeting = self.meeting(&Way {
+            side,
+            protocol: flow.protocol,
+            client,
+            other,
+        });
+        (meeting.owner != self.share.me()).then_some(meeting.owner)
+    }
+
     /// Where the packets meet that belong to a connection in this way.
     pub(super) fn meeting(&self, way: &Way) -> Meeting {
         let Way {
@@ -404,7 +418,10 @@ impl Core {
         }
         let Class { mask, unsettled } = self.roles.steering().class(*protocol, &o.addr, o.port);
         let shard = match mask {
-            None => hash.shard,
+            None => {
+                let by_nic = self.nics.as_ref().and_then(|keys| keys.bucket(c));
+                by_nic.unwrap_or(hash.shard)
+            }
             Some(mask) => {
                 let bits = u128::from_be_bytes(c.addr.octets()) & mask;
                 let client = Addr::v6(bits.to_be_bytes());

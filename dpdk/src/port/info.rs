@@ -1,6 +1,7 @@
 //! What a port is, how it is to be set up, and how it is.
 
 use dataplane::addr::Mac;
+use dataplane::toeplitz::KEY_BYTES;
 
 /// What a port is and can do.
 #[derive(Clone, Debug)]
@@ -23,6 +24,9 @@ pub struct PortInfo {
     pub socket: Option<u32>,
     /// Whether it can spread flows over its RX queues.
     pub has_rss: bool,
+    /// Whether it spreads TCP and UDP over IPv4 by a key and a table of our choice, as
+    /// [`RunningPort::steer`](super::RunningPort::steer) wants it.
+    pub takes_rss_key: bool,
     /// Whether it spreads a long frame over several buffers.
     pub has_scatter: bool,
     /// Whether it sends a frame out of several buffers.
@@ -48,6 +52,9 @@ pub struct PortConfig {
     pub mtu: Option<u16>,
     /// A frame may take several buffers, received and sent, where the driver can do that.
     pub scatter: bool,
+    /// What flows are spread by over several RX queues, if the port takes one; `None`: a key that
+    /// takes both directions of a flow to the same queue.
+    pub rss_key: Option<[u8; KEY_BYTES]>,
 }
 
 impl Default for PortConfig {
@@ -60,6 +67,7 @@ impl Default for PortConfig {
             tx_descriptors: 1024,
             mtu: None,
             scatter: false,
+            rss_key: None,
         }
     }
 }
@@ -77,8 +85,7 @@ pub struct PortSetup {
     pub tx_descriptors: u16,
     /// MTU in bytes.
     pub mtu: u16,
-    /// Whether flows are spread over the RX queues by the port (RSS, both directions of a flow to
-    /// the same queue). False with one queue, and for drivers that spread by other means.
+    /// Whether flows are spread over the RX queues by the port (RSS). False with one queue, and for drivers that spread by other means.
     pub rss: bool,
 }
 

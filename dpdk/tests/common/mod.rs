@@ -45,6 +45,7 @@ pub const SMALL: PortConfig = PortConfig {
     tx_descriptors: 256,
     mtu: None,
     scatter: false,
+    rss_key: None,
 };
 
 pub fn run(eal: &Eal, name: &str, pool: &Mempool) -> RunningPort {

@@ -280,6 +280,8 @@ pub struct Status<'a> {
     /// Workers: `id`, `core`, `load` in percent, `rx_pps`, `tx_pps`, `rx`, `tx`, `connections`,
     /// `heartbeat_age_ms`.
     workers: &'a [WorkerView],
+    /// How packets come to the worker that has their connection.
+    steering: &'a str,
     /// Connection table.
     connections: Used,
     /// Dropped packets by reason: `{"reason", "count", "help"}`.
@@ -364,6 +366,7 @@ pub fn status(out: &mut dyn Write, view: &StatusView) -> io::Result<()> {
             uptime: view.uptime,
             ports: ports.collect(),
             workers: &view.workers,
+            steering: &view.steering,
             connections: Used { used, capacity },
             drops: drops.collect(),
             punted: view

@@ -42,6 +42,9 @@ fn overview(out: &mut dyn Write, view: &StatusView) -> io::Result<()> {
         "Routes       {}, neighbours {}",
         view.routes, view.neighbours
     )?;
+    if view.workers.len() > 1 {
+        writeln!(out, "Steering     {}", view.steering)?;
+    }
     let pump = match view.pump_age_ms {
         age if age >= PUMP_STALLED_MS => format!("pump STALLED for {age} ms"),
         _ => "pump alive".to_string(),
@@ -218,6 +221,7 @@ mod tests {
     #[test]
     fn a_busy_balancer_on_one_screen() {
         let view = StatusView {
+            steering: "by the NICs (RSS), IPv6 in software".into(),
             version: "0.1.0".into(),
             uptime: 2 * 86_400 + 3723,
             ports: vec![

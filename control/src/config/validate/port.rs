@@ -1,5 +1,6 @@
 //! Ports and their devices: from the keys of a `[[port]]` to the arguments that DPDK wants.
 
+use dataplane::toeplitz::Facing;
 use std::collections::{BTreeSet, HashMap};
 
 use super::{Notes, number};
@@ -362,6 +363,11 @@ fn port(
         twin,
         mtu,
         rx_queues,
+        faces: match table.text("faces") {
+            Some("clients") => Some(Facing::Clients),
+            Some("servers") => Some(Facing::Servers),
+            _ => None,
+        },
         rx_descriptors: number(table, "rx_descriptors"),
         tx_descriptors: number(table, "tx_descriptors"),
         promiscuous: table.boolean("promiscuous").unwrap_or_default(),

@@ -20,9 +20,9 @@ class GuestBalancer:
     def adm(self, arguments, seconds=30):
         return self.guest.sh(f"{BIN}/rvsadm --socket /run/rvsd.sock {arguments}", seconds)
 
-    def start(self, nics, **config):
-        ports = port("f0", f'pci = "{nics[0].pci}"') + port("b0", f'pci = "{nics[1].pci}"')
-        text = config_text("/run/rvsd.sock", "rvs", ports, extra="", worker='idle = "adaptive"', memory="hugepages", **config)
+    def start(self, nics, faces=("both", "both"), worker='idle = "adaptive"', **config):
+        ports = "".join(port(name, f'pci = "{nic.pci}"\nfaces = "{side}"') for name, nic, side in zip(("f0", "b0"), nics, faces))
+        text = config_text("/run/rvsd.sock", "rvs", ports, extra="", worker=worker, memory="hugepages", **config)
         text = text.replace('memory = "hugepages"', 'memory = "hugepages"\nmemory_mb = 256')
         self.guest.sh(f"cat > /run/rvsd.toml <<'END'\n{text}\nEND\n"
                       f"rm -f /run/rvsd.exit\n({BIN}/rvsd /run/rvsd.toml > /run/rvsd.log 2>&1 & echo $! > /run/rvsd.pid; "
@@ -70,13 +70,14 @@ def test_pci_ports(lab):
     from guest import Guest, Nic
     lab.client.ip("neighbour flush all")
     nics = {}
-    for number, model in enumerate(MODELS):
+    for number, (model, queues) in enumerate([*((model, 1) for model in MODELS), ("virtio-net-pci", 2)]):
         for side, bridge in enumerate(("front", "back")):
             tap = f"tap{number}{side}"
-            lab.switch.ip(f"tuntap add {tap} mode tap")
+            lab.switch.ip(f"tuntap add {tap} mode tap" + (" multi_queue" if queues > 1 else ""))
             lab.switch.ip(f"link set {tap} master {bridge} up")
             slot = 0x10 + 2 * number + side
-            nics.setdefault(model, []).append(Nic(model, tap, slot, f"02:00:00:00:10:{slot:02x}"))
+            name = model if queues == 1 else "several queues"
+            nics.setdefault(name, []).append(Nic(model, tap, slot, f"02:00:00:00:10:{slot:02x}", queues))
     with Guest(lab.dir, [nic for pair in nics.values() for nic in pair], lab.switch) as guest:
         balancer = GuestBalancer(lab, guest)
         try:
@@ -101,6 +102,7 @@ def in_the_guest(lab, guest, balancer, nics):
     status, told = guest.run(f"{BIN}/rvsd /run/bare.toml", 60)
     check(status not in (0, 101) and "nr_hugepages" in told, f"without hugepages: exit {status}: {told}")
     guest.hugepages(200)
+    steered_by_nics(lab, guest, balancer, nics.pop("several queues"))
     for model, pair in nics.items():
         for nic in pair:
             guest.bind(nic)
@@ -115,6 +117,28 @@ def in_the_guest(lab, guest, balancer, nics):
     output = guest.run(f"cd {REPO} && RVS_BIN={BIN} RVS_PATIENCE=8 /usr/bin/python3 {HERE}/run.py --inside", 300)
     check(output[0] == 0 and " 0 failed, 0 skipped" in output[1], output[1])
     print("".join(f"         inside: {line}\n" for line in output[1].splitlines() if line.startswith("passed")), end="")
+
+
+def steered_by_nics(lab, guest, balancer, pair):
+    """Two workers on NICs with two queues: each packet comes to the worker that has its connection."""
+    for nic in pair:
+        guest.bind(nic)
+    balancer.start(pair, faces=("clients", "servers"), worker="cores = [0, 1]\nidle = \"adaptive\"")
+    status = json.loads(balancer.adm("--json status"))
+    check(status["steering"].startswith("by the NICs"), f"steering: {status['steering']}")
+    nat_through(lab, balancer)
+    vip = VIPS["nat"][0]
+    workers = json.loads(balancer.adm("--json status"))["workers"]
+    for _ in range(20):
+        lab.client.curl(f"http://{at(vip, 80)}/", seconds=5)
+    lab.download(vip, "1m", 90)
+    before, workers = workers, json.loads(balancer.adm("--json status"))["workers"]
+    handed = sum(new["handed_over"] - old["handed_over"] for new, old in zip(workers, before))
+    check(handed == 0, f"{handed} packets handed over: {workers}")
+    check(all(new["connections"] > old["connections"] for new, old in zip(workers, before)), f"{before}, then {workers}")
+    balancer.stop()
+    lab.client.ip("neighbour flush all")
+    print("         two queues: steered by the NICs, no packet handed over")
 
 
 test_pci_ports.guest = True

@@ -58,17 +58,22 @@ def initramfs(tree, version):
 
 
 class Nic:
-    """A NIC on a tap device. `address` is its slot: 0000:00:10.0 for 0x10."""
+    """A NIC on a tap device. `address` is its slot: 0000:00:10.0 for 0x10. Several `queues`: with RSS, virtio
+    on a tap device with as many queues only."""
 
-    def __init__(self, model, tap, address, mac):
-        self.model, self.tap, self.slot, self.mac = model, tap, address, mac
+    def __init__(self, model, tap, address, mac, queues=1):
+        self.model, self.tap, self.slot, self.mac, self.queues = model, tap, address, mac, queues
         self.pci = f"0000:00:{address:02x}.0"
 
     def arguments(self, number):
         device = f"{self.model},netdev=n{number},addr=0x{self.slot:x},mac={self.mac}"
         if self.model == "virtio-net-pci":      # otherwise a virtio device goes around the IOMMU
             device += ",disable-legacy=on,iommu_platform=on,ats=on"
-        return ["-netdev", f"tap,id=n{number},ifname={self.tap},script=no,downscript=no,vhost=off", "-device", device]
+        backend = f"tap,id=n{number},ifname={self.tap},script=no,downscript=no,vhost=off"
+        if self.queues > 1:
+            device += f",mq=on,rss=on,vectors={2 * self.queues + 2}"
+            backend += f",queues={self.queues}"
+        return ["-netdev", backend, "-device", device]
 
 
 class Wire:
