@@ -192,6 +192,7 @@ pub fn run(
                 .collect(),
             ..Sources::default()
         },
+        scripts: outside.scripts.clone(),
         realtime: dataplane.realtime,
     };
     let parts = Parts {

@@ -212,6 +212,11 @@ impl Model {
         std::mem::take(&mut self.touched)
     }
 
+    /// Whether the host holds an address.
+    pub fn is_local(&self, addr: IpAddr) -> bool {
+        self.local.contains(&addr)
+    }
+
     /// The addresses this host holds. They decide which services are live and which real
     /// servers are this host itself.
     pub fn set_local_addresses(&mut self, local: BTreeSet<IpAddr>) {

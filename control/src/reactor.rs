@@ -197,10 +197,10 @@ impl Reactor {
             self.admin
                 .collect_files(now, &mut self.state, &mut self.server);
             self.state.follow_health(now);
-            self.state.follow_vrrp();
         }
         self.follow_host(now);
         self.serve(now);
+        self.state.follow_vrrp();
         self.do_timers(now);
         self.finish_start(now);
         self.finish_signal_reloads();

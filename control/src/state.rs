@@ -1,6 +1,7 @@
 //! What the control thread owns: desired state, workers, the host's mirror, the loaded file.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use dataplane::time::Instant;
@@ -17,8 +18,8 @@ use crate::recovery::keeper::{Keeper, Snapshot};
 use crate::reload;
 use crate::script::Scripts;
 use crate::status::{self, PortHandle, Sampler, Turns};
-use crate::update::Subject;
-use crate::vrrp::{Routers, Surroundings};
+use crate::update::{Subject, Update};
+use crate::vrrp::{LeaseBook, Notice, Routers, Surroundings};
 use crate::watchdog::{Heartbeats, PumpBeat};
 use crate::workers::{WorkerRefusal, Workers};
 
@@ -62,6 +63,14 @@ impl Commit {
     }
 }
 
+/// Addresses that a master put on an interface.
+struct Introduced {
+    instance: String,
+    addresses: Vec<IpAddr>,
+    /// Workers know them once they have applied this; none before the mirror has heard of them.
+    generation: Option<u64>,
+}
+
 /// See the module.
 pub struct State {
     /// Desired state.
@@ -80,6 +89,10 @@ pub struct State {
     pub keeper: Keeper,
     /// Virtual routers, once there are any.
     pub routers: Option<Routers>,
+    /// Places of virtual routers on the board that workers go by.
+    pub leases: LeaseBook,
+    /// Addresses of masters that workers do not know yet.
+    introduced: Vec<Introduced>,
     /// What virtual routers need of this daemon.
     pub surroundings: Surroundings,
     /// Rung by threads that have something to tell.
@@ -158,6 +171,8 @@ impl State {
             drains: Drains::default(),
             keeper: Keeper::default(),
             routers: None,
+            leases: LeaseBook::default(),
+            introduced: Vec::new(),
             surroundings: parts.surroundings,
             waker: None,
             capacity: u64::from(config.workers.connections),
@@ -267,11 +282,15 @@ impl State {
     /// Runs the virtual routers of the file. Their thread is started with the first of them.
     pub fn follow_vrrp_config(&mut self) {
         let config = Arc::new(self.config.vrrp.clone());
+        let leases = self.leases.enter(&config);
+        let places = self.leases.places();
+        self.workers.send(&Update::PutLeases(Arc::new(leases)));
         match (&self.routers, &self.waker) {
-            (Some(routers), _) => routers.apply(config),
+            (Some(routers), _) => routers.apply(config, places),
             (None, Some(waker)) if !config.instances.is_empty() => {
                 let surroundings = self.surroundings.clone();
-                match Routers::start(Arc::clone(waker), surroundings, config) {
+                let board = self.leases.board();
+                match Routers::start(Arc::clone(waker), surroundings, board, config, places) {
                     Ok(routers) => self.routers = Some(routers),
                     Err(reason) => tracing::error!(%reason, "VRRP does not run"),
                 }
@@ -286,8 +305,31 @@ impl State {
             return;
         };
         for notice in routers.take() {
-            tracing::debug!(?notice, "virtual routers");
+            if let Notice::Holds {
+                instance,
+                addresses,
+            } = notice
+            {
+                self.introduced.push(Introduced {
+                    instance,
+                    addresses,
+                    generation: None,
+                });
+            }
         }
+        let (model, workers) = (&self.model, &self.workers);
+        self.introduced.retain_mut(|new| {
+            if new.generation.is_none() && new.addresses.iter().all(|addr| model.is_local(*addr)) {
+                new.generation = Some(workers.generation());
+            }
+            let is_live = new
+                .generation
+                .is_some_and(|generation| workers.applied() >= generation);
+            if is_live {
+                routers.live(new.instance.clone());
+            }
+            !is_live
+        });
     }
 
     /// Takes over what the health checks found.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use dataplane::addr::{Addr, Endpoint, Mac};
 use dataplane::capture::{Capture, CaptureRing, Filter};
 use dataplane::command::Command;
+use dataplane::lease::Leases;
 use dataplane::marks::Marks;
 use dataplane::packet::PortId;
 use dataplane::roles::{RoleEntry, RoleTable};
@@ -40,6 +41,8 @@ pub enum Update {
     FailNeighbour(LinkId, Addr),
     /// Replaces a port's unicast MACs.
     PutMacs(PortId, Arc<[Mac]>),
+    /// Replaces the addresses that are served under leases.
+    PutLeases(Arc<Leases>),
     /// Replaces the live settings.
     PutSettings(Settings),
     /// Copies frames to a queue.
@@ -78,6 +81,8 @@ pub enum Subject {
     NextHop(LinkId, Addr),
     /// MACs of a port.
     Macs(PortId),
+    /// The addresses that are served under leases.
+    Leases,
     /// The live settings.
     Settings,
     /// The capture.
@@ -100,6 +105,7 @@ impl Update {
             Update::PutNeighbour(id, _) | Update::DeleteNeighbour(id) => Subject::Neighbour(*id),
             Update::FailNeighbour(link, addr) => Subject::NextHop(*link, *addr),
             Update::PutMacs(port, _) => Subject::Macs(*port),
+            Update::PutLeases(_) => Subject::Leases,
             Update::PutSettings(_) => Subject::Settings,
             Update::StartCapture { .. } | Update::StopCapture => Subject::Capture,
             Update::Nop => Subject::Nothing,
@@ -142,6 +148,7 @@ impl Update {
             Update::DeleteNeighbour(id) => Command::DeleteNeighbour(*id),
             Update::FailNeighbour(link, addr) => Command::FailNeighbour(*link, *addr),
             Update::PutMacs(port, macs) => Command::PutMacs(*port, macs.iter().copied().collect()),
+            Update::PutLeases(leases) => Command::PutLeases(Arc::clone(leases)),
             Update::PutSettings(settings) => Command::PutSettings(*settings),
             Update::StartCapture { port, filter, ring } => {
                 Command::StartCapture(Box::new(Capture::new(*port, **filter, Arc::clone(ring))))

@@ -10,6 +10,7 @@ use crossbeam::queue::ArrayQueue;
 use crate::addr::{Addr, Endpoint, Mac};
 use crate::capture::Capture;
 use crate::counters::WorkerCounters;
+use crate::lease::Leases;
 use crate::marks::Marks;
 use crate::packet::PortId;
 use crate::roles::{RoleEntry, RoleTable};
@@ -57,6 +58,8 @@ pub enum Command {
     FailNeighbour(LinkId, Addr),
     /// Replaces the unicast MACs that frames may be addressed to on a port.
     PutMacs(PortId, Box<[Mac]>),
+    /// Replaces the addresses that are served under leases.
+    PutLeases(Arc<Leases>),
     /// Replaces the live settings.
     PutSettings(Settings),
     /// Copies connections out, from `batch.cursor` on, until the batch is full.
@@ -103,6 +106,8 @@ pub struct Retired {
     pub marks: Option<Arc<Marks>>,
     /// The old MAC list.
     pub macs: Option<Box<[Mac]>>,
+    /// The old leases.
+    pub leases: Option<Arc<Leases>>,
     /// A capture that ended.
     pub capture: Option<Box<Capture>>,
 }

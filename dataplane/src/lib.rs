@@ -14,6 +14,7 @@ pub mod flow;
 pub mod forward;
 pub mod fragments;
 pub mod helper;
+pub mod lease;
 pub mod limit;
 pub mod marks;
 pub mod packet;

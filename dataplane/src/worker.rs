@@ -16,6 +16,7 @@ mod fragment;
 mod ftp;
 mod icmp;
 mod ipsec;
+mod lease;
 mod overload;
 mod persist;
 mod pmtu;
@@ -136,6 +137,8 @@ pub struct Worker {
     sweep: Sweep,
     strays: Strays,
     capture: Option<Box<Capture>>,
+    /// Addresses that may be served for so long only.
+    watch: lease::Watch,
     /// The packets of a burst that were parsed in full, [`BURST`] places. Kept, so that a burst
     /// need not clear them.
     flows: Box<[Flow]>,
@@ -380,6 +383,7 @@ impl Worker {
             sweep: Sweep::default(),
             strays: Strays::default(),
             capture: None,
+            watch: lease::Watch::default(),
             flows: vec![Flow::EMPTY; BURST].into_boxed_slice(),
         };
         let mut ports_unknown = 0;
@@ -432,6 +436,15 @@ impl Worker {
     /// Takes a burst of frames through the walk. `out[i]` is what becomes of `packets[i]`; at
     /// most [`BURST`] packets, the rest is left alone.
     pub fn process(&mut self, now: Instant, packets: &mut [Packet<'_>], out: &mut [Verdict]) {
+        if self.watch.is_due(now) {
+            return self.process_watched(now, packets, out);
+        }
+        self.process_free(now, packets, out);
+    }
+
+    /// As [`Worker::process`], without a look at leases.
+    #[inline(always)]
+    fn process_free(&mut self, now: Instant, packets: &mut [Packet<'_>], out: &mut [Verdict]) {
         if self.capture.is_some() {
             return self.process_captured(now, packets, out);
         }
@@ -617,7 +630,8 @@ impl Worker {
 
     /// Frames that the kernel sends by a twin pass here on their way out: the answers of a
     /// local real server are given the virtual address back. All are transmitted, or handed to
-    /// the worker that has the connection, which transmits them.
+    /// the worker that has the connection, which transmits them, but for those in the name of an
+    /// address whose lease has ended.
     pub fn process_from_kernel(
         &mut self,
         now: Instant,
@@ -626,6 +640,9 @@ impl Worker {
     ) -> Verdict {
         if let Some((worker, attempt)) = self.answer_of_kernel(now, packet, attempt) {
             return self.core.hand_over(worker, attempt);
+        }
+        if self.is_withheld(now, packet) {
+            return self.core.dropped(DropReason::NoLease);
         }
         if let Some(capture) = &mut self.capture {
             capture.sent(now, packet.port, packet);

@@ -714,6 +714,8 @@ impl Loop {
                     self.peers
                         .hand(counters, worker, Errand::FromKernel(attempt), port, mbuf);
                 }
+                // In the name of an address that this host may not serve now.
+                Verdict::Drop(_) => drop(mbuf),
                 _ => self.ways().send(port, mbuf),
             }
         }

@@ -718,6 +718,15 @@ pub fn needs_restart(running: &Config, new: &Config) -> Vec<String> {
     let (a, b) = (&running.state, &new.state);
     compare(&mut lines, "state.directory", &a.directory, &b.directory);
     compare(&mut lines, "state.table", &a.table, &b.table);
+    let (a, b) = (&running.vrrp, &new.vrrp);
+    if !a.instances.is_empty() {
+        compare(
+            &mut lines,
+            "vrrp.rt_priority",
+            &a.rt_priority,
+            &b.rt_priority,
+        );
+    }
     let (a, b) = (&running.log, &new.log);
     compare(&mut lines, "log.format", &a.format, &b.format);
     compare(&mut lines, "log.filter", &a.filter, &b.filter);

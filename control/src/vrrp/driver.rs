@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crossbeam::channel::{Receiver, Sender, TryRecvError};
+use dataplane::lease::{self, Board};
 use mio::{Events, Poll, Token, Waker};
 use vrrp::addr::{Family, Mac};
 use vrrp::announce::{self, Claim};
@@ -22,6 +23,7 @@ use vrrp::track::Observation;
 use super::kernel::Kernel;
 use super::links::Links;
 use super::plan::{self, Numbers};
+use super::scripts::{Ended, Timetable};
 use super::socket::{FRAME, FrameSocket, Membership, UnicastSocket};
 use super::vitals::Vitals;
 use super::watcher::Watch;
@@ -42,6 +44,11 @@ const OUTPUTS: usize = 4096;
 const PULSE: Duration = Duration::from_millis(50);
 /// How long the last adverts get to leave through the data plane.
 const FAREWELL: Duration = Duration::from_millis(30);
+/// How long control gets to tell the workers of an address before it is announced all the same.
+const INTRODUCTION: Duration = Duration::from_millis(100);
+/// How long packets for an address that was given up are dropped: by then the kernel and all workers
+/// know that it is gone.
+const GRACE: Duration = Duration::from_secs(2);
 /// How often it is looked up whether the host forwards IPv6.
 const FORWARDING_PERIOD: Duration = Duration::from_secs(5);
 
@@ -59,6 +66,12 @@ pub struct Parts {
     pub seen: Receiver<(Tracked, Observation)>,
     /// Signs of life of the data plane.
     pub vitals: Vitals,
+    /// Scripts to be run.
+    pub scripts: Timetable,
+    /// Those that have ended.
+    pub ended: Receiver<Ended>,
+    /// Until when workers may serve.
+    pub board: Arc<Board>,
     /// How everything stands, for listings.
     pub view: Arc<Mutex<VrrpView>>,
 }
@@ -76,6 +89,27 @@ struct Slot {
     sent: Option<Instant>,
     /// Whether its addresses are on their interfaces.
     holds: bool,
+    /// Its place on the board of leases.
+    place: Option<lease::Slot>,
+    lease: Lease,
+}
+
+/// What the board says about an instance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Lease {
+    /// Its addresses are nobody's business here.
+    Free,
+    /// It is master, but the workers do not know that the host holds the addresses: nothing is served
+    /// or announced before they do, or this time has come.
+    Opening {
+        until: Instant,
+        open_at: Instant,
+        rounds: u8,
+    },
+    /// Workers serve.
+    Open,
+    /// Ended; free again then.
+    Ended { free_at: Instant },
 }
 
 /// What instances of one interface were told last.
@@ -122,6 +156,8 @@ pub struct Driver {
     looked: Instant,
     shown: Instant,
     is_shown: bool,
+    /// Places on the board of leases, by instance.
+    places: BTreeMap<String, lease::Slot>,
     /// Why something could not be done, told once for each instance until it changes.
     troubles: BTreeMap<(Key, &'static str), String>,
 }
@@ -135,9 +171,10 @@ impl Driver {
     ///
     /// # Errors
     /// Of sockets and epoll.
-    pub fn new(parts: Parts) -> io::Result<(Driver, Arc<Waker>)> {
+    pub fn new(mut parts: Parts) -> io::Result<(Driver, Arc<Waker>)> {
         let poll = Poll::new()?;
         let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
+        parts.scripts.set_waker(Arc::clone(&waker));
         let mut kernel = Kernel::open()?;
         let links = Links::open(&mut kernel)?;
         links.register(poll.registry(), NETLINK)?;
@@ -165,6 +202,7 @@ impl Driver {
             looked: now(),
             shown: Instant::default(),
             is_shown: false,
+            places: BTreeMap::new(),
             troubles: BTreeMap::new(),
         };
         Ok((driver, waker))
@@ -202,7 +240,84 @@ impl Driver {
                 self.carry_out(now);
             }
             self.carry_out(now);
+            self.tend_leases(now);
             self.show(now);
+        }
+    }
+
+    /// Opens what waited long enough for control, and frees what ended long ago.
+    fn tend_leases(&mut self, now: Instant) {
+        let mut open = Vec::new();
+        for (key, slot) in &mut self.slots {
+            match slot.lease {
+                Lease::Opening { open_at, .. } if open_at <= now => open.push(*key),
+                Lease::Ended { free_at } if free_at <= now => {
+                    slot.lease = Lease::Free;
+                    if let Some(place) = slot.place {
+                        self.parts.board.free(place);
+                    }
+                }
+                _ => {}
+            }
+        }
+        for key in open {
+            self.open(now, key);
+        }
+    }
+
+    /// Lets the workers serve an instance's addresses and tells the LAN.
+    fn open(&mut self, now: Instant, key: Key) {
+        let Some(slot) = self.slots.get_mut(&key) else {
+            return;
+        };
+        let Lease::Opening { until, rounds, .. } = slot.lease else {
+            return;
+        };
+        slot.lease = Lease::Open;
+        if let Some(place) = slot.place {
+            self.parts
+                .board
+                .renew(place, dataplane::time::Instant(until.0));
+        }
+        self.announce(now, key, Announced::VirtualAddresses, rounds);
+    }
+
+    /// Until when workers may serve an instance's addresses.
+    fn renew(&mut self, now: Instant, key: Key, end: Instant) {
+        let Some(slot) = self.slots.get_mut(&key) else {
+            return;
+        };
+        let Some(place) = slot.place else {
+            return;
+        };
+        match &mut slot.lease {
+            Lease::Open => self
+                .parts
+                .board
+                .renew(place, dataplane::time::Instant(end.0)),
+            Lease::Opening { until, .. } => *until = end,
+            Lease::Free | Lease::Ended { .. } => {
+                // Nothing is let through before the workers know the addresses.
+                self.parts.board.end(place);
+                slot.lease = Lease::Opening {
+                    until: end,
+                    open_at: now + INTRODUCTION,
+                    rounds: 0,
+                };
+            }
+        }
+    }
+
+    /// Workers stop to serve an instance's addresses.
+    fn end_lease(&mut self, now: Instant, key: Key) {
+        if let Some(slot) = self.slots.get_mut(&key)
+            && let Some(place) = slot.place
+            && slot.lease != Lease::Free
+        {
+            self.parts.board.end(place);
+            slot.lease = Lease::Ended {
+                free_at: now + GRACE,
+            };
         }
     }
 
@@ -215,7 +330,13 @@ impl Driver {
             true => NAP,
             false => self.look_period().saturating_sub(now.since(self.looked)),
         };
-        due.min(look).min(NAP)
+        // A lease that opens or is freed by itself is not urgent.
+        let lease = self.slots.values().map(|slot| match slot.lease {
+            Lease::Opening { open_at, .. } => open_at.since(now),
+            _ => NAP,
+        });
+        let script = self.parts.scripts.next().map_or(NAP, |at| at.since(now));
+        due.min(look).min(script).min(lease.min().unwrap_or(NAP))
     }
 
     /// How often the receive path has to be proven: several times in half a master-down interval.
@@ -232,10 +353,17 @@ impl Driver {
     fn take_orders(&mut self) -> bool {
         loop {
             match self.parts.orders.try_recv() {
-                Ok(Order::Apply(config)) => {
-                    self.config = config;
+                Ok(Order::Apply(config, places)) => {
+                    (self.config, self.places) = (config, places);
                     self.workers_are_well = None;
                     self.plan(now());
+                }
+                Ok(Order::Live(instance)) => {
+                    let mut slots = self.slots.iter();
+                    let found = slots.find(|(_, slot)| slot.config.machine.name == instance);
+                    if let Some(key) = found.map(|(key, _)| *key) {
+                        self.open(now(), key);
+                    }
                 }
                 Ok(Order::End) | Err(TryRecvError::Disconnected) => return false,
                 Err(TryRecvError::Empty) => return true,
@@ -255,8 +383,10 @@ impl Driver {
             let mut groups = self.config.groups.iter();
             let group = groups.find(|group| group.instances.contains(name));
             let group = group.map(|group| group.name.clone());
+            let place = self.places.get(name).copied();
             let slot = match self.slots.remove(key) {
                 Some(old) => Slot {
+                    place,
                     config: config.clone(),
                     group,
                     ..old
@@ -270,6 +400,8 @@ impl Driver {
                     alarms: BTreeMap::new(),
                     sent: None,
                     holds: false,
+                    place,
+                    lease: Lease::Free,
                 },
             };
             slots.insert(*key, slot);
@@ -293,8 +425,16 @@ impl Driver {
             }
         }
         self.carry_out(now);
-        self.slots.retain(|key, _| changed.contains_key(key));
+        let board = &self.parts.board;
+        self.slots.retain(|key, slot| {
+            let stays = changed.contains_key(key);
+            if let (false, Some(place)) = (stays, slot.place) {
+                board.free(place);
+            }
+            stays
+        });
         let tracked = plan::all_tracked(&self.config);
+        self.parts.scripts.plan(now, &self.config, &tracked);
         // The watcher ends only with us.
         let _ = self.parts.watch.send(Watch::of(&self.config, &tracked));
         self.tell_tracked(now);
@@ -625,6 +765,13 @@ impl Driver {
             let id = self.numbers.tracker(&what);
             self.router.observe(now(), id, seen, &mut self.out);
         }
+        while let Ok(ended) = self.parts.ended.try_recv() {
+            if let Some((what, seen)) = self.parts.scripts.take(ended) {
+                let id = self.numbers.tracker(&what);
+                self.router.observe(now(), id, seen, &mut self.out);
+            }
+        }
+        self.parts.scripts.run(now());
     }
 
     /// Looks at the data plane: whether what comes in would be seen.
@@ -680,6 +827,10 @@ impl Driver {
     fn act(&mut self, now: Instant, key: Key, output: Output, rounds: &mut BTreeMap<Key, Round>) {
         match output {
             Output::Send(advert) => {
+                // Whoever hears that we give up may take over at once.
+                if advert.message.get(2) == Some(&0) {
+                    self.end_lease(now, key);
+                }
                 let round = rounds.entry(key).or_default();
                 match self.send(now, key, &advert) {
                     Ok(()) => {
@@ -696,10 +847,34 @@ impl Driver {
                     }
                 }
             }
-            Output::Lease { .. } => {}
-            Output::AddAddresses { addresses, .. } => self.add_addresses(key, &addresses),
-            Output::RemoveAddresses(addresses) => self.remove_addresses(key, &addresses),
-            Output::Announce { what, rounds } => self.announce(now, key, what, rounds),
+            Output::Lease { until } => self.renew(now, key, until),
+            Output::AddAddresses { addresses, .. } => {
+                self.add_addresses(key, &addresses);
+                self.introduce(key, &addresses);
+            }
+            Output::RemoveAddresses(addresses) => {
+                let is_all = self.slots.get(&key).is_some_and(|slot| {
+                    slot.config
+                        .addresses
+                        .iter()
+                        .all(|a| addresses.contains(&a.addr))
+                });
+                if is_all {
+                    self.end_lease(now, key);
+                }
+                self.remove_addresses(key, &addresses);
+            }
+            Output::Announce { what, rounds } => {
+                match self.slots.get_mut(&key).map(|slot| &mut slot.lease) {
+                    // Said when it is true.
+                    Some(Lease::Opening { rounds: later, .. })
+                        if what == Announced::VirtualAddresses =>
+                    {
+                        *later = (*later).max(rounds);
+                    }
+                    _ => self.announce(now, key, what, rounds),
+                }
+            }
             Output::State {
                 role,
                 cause,
@@ -847,6 +1022,21 @@ impl Driver {
         match failed {
             Some(text) => self.trouble(key, "kernel", text),
             None => self.recovered(key, "kernel"),
+        }
+    }
+
+    /// Asks control to say when workers know the addresses, if nothing is served before.
+    fn introduce(&mut self, key: Key, addresses: &[VirtualAddress]) {
+        let Some(slot) = self.slots.get(&key) else {
+            return;
+        };
+        if matches!(slot.lease, Lease::Opening { .. }) {
+            let instance = slot.config.machine.name.clone();
+            let addresses = addresses.iter().map(|address| address.addr).collect();
+            self.tell(Notice::Holds {
+                instance,
+                addresses,
+            });
         }
     }
 

@@ -13,35 +13,45 @@
 
 mod driver;
 mod kernel;
+mod leases;
 mod links;
 mod macvlan;
 mod plan;
+mod scripts;
 mod socket;
 mod view;
 mod vitals;
 mod watcher;
 
+use std::collections::BTreeMap;
 use std::io;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use crossbeam::channel::{Receiver, Sender, unbounded};
+use dataplane::lease::{Board, Slot};
 use mio::Waker;
 use vrrp::instance::{Cause, Role};
 use vrrp::time::Instant;
 
+pub use leases::LeaseBook;
 pub use vitals::Sources;
 
 use crate::api::VrrpView;
 use crate::clock;
 use crate::config::vrrp::Vrrp;
+use crate::script::Scripts;
 use driver::{Driver, Parts};
+use scripts::Timetable;
 use vitals::Vitals;
 
 /// What the thread is told.
 enum Order {
-    /// Run these instances.
-    Apply(Arc<Vrrp>),
+    /// Run these instances, with their places on the board of leases.
+    Apply(Arc<Vrrp>, BTreeMap<String, Slot>),
+    /// Workers know that this host holds the addresses of this instance.
+    Live(String),
     /// End.
     End,
 }
@@ -71,6 +81,15 @@ pub enum Notice {
         /// The state.
         new: Role,
     },
+    /// An instance has put its addresses on their interfaces and waits for [`Routers::live`]
+    /// before it announces them: what comes before the workers know would be the kernel's, which
+    /// resets connections that it does not know.
+    Holds {
+        /// The instance.
+        instance: String,
+        /// The addresses.
+        addresses: Vec<IpAddr>,
+    },
     /// An instance's effective priority changed.
     Priority {
         /// Its name.
@@ -98,6 +117,8 @@ pub enum Notice {
 pub struct Surroundings {
     /// Signs of life of the data plane.
     pub sources: Sources,
+    /// What runs scripts.
+    pub scripts: Scripts,
     /// Gives the calling thread this real-time priority.
     pub realtime: Option<fn(u8) -> io::Result<()>>,
 }
@@ -120,12 +141,15 @@ impl Routers {
     pub fn start(
         control: Arc<Waker>,
         surroundings: Surroundings,
+        board: Arc<Board>,
         config: Arc<Vrrp>,
+        places: BTreeMap<String, Slot>,
     ) -> io::Result<Routers> {
         let (orders, taken) = unbounded();
         let (told, notices) = unbounded();
         let (watch, watched) = unbounded();
         let (saw, seen) = unbounded();
+        let (ended, ends) = unbounded();
         let view = Arc::<Mutex<VrrpView>>::default();
         let vitals = Vitals::new(Instant(clock::now().0), surroundings.sources);
         let (driver, waker) = Driver::new(Parts {
@@ -135,6 +159,9 @@ impl Routers {
             watch,
             seen,
             vitals,
+            scripts: Timetable::new(surroundings.scripts, ended),
+            ended: ends,
+            board,
             view: Arc::clone(&view),
         })?;
         watcher::start(watched, saw, Arc::clone(&waker))?;
@@ -154,13 +181,18 @@ impl Routers {
             view,
             thread: Some(thread),
         };
-        routers.apply(config);
+        routers.apply(config, places);
         Ok(routers)
     }
 
     /// Runs these instances from now on; those that stay as they are go on undisturbed.
-    pub fn apply(&self, config: Arc<Vrrp>) {
-        self.order(Order::Apply(config));
+    pub fn apply(&self, config: Arc<Vrrp>, places: BTreeMap<String, Slot>) {
+        self.order(Order::Apply(config, places));
+    }
+
+    /// Workers know that this host holds the addresses of this instance; see [`Notice::Holds`].
+    pub fn live(&self, instance: String) {
+        self.order(Order::Live(instance));
     }
 
     /// What happened since the last call, in order.

@@ -141,6 +141,13 @@ class Pair(Lab):
         text.append("---- the wire\n" + "\n".join(json.dumps(row) for row in rows))
         return "\n".join(text)
 
+    def announce(self, space, device, addr):
+        """One gratuitous ARP by a host that says it has `addr`."""
+        space.run(["/usr/bin/python3", "-I", "-S", "-c",
+                   "import socket,sys\ns=socket.socket(socket.AF_PACKET,socket.SOCK_RAW)\ns.bind((sys.argv[1],0))\nm=s.getsockname()[4]\n"
+                   "a=socket.inet_aton(sys.argv[2])\ns.send(b'\\xff'*6+m+bytes.fromhex('08060001080006040001')+m+a+b'\\xff'*6+a)",
+                   device, addr])
+
     # ---- the wire ------------------------------------------------------------------------------
 
     def seen(self, **wanted):

@@ -76,6 +76,10 @@ impl Worker {
                     Err("port number beyond the ports of this worker")
                 }
             },
+            Command::PutLeases(leases) => {
+                retired.leases = Some(self.watch.put(leases));
+                Ok(())
+            }
             Command::PutSettings(settings) => {
                 self.core.use_settings(settings);
                 self.judge();

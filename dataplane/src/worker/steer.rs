@@ -104,6 +104,12 @@ impl Worker {
             self.process(now, core::slice::from_mut(packet), &mut verdict);
             return verdict[0];
         }
+        let verdict = self.go_on(now, packet, attempt);
+        self.watched(now, packet, verdict)
+    }
+
+    /// As [`Worker::process_attempt`], of a later attempt.
+    fn go_on(&mut self, now: Instant, packet: &mut Packet<'_>, attempt: Attempt) -> Verdict {
         let mut flow = Flow::EMPTY;
         match flow.read(packet.frame(), packet.vlan_tci, packet.wire_len) {
             Shape::Ip => {}

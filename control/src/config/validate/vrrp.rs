@@ -21,6 +21,7 @@ use crate::config::vrrp::{
     Address, Instance, Matching, Process, Route, Script, SyncGroup, Track, Tracked, TrackedFile,
     Vrrp,
 };
+use crate::script::Account;
 
 /// Weight and direction of trackers that are defined once and named often.
 type Weights = BTreeMap<Tracked, (i16, bool)>;
@@ -144,6 +145,15 @@ fn script(table: &Table, notes: &mut Notes<'_>) -> Option<Script> {
             notes.mistake(table.line_of("command"), text);
         }
         Some(_) => {}
+    }
+    if let Some(user) = table.text("user") {
+        let complaint = match user.parse::<Account>() {
+            Ok(account) => account.complaint(),
+            Err(complaint) => Some(complaint),
+        };
+        if let Some(complaint) = complaint {
+            notes.mistake(table.line_of("user"), format!("user: {complaint}"));
+        }
     }
     let interval = table.duration("interval").unwrap_or_default();
     Some(Script {

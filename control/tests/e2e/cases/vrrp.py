@@ -165,6 +165,25 @@ def test_priority_and_preemption(lab, a, b):
 
 
 @pair
+def test_tracked_script(lab, a, b):
+    """A script that fails is a fault: the other takes over at once, and back when it succeeds again."""
+    flag = lab.dir / "well"
+    flag.touch()
+    script = f'[[track.script]]\nname = "s"\ncommand = ["/usr/bin/test", "-e", "{flag}"]\ninterval = "200ms"\nuser = "root"\n'
+    b.keepalived(peer(100))
+    a.rvsd(instance(150, extra='track = [{ kind = "script", name = "s" }]', rest=script))
+    a.expect("MASTER")
+    wait_for("keepalived to give way", lambda: not b.holds())
+    flag.unlink()
+    a.expect("FAULT")
+    wait_for("keepalived to be master", b.holds)
+    check(lab.adverts(a, zero=True), "no advert with priority 0")
+    flag.touch()
+    a.expect("MASTER")
+    check("tracked script failed: exit status 1" in a.program.output(), "the log does not say why")
+
+
+@pair
 def test_invalid_adverts(lab, a, b):
     """Adverts with something wrong raise one counter each and change nothing; the master's own keep their interval."""
     b.keepalived(peer(100))
