@@ -428,6 +428,9 @@ impl State {
         view.warnings
             .extend(self.keeper.trouble().map(str::to_owned));
         view.warnings.extend(self.host.warnings());
+        let routers = self.routers.iter();
+        view.warnings
+            .extend(routers.flat_map(|routers| routers.warnings()));
         view.warnings.extend(self.model.dead_services());
         view
     }

@@ -38,7 +38,7 @@ use vrrp::time::Instant;
 pub use leases::LeaseBook;
 pub use vitals::Sources;
 
-use crate::api::VrrpView;
+use crate::api::{VrrpInstanceView, VrrpView};
 use crate::clock;
 use crate::config::vrrp::Vrrp;
 use crate::script::Scripts;
@@ -206,6 +206,17 @@ impl Routers {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
+    }
+
+    /// What is wrong with instances, a line each.
+    pub fn warnings(&self) -> Vec<String> {
+        let view = self.view();
+        let is_at_fault = view.instances.iter().filter(|i| i.state == "FAULT");
+        let line = |i: &VrrpInstanceView| {
+            let (name, cause) = (&i.name, &i.cause);
+            format!("virtual router {name} is at fault ({cause}); see `rvsadm vrrp`")
+        };
+        is_at_fault.map(line).collect()
     }
 
     fn order(&self, order: Order) {

@@ -44,7 +44,7 @@ def main():
             _, failed = outage(load, since)
             summary.append((name, gap, expected, failed))
             say(f"Node b is master {gap * 1000:.0f} ms after node a's last word (by the formula {expected * 1000:.0f} ms).")
-            say(f"{failed} requests failed.")
+            say(f"Requests that failed: {failed}.")
             if name == "freeze":
                 a.program.signal(signal.SIGCONT)
             else:

@@ -1,0 +1,94 @@
+"""One thread of a master hangs and the others live: the address moves, and the old master's data plane keeps quiet."""
+import time
+
+from cases.vrrp_pair import direct, outage, prepared, recovers, rows, steady
+from lab import check, wait_for
+from pair import VIP, down
+
+
+def hang(lab, node, thread):
+    """Stops a thread of a node's rvsd; `stop()` of what is returned lets it go on."""
+    return lab.peer(node.space, "freeze.py", node.program.pid, thread)
+
+
+@prepared(servers=2)
+def test_vrrp_thread(lab, a, b):
+    """The thread that sends adverts hangs; workers and control do not. The lease ends before the other takes over."""
+    direct(lab)
+    load = steady(lab)
+    wait_for("some answers", lambda: len(rows(load)) > 10)
+    since = time.monotonic()
+    frozen = hang(lab, a, "rvs-vrrp")
+    gap = lab.takeover(a, b, since, down(99))
+    recovers(lab, load, since + gap)
+    _, failed = outage(load, since)
+    print(f"      {gap:.3f} s without a master (formula {down(99):.3f} s), {failed} requests failed")
+    # It still has the address, and is asked for it: by hosts that have not heard, and by ARP.
+    check(a.holds(), "the address is gone: there is nothing to hold back")
+    mac = a.space.run("cat /sys/class/net/tf0/address").stdout.strip()
+    lab.client.ip(f"neighbour replace {VIP} lladdr {mac} dev c0 nud permanent")
+    asked = time.monotonic()
+    result = lab.client.run(["curl", "-sS", "-m", "1", f"http://{VIP}/"], fail=False)
+    check(result.returncode == 28, f"the old master answered: {result.stdout}{result.stderr}")
+    check(lab.client.run(["ping", "-n", "-c", "2", "-i", "0.2", "-W", "1", VIP], fail=False).returncode == 1, "its kernel answered")
+    lab.client.ip(f"neighbour delete {VIP} dev c0")
+    lab.client.run(["ping", "-n", "-c", "1", "-W", "1", VIP], fail=False)
+    out = [row for row in lab.seen(port=a.wire) if row["t"] > asked and VIP in (row.get("addr"), row.get("src"))]
+    check(not out, f"sent in the name of the address: {out[:3]}")
+    drops = a.adm("--json status")
+    check('"no-lease"' in drops, "no drop was counted as no-lease")
+    frozen.stop()
+    a.expect("MASTER")
+    check(a.instance()["counters"]["held-up"] >= 1, a.instance()["counters"])
+    b.expect("BACKUP")
+    load.stop()
+
+
+@prepared(servers=2)
+def test_worker(lab, a, b):
+    """The only worker hangs: adverts do not leave, the other takes over, and this one knows that it is not master."""
+    direct(lab)
+    since = time.monotonic()
+    frozen = hang(lab, a, "rte-worker")
+    gap = lab.takeover(a, b, since, down(99))
+    print(f"      {gap:.3f} s without a master (formula {down(99):.3f} s)")
+    wait_for("the old master to give up", lambda: a.instance()["state"] in ("FAULT", "BACKUP") and not a.holds())
+    wait_for("the address to answer", lambda: lab.client.curl(f"http://{VIP}/", seconds=2).startswith("server"))
+    frozen.stop()
+    a.expect("MASTER")
+    b.expect("BACKUP")
+
+
+@prepared(servers=2)
+def test_control(lab, a, b):
+    """The control loop hangs: adverts go on, requests are answered, nobody takes over."""
+    direct(lab)
+    load = steady(lab)
+    wait_for("some answers", lambda: len(rows(load)) > 10)
+    since = time.monotonic()
+    frozen = hang(lab, a, "rvsd")
+    time.sleep(1.5)
+    frozen.stop()
+    check(not lab.adverts(b, since), "the other took over")
+    took, failed = outage(load, since)
+    check(failed == 0, f"{failed} requests failed")
+    check(a.instance()["counters"]["became-master"] == 1, "it was dethroned")
+    load.stop()
+
+
+@prepared(servers=2)
+def test_unplugged(lab, a, b):
+    """Only the data link is unplugged: the other takes over; plugged in again the node listens first."""
+    direct(lab)
+    since = time.monotonic()
+    lab.switch.ip(f"link set {a.wire} down")
+    gap = lab.takeover(a, b, since, down(99))
+    print(f"      {gap:.3f} s without a master (formula {down(99):.3f} s)")
+    a.expect("FAULT")
+    check(not a.holds(), "the address is still on the twin")
+    check("virtual router v is at fault (link-down)" in a.adm("status"), a.adm("status"))
+    wait_for("the address to answer", lambda: lab.client.curl(f"http://{VIP}/", seconds=2).startswith("server"))
+    lab.switch.ip(f"link set {a.wire} up")
+    a.expect("MASTER")
+    b.expect("BACKUP")
+    wait_for("the address to answer", lambda: lab.client.curl(f"http://{VIP}/", seconds=2).startswith("server"))
