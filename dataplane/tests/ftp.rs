@@ -370,6 +370,20 @@ fn a_control_connection_may_begin_in_the_middle() {
     d.has(&format!("{CONTROL}900s"));
 }
 
+/// The kernel reads it when it is whole; there is nothing to read in it.
+#[test]
+fn a_handshake_may_come_in_pieces() {
+    let mut d = Dialogue::v4();
+    let piece = notation::build(&format!(
+        "eth 02:..:77 > 52:54:..:01 | ip {CLIENT} > {VIP} id 7 mf \
+         | tcp 40000 > 21 syn | bytes 20"
+    ));
+    assert_eq!(
+        d.rig.inject(0, &piece).0,
+        Verdict::Transmit(dataplane::packet::PortId(1))
+    );
+}
+
 #[test]
 fn a_damaged_segment_goes_no_further_than_the_counters() {
     let mut d = Dialogue::v4();
