@@ -206,6 +206,37 @@ fn connections_of_others_count_and_so_do_their_thresholds() {
 }
 
 #[test]
+fn a_failed_server_is_left_at_every_worker() {
+    let mut team = Team {
+        workers: Rig::team(WORKERS),
+        handed: 0,
+    };
+    team.ipvsadm("-A -u 203.0.113.1:53 -s rr");
+    team.ipvsadm("-a -u 203.0.113.1:53 -r 192.168.50.11:53 -m");
+    team.ipvsadm("-a -u 203.0.113.1:53 -r 192.168.50.12:53 -m");
+    let send = |team: &mut Team| {
+        for client in 0..200 {
+            let frame = build(&packet(client, 4).1);
+            let (verdict, _) = team.inject(client % WORKERS, 0, &frame);
+            assert!(matches!(verdict, Verdict::Transmit(_)), "{verdict:?}");
+        }
+    };
+    let totals = |team: &Team| {
+        let of = |w: &Rig, dest: usize| w.counters.dests[dest].total.get();
+        [0, 1].map(|dest| team.workers.iter().map(|w| of(w, dest)).sum::<u32>())
+    };
+    send(&mut team);
+    let [first, second] = totals(&team);
+    assert!(first > 50 && second > 50, "{first} and {second}");
+    team.ipvsadm("-e -u 203.0.113.1:53 -r 192.168.50.11:53 -m -w 0");
+    send(&mut team);
+    assert_eq!(totals(&team), [first, second], "weight 0 moves nobody");
+    team.ipvsadm("-e -u 203.0.113.1:53 -r 192.168.50.11:53 -m -w 0 --failed");
+    send(&mut team);
+    assert_eq!(totals(&team), [0, 200]);
+}
+
+#[test]
 fn a_team_does_what_one_worker_does() {
     like_one_worker(Team::new(WORKERS));
 }
