@@ -366,3 +366,72 @@ fn replies_belong_to_the_newer_of_two_connections() {
         assert_eq!(rig.connections(), []);
     }
 }
+
+/// A worker that gets a table with connections counts them as the one did that made them.
+#[test]
+fn a_table_that_was_taken_over_is_counted() {
+    use dataplane::addr::Endpoint;
+    use dataplane::conn::entry::flag;
+    use dataplane::conn::{HashKey, Layout, NewConnection, NewTemplate, region};
+    use dataplane::counters::WorkerCounters;
+    use dataplane::service::{DestId, ForwardingMethod};
+    use dataplane::settings::Settings;
+    use dataplane::time::Ticks;
+    use dataplane::worker::{Limits, Worker};
+
+    let layout = Layout::for_connections(1000);
+    let memory = vec![0u8; layout.bytes() + 64].leak();
+    let skip = memory.as_ptr().align_offset(64);
+    let memory = &mut memory[skip..skip + layout.bytes()];
+    let key = HashKey([3; 4]);
+    let mut shards = region::create(memory, layout, key, [0; 16], Ticks(0)).unwrap();
+    let client = |n: u8| addr(&format!("172.16.0.{n}"));
+    let server = Endpoint::new(addr("192.168.50.5"), 443);
+    let virtual_ = Endpoint::new(addr("192.168.40.200"), 443);
+    for n in 0..10 {
+        let new = NewConnection {
+            protocol: Protocol::Tcp,
+            client: Endpoint::new(client(n), 40_000),
+            virtual_,
+            dest: server,
+            dest_id: DestId(u32::from(n % 2)),
+            method: ForwardingMethod::Masquerade,
+            flags: if n < 4 { flag::INACTIVE } else { 0 },
+        };
+        shards[usize::from(n)].insert(&new).unwrap();
+    }
+    let template = NewTemplate {
+        protocol: 6,
+        client: client(1),
+        tag: 0,
+        virtual_,
+        dest: server,
+        dest_id: DestId(1),
+        method: ForwardingMethod::Masquerade,
+        fwmark: 0,
+    };
+    shards[0].insert_template(&template).unwrap();
+    let counters = std::sync::Arc::new(WorkerCounters::new(4));
+    let limits = Limits {
+        services: 4,
+        dests: 4,
+        neighbours: 4,
+        ports: 1,
+    };
+    let counted = std::sync::Arc::clone(&counters);
+    drop(Worker::new(
+        shards,
+        key,
+        limits,
+        counted,
+        Settings::default(),
+    ));
+    let of = |id| {
+        let c = counters.dest(DestId(id)).unwrap();
+        (c.total.get(), c.active.get(), c.persistent.get())
+    };
+    assert_eq!([of(0), of(1), of(2)], [(5, 3, 0), (5, 3, 1), (0, 0, 0)]);
+    assert_eq!(counters.connections.get(), 11);
+    // They are not new: nothing was scheduled here.
+    assert_eq!(counters.dest(DestId(0)).unwrap().conns.get(), 0);
+}

@@ -135,3 +135,163 @@ fn by_address(service: &Service, dest: ServerKey, is_template: bool) -> Option<u
         false => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use dataplane::addr::Addr;
+    use dataplane::conn::{HashKey, Layout, NewConnection, NewTemplate, Shard, region};
+    use dataplane::counters::WorkerCounters;
+    use dataplane::settings::Settings;
+    use dataplane::time::Ticks;
+
+    use super::*;
+    use crate::api::{Method, Netmask, Persistence, ServerSpec, ServiceSpec};
+    use crate::config::OperatorState;
+    use crate::model::{Author, Change, Limits};
+
+    const NOW: Instant = Instant::from_secs(1000);
+    const CLIENT: Endpoint = Endpoint::new(Addr::v4([10, 9, 9, 9]), 1000);
+    const VIP: Addr = Addr::v4([10, 0, 0, 1]);
+
+    fn server(last: u8, port: u16) -> ServerKey {
+        ServerKey {
+            addr: [192, 168, 0, last].into(),
+            port,
+        }
+    }
+
+    fn tcp(port: u16) -> ServiceKey {
+        ServiceKey::new(Protocol::Tcp, VIP.into(), port)
+    }
+
+    /// TCP services on ports 80, 21 and 0, and mark 5, with servers 1, 2, 3 and 4.
+    fn model() -> Model {
+        let limits = Limits {
+            services: 8,
+            servers: 6,
+            workers: 1,
+        };
+        let mut model = Model::new(limits, Settings::default());
+        model.set_local_addresses(BTreeSet::from([VIP.into()]));
+        let (mark, family) = (5, Family::Ipv4);
+        let services = [tcp(80), tcp(21), tcp(0), ServiceKey::Mark { mark, family }];
+        for (service, last) in services.into_iter().zip(1..) {
+            let spec = ServiceSpec {
+                scheduler: "rr".into(),
+                persistence: Some(Persistence {
+                    timeout: 60,
+                    netmask: Netmask::V4([255; 4].into()),
+                }),
+                ..ServiceSpec::default()
+            };
+            let port = if last == 1 { 8080 } else { service.port() };
+            for change in [
+                Change::AddService(service, spec),
+                add(service, server(last, port)),
+            ] {
+                model.apply(NOW, Author::File, &change, &[]).unwrap();
+            }
+        }
+        model
+    }
+
+    fn add(service: ServiceKey, key: ServerKey) -> Change {
+        let spec = ServerSpec {
+            method: Method::Masq,
+            weight: 1,
+            ..ServerSpec::default()
+        };
+        Change::AddServer(service, key, spec, OperatorState::Up)
+    }
+
+    /// A table of which one shard is used.
+    fn shard() -> Shard {
+        let layout = Layout::for_connections(1000);
+        let memory = vec![0u8; layout.bytes() + 64].leak();
+        let skip = memory.as_ptr().align_offset(64);
+        let memory = &mut memory[skip..skip + layout.bytes()];
+        let made = region::create(memory, layout, HashKey([1; 4]), [0; 16], Ticks(0));
+        made.unwrap().remove(0)
+    }
+
+    /// The number that a connection gets.
+    fn bound(model: &mut Model, vport: u16, (last, dport): (u8, u16), mark: u32) -> Option<u32> {
+        let mut shard = shard();
+        let new = NewConnection {
+            protocol: CoreProtocol::Tcp,
+            client: CLIENT,
+            virtual_: Endpoint::new(VIP, vport),
+            dest: Endpoint::new(Addr::v4([192, 168, 0, last]), dport),
+            dest_id: DestId(77),
+            method: ForwardingMethod::Masquerade,
+            flags: 0,
+        };
+        let i = shard.insert(&new).unwrap();
+        shard.entry_mut(i).unwrap().fwmark = mark;
+        model.bind(NOW, shard.entry(i).unwrap()).map(|id| id.0)
+    }
+
+    #[test]
+    fn connections_find_their_servers() {
+        let mut model = model();
+        assert_eq!(bound(&mut model, 80, (1, 8080), 0), Some(0));
+        // FTP: control, and data on a port of its own.
+        assert_eq!(bound(&mut model, 21, (2, 21), 0), Some(1));
+        assert_eq!(bound(&mut model, 40_000, (2, 40_000), 0), Some(1));
+        // Port 0 takes every port, marks do too.
+        assert_eq!(bound(&mut model, 443, (3, 443), 0), Some(2));
+        assert_eq!(bound(&mut model, 443, (4, 443), 5), Some(3));
+        assert_eq!(model.trash.iter().count(), 0);
+    }
+
+    #[test]
+    fn a_server_that_is_gone_is_kept_as_a_deleted_one() {
+        let mut model = model();
+        // The same address on another port is another server.
+        let first = bound(&mut model, 80, (1, 9999), 0);
+        assert_eq!(first, Some(4));
+        assert_eq!(bound(&mut model, 80, (1, 9999), 0), first, "once");
+        // Added again it has the connections that were waiting for it.
+        let again = add(tcp(80), server(1, 9999));
+        model.apply(NOW, Author::Operator, &again, &[]).unwrap();
+        assert_eq!(bound(&mut model, 80, (1, 9999), 0), first);
+        assert_eq!(model.trash.iter().count(), 0);
+        // A service that is gone, too, as long as there are numbers.
+        assert_eq!(bound(&mut model, 80, (9, 80), 5), Some(5));
+        assert_eq!(bound(&mut model, 80, (10, 80), 5), None);
+        // Without connections it is forgotten, and its number is free.
+        let counters = [std::sync::Arc::new(WorkerCounters::new(8))];
+        for minutes in 0..4 {
+            let later = Instant::from_secs(1000 + 60 * minutes);
+            model.scan_trash(later, &counters);
+        }
+        assert_eq!(bound(&mut model, 80, (10, 80), 5), Some(5));
+    }
+
+    #[test]
+    fn templates_find_theirs_or_end() {
+        let mut model = model();
+        let mut shard = shard();
+        let mut template = |virtual_port, last, dport| {
+            let new = NewTemplate {
+                protocol: 6,
+                client: CLIENT.addr,
+                tag: 0,
+                virtual_: Endpoint::new(VIP, virtual_port),
+                dest: Endpoint::new(Addr::v4([192, 168, 0, last]), dport),
+                dest_id: DestId(77),
+                method: ForwardingMethod::Masquerade,
+                fwmark: 0,
+            };
+            let i = shard.insert_template(&new).unwrap();
+            let id = model.bind(NOW, shard.entry(i).unwrap());
+            shard.remove(i);
+            id.map(|id| id.0)
+        };
+        assert_eq!(template(80, 1, 8080), Some(0));
+        assert_eq!(template(0, 2, 0), Some(1));
+        assert_eq!(template(0, 9, 0), None);
+    }
+}
