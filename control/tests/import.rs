@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use control::cli::{Environment, Streams, SystemNames};
 use control::config::{self, Config, Host};
 use control::import::expand::Limits;
 use control::import::files::{Alone, Disk};
@@ -246,6 +247,88 @@ fn refusals_are_one_line_with_a_place_and_advice() {
         missing.starts_with("/no/k.conf: cannot be read: "),
         "{missing}"
     );
+}
+
+/// Runs the program in this process: status, standard output, standard error.
+fn rvsadm(words: &[&str]) -> (u8, String, String) {
+    let words: Vec<String> = std::iter::once(&"rvsadm")
+        .chain(words)
+        .map(ToString::to_string)
+        .collect();
+    let environment = Environment {
+        names: &SystemNames,
+        socket: "/nonexistent".into(),
+        patience: std::time::Duration::from_secs(1),
+        interrupt: &|| Err(std::io::ErrorKind::Unsupported.into()),
+    };
+    let (mut out, mut err) = (Vec::new(), Vec::new());
+    let streams = Streams {
+        input: &mut std::io::empty(),
+        out: &mut out,
+        err: &mut err,
+    };
+    let status = control::cli::run(&words, &environment, streams);
+    let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
+    (status, text(out), text(err))
+}
+
+#[test]
+fn the_program_writes_where_it_is_told() {
+    let scratch = tempfile::tempdir().expect("a directory");
+    let path = |name: &str| {
+        scratch
+            .path()
+            .join(name)
+            .to_str()
+            .expect("UTF-8")
+            .to_owned()
+    };
+    let (good, bad) = (path("good.conf"), path("bad.conf"));
+    let text = "@a virtual_server 192.0.2.1 80 {\n@a protocol TCP\n@a real_server 10.0.0.1 80 {\n@a }\n@a }\n";
+    std::fs::write(&good, text).expect("written");
+    std::fs::write(&bad, "nonsense\n").expect("written");
+
+    let (status, out, err) = rvsadm(&["import-keepalived", &good, "--config-id", "a"]);
+    assert_eq!(status, 0, "{err}");
+    assert!(
+        out.contains("[[service]]") && err.contains("TAKEN OVER"),
+        "{out}{err}"
+    );
+
+    let (toml, report) = (path("out.toml"), path("report"));
+    let words = ["import-keepalived", "-o", &toml, "--report", &report, &bad];
+    let (status, out, err) = rvsadm(&words);
+    assert_eq!((status, out.as_str()), (2, ""), "{err}");
+    assert!(err.contains("1 not supported; packets can tell 1"), "{err}");
+    assert!(
+        std::fs::read_to_string(&toml)
+            .expect("there")
+            .contains("# [[port]]")
+    );
+    assert!(
+        std::fs::read_to_string(&report)
+            .expect("there")
+            .contains("nonsense")
+    );
+
+    // It is there now, and may have been edited.
+    let (status, _, err) = rvsadm(&words);
+    assert_eq!(status, 1);
+    assert!(err.contains("out.toml is there already; "), "{err}");
+    let (status, _, err) = rvsadm(&["import-keepalived", "/nonexistent.conf"]);
+    assert_eq!(status, 1);
+    assert!(
+        err.starts_with("/nonexistent.conf: cannot be read"),
+        "{err}"
+    );
+    for words in [
+        &["import-keepalived"][..],
+        &["import-keepalived", "a", "b"],
+        &["import-keepalived", "a", "-o"],
+        &["import-keepalived", "a", "--report="],
+    ] {
+        assert_eq!(rvsadm(words).0, 2, "{words:?}");
+    }
 }
 
 /// Words that mean something somewhere, and some that mean nothing anywhere.

@@ -30,6 +30,13 @@ pub fn mistakes(text: &str) -> Vec<Mistake> {
     parsed.err().unwrap_or_default()
 }
 
+/// A mistake, what is taken out for it, and the keywords whose fault it is.
+struct Wrong<'a> {
+    row: Row,
+    culprits: Vec<usize>,
+    mistake: &'a Mistake,
+}
+
 /// Takes out what is refused.
 pub fn check(document: &mut Document, report: &mut Report, header: &str, start: &Place) {
     for _ in 0..ROUNDS {
@@ -41,21 +48,49 @@ pub fn check(document: &mut Document, report: &mut Report, header: &str, start: 
         let row = |mistake: &Mistake| {
             let row = mistake.line.checked_sub(1).and_then(|at| rows.get(at));
             let row = row.copied().unwrap_or(Row::None);
-            meant(document, row, &mistake.text)
+            (meant(document, row, &mistake.text), row)
         };
-        let mut wrong: Vec<(Row, &Mistake)> = found.iter().map(|m| (row(m), m)).collect();
+        let mut wrong: Vec<Wrong<'_>> = Vec::new();
+        for mistake in &found {
+            let (row, told) = row(mistake);
+            let culprits = match row {
+                Row::Heading(at) if told != row => document.keywords(told, at),
+                _ => document.keywords(row, usize::MAX),
+            };
+            wrong.push(Wrong {
+                row,
+                culprits,
+                mistake,
+            });
+        }
         // From the end, so that what stands before keeps its number.
-        wrong.sort_by_key(|(row, _)| std::cmp::Reverse(order(*row)));
-        wrong.dedup_by_key(|(row, _)| *row);
-        if wrong.iter().all(|(row, _)| *row == Row::None) {
+        wrong.sort_by_key(|wrong| std::cmp::Reverse(order(wrong.row)));
+        wrong.dedup_by_key(|wrong| wrong.row);
+        if wrong.iter().all(|wrong| wrong.row == Row::None) {
             for mistake in &found {
                 report.odd(Oddity::lost(start, "the file as a whole", &mistake.text));
             }
             return;
         }
-        for (row, mistake) in wrong {
-            for id in document.remove(row) {
+        for Wrong {
+            row,
+            culprits,
+            mistake,
+        } in wrong
+        {
+            let removed = document.remove(row);
+            let left = document.all_keywords();
+            let because = culprits.first().and_then(|id| report.place(*id)).cloned();
+            for id in culprits.iter().copied() {
                 report.lost_id(id, &format!("left out: {}", mistake.text));
+            }
+            let others = removed.iter().filter(|id| !culprits.contains(id));
+            // What other tables say as well is not lost.
+            for id in others.filter(|id| !left.contains(id)) {
+                match &because {
+                    Some(place) => report.lost_id(*id, &format!("left out because of {place}")),
+                    None => report.lost_id(*id, &format!("left out: {}", mistake.text)),
+                }
             }
         }
     }

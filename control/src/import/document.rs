@@ -1,5 +1,6 @@
 //! The configuration that comes out, as text, with the line that each key came from.
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
 
 use super::tree::Node;
@@ -190,6 +191,35 @@ impl Document {
             }
         }
         (text, rows)
+    }
+
+    /// The keywords that a row stands for: those of a key, or of a heading. If the key has none,
+    /// those of the heading `instead`.
+    pub fn keywords(&self, row: Row, instead: usize) -> Vec<usize> {
+        let of_table = |at: usize| self.tables.get(at).map(|table| table.ids.clone());
+        let ids = match row {
+            Row::None => None,
+            Row::Heading(at) => of_table(at),
+            Row::Key(at, nth) => {
+                let table = self.tables.get(at);
+                let key = table.and_then(|table| table.keys.get(nth));
+                key.map(|key| key.ids.clone())
+                    .filter(|ids| !ids.is_empty())
+                    .or_else(|| of_table(at))
+            }
+        };
+        ids.filter(|ids| !ids.is_empty())
+            .or_else(|| of_table(instead))
+            .unwrap_or_default()
+    }
+
+    /// The keywords of all tables and keys.
+    pub fn all_keywords(&self) -> BTreeSet<usize> {
+        let of_table = |table: &Table| {
+            let of_keys = table.keys.iter().flat_map(|key| key.ids.clone());
+            table.ids.iter().copied().chain(of_keys).collect::<Vec<_>>()
+        };
+        self.tables.iter().flat_map(of_table).collect()
     }
 
     /// Takes out what a row shows, with what belongs to it. Returns the keywords.

@@ -131,6 +131,11 @@ impl Report {
         self.add(id, Class::Lost { forwarding: true }, note);
     }
 
+    /// What was taken over for a keyword, by its number, does nothing.
+    pub fn ignored_id(&mut self, id: usize, note: &str) {
+        self.add(id, Class::Lost { forwarding: false }, note);
+    }
+
     /// What was taken over for a keyword, by its number, means something else.
     pub fn changed_id(&mut self, id: usize, note: &str) {
         self.add(id, Class::Changed, note);
@@ -165,6 +170,11 @@ impl Report {
     /// Whether something is said about a keyword.
     pub fn has(&self, node: &Node) -> bool {
         self.entries.contains_key(&node.id)
+    }
+
+    /// Where a keyword stands.
+    pub fn place(&self, id: usize) -> Option<&Place> {
+        self.entries.get(&id).map(|entry| &entry.place)
     }
 
     /// What became of a keyword.

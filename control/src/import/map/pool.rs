@@ -176,6 +176,14 @@ impl Mapper<'_> {
                 .lost(line, format!("\"{word}\" is no IP address"));
             return;
         };
+        if addr
+            .parse()
+            .is_ok_and(|addr: std::net::IpAddr| addr.is_loopback())
+        {
+            let note = "RVS reaches no server on this host itself; name one on another host";
+            self.report.lost(line, note);
+            return;
+        }
         let forward = match find("sorry_server_lvs_method") {
             Some(line) => self.forward(line, 0, common),
             None => common.clone(),
