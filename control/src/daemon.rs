@@ -14,7 +14,7 @@ use crate::host::Host;
 use crate::logging::Logging;
 use crate::model::Model;
 use crate::reactor::Reactor;
-use crate::script::{Launch, Scripts, Settings};
+use crate::script::{Launch, Scripts};
 use crate::server::{Limits, Server};
 use crate::signals::Signals;
 use crate::state::{Parts, State, Version};
@@ -94,11 +94,10 @@ pub fn open_socket(config: &Config) -> Result<Server> {
 /// # Errors
 /// The system has no room for a thread.
 pub fn start_scripts(config: &Config) -> Result<Scripts> {
-    let settings = Settings {
-        cores: config.dpdk.main_cores.clone(),
-        ..Settings::default()
-    };
-    Scripts::start(Launch::default(), settings, Vec::new()).context("the thread for scripts")
+    // What is to be said about the user was said when the file was read.
+    let (settings, _) = config.scripts.settings(&config.dpdk.main_cores);
+    let accounts = config::notify::accounts(config);
+    Scripts::start(Launch::default(), settings, accounts).context("the thread for scripts")
 }
 
 /// What the start has found and made up to here.

@@ -251,6 +251,9 @@ impl State {
         self.model = reload::carry_out(&self.model, &plan, now, self.workers.counters())
             .map_err(|r| Refusal::new(ErrorKind::Config, r.message))?;
         let old = std::mem::replace(&mut self.config, Arc::new(new));
+        let (settings, _) = self.config.scripts.settings(&self.booted.dpdk.main_cores);
+        self.scripts.set(settings);
+        self.scripts.prepare(config::notify::accounts(&self.config));
         self.follow_checks(now, &old);
         if old.vrrp != self.config.vrrp {
             self.follow_vrrp_config();

@@ -67,6 +67,11 @@ fn health_checks() {
 }
 
 #[test]
+fn scripts_and_notifications() {
+    check("notify");
+}
+
+#[test]
 fn pools() {
     check("pools");
 }

@@ -61,6 +61,8 @@ pub enum Failure {
     Exit(i32),
     /// A script was ended by this signal.
     Signal(i32),
+    /// A script did not succeed or a file cannot be read; what became of it.
+    Script(String),
     /// A file holds this value, which means "down".
     File(i64),
 }
@@ -87,6 +89,7 @@ impl fmt::Display for Failure {
             Failure::Reply(why) => f.write_str(why),
             Failure::Exit(code) => write!(f, "exit status {code}"),
             Failure::Signal(number) => write!(f, "ended by signal {number}"),
+            Failure::Script(why) => f.write_str(why),
             Failure::File(value) => write!(f, "the file holds {value}"),
         }
     }

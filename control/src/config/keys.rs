@@ -9,10 +9,12 @@ use std::fmt::Write;
 use dataplane::schedule;
 
 mod check;
+mod notify;
 mod pool;
 mod vrrp;
 
 use check::{CHECK, SERVER_CHECK};
+use notify::{ALERT, NOTIFY, SCRIPTS, SERVER_NOTIFY, SERVICE_NOTIFY};
 use vrrp::{TRACK, VRRP};
 
 /// A table of the file: `[name]`, or `[[name]]` if it may occur several times.
@@ -138,6 +140,9 @@ pub static ROOT: Section = Section {
         key("service", Tables(&SERVICE), Computed("none"), ""),
         key("vrrp", Table(&VRRP), Computed("no virtual router"), ""),
         key("track", Table(&TRACK), Computed("nothing"), ""),
+        key("scripts", Table(&SCRIPTS), Computed("all defaults"), ""),
+        key("notify", Table(&NOTIFY), Computed("all defaults"), ""),
+        key("alert", Table(&ALERT), Computed("nothing"), ""),
     ],
 };
 
@@ -991,6 +996,7 @@ static SERVICE: Section = Section {
             Computed("none"),
             "health checks of servers that have none of their own, `[[service.check]]`",
         ),
+        key("notify", Table(&SERVICE_NOTIFY), Computed("none"), ""),
         key(
             "server",
             Tables(&SERVER),
@@ -1091,6 +1097,7 @@ static SERVER: Section = Section {
             Computed("those of the service"),
             "health checks, `[[service.server.check]]`",
         ),
+        key("notify", Table(&SERVER_NOTIFY), Computed("none"), ""),
     ],
 };
 

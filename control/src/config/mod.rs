@@ -24,6 +24,7 @@ use crate::health::Checks;
 mod diff;
 pub mod file;
 pub mod keys;
+pub mod notify;
 mod rules;
 pub mod save;
 mod validate;
@@ -115,6 +116,12 @@ pub struct Config {
     pub checks: BTreeMap<ServiceKey, Checks>,
     /// Virtual routers and what they depend on; a reload changes this, too.
     pub vrrp: vrrp::Vrrp,
+    /// What holds for all scripts.
+    pub scripts: notify::Scripts,
+    /// What is told to whom.
+    pub notify: notify::Notify,
+    /// Every command of the file.
+    pub commands: Vec<notify::Written>,
     /// Accepted but worth a word; same form as a mistake.
     pub warnings: Vec<Mistake>,
 }
@@ -506,7 +513,9 @@ pub fn load(path: &Path) -> Result<Config, Vec<Mistake>> {
             text: format!("cannot be read: {e}; {hint}"),
         }]
     })?;
-    parse(path, &text, &Host::probe())
+    let mut config = parse(path, &text, &Host::probe())?;
+    config.warnings.extend(notify::look(&config));
+    Ok(config)
 }
 
 /// [`load`] without touching anything: `path` is only named in messages.

@@ -3,15 +3,18 @@
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
+use std::sync::Arc;
 
 use healthcheck::check::{Channel, Conversation, Step};
 use healthcheck::{Failure, Verdict};
 use mio::event::Event;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
+use rustls::ClientConfig;
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::spec::Spec;
+use super::spec::{Kind, Spec};
+use super::tls::{Got, Session, Tls};
 
 /// Most bytes read at one wake: one talkative server delays nobody else's check.
 const SHARE: usize = 64 * 1024;
@@ -31,6 +34,7 @@ pub struct Attempt {
     addr: SocketAddr,
     token: Token,
     connecting: bool,
+    tls: Option<(Arc<ClientConfig>, Session)>,
     outgoing: Vec<u8>,
 }
 
@@ -42,7 +46,12 @@ impl Attempt {
         spec: &Spec,
         addr: SocketAddr,
         conversation: Box<dyn Conversation>,
+        tls: Option<Arc<ClientConfig>>,
     ) -> Result<Attempt, NotMade> {
+        let tls = match tls {
+            Some(context) => Some(session(context, spec, addr).map_err(NotMade::Server)?),
+            None => None,
+        };
         let socket = open(registry, token, spec, addr, conversation.channel())?;
         Ok(Attempt {
             socket,
@@ -50,6 +59,7 @@ impl Attempt {
             addr,
             token,
             connecting: true,
+            tls,
             outgoing: Vec::new(),
         })
     }
@@ -67,9 +77,12 @@ impl Attempt {
                 return None;
             }
             self.connecting = false;
-            let step = self.conversation.opened();
-            if let Some(verdict) = self.take(registry, spec, step) {
-                return Some(verdict);
+            // With TLS it is not open before the session is set up.
+            if self.tls.is_none() {
+                let step = self.conversation.opened();
+                if let Some(verdict) = self.take(registry, spec, step) {
+                    return Some(verdict);
+                }
             }
         }
         if event.is_writable()
@@ -87,6 +100,9 @@ impl Attempt {
     pub fn expire(&mut self) -> Verdict {
         match self.connecting && self.is_stream() {
             true => Err(Failure::Timeout("answer to the SYN")),
+            false if self.tls.as_ref().is_some_and(|(_, s)| !s.is_open()) => {
+                Err(Failure::Timeout("TLS session"))
+            }
             false => self.conversation.expired(),
         }
     }
@@ -96,7 +112,8 @@ impl Attempt {
     }
 
     /// Has to be called before it is dropped.
-    pub fn end(self, registry: &Registry) {
+    pub fn end(mut self, registry: &Registry) {
+        self.goodbye();
         // A socket that was never registered is not either now.
         let _ = registry.deregister(&mut SourceFd(&self.socket.as_raw_fd()));
     }
@@ -105,11 +122,25 @@ impl Attempt {
         match step {
             Step::Wait => None,
             Step::Send(bytes) => {
-                self.outgoing.extend(bytes);
+                match &mut self.tls {
+                    Some((_, session)) => {
+                        if let Err(failure) = session.write(&bytes) {
+                            return Some(Err(failure));
+                        }
+                    }
+                    None => self.outgoing.extend(bytes),
+                }
                 self.write()
             }
             Step::Reopen => {
+                self.goodbye();
                 let _ = registry.deregister(&mut SourceFd(&self.socket.as_raw_fd()));
+                if let Some((context, _)) = self.tls.take() {
+                    match session(context, spec, self.addr) {
+                        Ok(tls) => self.tls = Some(tls),
+                        Err(failure) => return Some(Err(failure)),
+                    }
+                }
                 let channel = self.conversation.channel();
                 match open(registry, self.token, spec, self.addr, channel) {
                     Ok(socket) => {
@@ -127,6 +158,9 @@ impl Attempt {
     }
 
     fn write(&mut self) -> Option<Verdict> {
+        if let Some((_, session)) = &mut self.tls {
+            return session.send(&self.socket).err().map(|e| Err(failure(&e)));
+        }
         while !self.outgoing.is_empty() {
             match (&self.socket).write(&self.outgoing) {
                 Ok(sent) => drop(self.outgoing.drain(..sent)),
@@ -138,21 +172,47 @@ impl Attempt {
         None
     }
 
+    /// What arrived; none if nothing has.
+    fn receive(&mut self, buffer: &mut [u8]) -> Result<Option<Got>, Failure> {
+        if let Some((_, session)) = &mut self.tls {
+            return Ok(match session.receive(&self.socket, buffer)? {
+                Got::Nothing => None,
+                got => Some(got),
+            });
+        }
+        loop {
+            return match (&self.socket).read(buffer) {
+                Ok(0) if self.is_stream() => Ok(Some(Got::Closed)),
+                Ok(n) => Ok(Some(Got::Bytes(n))),
+                Err(e) if e.kind() == ErrorKind::WouldBlock => Ok(None),
+                Err(e) if e.kind() == ErrorKind::Interrupted => continue,
+                Err(e) => Err(failure(&e)),
+            };
+        }
+    }
+
+    fn goodbye(&mut self) {
+        if let Some((_, session)) = &mut self.tls
+            && session.is_open()
+        {
+            session.close(&self.socket);
+        }
+    }
+
     fn read(&mut self, registry: &Registry, spec: &Spec) -> Option<Verdict> {
         let mut buffer = [0; 8192];
-        let is_stream = self.is_stream();
         let mut share = SHARE;
         while share > 0 {
-            let step = match (&self.socket).read(&mut buffer) {
-                Ok(0) if is_stream => self.conversation.closed(),
-                Ok(n) => {
+            let step = match self.receive(&mut buffer) {
+                Ok(None | Some(Got::Nothing)) => return None,
+                Ok(Some(Got::Opened)) => self.conversation.opened(),
+                Ok(Some(Got::Closed)) => self.conversation.closed(),
+                Ok(Some(Got::Bytes(n))) => {
                     share = share.saturating_sub(n.max(1));
                     self.conversation
                         .received(buffer.get(..n).unwrap_or(&buffer))
                 }
-                Err(e) if e.kind() == ErrorKind::WouldBlock => return None,
-                Err(e) if e.kind() == ErrorKind::Interrupted => continue,
-                Err(e) => return Some(Err(failure(&e))),
+                Err(failure) => return Some(Err(failure)),
             };
             let reopened = step == Step::Reopen;
             if let Some(verdict) = self.take(registry, spec, step) {
@@ -173,7 +233,24 @@ impl Attempt {
 
 const INTEREST: Interest = Interest::READABLE.add(Interest::WRITABLE);
 
-fn failure(e: &io::Error) -> Failure {
+/// A session that is to be set up, and what the next one needs.
+fn session(
+    context: Arc<ClientConfig>,
+    spec: &Spec,
+    addr: SocketAddr,
+) -> Result<(Arc<ClientConfig>, Session), Failure> {
+    let name = match &spec.kind {
+        Kind::Http(web) => {
+            let tls = web.tls.clone().unwrap_or_default();
+            tls.name(web.host.as_deref(), addr.ip())
+        }
+        _ => Tls::default().name(None, addr.ip()),
+    };
+    let session = Session::new(Arc::clone(&context), name)?;
+    Ok((context, session))
+}
+
+pub(super) fn failure(e: &io::Error) -> Failure {
     // The number in brackets tells an operator nothing.
     let text = e.to_string();
     let text = text.split(" (os error").next().unwrap_or(&text);

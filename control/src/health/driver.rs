@@ -7,17 +7,20 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crossbeam::channel::{Receiver, Sender, TryRecvError};
+use crossbeam::channel::{Receiver, Sender, TryRecvError, unbounded};
 use healthcheck::monitor::{Change, Monitor};
 use healthcheck::{Failure, Instant, Verdict};
 use mio::{Events, Poll, Token, Waker};
 
 use super::attempt::{Attempt, NotMade};
-use super::spec::{Port, Spec};
+use super::local;
+use super::spec::{Kind, Port, Spec, Web};
+use super::tls::Contexts;
 use super::{CheckState, Gauges, Order, Report, Subject, Target};
 use crate::api::ServiceKey;
 use crate::clock;
 use crate::config::{describe_server, describe_service};
+use crate::script::{self, Scripts, Ticket};
 
 const WAKER: Token = Token(usize::MAX - 1);
 /// Longest sleep when nothing is due.
@@ -31,11 +34,16 @@ pub fn start(
     reports: Sender<Report>,
     control: Arc<Waker>,
     gauges: Arc<Gauges>,
+    scripts: Scripts,
 ) -> io::Result<Arc<Waker>> {
     let poll = Poll::new()?;
     let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
     let mut driver = Driver {
         poll,
+        waker: Arc::clone(&waker),
+        scripts,
+        ended: unbounded(),
+        contexts: Contexts::default(),
         orders,
         reports,
         control,
@@ -59,19 +67,32 @@ struct Check {
     addr: SocketAddr,
     monitor: Monitor,
     attempt: Option<Attempt>,
+    /// The script that runs, and the number of the attempt that it is.
+    script: Option<Ticket>,
     attempts: u64,
 }
 
 /// The checks of a server, in the order of the file.
 struct Server {
     addr: SocketAddr,
+    /// As configured.
+    weight: u32,
     specs: Arc<[Spec]>,
     checks: Vec<usize>,
     told: Option<Report>,
 }
 
+/// A script that ended: token of its check, number of the attempt, how it ended.
+type Ended = (usize, u64, script::Report);
+
 struct Driver {
     poll: Poll,
+    /// Ours, for scripts that end.
+    waker: Arc<Waker>,
+    scripts: Scripts,
+    /// Of the check with this token, in the attempt of this number.
+    ended: (Sender<Ended>, Receiver<Ended>),
+    contexts: Contexts,
     orders: Receiver<Order>,
     reports: Sender<Report>,
     control: Arc<Waker>,
@@ -113,6 +134,7 @@ impl Driver {
             if !self.take_orders() {
                 return;
             }
+            self.take_scripts();
             self.do_due();
         }
     }
@@ -149,6 +171,9 @@ impl Driver {
         }
         for target in targets {
             let subject = (service, target.server);
+            if let Some(server) = self.servers.get_mut(&subject) {
+                server.weight = target.weight;
+            }
             if !self.servers.contains_key(&subject) {
                 self.add(subject, &target, &[]);
             }
@@ -160,6 +185,9 @@ impl Driver {
         let mut check = self.checks.remove(&id)?;
         if let Some(attempt) = check.attempt.take() {
             attempt.end(self.poll.registry());
+        }
+        if let Some(ticket) = check.script.take() {
+            self.scripts.cancel(ticket);
         }
         Some(check)
     }
@@ -192,6 +220,7 @@ impl Driver {
                 spec: spec.clone(),
                 monitor,
                 attempt: None,
+                script: None,
                 attempts: self.ids as u64,
             };
             self.due
@@ -201,6 +230,7 @@ impl Driver {
         }
         let server = Server {
             addr: target.addr,
+            weight: target.weight,
             specs: Arc::clone(&target.checks),
             checks: ids,
             told: None,
@@ -248,9 +278,19 @@ impl Driver {
             return;
         }
         check.attempts += 1;
-        let conversation = check.spec.kind.converse(check.addr, check.attempts);
-        let registry = self.poll.registry();
-        match Attempt::begin(registry, Token(id), &check.spec, check.addr, conversation) {
+        let Some(conversation) = check.spec.kind.converse(check.addr, check.attempts) else {
+            return self.begin_locally(id);
+        };
+        let context = match &check.spec.kind {
+            Kind::Http(Web { tls: Some(tls), .. }) => self.contexts.get(now, tls).map(Some),
+            _ => Ok(None),
+        };
+        let (registry, addr) = (self.poll.registry(), check.addr);
+        let begun = match context {
+            Ok(tls) => Attempt::begin(registry, Token(id), &check.spec, addr, conversation, tls),
+            Err(why) => Err(NotMade::Ours(io::Error::other(why))),
+        };
+        match begun {
             Ok(attempt) => {
                 check.attempt = Some(attempt);
                 self.due.push(Reverse((deadline, id)));
@@ -268,6 +308,47 @@ impl Driver {
                 );
             }
             Err(NotMade::Server(failure)) => self.finish(id, Err(failure)),
+        }
+    }
+
+    /// Begins an attempt that asks nobody over the network.
+    fn begin_locally(&mut self, id: usize) {
+        let Some(check) = self.checks.get_mut(&id) else {
+            return;
+        };
+        match &check.spec.kind {
+            Kind::File { path, weight } => {
+                let verdict = local::read(path, *weight);
+                self.finish(id, verdict);
+            }
+            Kind::Script { command, .. } => {
+                let (attempt, timeout) = (check.attempts, check.spec.pace.deadline);
+                let ended = move |report| (id, attempt, report);
+                let (to, waker) = (&self.ended.0, &self.waker);
+                let ticket = self
+                    .scripts
+                    .run_to(command.clone(), timeout, to, waker, ended);
+                check.script = Some(ticket);
+            }
+            _ => {}
+        }
+    }
+
+    fn take_scripts(&mut self) {
+        while let Ok((id, attempt, report)) = self.ended.1.try_recv() {
+            let Some(check) = self.checks.get_mut(&id) else {
+                continue;
+            };
+            let Kind::Script { dynamic, .. } = check.spec.kind else {
+                continue;
+            };
+            // What a cancelled one still had to say is nobody's.
+            if check.attempts != attempt || check.script.take().is_none() {
+                continue;
+            }
+            let server = self.servers.get(&check.owner);
+            let weight = server.map_or(0, |server| server.weight);
+            self.finish(id, local::judge(&report, dynamic, weight));
         }
     }
 

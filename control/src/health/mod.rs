@@ -11,7 +11,9 @@ mod driver;
 mod event;
 mod followed;
 mod gauges;
+mod local;
 mod spec;
+mod tls;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -24,11 +26,13 @@ use mio::Waker;
 pub use event::Event;
 pub use gauges::Gauges;
 pub use spec::{Checks, Kind, Pool, Port, Sorry, Spec, Web};
+pub use tls::Tls;
 
 use self::followed::Followed;
 use crate::api::{CheckView, HealthView, PoolView, ServerKey, ServiceKey};
 use crate::config::describe_service;
 use crate::model::{Counters, Model, Pooled};
+use crate::script::Scripts;
 
 /// A server of a service.
 pub type Subject = (ServiceKey, ServerKey);
@@ -40,6 +44,8 @@ pub struct Target {
     pub server: ServerKey,
     /// Its address; a port of 0 means that each check names one.
     pub addr: SocketAddr,
+    /// Its weight as configured.
+    pub weight: u32,
     /// Never empty.
     pub checks: Arc<[Spec]>,
 }
@@ -115,11 +121,11 @@ impl Health {
     ///
     /// # Errors
     /// The system has no room for a thread or an epoll instance.
-    pub fn start(control: Arc<Waker>) -> std::io::Result<Health> {
+    pub fn start(control: Arc<Waker>, scripts: Scripts) -> std::io::Result<Health> {
         let (orders, taken) = unbounded();
         let (told, reports) = unbounded();
         let gauges = Arc::<Gauges>::default();
-        let thread = driver::start(taken, told, control, Arc::clone(&gauges))?;
+        let thread = driver::start(taken, told, control, Arc::clone(&gauges), scripts)?;
         Ok(Health {
             orders,
             reports,
@@ -160,6 +166,7 @@ impl Health {
             (!checks.is_empty()).then(|| Target {
                 server: server.key,
                 addr: SocketAddr::new(server.key.addr, server.key.port),
+                weight: server.weights.configured,
                 checks,
             })
         };

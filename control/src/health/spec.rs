@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use healthcheck::check::Conversation;
@@ -13,7 +14,9 @@ use healthcheck::check::tcp::Tcp;
 use healthcheck::check::udp::{Reply, Udp};
 use healthcheck::monitor::Pace;
 
+use super::tls::Tls;
 use crate::api::{ServerKey, ServerSpec};
+use crate::script::Command;
 
 /// The checks of a service: those of the service hold for servers without checks of their own.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -145,11 +148,27 @@ pub enum Kind {
     Udp(Vec<u8>, Option<Reply>),
     /// An echo.
     Ping,
+    /// The exit status of a program.
+    Script {
+        /// The program.
+        command: Command,
+        /// Whether statuses from 2 on are success and set the weight.
+        dynamic: bool,
+    },
+    /// The number in a file.
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What the number is multiplied with; with 0 it only says up or down.
+        weight: i64,
+    },
 }
 
 /// Pages and what is to be in them.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Web {
+    /// Asked over TLS.
+    pub tls: Option<Tls>,
     /// At least one.
     pub paths: Vec<String>,
     /// Value of the Host field; otherwise address and port.
@@ -175,38 +194,48 @@ impl Kind {
     pub const fn name(&self) -> &'static str {
         match self {
             Kind::Tcp => "tcp",
-            Kind::Http(_) => "http",
+            Kind::Http(Web { tls: None, .. }) => "http",
+            Kind::Http(_) => "https",
             Kind::Smtp(_) => "smtp",
             Kind::Dns(_) => "dns",
             Kind::Udp(..) => "udp",
             Kind::Ping => "ping",
+            Kind::Script { .. } => "script",
+            Kind::File { .. } => "file",
         }
     }
 
     /// Whether it asks a port at all.
     pub const fn has_port(&self) -> bool {
-        !matches!(self, Kind::Ping)
+        !matches!(self, Kind::Ping | Kind::Script { .. } | Kind::File { .. })
     }
 
-    /// One attempt against this address; `number` differs from attempt to attempt.
-    pub fn converse(&self, addr: std::net::SocketAddr, number: u64) -> Box<dyn Conversation> {
-        match self {
+    /// One attempt against this address, if it is one over the network; `number` differs from
+    /// attempt to attempt.
+    pub fn converse(
+        &self,
+        addr: std::net::SocketAddr,
+        number: u64,
+    ) -> Option<Box<dyn Conversation>> {
+        Some(match self {
             Kind::Tcp => Box::new(Tcp),
-            Kind::Http(web) => Box::new(Http::new(web.urls(addr), false)),
+            Kind::Http(web) => Box::new(Http::new(web.urls(addr), web.tls.is_some())),
             Kind::Smtp(helo) => Box::new(Smtp::new(helo)),
             Kind::Dns(query) => Box::new(Dns::new(query.clone(), number as u16)),
             Kind::Udp(payload, reply) => Box::new(Udp::new(payload.clone(), reply.clone())),
             Kind::Ping => Box::new(Ping::new(addr.is_ipv6(), number as u16, number)),
-        }
+            Kind::Script { .. } | Kind::File { .. } => return None,
+        })
     }
 }
 
 impl Web {
     /// The requests to a server at this address, without the default port.
     pub fn urls(&self, addr: std::net::SocketAddr) -> Vec<Url> {
+        let usual = if self.tls.is_some() { 443 } else { 80 };
         let own = || match addr.port() {
-            80 if addr.is_ipv6() => format!("[{}]", addr.ip()),
-            80 => addr.ip().to_string(),
+            port if port == usual && addr.is_ipv6() => format!("[{}]", addr.ip()),
+            port if port == usual => addr.ip().to_string(),
             _ => addr.to_string(),
         };
         let host = self.host.clone().unwrap_or_else(own);

@@ -17,6 +17,7 @@ use super::{Checks, Event, Health, Kind, Pool, Port, Report, Sorry, Spec, Web};
 use crate::api::{Method, Protocol, ServerKey, ServerSpec, ServiceKey, ServiceSpec, Tunnel};
 use crate::config::OperatorState;
 use crate::model::{Author, Change, Limits, Model};
+use crate::script::Scripts;
 
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
@@ -61,6 +62,7 @@ fn spec(kind: Kind) -> Spec {
 
 fn page(path: &str) -> Kind {
     Kind::Http(Web {
+        tls: None,
         paths: vec![path.into()],
         host: None,
         version: Version::Http10,
@@ -86,7 +88,7 @@ impl Bench {
         let own = BTreeMap::new();
         let mut bench = Bench {
             model: Model::new(limits, Settings::default()),
-            health: Health::start(waker).unwrap(),
+            health: Health::start(waker, Scripts::default()).unwrap(),
             checks: BTreeMap::from([(
                 service(),
                 Checks {

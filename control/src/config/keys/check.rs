@@ -26,9 +26,14 @@ const MAX_INTERVAL: u64 = 86_400_000;
 const CHECK_KEYS: &[Key] = &[
     key(
         "type",
-        Choice(&["tcp", "http", "smtp", "dns", "udp", "ping"], &[]),
+        Choice(
+            &[
+                "tcp", "http", "https", "smtp", "dns", "udp", "ping", "script", "file",
+            ],
+            &[],
+        ),
         Required,
-        "what is asked: a connection, pages, an SMTP session, a name, a datagram, an ICMP echo (needs the sysctl `net.ipv4.ping_group_range`)",
+        "what is asked: a connection, pages, pages over TLS, an SMTP session, a name, a datagram, an ICMP echo (needs the sysctl `net.ipv4.ping_group_range`), a script's exit status, a number in a file",
     ),
     key(
         "delay_loop",
@@ -197,5 +202,53 @@ const CHECK_KEYS: &[Key] = &[
         Integer(0, 65_535),
         Value("65535"),
         "udp: most bytes of the reply",
+    ),
+    key(
+        "sni",
+        Text,
+        Computed("`host`, if it is a name"),
+        "https: server name of the TLS session, and in the certificate if that is verified",
+    ),
+    key(
+        "verify",
+        Boolean,
+        Value("false"),
+        "https: the certificate has to be valid now, for the server name or else the address, and issued by a known authority",
+    ),
+    key(
+        "ca_file",
+        Text,
+        Computed("the system's authorities"),
+        "https: PEM file of the authorities that count for `verify`",
+    ),
+    key(
+        "command",
+        Texts,
+        Computed("none"),
+        "script: the program by its full path, and its arguments; status 0 is success",
+    ),
+    key(
+        "user",
+        Text,
+        Computed("that of `[scripts]`"),
+        "script: user and group that it runs as, `user` or `user:group`",
+    ),
+    key(
+        "dynamic",
+        Boolean,
+        Value("false"),
+        "script: statuses 2 to 255 are success, too, and the server's weight is the status less 2",
+    ),
+    key(
+        "path",
+        Text,
+        Computed("none"),
+        "file: the file; one that is missing or empty holds 0",
+    ),
+    key(
+        "weight",
+        Integer(-254, 254),
+        Value("0"),
+        "file: the number in the file times this is added to the server's weight; with 0 any number but 0 is a failure",
     ),
 ];

@@ -2,6 +2,7 @@
 
 use super::Fallback::{Computed, Required, Value};
 use super::Kind::{Boolean, Choice, Duration, Integer, Table, Tables, Text, Texts};
+use super::notify::{GROUP_NOTIFY, INSTANCE_NOTIFY};
 use super::{Section, key};
 
 const DEFAULT: super::Fallback = Computed("that of `[vrrp.defaults]`");
@@ -232,6 +233,7 @@ static GROUP: Section = Section {
             Computed("none"),
             "what all members depend on, `[[vrrp.sync_group.track]]`",
         ),
+        key("notify", Table(&GROUP_NOTIFY), Computed("none"), ""),
     ],
 };
 
@@ -394,6 +396,7 @@ static INSTANCE: Section = Section {
             DEFAULT_GARP,
             "announcements of addresses, `[vrrp.instance.garp]`",
         ),
+        key("notify", Table(&INSTANCE_NOTIFY), Computed("none"), ""),
     ],
 };
 

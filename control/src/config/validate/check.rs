@@ -8,11 +8,11 @@ use healthcheck::check::http::{Expect, Request, StatusRange, Version};
 use healthcheck::check::udp::Reply;
 use healthcheck::monitor::Pace;
 
-use super::{Notes, number};
+use super::{Notes, notify, number};
 use crate::api::ServerKey;
 use crate::config::describe_server;
 use crate::config::file::{At, Table};
-use crate::health::{Kind, Port, Spec, Web};
+use crate::health::{Kind, Port, Spec, Tls, Web};
 
 /// Keys that belong to one type of check alone.
 const OWNERS: &[(&str, &[&str])] = &[
@@ -30,10 +30,16 @@ const OWNERS: &[(&str, &[&str])] = &[
             "regex_max_offset",
         ],
     ),
+    ("https", &["sni", "verify", "ca_file"]),
+    ("script", &["command", "user", "dynamic"]),
+    ("file", &["path", "weight"]),
     ("smtp", &["helo_name"]),
     ("dns", &["query_name", "query_type"]),
     ("udp", &["payload", "reply", "reply_min", "reply_max"]),
 ];
+
+/// Keys of checks that ask over the network.
+const NETWORK: &[&str] = &["address", "port", "source", "interface", "fwmark"];
 
 /// The checks of a service or of a server. `alpha` holds for those that do not have it.
 pub(super) fn checks(table: &Table, alpha: bool, notes: &mut Notes<'_>) -> Arc<[Spec]> {
@@ -54,7 +60,9 @@ pub(super) fn need_ports(checks: &[Spec], server: ServerKey, line: usize, notes:
 
 fn check(table: &Table, alpha: bool, notes: &mut Notes<'_>) -> Option<Spec> {
     let name = table.text("type")?.to_owned();
-    for (owner, keys) in OWNERS.iter().filter(|(owner, _)| *owner != name) {
+    // What is asked over TLS is asked in the same way.
+    let is_its = |owner: &str| owner == name || (owner == "http" && name == "https");
+    for (owner, keys) in OWNERS.iter().filter(|(owner, _)| !is_its(owner)) {
         for key in keys.iter().filter(|key| table.mentions(key)) {
             let text = format!("{key} is for {owner} checks, this is {name}; remove it");
             notes.mistake(table.line_of(key), text);
@@ -63,8 +71,20 @@ fn check(table: &Table, alpha: bool, notes: &mut Notes<'_>) -> Option<Spec> {
     if name == "ping" && table.mentions("port") {
         notes.mistake(table.line_of("port"), "a ping has no port; remove it");
     }
+    if matches!(name.as_str(), "script" | "file") {
+        for key in NETWORK.iter().filter(|key| table.mentions(key)) {
+            let text = format!("{key} means nothing to a {name} check; remove it");
+            notes.mistake(table.line_of(key), text);
+        }
+    }
     let kind = match name.as_str() {
-        "http" => Kind::Http(web(table, notes)),
+        "http" => Kind::Http(web(table, None, notes)),
+        "https" => {
+            let tls = tls(table, notes);
+            Kind::Http(web(table, Some(tls), notes))
+        }
+        "script" => script(table, notes)?,
+        "file" => number_file(table, notes)?,
         "smtp" => Kind::Smtp(helo(table, notes)),
         "dns" => Kind::Dns(query(table, notes)?),
         "udp" => udp(table, notes),
@@ -116,7 +136,50 @@ fn address(table: &Table, name: &str, notes: &mut Notes<'_>) -> Option<IpAddr> {
     addr
 }
 
-fn web(table: &Table, notes: &mut Notes<'_>) -> Web {
+fn tls(table: &Table, notes: &mut Notes<'_>) -> Tls {
+    let sni = table.text("sni").map(str::to_owned);
+    if let Some(name) = sni.as_ref().filter(|name| !Tls::is_name(name)) {
+        let text = format!(
+            "sni \"{}\" is no host name; correct it",
+            name.escape_debug()
+        );
+        notes.mistake(table.line_of("sni"), text);
+    }
+    let verify = table.boolean("verify").unwrap_or_default();
+    if !verify && table.mentions("ca_file") {
+        let text = "ca_file does nothing without verify; add verify = true or remove it";
+        notes.mistake(table.line_of("ca_file"), text);
+    }
+    Tls {
+        sni,
+        verify,
+        ca_file: table.text("ca_file").map(Into::into),
+    }
+}
+
+fn script(table: &Table, notes: &mut Notes<'_>) -> Option<Kind> {
+    if !table.mentions("command") {
+        let text = "a script check needs a program; add command = [\"/full/path\", \"argument\"]";
+        notes.mistake(table.line, text);
+    }
+    notify::account(table, notes);
+    let command = notify::command(table, "command", notes)?;
+    let dynamic = table.boolean("dynamic").unwrap_or_default();
+    Some(Kind::Script { command, dynamic })
+}
+
+fn number_file(table: &Table, notes: &mut Notes<'_>) -> Option<Kind> {
+    if !table.mentions("path") {
+        let text = "a file check needs a file; add path = \"/full/path\"";
+        notes.mistake(table.line, text);
+    }
+    Some(Kind::File {
+        path: notify::path(table, "path", notes)?,
+        weight: table.integer("weight").unwrap_or_default(),
+    })
+}
+
+fn web(table: &Table, tls: Option<Tls>, notes: &mut Notes<'_>) -> Web {
     let mut paths: Vec<String> = Vec::new();
     let host = table.text("host").map(str::to_owned);
     let complaint = host
@@ -157,6 +220,7 @@ fn web(table: &Table, notes: &mut Notes<'_>) -> Web {
         notes.mistake(table.line_of("regex"), format!("{why}; correct it"));
     }
     Web {
+        tls,
         paths,
         host,
         version,

@@ -10,6 +10,7 @@ use dataplane::conn::Layout;
 use dataplane::settings::Settings;
 
 use super::file::{At, File, Table, nearest};
+use super::notify::Written;
 use super::rules::SETTINGS;
 use super::{
     Admin, Config, Device, DpdkConfig, Idle, Iova, Kernel, KernelTable, Lasting, Log, LogFormat,
@@ -19,6 +20,7 @@ use super::{
 mod check;
 mod host;
 mod mark;
+mod notify;
 mod pool;
 mod port;
 mod service;
@@ -41,6 +43,8 @@ struct Notes<'a> {
     file: &'a Path,
     mistakes: &'a mut Vec<Mistake>,
     warnings: Vec<Mistake>,
+    /// Commands that were found.
+    commands: Vec<Written>,
 }
 
 impl Notes<'_> {
@@ -73,6 +77,7 @@ pub(super) fn validate(
         file: path,
         mistakes,
         warnings: Vec::new(),
+        commands: Vec::new(),
     };
     let memory = memory_mode(file);
     let workers = workers(file, memory, host, &mut notes);
@@ -82,13 +87,16 @@ pub(super) fn validate(
     let admin = admin(file, &mut notes);
     let state = lasting(file, host, &mut notes);
     let log = log(file, &mut notes);
+    let scripts = notify::scripts(file, &mut notes);
     let mut checks = BTreeMap::new();
+    let mut told = (BTreeMap::new(), notify::Servers::new());
     let rules = Rules {
         settings: settings(file),
         marks: marks(file, &ports, &mut notes),
-        services: services(file, &workers, &mut checks, &mut notes),
+        services: services(file, &workers, &mut checks, &mut told, &mut notes),
     };
     let vrrp = vrrp::vrrp(file, &mut notes);
+    let notify = notify::notify(file, &admin, told.0, told.1, &mut notes);
     let mut warnings = notes.warnings;
     warnings.sort_by_key(|w| w.line);
     Config {
@@ -104,6 +112,9 @@ pub(super) fn validate(
         rules,
         checks,
         vrrp,
+        scripts,
+        notify,
+        commands: notes.commands,
         warnings,
     }
 }

@@ -5,12 +5,13 @@ use std::net::IpAddr;
 
 use dataplane::schedule;
 
-use super::{Notes, check, number, pool};
+use super::{Notes, check, notify, number, pool};
 use crate::api::{
     Family, Method, Netmask, Persistence, Protocol, SchedFlags, ServerKey, ServerSpec, ServiceKey,
     ServiceSpec, ServiceTimeouts, Tunnel, TunnelChecksum, TunnelKind,
 };
 use crate::config::file::{At, File, Table};
+use crate::config::notify::UpDown;
 use crate::config::rules::{describe_server, describe_service, method_name, protocol_name};
 use crate::config::{OperatorState, Server, Service, Workers};
 use crate::health::{Checks, Pool};
@@ -20,6 +21,7 @@ pub(super) fn services(
     file: &File,
     workers: &Workers,
     all_checks: &mut BTreeMap<ServiceKey, Checks>,
+    told: &mut (BTreeMap<ServiceKey, UpDown>, notify::Servers),
     notes: &mut Notes<'_>,
 ) -> BTreeMap<ServiceKey, Service> {
     let mut out = BTreeMap::new();
@@ -35,7 +37,8 @@ pub(super) fn services(
             own: BTreeMap::new(),
             pool: Pool::default(),
         };
-        let service = service(table, key, &mut checks, notes);
+        let mut scripts = BTreeMap::new();
+        let service = service(table, key, &mut checks, &mut scripts, notes);
         let others = std::mem::take(&mut checks.pool.others);
         checks.pool = pool::pool(table, key, &service.servers, others, notes);
         let Some(key) = key else { continue };
@@ -47,6 +50,9 @@ pub(super) fn services(
         }
         lines.insert(key, table.line);
         out.insert(key, service);
+        notify::service(table, key, &mut told.0, notes);
+        let of = |(server, scripts)| ((key, server), scripts);
+        told.1.extend(scripts.into_iter().map(of));
         if !checks.are_default() {
             all_checks.insert(key, checks);
         }
@@ -155,6 +161,7 @@ fn service(
     table: &Table,
     key: Option<ServiceKey>,
     checks: &mut Checks,
+    scripts: &mut BTreeMap<ServerKey, UpDown>,
     notes: &mut Notes<'_>,
 ) -> Service {
     let one_packet = table.boolean("one_packet").unwrap_or_default();
@@ -176,6 +183,9 @@ fn service(
         let Some(server) = server(table, key, notes) else {
             continue;
         };
+        if let Some(own) = notify::server(table, notes) {
+            scripts.insert(server.key, own);
+        }
         if table.mentions("check") {
             checks.own.insert(server.key, own);
         }
