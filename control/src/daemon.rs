@@ -13,6 +13,7 @@ use crate::config::{self, Config};
 use crate::host::Host;
 use crate::logging::Logging;
 use crate::model::Model;
+use crate::notify::Notifier;
 use crate::reactor::Reactor;
 use crate::script::{Launch, Scripts};
 use crate::server::{Limits, Server};
@@ -194,6 +195,8 @@ pub fn run(
         scripts: outside.scripts.clone(),
         realtime: dataplane.realtime,
     };
+    let notifier = Notifier::start(&config.notify, outside.scripts.clone());
+    let notifier = notifier.context("the thread for notifications")?;
     let parts = Parts {
         surroundings,
         workers: Workers::new(dataplane.workers),
@@ -205,6 +208,7 @@ pub fn run(
         steering: dataplane.steering,
         log_dropped: logging.dropped(),
         scripts: outside.scripts,
+        notifier,
     };
     let state = State::new(now, config, begun.model, parts);
     let mut reactor = Reactor::new(now, server, state).context("control loop")?;

@@ -19,6 +19,7 @@ pub mod import;
 pub mod logging;
 pub mod model;
 pub mod netlink;
+pub mod notify;
 pub mod reactor;
 pub mod recovery;
 pub mod reload;

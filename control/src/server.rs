@@ -275,31 +275,11 @@ impl Server {
         group: Option<&str>,
         limits: Limits,
     ) -> Result<Server, BindError> {
-        let failed = |what| {
-            move |error| BindError::Io {
-                path: path.to_owned(),
-                what,
-                error,
-            }
-        };
-        let gid = group.map(group_id).transpose()?;
-        if let Some(parent) = path.parent().filter(|p| !p.as_os_str().is_empty()) {
-            std::fs::create_dir_all(parent).map_err(failed("create its directory"))?;
-        }
-        remove_stale(path)?;
-        // The file must not be open to others even for the moment before its mode is set.
-        let umask = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o177));
-        let bound = UnixListener::bind(path);
-        rustix::process::umask(umask);
-        let listener = bound.map_err(failed("listen"))?;
-        std::os::unix::fs::chown(path, None, gid).map_err(failed("set its group"))?;
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))
-            .map_err(failed("set its mode"))?;
-        let metadata = std::fs::symlink_metadata(path).map_err(failed("find"))?;
+        let (listener, identity) = listen(path, mode, group)?;
         Ok(Server {
             listener,
             path: path.to_owned(),
-            identity: (metadata.dev(), metadata.ino()),
+            identity,
             token: Token(0),
             acceptable: true,
             next: 0,
@@ -529,6 +509,37 @@ impl Drop for Server {
             let _ = std::fs::remove_file(&self.path);
         }
     }
+}
+
+/// Listens at `path`, with this mode and group; the device and inode of the socket say later whether
+/// it is still the same.
+pub(crate) fn listen(
+    path: &Path,
+    mode: u32,
+    group: Option<&str>,
+) -> Result<(UnixListener, (u64, u64)), BindError> {
+    let failed = |what| {
+        move |error| BindError::Io {
+            path: path.to_owned(),
+            what,
+            error,
+        }
+    };
+    let gid = group.map(group_id).transpose()?;
+    if let Some(parent) = path.parent().filter(|p| !p.as_os_str().is_empty()) {
+        std::fs::create_dir_all(parent).map_err(failed("create its directory"))?;
+    }
+    remove_stale(path)?;
+    // The file must not be open to others even for the moment before its mode is set.
+    let umask = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o177));
+    let bound = UnixListener::bind(path);
+    rustix::process::umask(umask);
+    let listener = bound.map_err(failed("listen"))?;
+    std::os::unix::fs::chown(path, None, gid).map_err(failed("set its group"))?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))
+        .map_err(failed("set its mode"))?;
+    let metadata = std::fs::symlink_metadata(path).map_err(failed("find"))?;
+    Ok((listener, (metadata.dev(), metadata.ino())))
 }
 
 fn remove_stale(path: &Path) -> Result<(), BindError> {

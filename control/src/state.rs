@@ -14,6 +14,7 @@ use crate::health::{Event, Health};
 use crate::host::Host;
 use crate::logging::Dropped;
 use crate::model::{Model, Refusal};
+use crate::notify::{self, Notifier};
 use crate::recovery::keeper::{Keeper, Snapshot};
 use crate::reload;
 use crate::script::Scripts;
@@ -22,6 +23,9 @@ use crate::update::{Subject, Update};
 use crate::vrrp::{LeaseBook, Notice, Routers, Surroundings};
 use crate::watchdog::{Heartbeats, PumpBeat};
 use crate::workers::{WorkerRefusal, Workers};
+
+/// How long notifications have when the daemon ends.
+const LAST_WORDS: std::time::Duration = std::time::Duration::from_secs(1);
 
 /// What `rvsadm --version` shows of the daemon.
 #[derive(Clone, Debug, Default)]
@@ -83,6 +87,8 @@ pub struct State {
     pub host: Box<dyn Host>,
     /// What runs scripts.
     pub scripts: Scripts,
+    /// Who is told what happens.
+    pub notifier: Notifier,
     /// Health checks, once the control loop runs.
     pub health: Option<Health>,
     /// Writes the rules that run to the disk.
@@ -149,6 +155,8 @@ pub struct Parts {
     pub scripts: Scripts,
     /// What virtual routers need of this daemon.
     pub surroundings: Surroundings,
+    /// Who is told what happens.
+    pub notifier: Notifier,
 }
 
 impl State {
@@ -167,6 +175,7 @@ impl State {
             cores: parts.cores,
             host: parts.host,
             scripts: parts.scripts,
+            notifier: parts.notifier,
             health: None,
             drains: Drains::default(),
             keeper: Keeper::default(),
@@ -253,6 +262,7 @@ impl State {
         let old = std::mem::replace(&mut self.config, Arc::new(new));
         let (settings, _) = self.config.scripts.settings(&self.booted.dpdk.main_cores);
         self.scripts.set(settings);
+        self.notifier.set(&self.config.notify);
         self.scripts.prepare(config::notify::accounts(&self.config));
         self.follow_checks(now, &old);
         if old.vrrp != self.config.vrrp {
@@ -356,6 +366,7 @@ impl State {
     /// The one place that every event of health passes, in order.
     pub fn tell(&mut self, event: &Event) {
         event.log();
+        self.notifier.tell(notify::Event::from(event));
     }
 
     /// The daemon ends.
@@ -364,6 +375,8 @@ impl State {
             health.finish(&mut self.model);
         }
         self.tell_events();
+        // As keepalived gives them; a script that takes longer is ended with us.
+        self.notifier.finish(LAST_WORDS);
     }
 
     /// Ends what is left of the connections of servers whose drain has come to its deadline.

@@ -78,6 +78,7 @@ impl World {
             steering: String::new(),
             log_dropped: Default::default(),
             scripts: Default::default(),
+            notifier: Default::default(),
         };
         let model = recovery::from_file(START, &config)?;
         let mut state = State::new(START, config, model, parts);

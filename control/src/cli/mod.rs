@@ -8,6 +8,7 @@ mod address;
 mod capture;
 mod client;
 mod drain;
+mod events;
 mod failure;
 mod help;
 mod import;
@@ -178,6 +179,7 @@ impl Session<'_> {
             Action::Drain(order) => drain::run(self, order, line.json)?,
             Action::Health => self.list_health(line.json)?,
             Action::Vrrp => self.list_vrrp(line.json)?,
+            Action::Events { follow } => events::run(self, follow, line.json)?,
             Action::Text(request) => {
                 let patience = self.environment.patience.max(FILE_PATIENCE);
                 let client = self.client()?;

@@ -850,6 +850,8 @@ pub enum Word {
     Drain,
     /// The opposite.
     Undrain,
+    /// What happened.
+    Events,
     /// Totals and rates of everything.
     Stats,
     /// Settings by the kernel's names.
@@ -1008,6 +1010,24 @@ pub const WORDS: &[WordSpec] = &[
             help: "only in this service",
         }],
         help: "let a drained server take connections again",
+    },
+    WordSpec {
+        word: Word::Events,
+        name: "events",
+        arguments: "",
+        options: &[
+            WordOption {
+                long: "follow",
+                value: None,
+                help: "go on with what happens from now on, until Ctrl-C",
+            },
+            WordOption {
+                long: "json",
+                value: None,
+                help: "print the lines of the stream as they are",
+            },
+        ],
+        help: "what happened to virtual routers, servers and quorum, oldest first",
     },
     WordSpec {
         word: Word::Diff,

@@ -35,7 +35,7 @@ pub(crate) use file::nearest;
 pub use diff::{Action, Plan, needs_restart, plan, render_diff};
 pub use rules::{
     OperatorState, Rules, Running, RunningMark, RunningServer, RunningService, SETTINGS, Server,
-    Service, Setting, describe_server, describe_service,
+    Service, Setting, describe_server, describe_service, protocol_name,
 };
 pub use validate::Host;
 

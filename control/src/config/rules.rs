@@ -249,7 +249,7 @@ pub static SETTINGS: [Setting; 28] = [
 ];
 
 /// Name of a protocol in the file.
-pub(super) const fn protocol_name(protocol: Protocol) -> &'static str {
+pub const fn protocol_name(protocol: Protocol) -> &'static str {
     match protocol {
         Protocol::Tcp => "tcp",
         Protocol::Udp => "udp",

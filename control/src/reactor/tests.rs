@@ -197,6 +197,7 @@ fn reactor(dir: &Path, ends: Vec<dataplane::command::ControlEnd>, limits: Limits
         steering: String::new(),
         log_dropped: Default::default(),
         scripts: Default::default(),
+        notifier: Default::default(),
     };
     let model = crate::recovery::from_file(now, &config).unwrap();
     let state = State::new(now, config, model, parts);

@@ -57,6 +57,11 @@ pub enum Action {
     Vrrp,
     /// `drain`.
     Drain(drain::Order),
+    /// `events`.
+    Events {
+        /// Those that come, too.
+        follow: bool,
+    },
     /// Show or change settings by the kernel's names.
     Sysctl(Request),
     /// Ask for a text (diff, save, reload).
@@ -150,6 +155,7 @@ pub fn command_line(words: &[String], names: &dyn Names) -> Result<Line, Failure
                 | Action::Health
                 | Action::Vrrp
                 | Action::Drain(_)
+                | Action::Events { .. }
         );
         if !lists {
             return Err(Failure::Usage(
@@ -295,6 +301,7 @@ fn word_command(spec: &WordSpec, words: &[String]) -> Result<Line, Failure> {
     let (mut discard_live, mut workers, mut packets, mut seconds) = (false, false, 0, 0);
     let mut import = Import::default();
     let (mut no_wait, mut deadline, mut service) = (false, None, None);
+    let mut follow = false;
     let mut rest = words.iter();
     while let Some(word) = rest.next() {
         let word = match spec.word {
@@ -363,6 +370,7 @@ fn word_command(spec: &WordSpec, words: &[String]) -> Result<Line, Failure> {
             "discard-live" => discard_live = true,
             "workers" => workers = true,
             "json" => line.json = true,
+            "follow" => follow = true,
             other => unreachable!("--{other} is in the table of {} but not here", spec.name),
         }
     }
@@ -404,6 +412,7 @@ fn word_command(spec: &WordSpec, words: &[String]) -> Result<Line, Failure> {
                 return Err(Failure::Usage(what.into()));
             }
         },
+        Word::Events => Action::Events { follow },
         Word::Diff => Action::Text(Request::Diff),
         Word::Save => Action::Text(Request::Save),
         Word::Reload => Action::Text(Request::Reload { discard_live }),

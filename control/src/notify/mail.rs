@@ -1,0 +1,257 @@
+//! Mails, sent by a thread of their own: a mail server that hangs delays nobody.
+
+use std::time::Duration;
+
+use crossbeam::channel::{Receiver, Sender, TrySendError, bounded};
+use lettre::message::Mailbox;
+use lettre::transport::smtp::extension::ClientId;
+use lettre::{Message, SmtpTransport, Transport};
+
+use crate::config::notify::Mail;
+
+/// Mails that wait; what comes then is dropped.
+const QUEUE: usize = 100;
+/// Waits before the second and the third try.
+const PAUSES: [Duration; 2] = [Duration::from_secs(2), Duration::from_secs(10)];
+
+struct Letter {
+    mail: Mail,
+    subject: String,
+    body: String,
+}
+
+/// The thread.
+pub struct Mailer {
+    letters: Option<Sender<Letter>>,
+    dropped: u64,
+}
+
+impl Mailer {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// The system has no room for one.
+    pub fn start() -> std::io::Result<Mailer> {
+        let (letters, queue) = bounded(QUEUE);
+        std::thread::Builder::new()
+            .name("rvs-mail".to_owned())
+            .spawn(move || Post::default().run(&queue))?;
+        Ok(Mailer {
+            letters: Some(letters),
+            dropped: 0,
+        })
+    }
+
+    /// Sends a mail, some time.
+    pub fn send(&mut self, mail: &Mail, subject: String, body: String) {
+        let letter = Letter {
+            mail: mail.clone(),
+            subject,
+            body,
+        };
+        let Some(letters) = &self.letters else {
+            return;
+        };
+        match letters.try_send(letter) {
+            Ok(()) if self.dropped > 0 => {
+                tracing::info!("{} mails were dropped", self.dropped);
+                self.dropped = 0;
+            }
+            Ok(()) => {}
+            Err(TrySendError::Full(_)) => {
+                if self.dropped == 0 {
+                    tracing::warn!("{QUEUE} mails wait to be sent; new ones are dropped");
+                }
+                self.dropped += 1;
+            }
+            Err(TrySendError::Disconnected(_)) => self.letters = None,
+        }
+    }
+}
+
+/// What the thread knows: whether the last mail could be sent.
+#[derive(Default)]
+struct Post {
+    lost: u64,
+}
+
+impl Post {
+    fn run(&mut self, queue: &Receiver<Letter>) {
+        for letter in queue {
+            let (host, port) = (&letter.mail.host, letter.mail.port);
+            match self.deliver(&letter) {
+                Ok(()) if self.lost > 0 => {
+                    tracing::info!(
+                        "mail server {host}:{port} takes mails again; {} were lost",
+                        self.lost
+                    );
+                    self.lost = 0;
+                }
+                Ok(()) => {}
+                Err(why) => {
+                    if self.lost == 0 {
+                        tracing::warn!(reason = why, "mail server {host}:{port} takes no mail");
+                    }
+                    self.lost += 1;
+                }
+            }
+        }
+    }
+
+    fn deliver(&self, letter: &Letter) -> Result<(), String> {
+        // A server that has taken nothing of late gets one chance per mail.
+        let pauses: &[Duration] = if self.lost > 0 { &[] } else { &PAUSES };
+        let mut pauses = pauses.iter();
+        loop {
+            match try_once(letter) {
+                Ok(()) => return Ok(()),
+                Err(why) => match pauses.next() {
+                    Some(pause) => std::thread::sleep(*pause),
+                    None => return Err(why),
+                },
+            }
+        }
+    }
+}
+
+/// This host's name.
+fn host_name() -> String {
+    let name = rustix::system::uname();
+    let name = name.nodename().to_string_lossy();
+    match name.is_empty() {
+        true => "localhost".into(),
+        false => name.into_owned(),
+    }
+}
+
+fn message(letter: &Letter) -> Result<Message, String> {
+    let mail = &letter.mail;
+    let host = host_name();
+    let from = mail.from.clone().unwrap_or_else(|| format!("rvsd@{host}"));
+    let mailbox = |text: &str| -> Result<Mailbox, String> {
+        let address = text.parse().map_err(|e| format!("address {text}: {e}"))?;
+        Ok(Mailbox::new(None, address))
+    };
+    let router = mail.router_id.as_deref().unwrap_or(&host);
+    let mut builder = Message::builder()
+        .from(mailbox(&from)?)
+        .subject(format!("[{router}] {}", letter.subject));
+    for to in &mail.to {
+        builder = builder.to(mailbox(to)?);
+    }
+    builder.body(letter.body.clone()).map_err(|e| e.to_string())
+}
+
+fn try_once(letter: &Letter) -> Result<(), String> {
+    let mail = &letter.mail;
+    let message = message(letter)?;
+    let helo = mail.helo_name.clone().unwrap_or_else(host_name);
+    let transport = SmtpTransport::builder_dangerous(&mail.host)
+        .port(mail.port)
+        .hello_name(ClientId::Domain(helo))
+        .timeout(Some(mail.timeout))
+        .build();
+    transport.send(&message).map(drop).map_err(|e| chain(&e))
+}
+
+/// An error with what caused it, each said once.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let said = error.to_string();
+        if !text.contains(&said) {
+            text = format!("{text}: {said}");
+        }
+        cause = error.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead, BufReader, Write};
+    use std::net::TcpListener;
+
+    use super::*;
+
+    fn letter(port: u16) -> Letter {
+        Letter {
+            mail: Mail {
+                to: vec!["noc@example.org".into(), "root@example.org".into()],
+                from: Some("lb@example.org".into()),
+                host: "127.0.0.1".into(),
+                port,
+                helo_name: Some("lb.example.org".into()),
+                timeout: Duration::from_secs(20),
+                router_id: Some("lb1".into()),
+                vrrp: true,
+                checker: true,
+                faults: true,
+            },
+            subject: "VRRP Instance VI_1 - Entering MASTER state".into(),
+            body: "Virtual router VI_1 is MASTER now.\n".into(),
+        }
+    }
+
+    #[test]
+    fn a_mail_arrives() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let server = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
+            stream.write_all(b"220 mail ready\r\n").unwrap();
+            let (mut heard, mut in_data) = (Vec::new(), false);
+            while let Some(Ok(line)) = lines.next() {
+                let answer = match line.as_str() {
+                    "." => {
+                        in_data = false;
+                        "250 taken"
+                    }
+                    _ if in_data => "",
+                    "DATA" => {
+                        in_data = true;
+                        "354 go on"
+                    }
+                    "QUIT" => "221 bye",
+                    _ => "250 ok",
+                };
+                heard.push(line);
+                if !answer.is_empty() {
+                    stream
+                        .write_all(format!("{answer}\r\n").as_bytes())
+                        .unwrap();
+                }
+            }
+            heard
+        });
+        try_once(&letter(port)).unwrap();
+        let heard = server.join().unwrap();
+        for line in [
+            "EHLO lb.example.org",
+            "MAIL FROM:<lb@example.org>",
+            "RCPT TO:<noc@example.org>",
+            "RCPT TO:<root@example.org>",
+            "Subject: [lb1] VRRP Instance VI_1 - Entering MASTER state",
+            "Virtual router VI_1 is MASTER now.",
+        ] {
+            assert!(
+                heard.iter().any(|heard| heard == line),
+                "{line}: {heard:#?}"
+            );
+        }
+    }
+
+    #[test]
+    fn no_server_is_one_clear_line() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        drop(listener);
+        let why = try_once(&letter(port)).unwrap_err();
+        assert!(
+            why.to_lowercase().contains("refused") && !why.contains('\n'),
+            "{why}"
+        );
+    }
+}

@@ -1,0 +1,81 @@
+"""HTTPS checks against a TLS server with several certificates."""
+from cases.health import expect
+from lab import check, run
+
+SERVICE = """
+[[service]]
+protocol = "tcp"
+address = "10.1.0.100"
+port = 80
+scheduler = "rr"
+
+[[service.server]]
+address = "{addr}"
+method = "nat"
+
+[[service.server.check]]
+type = "https"
+port = 8443
+delay_loop = "100ms"
+delay_before_retry = "50ms"
+warmup = "0s"
+timeout = "3s"
+retry = 0
+{extra}
+"""
+
+GOOD, EXPIRED, OTHER = "good.example.test", "expired.example.test", "other.example.test"
+
+
+def certificates(lab):
+    """An authority, and certificates by it: good, expired (valid for no time at all), and by nobody."""
+    directory = lab.dir / "tls"
+    directory.mkdir()
+    key = "-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes".split()
+
+    def openssl(*words):
+        run(["openssl", *words], 30)
+
+    openssl("req", "-x509", *key, "-keyout", directory / "ca.key", "-out", directory / "ca.pem", "-days", "2",
+            "-subj", "/CN=test authority", "-addext", "basicConstraints=critical,CA:TRUE")
+    ours = ["-CA", directory / "ca.pem", "-CAkey", directory / "ca.key", "-CAcreateserial"]
+    for name, days, by in ((GOOD, "1", ours), (EXPIRED, "0", ours), (OTHER, "1", ["-signkey", directory / f"{OTHER}.key"])):
+        openssl("req", *key, "-keyout", directory / f"{name}.key", "-out", directory / f"{name}.csr", "-subj", f"/CN={name}")
+        (directory / "names").write_text(f"subjectAltName=DNS:{name}\n")
+        openssl("x509", "-req", "-in", directory / f"{name}.csr", *by, "-out", directory / f"{name}.pem", "-days", days,
+                "-extfile", directory / "names")
+    return directory
+
+
+def test_certificates_names_and_pages(lab):
+    """SNI, verification by a CA file, an expired certificate, another name, HTTP versions, several pages, digest."""
+    directory = certificates(lab)
+    one = lab.servers[0]
+    server = lab.peer(one, "tls.py", 8443, directory, GOOD, EXPIRED, OTHER)
+    verify = f'verify = true\nca_file = "{directory}/ca.pem"\n'
+    lab.start(services=SERVICE.format(addr=one.addr, extra=f'sni = "{GOOD}"\nregex = "^hello {GOOD}"\n{verify}'))
+    expect(lab, one, "up", "https up")
+    text = lab.config.read_text()
+    before = text[:text.index("sni = ")]
+
+    def again(extra, state, word):
+        lab.config.write_text(before + extra)
+        lab.adm("reload")
+        expect(lab, one, state, word)
+    again(f'sni = "{EXPIRED}"\n{verify}', "down", "TLS: the certificate has expired")
+    again(f'sni = "{EXPIRED}"\nregex = "{EXPIRED}"\n', "up", "https up")
+    again(f'sni = "{OTHER}"\n{verify}', "down", "TLS: the certificate is from an unknown authority")
+    again(f'host = "nosuch.example.test"\n{verify}', "down", "TLS: the certificate is for another name")
+    # The virtual host is the server name, too; two pages, each on a connection of its own.
+    again(f'host = "{GOOD}"\nhttp_version = "1.1"\npaths = ["/", "/more"]\n{verify}', "up", "https up")
+    again(f'host = "{GOOD}"\npaths = ["/", "/nosuch"]\n', "down", "status 404 for /nosuch")
+    digest = run(["sh", "-c", f"printf 'hello {GOOD}\\n' | md5sum"]).stdout.split()[0]
+    again(f'host = "{GOOD}"\ndigest = "{digest}"\n', "up", "https up")
+    again(f'host = "{GOOD}"\ndigest = "{"0" * 32}"\n', "down", "digest")
+    # No name is asked for if there is none; the address is not in the certificate.
+    again('regex = "hello nobody"\n', "up", "https up")
+    again(verify, "down", "TLS: the certificate is for another name")
+    again(f'host = "{GOOD}"\n', "up", "https up")
+    server.stop()
+    expect(lab, one, "down", "connection refused")
+    check("panicked" not in lab.rvsd.output(), "rvsd panicked")
