@@ -318,6 +318,7 @@ impl State {
             return;
         };
         for notice in routers.take() {
+            self.tell_notice(&notice);
             if let Notice::Holds {
                 instance,
                 addresses,
@@ -343,6 +344,14 @@ impl State {
             }
             !is_live
         });
+    }
+
+    fn tell_notice(&self, notice: &Notice) {
+        let instances = &self.config.vrrp.instances;
+        let is_known = |name: &str| instances.iter().any(|i| i.machine.name == name);
+        if let Some(event) = notify::Event::of_notice(notice, is_known) {
+            self.notifier.tell(event);
+        }
     }
 
     /// Takes over what the health checks found.
@@ -375,6 +384,12 @@ impl State {
             health.finish(&mut self.model);
         }
         self.tell_events();
+        // Their last adverts and notices come before scripts are waited for.
+        if let Some(routers) = self.routers.take() {
+            for notice in routers.finish() {
+                self.tell_notice(&notice);
+            }
+        }
         // As keepalived gives them; a script that takes longer is ended with us.
         self.notifier.finish(LAST_WORDS);
     }

@@ -3,10 +3,12 @@
 use std::fmt;
 
 use serde_json::{Value, json};
+use vrrp::instance::Role;
 
 use crate::api::{ServerKey, ServiceKey};
 use crate::config::{describe_server, describe_service};
 use crate::health;
+use crate::vrrp::Notice;
 
 /// State of a virtual router or a sync group, with what keepalived tells besides states.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -132,6 +134,57 @@ impl From<&health::Event> for Event {
                 sorry,
             },
         }
+    }
+}
+
+impl Event {
+    /// What virtual routers tell, if it is for everyone. `is_known` says whether the configuration
+    /// has a router; one that ends and is not there any more was deleted.
+    pub fn of_notice(notice: &Notice, is_known: impl Fn(&str) -> bool) -> Option<Event> {
+        let state = |role, is_known| match role {
+            Role::Master => Some(RouterState::Master),
+            Role::Backup => Some(RouterState::Backup),
+            Role::Fault => Some(RouterState::Fault),
+            Role::Stopped if is_known => Some(RouterState::Stop),
+            Role::Stopped => Some(RouterState::Deleted),
+            Role::Waiting => None,
+        };
+        let instance = |name: &String, state, priority| Event::Instance {
+            name: name.clone(),
+            state,
+            priority,
+        };
+        Some(match notice {
+            Notice::Instance {
+                instance: name,
+                new,
+                priority,
+                ..
+            } => instance(name, state(*new, is_known(name))?, *priority),
+            Notice::Group { group, new } => Event::Group {
+                name: group.clone(),
+                state: state(*new, true)?,
+            },
+            Notice::Priority {
+                instance: name,
+                state,
+                priority,
+            } => {
+                let state = match state {
+                    Role::Master => RouterState::MasterPriority,
+                    Role::Backup => RouterState::BackupPriority,
+                    _ => return None,
+                };
+                instance(name, state, *priority)
+            }
+            Notice::Alarm {
+                instance: name,
+                alarm: "lower-master",
+                priority,
+                ..
+            } => instance(name, RouterState::MasterRxLowerPri, *priority),
+            Notice::Alarm { .. } | Notice::Holds { .. } => return None,
+        })
     }
 }
 

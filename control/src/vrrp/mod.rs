@@ -219,6 +219,20 @@ impl Routers {
         is_at_fault.map(line).collect()
     }
 
+    /// Gives everything up; what happened since the last [`Routers::take`].
+    pub fn finish(mut self) -> Vec<Notice> {
+        self.end();
+        self.notices.try_iter().collect()
+    }
+
+    fn end(&mut self) {
+        self.order(Order::End);
+        if let Some(thread) = self.thread.take() {
+            // One that panicked has told of it.
+            let _ = thread.join();
+        }
+    }
+
     fn order(&self, order: Order) {
         // A thread that has ended needs no orders.
         let _ = self.orders.send(order);
@@ -228,10 +242,8 @@ impl Routers {
 
 impl Drop for Routers {
     fn drop(&mut self) {
-        self.order(Order::End);
-        if let Some(thread) = self.thread.take() {
-            // One that panicked has told of it.
-            let _ = thread.join();
+        if self.thread.is_some() {
+            self.end();
         }
     }
 }

@@ -39,6 +39,9 @@ def states(lab):
     found = {}
     for line in lab.adm_quiet("health").split("\n\n")[0].splitlines()[1:]:
         words = line.split(None, 4)
+        # Lines about pools say something else.
+        if len(words) < 5 or words[0] not in ("up", "down"):
+            continue
         found[words[3].split(":")[0]] = (words[0], words[4])
     return found
 
