@@ -15,6 +15,7 @@ mod dialogue;
 mod election;
 mod keepalived;
 mod pieces;
+mod replies;
 mod story;
 
 use bytes::Bytes;
@@ -31,6 +32,15 @@ pub fn vrrp(data: &[u8]) {
     match data.split_first() {
         Some((0, packet)) => election::decode(packet),
         Some((_, story)) => election::live(story),
+        None => {}
+    }
+}
+
+/// A health check sees `data` as what a server answers.
+pub fn replies(data: &[u8]) {
+    match data.split_first() {
+        Some((0, answer)) => replies::http(answer),
+        Some((_, datagram)) => replies::dns(datagram),
         None => {}
     }
 }
