@@ -75,7 +75,7 @@ fn main() -> std::io::Result<()> {
     let waker = Arc::new(Waker::new(poll.registry(), Token(0))?);
     let (mut model, mut health) = (
         Model::new(limits, Settings::default()),
-        Health::start(waker)?,
+        Health::start(waker, control::script::Scripts::default())?,
     );
     let now = Instant::from_secs(1);
     let mut apply = |change| {
