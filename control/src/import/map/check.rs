@@ -92,6 +92,7 @@ impl Mapper<'_> {
         let name = match node.keyword() {
             "TCP_CHECK" => "tcp",
             "HTTP_GET" => "http",
+            "SSL_GET" => "https",
             "SMTP_CHECK" => "smtp",
             "DNS_CHECK" => "dns",
             "UDP_CHECK" => "udp",
@@ -103,7 +104,7 @@ impl Mapper<'_> {
         let mut own = inherited.clone();
         let mut special = Vec::new();
         for child in &node.children {
-            if child.keyword() == "nb_get_retry" && name != "http" {
+            if child.keyword() == "nb_get_retry" && !name.starts_with("http") {
                 let note = "keepalived knows it in HTTP_GET and SSL_GET alone and ignores this, so does the import";
                 self.report.changed(child, note);
             } else if !self.connection(child, &mut keys) && !self.pace_of_check(child, &mut own) {
@@ -114,7 +115,7 @@ impl Mapper<'_> {
             .taken(node, &format!("service.server.check, type {name}"));
         let mut keys = paced(keys, name, &own);
         let tables = match name {
-            "http" => self.pages(node, &special, &keys, &own),
+            "http" | "https" => self.pages(node, &special, &keys, &own),
             "smtp" => self.smtp(node, &special, keys),
             _ => {
                 for child in special {
@@ -182,6 +183,23 @@ impl Mapper<'_> {
         }
     }
 
+    /// `SSL`: keepalived shows a certificate of its own and verifies none.
+    pub(super) fn tls(&mut self, node: &Node) {
+        self.report.taken(node, "checks of type https");
+        for child in &node.children {
+            match child.keyword() {
+                "ca" => self.report.ignored(
+                    child,
+                    "keepalived verifies nothing with it; verify and ca_file of a check do",
+                ),
+                "certificate" | "key" | "password" => self
+                    .report
+                    .lost(child, "checks show no certificate of their own"),
+                _ => self.elsewhere(child, &["ca", "certificate", "key", "password"]),
+            }
+        }
+    }
+
     /// One check for each `url`.
     fn pages(
         &mut self,
@@ -190,8 +208,13 @@ impl Mapper<'_> {
         keys: &Table,
         own: &Inherited,
     ) -> Vec<Table> {
+        let is_tls = node.keyword() == "SSL_GET";
         let mut keys = keys.clone();
         let mut out = Vec::new();
+        if is_tls && !special.iter().any(|n| n.keyword() == "enable_sni") {
+            let note = "the server name of the session (SNI) is sent where there is a virtual host";
+            self.report.changed(node, note);
+        }
         for child in special {
             match child.keyword() {
                 "url" => {}
@@ -206,9 +229,17 @@ impl Mapper<'_> {
                 "fast_recovery" => self
                     .report
                     .taken(child, "always so: pages are checked at the same time"),
-                "enable_sni" | "tls_compliant" | "sni_name" => {
-                    self.report.ignored(child, "there is no TLS in this check");
+                "enable_sni" if is_tls => {
+                    self.report
+                        .taken(child, "always so: sni is the virtual host");
                 }
+                "sni_name" if is_tls => {
+                    if let Some(name) = self.word(child) {
+                        self.put(&mut keys, "sni", Value::text(name), child);
+                    }
+                }
+                "tls_compliant" => self.report.ignored(child, "closing is always clean"),
+                "enable_sni" => self.report.ignored(child, "there is no TLS in this check"),
                 _ => self.elsewhere(child, KEYWORDS),
             }
         }

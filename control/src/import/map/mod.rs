@@ -17,6 +17,7 @@ mod vrrp;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use self::events::Events;
 use self::global::Globals;
 use super::document::{Document, Table, Value};
 use super::report::{Class, Report};
@@ -33,6 +34,9 @@ pub struct Mapper<'a> {
     /// Firewall marks that services have.
     pub marks: BTreeSet<i64>,
     groups: BTreeMap<String, &'a Node>,
+    /// `track_file`s by name.
+    files: BTreeMap<String, &'a Node>,
+    events: Events,
     globals: Globals,
 }
 
@@ -60,6 +64,8 @@ pub fn map<'a>(nodes: &'a [Node], report: Report) -> Mapper<'a> {
         interfaces: BTreeSet::new(),
         marks: BTreeSet::new(),
         groups: BTreeMap::new(),
+        files: BTreeMap::new(),
+        events: Events::default(),
         globals: Globals::default(),
     };
     // What others refer to comes first, wherever it stands.
@@ -67,6 +73,10 @@ pub fn map<'a>(nodes: &'a [Node], report: Report) -> Mapper<'a> {
         match node.keyword() {
             "global_defs" => mapper.global_defs(node),
             "virtual_server_group" => mapper.group(node),
+            "track_file" | "vrrp_track_file" => {
+                let name = node.arg(0).unwrap_or_default();
+                mapper.files.insert(name.to_owned(), node);
+            }
             _ => {}
         }
     }
@@ -75,6 +85,7 @@ pub fn map<'a>(nodes: &'a [Node], report: Report) -> Mapper<'a> {
     for node in nodes {
         match node.keyword() {
             "virtual_server" => mapper.virtual_server(node),
+            "SSL" => mapper.tls(node),
             "vrrp_instance"
             | "vrrp_sync_group"
             | "vrrp_script"
@@ -87,6 +98,7 @@ pub fn map<'a>(nodes: &'a [Node], report: Report) -> Mapper<'a> {
             _ => mapper.elsewhere(node, &BLOCKS),
         }
     }
+    mapper.put_events();
     mapper.unused_groups();
     mapper.finish(nodes, None);
     mapper

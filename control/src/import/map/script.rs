@@ -27,7 +27,6 @@ pub fn command(node: &Node) -> Option<Command> {
 }
 
 /// The command in one word, with a user and a group behind it.
-#[allow(dead_code, reason = "for the keys of notifications")]
 pub fn command_and_user(node: &Node) -> Option<(Command, Option<String>)> {
     let written = words::command(&node.text);
     let command = started(words::command(written.get(1)?))?;

@@ -56,13 +56,14 @@ const SERVER_KEYWORDS: &[&str] = &[
 ];
 
 /// What all services of a `virtual_server` share.
-#[derive(Default)]
 struct Common<'a> {
     forward: Forward,
     weight: i64,
     inherited: Inherited,
     family: Option<&'static str>,
     servers: Vec<Real<'a>>,
+    /// `[service.notify]`.
+    notify: Table,
 }
 
 /// A `real_server` as far as it does not depend on the service.
@@ -73,6 +74,8 @@ struct Real<'a> {
     forward: Forward,
     keys: Table,
     checks: Vec<Heir>,
+    /// `[service.server.notify]`.
+    notify: Table,
 }
 
 impl<'a> Mapper<'a> {
@@ -100,7 +103,10 @@ impl<'a> Mapper<'a> {
         let mut common = Common {
             weight: 1,
             inherited: self.globals.inherited.clone(),
-            ..Common::default()
+            forward: Forward::default(),
+            family: None,
+            servers: Vec::new(),
+            notify: Table::single("service.notify", ""),
         };
         let scheduler = self.scheduler(node, table);
         let mut flags: Vec<String> = Vec::new();
@@ -133,7 +139,7 @@ impl<'a> Mapper<'a> {
                 },
                 _ if self.inheritance(child, &mut common.inherited) => {}
                 _ if self.pool(child, table) => {}
-                _ if self.service_events(child, table) => {}
+                _ if self.service_events(child, &mut common.notify) => {}
                 _ => self.elsewhere(child, KEYWORDS),
             }
         }
@@ -238,6 +244,7 @@ impl<'a> Mapper<'a> {
             None => None,
         };
         let mut keys = Table::of("service.server", node);
+        let mut notify = Table::single("service.server.notify", "");
         keys.add("weight", Value::Integer(common.weight));
         let mut forward = common.forward.clone();
         let mut inherited = common.inherited.clone();
@@ -275,7 +282,7 @@ impl<'a> Mapper<'a> {
                     self.report.taken(child, "alpha of its checks");
                 }
                 _ if self.inheritance(child, &mut inherited) => {}
-                _ if self.server_events(child, &mut keys) => {}
+                _ if self.server_events(child, &mut notify) => {}
                 word if super::check::is_check(word) => {}
                 _ => self.elsewhere(child, SERVER_KEYWORDS),
             }
@@ -295,6 +302,7 @@ impl<'a> Mapper<'a> {
             forward,
             keys,
             checks,
+            notify,
         })
     }
 
@@ -322,7 +330,7 @@ impl<'a> Mapper<'a> {
             }
             service.add("reschedule_failed", Value::Boolean(false));
         }
-        let mut servers: Vec<(Table, Vec<Table>)> = Vec::new();
+        let mut servers: Vec<(Table, Vec<Table>, &Table)> = Vec::new();
         let mut seen = BTreeSet::new();
         for real in &common.servers {
             let (server, checks) = self.server(target, real);
@@ -335,19 +343,19 @@ impl<'a> Mapper<'a> {
                 self.report.left_out(real.node, note);
                 continue;
             }
-            servers.push((server, checks));
+            servers.push((server, checks, &real.notify));
         }
         // Checks that all servers have are written once.
         let shared = match servers.as_slice() {
-            [(_, first), rest @ ..] if !rest.is_empty() && !first.is_empty() => rest
+            [(_, first, _), rest @ ..] if !rest.is_empty() && !first.is_empty() => rest
                 .iter()
-                .all(|(_, checks)| {
+                .all(|(_, checks, _)| {
                     checks.len() == first.len()
                         && checks.iter().zip(first).all(|(a, b)| a.says_the_same(b))
                 })
                 .then(|| {
                     let mut shared = first.clone();
-                    for (_, checks) in rest {
+                    for (_, checks, _) in rest {
                         for (one, other) in shared.iter_mut().zip(checks) {
                             one.share(other);
                         }
@@ -358,6 +366,9 @@ impl<'a> Mapper<'a> {
         };
         let document = &mut self.document.tables;
         document.push(service);
+        if !common.notify.keys.is_empty() {
+            document.push(common.notify.clone());
+        }
         for check in shared.iter().flatten() {
             document.push(Table {
                 path: "service.check",
@@ -365,8 +376,11 @@ impl<'a> Mapper<'a> {
                 ..check.clone()
             });
         }
-        for (server, checks) in servers {
+        for (server, checks, notify) in servers {
             document.push(server);
+            if !notify.keys.is_empty() {
+                document.push(notify.clone());
+            }
             if shared.is_none() {
                 document.extend(checks);
             }

@@ -57,7 +57,6 @@ const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(86_400);
 
 /// What the lines of an instance say together.
-#[derive(Default)]
 struct Instance {
     is_master: bool,
     priority: Option<i64>,
@@ -67,6 +66,8 @@ struct Instance {
     inner: Vec<Table>,
     vips: Vec<Table>,
     excluded: Vec<Table>,
+    /// `[vrrp.instance.notify]`.
+    notify: Table,
 }
 
 impl Mapper<'_> {
@@ -129,7 +130,13 @@ impl Mapper<'_> {
         }
         let mut instance = Instance {
             strict: self.globals.strict,
-            ..Instance::default()
+            is_master: false,
+            priority: None,
+            version: None,
+            inner: Vec::new(),
+            vips: Vec::new(),
+            excluded: Vec::new(),
+            notify: Table::single("vrrp.instance.notify", ""),
         };
         let mut garp_keys = Table::single("vrrp.instance.garp", "");
         for child in &node.children {
@@ -145,8 +152,10 @@ impl Mapper<'_> {
         tables.append(&mut instance.vips);
         tables.append(&mut instance.excluded);
         tables.append(&mut instance.inner);
-        if !garp_keys.keys.is_empty() {
-            tables.push(garp_keys);
+        for table in [garp_keys, instance.notify] {
+            if !table.keys.is_empty() {
+                tables.push(table);
+            }
         }
     }
 
@@ -315,7 +324,7 @@ impl Mapper<'_> {
             word if kind(word).is_some() => {
                 self.tracks(node, "vrrp.instance.track", &mut instance.inner);
             }
-            _ if self.vrrp_events(node, table) => {}
+            _ if self.vrrp_events(node, &mut instance.notify) => {}
             _ => self.elsewhere(node, KEYWORDS),
         }
     }
@@ -711,6 +720,7 @@ impl Mapper<'_> {
             return;
         }
         let mut inner = Vec::new();
+        let mut notify = Table::single("vrrp.sync_group.notify", "");
         for child in &node.children {
             match child.keyword() {
                 "group" => {
@@ -734,12 +744,15 @@ impl Mapper<'_> {
                 word if kind(word).is_some() => {
                     self.tracks(child, "vrrp.sync_group.track", &mut inner);
                 }
-                _ if self.vrrp_events(child, &mut table) => {}
+                _ if self.vrrp_events(child, &mut notify) => {}
                 _ => self.elsewhere(child, &["group", "track_script", "notify_master"]),
             }
         }
         self.document.tables.push(table);
         self.document.tables.append(&mut inner);
+        if !notify.keys.is_empty() {
+            self.document.tables.push(notify);
+        }
     }
 
     fn delays(&mut self, node: &Node) {
