@@ -7,8 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use dataplane::command::Command;
 use dataplane::counters::WorkerCounters;
 use dataplane::packet::{DropReason, Packet, PortId, Verdict};
+use dataplane::sync::Outbox;
 use dataplane::time::Instant;
 use dataplane::worker::{BURST, Limits, Worker};
 use dpdk::poll::Probe;
@@ -33,6 +35,9 @@ const ROWS: &[(&str, Family, Method, Side)] = &[
     ("nat6-reply", Family::V6, Method::Nat, Side::Reply),
 ];
 
+/// Behind the name of a row: with a master of connection synchronisation.
+const SYNC: &str = "-sync";
+
 /// Sends `packets` packets of a row through [`Worker::process`], after `flows` connections were
 /// opened by as many SYN and ACK.
 ///
@@ -40,14 +45,22 @@ const ROWS: &[(&str, Family, Method, Side)] = &[
 /// An unknown row, or packets that did not leave as they should.
 pub fn run(row: &str, flows: u32, packets: u64) -> Result<()> {
     let names: Vec<&str> = ROWS.iter().map(|r| r.0).collect();
+    let (base, sync) = match row.strip_suffix(SYNC) {
+        Some(base) => (base, true),
+        None => (row, false),
+    };
     let (_, family, method, side) = *ROWS
         .iter()
-        .find(|r| r.0 == row)
+        .find(|r| r.0 == base)
         .with_context(|| format!("--walk {row}: no such row; known: {}", names.join(", ")))?;
     let limits = Limits::default();
     let counters = Arc::new(WorkerCounters::new(limits.dests));
     let mut now = Instant::from_secs(100);
     let mut worker = rig::new_worker(flows, counters, now, false)?;
+    if sync {
+        let outbox = Arc::new(Outbox::new());
+        drop(worker.apply(now, Command::StartMaster(outbox)));
+    }
     let clients: Vec<Client> = (0..flows).map(Client::number).collect();
     let mut expect = Expect {
         family,

@@ -18,6 +18,7 @@ use crate::route::{Fib, Link, LinkId, Neighbour, NeighbourId};
 use crate::schedule::Scheduler;
 use crate::service::{ForwardingMethod, Protocol, ServiceId, VirtualService};
 use crate::settings::Settings;
+use crate::sync::{Batch, Outbox};
 
 /// A command with the generation that its reply carries back.
 pub struct Envelope {
@@ -68,6 +69,13 @@ pub enum Command {
     StartCapture(Box<Capture>),
     /// Ends a capture.
     StopCapture,
+    /// Announces connections from now on, into this outbox; replaces another one.
+    StartMaster(Arc<Outbox>),
+    /// Announces nothing any more.
+    StopMaster,
+    /// Takes over connections that a master announced; every worker is given all of them and
+    /// takes its own.
+    PutConnections(Arc<Batch>),
     /// Does nothing: a barrier.
     Nop,
 }
@@ -110,6 +118,10 @@ pub struct Retired {
     pub leases: Option<Arc<Leases>>,
     /// A capture that ended.
     pub capture: Option<Box<Capture>>,
+    /// The outbox of a master that ended.
+    pub outbox: Option<Arc<Outbox>>,
+    /// Connections that were taken over.
+    pub batch: Option<Arc<Batch>>,
 }
 
 /// What a worker tells control unasked. Lossy: a full queue drops the event.

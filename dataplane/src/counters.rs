@@ -108,6 +108,10 @@ pub struct WorkerCounters {
     pub strays: Gauge,
     /// Such looks that ended.
     pub stray_looks: Counter,
+    /// Connections and templates that a master told of and that are this worker's.
+    pub synced: Counter,
+    /// Of them those for which there was no room.
+    pub sync_refused: Counter,
     /// ICMP errors and resets of ours.
     pub icmp_sent: Counter,
     /// Raised once per loop: a worker whose heartbeat stands still is stuck.
@@ -139,6 +143,8 @@ impl WorkerCounters {
             handed_over: Counter::default(),
             strays: Gauge::default(),
             stray_looks: Counter::default(),
+            synced: Counter::default(),
+            sync_refused: Counter::default(),
             icmp_sent: Counter::default(),
             heartbeat: Counter::default(),
             busy_loops: Counter::default(),

@@ -1,5 +1,7 @@
 //! Live settings of the core: timeouts and the sysctls of `net.ipv4.vs` that it obeys.
 
+use crate::sync::Rules;
+
 /// Timeouts of `ipvsadm --set` in seconds, with the kernel's defaults.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timeouts {
@@ -71,6 +73,14 @@ pub struct Settings {
     pub icmp_ratelimit: u32,
     /// While a receive queue stays full, refuse a share of what would open connections.
     pub hits_first: bool,
+    /// When a master of connection synchronisation announces.
+    pub sync: Rules,
+    /// UDP ports and threads of synchronisation; control obeys these three when a daemon starts.
+    pub sync_ports: u32,
+    /// Messages that may wait to be sent, 0 = a number of ours.
+    pub sync_qlen_max: u32,
+    /// Bytes of the buffers of its sockets, 0 = the system's default.
+    pub sync_sock_size: u32,
     /// Packets a second to the kernel for each class (`PuntClass`), 0 = no limit.
     pub punt_limits: [u32; 4],
 }
@@ -101,6 +111,10 @@ impl Default for Settings {
             icmp_msgs_burst: 50,
             icmp_ratelimit: 1000,
             hits_first: true,
+            sync: Rules::default(),
+            sync_ports: 1,
+            sync_qlen_max: 0,
+            sync_sock_size: 0,
             punt_limits: [20_000, 50_000, 100_000, 200_000],
         }
     }

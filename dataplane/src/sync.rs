@@ -3,15 +3,21 @@
 //!
 //! A master tells its backups of connections in UDP datagrams ([`wire`]); whether a packet makes
 //! it do so is decided by the rules of `ip_vs_sync_conn_needed` ([`decide`]). Sockets and time are
-//! the control side's: a worker puts what it announces into a bounded queue (`Outbox`) and takes
+//! the control side's: a worker puts what it announces into a bounded queue ([`outbox`]) and takes
 //! what was received as a command ([`Batch`]).
 
 mod batch;
+mod check;
+pub mod decide;
+pub mod outbox;
 pub mod wire;
 
 use crate::addr::Endpoint;
 use crate::helper::sequence::Adjustment;
 pub use batch::{BATCH, Batch, Synced};
+pub use check::Refusal;
+pub use decide::Rules;
+pub use outbox::Outbox;
 
 /// Flags of a connection as they travel (`IP_VS_CONN_F_*`).
 pub mod flag {

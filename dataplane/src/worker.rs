@@ -6,6 +6,7 @@
 //! new connection, advance its state, forward.
 
 mod admit;
+mod announce;
 mod answer;
 mod apply;
 mod bypass;
@@ -24,6 +25,7 @@ mod share;
 mod steer;
 mod strays;
 mod sweep;
+mod synced;
 mod timeouts;
 mod transmit;
 mod tunnel_error;
@@ -37,6 +39,7 @@ use std::sync::Arc;
 
 use arrayvec::ArrayVec;
 
+use self::announce::{Master, Told};
 use self::defence::Defences;
 use self::overload::Overload;
 use self::steer::{Found, Way};
@@ -67,6 +70,7 @@ use crate::service::{
     DestId, ForwardingMethod, Protocol, ServiceId, ServiceKey, ServiceTimeouts, VirtualService,
 };
 use crate::settings::Settings;
+use crate::sync::decide::Pace;
 use crate::team::{Counts, Team};
 use crate::time::{Instant, Ticks};
 use crate::toeplitz::Toeplitz;
@@ -139,6 +143,8 @@ pub struct Worker {
     capture: Option<Box<Capture>>,
     /// Addresses that may be served for so long only.
     watch: lease::Watch,
+    /// What backups were told of each entry.
+    told: Told,
     /// The packets of a burst that were parsed in full, [`BURST`] places. Kept, so that a burst
     /// need not clear them.
     flows: Box<[Flow]>,
@@ -165,6 +171,10 @@ struct Core {
     with_engine: Vec<ServiceId>,
     /// What engines keep beside templates.
     engine_data: EngineData,
+    /// At which packets a connection may be due to be announced.
+    pace: Pace,
+    /// While backups are told of connections.
+    master: Option<Master>,
     /// Destinations whose schedulers have to hear of it.
     changes: Changes,
     /// Next service whose scheduler is tended.
@@ -349,6 +359,8 @@ impl Worker {
             epoch: 1,
             with_engine: Vec::with_capacity(limits.services),
             engine_data: EngineData::new(engine_data::CAPACITY),
+            pace: Pace::NEVER,
+            master: None,
             changes: Changes::new(limits.services, limits.dests),
             tend_at: 0,
             settings,
@@ -375,6 +387,7 @@ impl Worker {
             is_patient: true,
         };
         core.use_settings(settings);
+        let told = Told::new(&*shards);
         let mut worker = Worker {
             shards,
             core,
@@ -384,6 +397,7 @@ impl Worker {
             strays: Strays::default(),
             capture: None,
             watch: lease::Watch::default(),
+            told,
             flows: vec![Flow::EMPTY; BURST].into_boxed_slice(),
         };
         let mut ports_unknown = 0;
@@ -505,6 +519,25 @@ impl Worker {
 
     #[inline(always)]
     fn walk(&mut self, now: Instant, packets: &mut [Packet<'_>], out: &mut [Verdict]) {
+        match self.core.is_master() {
+            true => self.walk_as_master(now, packets, out),
+            false => self.walk_as::<false>(now, packets, out),
+        }
+    }
+
+    /// A walk of its own, so that the other pays nothing for synchronisation.
+    #[inline(never)]
+    fn walk_as_master(&mut self, now: Instant, packets: &mut [Packet<'_>], out: &mut [Verdict]) {
+        self.walk_as::<true>(now, packets, out);
+    }
+
+    #[inline(always)]
+    fn walk_as<const MASTER: bool>(
+        &mut self,
+        now: Instant,
+        packets: &mut [Packet<'_>],
+        out: &mut [Verdict],
+    ) {
         let burst = packets.len().min(out.len()).min(BURST);
         let (Some(packets), Some(out)) = (packets.get_mut(..burst), out.get_mut(..burst)) else {
             return;
@@ -541,7 +574,7 @@ impl Worker {
                 self.locate(later);
             }
             let at = &mut places[i % BURST];
-            if !self.usual(ticks, packet, at, out)
+            if !self.usual::<MASTER>(ticks, packet, at, out)
                 && let Some(flow) = flows.get_mut(i)
             {
                 *out = self.unusual(now, packet, at, flow);
@@ -845,10 +878,12 @@ impl Worker {
         if let Some(wait) = core.awaits_hop(now, id) {
             return wait;
         }
-        if entry.flags & flag::HELPER != 0 {
-            return self.helped_request(now, packet, flow, hash, i);
-        }
-        core.pass_request(now, shard, i, packet, flow)
+        let verdict = if entry.flags & flag::HELPER != 0 {
+            self.helped_request(now, packet, flow, hash, i)
+        } else {
+            core.pass_request(now, shard, i, packet, flow)
+        };
+        self.offered(now.ticks(), usize::from(hash.shard), i, verdict)
     }
 
     /// Expires connections that are due, with at most `budget` list steps. A shard is looked at
@@ -877,6 +912,9 @@ impl Worker {
             }
             if !self.strays.is_idle() {
                 self.look_for_strays();
+            }
+            if self.core.is_master() {
+                self.repair();
             }
             self.defend(now, STEPS_PER_SECOND);
             group.push(self.expiry_at);
@@ -918,6 +956,8 @@ impl Worker {
         if !shard.prolong(i, ticks) {
             self.core.counters.expired.add(1);
             self.end(at, i);
+        } else if self.core.is_master() {
+            self.offer_prolonged(ticks, at, i);
         }
         true
     }
@@ -1337,6 +1377,7 @@ impl Core {
 
     fn use_settings(&mut self, settings: Settings) {
         self.settings = settings;
+        self.set_pace();
         self.use_timeouts();
         // A tenth of a second's worth may come at once.
         let fresh = settings

@@ -56,8 +56,8 @@ pub mod flag {
     pub const HIDDEN: u16 = 0x0040;
     /// When it was made an older connection had the same reply tuple.
     pub const HIDES: u16 = 0x8000;
-    /// Belongs to another entry: sequence deltas, engine data.
-    pub const EXTENSION: u16 = 0x0008;
+    /// Made by connection synchronisation.
+    pub const SYNCED: u16 = 0x0008;
 }
 
 /// Where the word of [`Entry::signature`] begins.

@@ -18,6 +18,7 @@ use crate::proto::{self, Opening, tcp};
 use crate::roles::{VIRTUAL, is_ftp_data};
 use crate::route::Lookup;
 use crate::service::{DestId, ForwardingMethod, Protocol, ServiceId, ServiceKey, VirtualService};
+use crate::sync::decide::Last;
 use crate::time::Instant;
 use crate::wire::icmp::Answer;
 
@@ -216,16 +217,20 @@ impl Worker {
     ) -> Option<u32> {
         let place = self.shards.get_mut(shard)?;
         let added = add(place);
-        if added.is_some() {
+        if let Some(i) = added {
             self.core.counters.connections.add(1);
+            if self.core.is_master() {
+                self.told.put(shard, i, Last::default());
+            }
             return added;
         }
         let oldest = place.oldest_half_open()?;
         self.core.counters.reclaimed.add(1);
         self.end(shard, oldest);
         let added = add(self.shards.get_mut(shard)?);
-        if added.is_some() {
+        if let Some(i) = added {
             self.core.counters.connections.add(1);
+            self.told.put(shard, i, Last::default());
         }
         added
     }
@@ -275,6 +280,9 @@ impl Worker {
         }
         let verdict = core.forward_request(now, packet, flow, entry);
         if new.flags & flag::ONE_PACKET != 0 {
+            // Its template is told of.
+            self.offered(now.ticks(), at, i, verdict);
+            let core = &mut self.core;
             core.connected_once = Some(match new.method {
                 ForwardingMethod::Bypass => Fate::Onwards,
                 method => Fate::ToServer {
@@ -286,6 +294,7 @@ impl Worker {
             self.end(at, i);
         } else {
             shard.rearm(i, half_open);
+            self.offered(now.ticks(), at, i, verdict);
         }
         self.assure();
         verdict

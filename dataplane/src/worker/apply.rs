@@ -97,6 +97,19 @@ impl Worker {
                 retired.capture = self.capture.take();
                 Ok(())
             }
+            Command::StartMaster(outbox) => {
+                retired.outbox = self.start_master(outbox);
+                Ok(())
+            }
+            Command::StopMaster => {
+                retired.outbox = self.stop_master();
+                Ok(())
+            }
+            Command::PutConnections(batch) => {
+                self.take_synced(now, &batch);
+                retired.batch = Some(batch);
+                Ok(())
+            }
             Command::Nop => Ok(()),
         };
         match done {

@@ -5,6 +5,7 @@
 use core::net::IpAddr;
 
 use super::admit::{Chosen, Refusal};
+use super::synced::is_unbound;
 use super::{Core, Worker};
 use crate::addr::{Addr, Endpoint, Family};
 use crate::conn::entry::flag;
@@ -50,13 +51,20 @@ impl Worker {
         hash: KeyHash,
         i: u32,
     ) -> Verdict {
+        let Some(shard) = self.shards.get_mut(usize::from(hash.shard)) else {
+            return self.core.dropped(DropReason::TableFull);
+        };
+        if shard
+            .entry(i)
+            .is_some_and(|e| is_unbound(e.dest_id(), e.method()))
+        {
+            return self.unbound(now, packet, flow, hash, i);
+        }
         if let Some(wait) = self.core.awaits(now, DestId::NONE, flow) {
             return wait;
         }
-        match self.shards.get_mut(usize::from(hash.shard)) {
-            Some(shard) => self.core.pass_request(now, shard, i, packet, flow),
-            None => self.core.dropped(DropReason::TableFull),
-        }
+        let verdict = self.core.pass_request(now, shard, i, packet, flow);
+        self.offered(now.ticks(), usize::from(hash.shard), i, verdict)
     }
 }
 

@@ -47,7 +47,12 @@ impl Core {
         if method == ForwardingMethod::Bypass {
             return self.forward_to_own(now, packet, flow);
         }
-        let next = match self.dest_hop(entry.dest_id()) {
+        let next = match entry.dest_id() {
+            // Told of by a master, and its server is not known here.
+            DestId::NONE => self.hop_to(entry.dest().addr),
+            id => self.dest_hop(id),
+        };
+        let next = match next {
             Ok(next) => next,
             Err(Unresolved::Local) => return self.deliver_locally(now, packet, flow, entry),
             Err(why) => {

@@ -55,9 +55,10 @@ const REPLY_V6: [Signature; 2] = [
 ];
 
 impl Worker {
-    /// Takes a usual packet from the index to the wire.
+    /// Takes a usual packet from the index to the wire. Only a `MASTER` asks whether backups are to be
+    /// told of its connection.
     #[inline(always)]
-    pub(super) fn usual(
+    pub(super) fn usual<const MASTER: bool>(
         &mut self,
         now: Ticks,
         packet: &mut Packet<'_>,
@@ -65,9 +66,9 @@ impl Worker {
         out: &mut Verdict,
     ) -> bool {
         let port = match at.kind {
-            Kind::Plain(Family::V4, Side::Request) => self.usual_request(now, packet, at),
+            Kind::Plain(Family::V4, Side::Request) => self.usual_request::<MASTER>(now, packet, at),
             Kind::Plain(Family::V4, Side::Reply) => self.usual_reply(now, packet, at),
-            Kind::Plain(Family::V6, side) => self.usual_v6(now, packet, at, side),
+            Kind::Plain(Family::V6, side) => self.usual_v6::<MASTER>(now, packet, at, side),
             _ => None,
         };
         if let Some(port) = port {
@@ -78,7 +79,7 @@ impl Worker {
     }
 
     #[inline(always)]
-    fn usual_request(
+    fn usual_request<const MASTER: bool>(
         &mut self,
         now: Ticks,
         packet: &mut Packet<'_>,
@@ -97,7 +98,11 @@ impl Worker {
         }
         let method = entry.method();
         if method == ForwardingMethod::Tunnel {
-            return core.usual_tunnel(now, entry, packet, plain.len);
+            let port = core.usual_tunnel(now, entry, packet, plain.len)?;
+            if MASTER && core.pace.is_due(entry.in_pkts) {
+                self.offer_usual(now, at.hash.shard, at.slot);
+            }
+            return Some(port);
         }
         let exit = core.exits.get(entry.dest_id().0 as usize)?;
         let timing = usual_timing(now, entry, exit.established)?;
@@ -115,7 +120,11 @@ impl Worker {
         }
         ethernet[..12].copy_from_slice(&exit.macs);
         count_request(entry, counters, plain.len, timing);
-        Some(exit.port)
+        let port = exit.port;
+        if MASTER && core.pace.is_due(entry.in_pkts) {
+            self.offer_usual(now, at.hash.shard, at.slot);
+        }
+        Some(port)
     }
 
     #[inline(always)]
@@ -147,7 +156,7 @@ impl Worker {
     }
 
     #[inline(never)]
-    fn usual_v6(
+    fn usual_v6<const MASTER: bool>(
         &mut self,
         now: Ticks,
         packet: &mut Packet<'_>,
@@ -202,7 +211,12 @@ impl Worker {
         }
         ethernet[..12].copy_from_slice(macs);
         match side {
-            Side::Request => count_request(entry, counters, plain.len, timing),
+            Side::Request => {
+                count_request(entry, counters, plain.len, timing);
+                if MASTER && core.pace.is_due(entry.in_pkts) {
+                    self.offer_usual(now, at.hash.shard, at.slot);
+                }
+            }
             Side::Reply => count_reply(entry, counters, plain.len, timing),
         }
         Some(port)

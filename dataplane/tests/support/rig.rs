@@ -600,7 +600,7 @@ impl Rig {
         let mut ports = Vec::new();
         while let Some(word) = words.next() {
             match word {
-                "ip" | "mark" | "set" => {}
+                "ip" | "ip6" | "mark" | "set" => {}
                 "saddr" => matched.source = words.next().unwrap().parse().unwrap(),
                 "daddr" => matched.destination = words.next().unwrap().parse().unwrap(),
                 "tcp" => matched.protocol = Some(6),
@@ -626,6 +626,9 @@ impl Rig {
         }
         if ports.is_empty() {
             ports.push(Ports::ANY);
+        }
+        if matched.destination.addr().family() == Family::V6 {
+            matched.source = "::/0".parse().unwrap();
         }
         self.marks
             .extend(ports.into_iter().map(|destination_ports| MarkRule {
