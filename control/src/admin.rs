@@ -13,7 +13,7 @@ use dataplane::command::{ConnectionBatch, ConnectionView, DumpCursor};
 use dataplane::service::{Engine, Protocol};
 use dataplane::time::Instant;
 
-use crate::api::{self, ConnectionRow, ErrorKind, Request, Response, ServiceFrames};
+use crate::api::{self, ConnectionRow, DaemonSpec, ErrorKind, Request, Response, ServiceFrames};
 use crate::capture::{Captures, Notice, Wanted};
 use crate::config::{
     self, Config, Mistake, OperatorState, Running, describe_server, describe_service,
@@ -24,6 +24,7 @@ use crate::model::{self, Author, Change, Refusal};
 use crate::server::{ClientId, Server};
 use crate::state::{Commit, State};
 use crate::status;
+use crate::sync::Sync;
 use crate::sysctl;
 use crate::workers::{self, Progress, Ticket, WorkerRefusal};
 
@@ -600,6 +601,22 @@ fn begin(now: Instant, state: &mut State, request: Request) -> Begun {
         }
         Request::Undrain { servers } => return drain::stop(now, state, servers),
         Request::Drains { servers } => return drain::list(now, state, servers),
+        Request::StartDaemon { daemon } => return start_daemon(now, state, &daemon),
+        Request::StopDaemon { role } => {
+            let Some(sync) = &mut state.sync else {
+                return Begun::Answer(error(no_sync()));
+            };
+            return match sync.stop(role, &mut state.workers) {
+                Ok(()) => settled(now, state, Vec::new()),
+                Err(refusal) => Begun::Answer(error(refusal)),
+            };
+        }
+        Request::ListDaemons => {
+            let daemons = state.sync.as_ref().map(Sync::views);
+            return Begun::Answer(Response::Daemons {
+                daemons: daemons.unwrap_or_default(),
+            });
+        }
         Request::ListServices { service } => return list(state, service),
         Request::ListConnections => return dump(state),
         Request::GetTimeouts => {
@@ -717,6 +734,40 @@ fn commit(now: Instant, state: &mut State, warnings: Vec<String>) -> Begun {
     })
 }
 
+/// Waits for what was sent to the workers.
+fn settled(now: Instant, state: &State, warnings: Vec<String>) -> Begun {
+    Begun::Wait(Pending::Applied {
+        commit: Commit::nothing(state.workers.generation()),
+        deadline: now + DEADLINE,
+        answer: Response::Ok { warnings },
+        kept: 0,
+    })
+}
+
+fn no_sync() -> Refusal {
+    Refusal::new(ErrorKind::Failed, "the daemon is still starting".to_owned())
+}
+
+fn start_daemon(now: Instant, state: &mut State, daemon: &DaemonSpec) -> Begun {
+    // The protocol has no words for a server of the other family (`ip_vs_genl_new_daemon`).
+    if let Some((service, server)) = state.model.mixed_server() {
+        let told = format!(
+            "service {} has the server {} of the other address family, which the protocol cannot \
+             tell of; delete it first",
+            describe_service(&service),
+            describe_server(&server)
+        );
+        return Begun::Answer(error(Refusal::new(ErrorKind::Invalid, told)));
+    }
+    let Some(sync) = &mut state.sync else {
+        return Begun::Answer(error(no_sync()));
+    };
+    match sync.start(daemon, state.model.settings(), &mut state.workers) {
+        Ok(warnings) => settled(now, state, warnings),
+        Err(refusal) => Begun::Answer(error(refusal)),
+    }
+}
+
 /// Changes settings by their sysctls' names, and answers with them as they then are.
 fn sysctl(now: Instant, state: &mut State, set: &[(String, String)], names: Vec<String>) -> Begun {
     let mut settings = *state.model.settings();
@@ -734,6 +785,9 @@ fn sysctl(now: Instant, state: &mut State, set: &[(String, String)], names: Vec<
         tracing::info!(event = "sysctl", name, value, "rvsadm");
     }
     state.model.set_settings(settings);
+    if let Some(sync) = &state.sync {
+        sync.note_settings(&settings);
+    }
     let (commit, deadline) = (state.commit(now), now + DEADLINE);
     Begun::Wait(Pending::Applied {
         commit,

@@ -18,6 +18,7 @@ mod drain;
 mod frame;
 mod health;
 mod mark;
+mod sync;
 mod timeouts;
 mod vrrp;
 
@@ -28,6 +29,7 @@ pub use frame::{
 };
 pub use health::{CheckView, HealthView, PoolView, SorryView};
 pub use mark::{MarkMatch, MarkView, Net, PortRange};
+pub use sync::{DaemonSpec, DaemonView, SYNC_GROUP, SYNC_PORT, SyncRole};
 pub use timeouts::{OneTimeout, ServiceTimeouts};
 pub use vrrp::{VrrpAlarmView, VrrpInstanceView, VrrpPeerView, VrrpView};
 
@@ -122,6 +124,18 @@ pub enum Request {
         /// UDP.
         udp: u32,
     },
+    /// `--start-daemon`.
+    StartDaemon {
+        /// Which, and how.
+        daemon: DaemonSpec,
+    },
+    /// `--stop-daemon`.
+    StopDaemon {
+        /// Which.
+        role: SyncRole,
+    },
+    /// `-L --daemon`.
+    ListDaemons,
     /// `-Z`: one service or all.
     Zero {
         /// Only this one (`NoService` if there is none), or all.
@@ -519,6 +533,12 @@ pub enum ErrorKind {
     Invalid,
     /// "Numerical result out of range".
     Range,
+    /// `--start-daemon`: "Daemon has already run".
+    DaemonRunning,
+    /// `--stop-daemon`: "No daemon is running".
+    NoDaemon,
+    /// "No such device".
+    NoDevice,
     /// A capacity fixed at start is used up (`max_services`, `max_servers`).
     Capacity,
     /// The client speaks another [`API_VERSION`].
@@ -583,6 +603,11 @@ pub enum Response {
         tcp_fin: u32,
         /// UDP.
         udp: u32,
+    },
+    /// Answer to `ListDaemons`, the master first.
+    Daemons {
+        /// Those that run.
+        daemons: Vec<DaemonView>,
     },
     /// Answer to `ListMarks`, sorted.
     Marks {

@@ -30,6 +30,7 @@ pub mod signals;
 pub mod state;
 pub mod stats;
 pub mod status;
+pub mod sync;
 pub mod sysctl;
 pub mod timers;
 pub mod trash;

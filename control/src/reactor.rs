@@ -24,6 +24,7 @@ use crate::recovery::keeper::Keeper;
 use crate::server::Server;
 use crate::signals::Signals;
 use crate::state::State;
+use crate::sync::Sync;
 use crate::timers::{Timer, Timers};
 use crate::watchdog::ServiceManager;
 
@@ -98,8 +99,10 @@ impl Reactor {
         let admin = Admin::new(Files::start(Arc::clone(&waker))?, captures);
         state.health = Some(Health::start(Arc::clone(&waker), state.scripts.clone())?);
         state.waker = Some(Arc::clone(&waker));
+        state.sync = Some(Sync::new(Arc::clone(&waker)));
         state.follow_host(now);
         state.commit(now);
+        state.follow_plan();
         Ok(Reactor {
             poll,
             events: Events::with_capacity(256),
@@ -198,6 +201,8 @@ impl Reactor {
                 .collect_files(now, &mut self.state, &mut self.server);
             self.state.follow_health(now);
         }
+        // Waiting batches go when the workers have taken others, whose replies wake the loop.
+        self.state.follow_sync();
         self.follow_host(now);
         self.serve(now);
         self.state.follow_vrrp();

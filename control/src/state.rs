@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use dataplane::time::Instant;
 use mio::Waker;
+use vrrp::instance::Role;
 
 use crate::api::{ErrorKind, ServiceKey, StatusView};
 use crate::config::{self, Config, OperatorState, Plan, describe_server, describe_service};
@@ -19,6 +20,7 @@ use crate::recovery::keeper::{Keeper, Snapshot};
 use crate::reload;
 use crate::script::Scripts;
 use crate::status::{self, PortHandle, Sampler, Turns};
+use crate::sync::Sync;
 use crate::update::{Subject, Update};
 use crate::vrrp::{LeaseBook, Notice, Routers, Surroundings};
 use crate::watchdog::{Heartbeats, PumpBeat};
@@ -105,6 +107,8 @@ pub struct State {
     pub waker: Option<Arc<Waker>>,
     /// Drains under way.
     pub drains: Drains,
+    /// Connection synchronisation, once the control loop runs.
+    pub sync: Option<Sync>,
     /// The file as it was last loaded or saved.
     pub config: Arc<Config>,
     /// The file of the start, by which everything runs that only a restart changes.
@@ -184,6 +188,7 @@ impl State {
             introduced: Vec::new(),
             surroundings: parts.surroundings,
             waker: None,
+            sync: None,
             capacity: u64::from(config.workers.connections),
             booted: Arc::clone(&config),
             config,
@@ -269,6 +274,7 @@ impl State {
             self.follow_vrrp_config();
         }
         let commit = self.commit(now);
+        self.follow_plan();
         Ok((plan.summary(), commit))
     }
 
@@ -317,18 +323,22 @@ impl State {
         let Some(routers) = &self.routers else {
             return;
         };
+        let mut changed = Vec::new();
         for notice in routers.take() {
             self.tell_notice(&notice);
-            if let Notice::Holds {
-                instance,
-                addresses,
-            } = notice
-            {
-                self.introduced.push(Introduced {
+            match notice {
+                Notice::Holds {
+                    instance,
+                    addresses,
+                } => self.introduced.push(Introduced {
                     instance,
                     addresses,
                     generation: None,
-                });
+                }),
+                Notice::Instance { instance, new, .. } => {
+                    changed.push((instance, new == Role::Master));
+                }
+                _ => {}
             }
         }
         let (model, workers) = (&self.model, &self.workers);
@@ -344,6 +354,9 @@ impl State {
             }
             !is_live
         });
+        for (instance, is_master) in changed {
+            self.router_changed(&instance, is_master);
+        }
     }
 
     fn tell_notice(&self, notice: &Notice) {
@@ -417,6 +430,33 @@ impl State {
         }
     }
 
+    /// Runs the synchronisation daemons that the file asks for; what does not work is logged.
+    pub fn follow_plan(&mut self) {
+        if let Some(sync) = &mut self.sync {
+            let settings = self.model.settings();
+            sync.note_settings(settings);
+            complain(sync.follow(&self.config.sync, settings, &mut self.workers));
+        }
+    }
+
+    /// A virtual router became master here, or ceased to be it: synchronisation follows if the
+    /// file says so (`role = "vrrp:NAME"`).
+    pub fn router_changed(&mut self, name: &str, is_master: bool) {
+        if let Some(sync) = &mut self.sync {
+            let settings = self.model.settings();
+            let complaints = sync.router_changed(name, is_master, settings, &mut self.workers);
+            complain(complaints);
+        }
+    }
+
+    /// Gives the workers what a master told of; true if some waits for room.
+    pub fn follow_sync(&mut self) -> bool {
+        match &mut self.sync {
+            Some(sync) => sync.deliver(&mut self.workers),
+            None => false,
+        }
+    }
+
     /// Looks whether the pump thread moves; whether it is stuck, if that is new.
     pub fn check_pump(&mut self, now: Instant) -> Option<bool> {
         let rounds = self.ports.iter().map(|port| port.counters.rounds.get());
@@ -464,5 +504,11 @@ impl State {
             .extend(routers.flat_map(|routers| routers.warnings()));
         view.warnings.extend(self.model.dead_services());
         view
+    }
+}
+
+fn complain(complaints: Vec<String>) {
+    for complaint in complaints {
+        tracing::warn!(event = "sync", "{complaint}");
     }
 }

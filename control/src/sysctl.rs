@@ -16,22 +16,11 @@ struct Fixed {
     why: &'static str,
 }
 
-const WITH_SYNC: &str =
-    "it comes with connection synchronisation, which this version does not have";
-
-const fn sync(name: &'static str, value: &'static str) -> Fixed {
-    Fixed {
-        name,
-        value,
-        why: WITH_SYNC,
-    }
-}
-
 const FIXED: &[Fixed] = &[
     Fixed {
         name: "backup_only",
         value: "0",
-        why: WITH_SYNC,
+        why: "a real server of the services here is no backup of them",
     },
     Fixed {
         name: "conntrack",
@@ -53,21 +42,21 @@ const FIXED: &[Fixed] = &[
         value: "1",
         why: "replies are always routed by their virtual address",
     },
-    sync("sync_persist_mode", "0"),
-    sync("sync_ports", "1"),
-    sync("sync_qlen_max", "0"),
-    sync("sync_refresh_period", "0"),
-    sync("sync_retries", "0"),
-    sync("sync_sock_size", "0"),
-    sync("sync_threshold", "3 50"),
-    sync("sync_version", "1"),
 ];
 
 /// Modes of the defences: 1 and 2 both are "automatic", and which is shown says if it is at work.
 const DEFENCES: &[&str] = &["drop_entry", "drop_packet", "secure_tcp"];
 
-/// Keys of `[ipvs]` that are no sysctls of the kernel: `rvsadm --set` changes them.
-const NO_SYSCTLS: &[&str] = &["tcp_timeout", "tcp_fin_timeout", "udp_timeout"];
+/// Keys of `[ipvs]` that are no sysctls of the kernel: `rvsadm --set` changes them, and [`PAIR`].
+const NO_SYSCTLS: &[&str] = &[
+    "tcp_timeout",
+    "tcp_fin_timeout",
+    "udp_timeout",
+    "sync_period",
+];
+
+/// One sysctl of two numbers, which are two keys of the file.
+const PAIR: &str = "sync_threshold";
 
 enum Found {
     Live(&'static Setting),
@@ -109,6 +98,10 @@ fn find(name: &str) -> Result<Found, String> {
 impl Found {
     fn row(&self, settings: &Settings, short: bool) -> (String, String) {
         match self {
+            Found::Live(s) if s.key == PAIR => {
+                let value = format!("{} {}", settings.sync.threshold, settings.sync.period);
+                (s.key.into(), value)
+            }
             Found::Live(s) => {
                 let value = match (s.get)(settings) {
                     1 | 2 if DEFENCES.contains(&s.key) => 1 + u32::from(short),
@@ -150,6 +143,9 @@ pub fn set(settings: &mut Settings, values: &[(String, String)]) -> Result<(), S
     let mut new = *settings;
     for (name, value) in values {
         match find(name)? {
+            Found::Live(setting) if setting.key == PAIR => {
+                (new.sync.threshold, new.sync.period) = read_pair(value)?;
+            }
             Found::Live(setting) => (setting.set)(&mut new, read(setting, value)?),
             // A file of sysctls for the kernel may name what holds here anyway.
             Found::Fixed(fixed) if value.split_whitespace().eq(fixed.value.split(' ')) => {}
@@ -181,6 +177,23 @@ pub fn set_and_list(
     let rows = list(&new, short, &wanted)?;
     *settings = new;
     Ok(rows)
+}
+
+/// The two numbers of `sync_threshold`: the first is less than the second, unless that is 0.
+fn read_pair(text: &str) -> Result<(u32, u32), String> {
+    let number = |word: &str| {
+        word.parse::<u32>()
+            .ok()
+            .filter(|n| i32::try_from(*n).is_ok())
+    };
+    let numbers: Option<Vec<u32>> = text.split_whitespace().map(number).collect();
+    match numbers.as_deref() {
+        Some(&[threshold, period]) if period == 0 || threshold < period => Ok((threshold, period)),
+        _ => Err(format!(
+            "sysctl {PAIR}: \"{text}\" are not two numbers of which the first is less than the \
+             second, or the second is 0; write \"3 50\""
+        )),
+    }
 }
 
 fn read(setting: &Setting, text: &str) -> Result<u32, String> {
@@ -283,8 +296,34 @@ mod tests {
             refused("conntrack", "1"),
             "sysctl conntrack stays 0: balanced packets never pass the kernel's connection tracking"
         );
-        assert!(refused("sync_threshold", "3 10").contains("synchronisation"));
-        assert_eq!(change("sync_threshold", "3\t50"), Ok(Settings::default()));
+        assert_eq!(change("conntrack", "0"), Ok(Settings::default()));
+    }
+
+    #[test]
+    fn the_threshold_is_two_numbers() {
+        let pair = |text| change("sync_threshold", text).map(|s| (s.sync.threshold, s.sync.period));
+        assert_eq!(pair("3\t50"), Ok((3, 50)));
+        assert_eq!(pair(" 0 1 "), Ok((0, 1)));
+        assert_eq!(pair("9 0"), Ok((9, 0)));
+        for wrong in [
+            "",
+            "3",
+            "3 3",
+            "50 3",
+            "-1 3",
+            "1 2 3",
+            "x y",
+            "1 4294967295",
+        ] {
+            let told = refused("sync_threshold", wrong);
+            assert!(told.contains("write \"3 50\""), "{told}");
+        }
+        let settings = change("net.ipv4.vs.sync_threshold", "5 100").expect("two numbers");
+        let rows = list(&settings, false, &["sync_threshold".into()]);
+        assert_eq!(rows, Ok(vec![("sync_threshold".into(), "5 100".into())]));
+        assert!(find("sync_period").is_err());
+        let version = change("sync_version", "0").map(|s| s.sync.version);
+        assert_eq!(version, Ok(dataplane::sync::wire::Version::V0));
     }
 
     #[test]

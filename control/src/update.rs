@@ -14,6 +14,7 @@ use dataplane::route::{Fib, Link, LinkId, Neighbour, NeighbourId};
 use dataplane::schedule::Seat;
 use dataplane::service::{ServiceId, VirtualService};
 use dataplane::settings::Settings;
+use dataplane::sync::Outbox;
 
 /// A change for all workers. A later update of the same [`Subject`] replaces an earlier one
 /// that was not sent yet, because each is a whole snapshot.
@@ -56,6 +57,10 @@ pub enum Update {
     },
     /// Ends that.
     StopCapture,
+    /// Announces connections, each worker into its outbox.
+    StartMaster(Arc<[Arc<Outbox>]>),
+    /// Announces nothing any more.
+    StopMaster,
     /// Does nothing: a barrier.
     Nop,
 }
@@ -87,6 +92,8 @@ pub enum Subject {
     Settings,
     /// The capture.
     Capture,
+    /// Synchronisation.
+    Sync,
     /// Nothing.
     Nothing,
 }
@@ -108,6 +115,7 @@ impl Update {
             Update::PutLeases(_) => Subject::Leases,
             Update::PutSettings(_) => Subject::Settings,
             Update::StartCapture { .. } | Update::StopCapture => Subject::Capture,
+            Update::StartMaster(_) | Update::StopMaster => Subject::Sync,
             Update::Nop => Subject::Nothing,
         }
     }
@@ -154,6 +162,11 @@ impl Update {
                 Command::StartCapture(Box::new(Capture::new(*port, **filter, Arc::clone(ring))))
             }
             Update::StopCapture => Command::StopCapture,
+            Update::StartMaster(outboxes) => match outboxes.get(worker) {
+                Some(outbox) => Command::StartMaster(Arc::clone(outbox)),
+                None => Command::StopMaster,
+            },
+            Update::StopMaster => Command::StopMaster,
             Update::Nop => Command::Nop,
         }
     }

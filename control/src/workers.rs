@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use dataplane::command::{Command, ConnectionBatch, ControlEnd, Envelope, Event, Outcome, Reply};
 use dataplane::counters::WorkerCounters;
+use dataplane::sync::Batch;
 
 use crate::update::{Subject, Update};
 
@@ -141,6 +142,27 @@ impl Workers {
         };
         lane.push(dump, Command::DumpConnections(batch));
         Ok(Ticket(self.generation))
+    }
+
+    /// Gives every worker connections that a master told of; `Err` gives them back while one of
+    /// them has much to do already. Nothing waits for it.
+    pub fn put_connections(&mut self, batch: Arc<Batch>) -> Result<(), Arc<Batch>> {
+        let has_room = |lane: &Lane| {
+            let commands = &lane.end.commands;
+            lane.unsent.is_empty() && commands.len() < commands.capacity() / 2
+        };
+        if !self.lanes.iter().all(has_room) {
+            return Err(batch);
+        }
+        self.generation += 1;
+        for lane in &mut self.lanes {
+            let sent = InFlight {
+                generation: self.generation,
+                update: None,
+            };
+            lane.push(sent, Command::PutConnections(Arc::clone(&batch)));
+        }
+        Ok(())
     }
 
     /// Events of all workers, at most `limit` from each.

@@ -86,6 +86,8 @@ fn refused_lines_are_refused_with_the_same_words() {
 #[test]
 fn every_command_takes_the_same_options() {
     let daemon = Daemon::start();
+    // The machine of these recordings had other names.
+    daemon.state().missing.push("eth0".to_owned());
     for recording in recordings(&data().join("options.txt")) {
         let ours = daemon.run(&recording.words(), "");
         let line = recording.line();
@@ -334,10 +336,6 @@ fn recorded_session() {
 fn replay(daemon: &Daemon, recording: &Recording, refused: &mut Refused) -> bool {
     let line = recording.line();
     let words = recording.words();
-    if words.contains(&"--daemon") && !recording.output.is_empty() {
-        // A synchronisation daemon runs there; starting one is refused here.
-        return false;
-    }
     if line == "--version" {
         assert!(daemon.run(&words, "").out.starts_with("rvsadm "));
         return false;

@@ -88,7 +88,8 @@ fn compare(rig: &mut Rig, lines: &[&str], place: &str) -> usize {
     let mut want: Vec<_> = lines.iter().filter(|l| is_row(l)).map(|l| row(l)).collect();
     let rows = rig.connections();
     let mut got: Vec<_> = rows.iter().map(|c| (printed(c), c.expires)).collect();
-    (want.sort(), got.sort());
+    want.sort();
+    got.sort();
     let names = |rows: &[(String, u32)]| rows.iter().map(|r| r.0.clone()).collect::<Vec<_>>();
     assert_eq!(names(&got).join("\n"), names(&want).join("\n"), "{place}");
     for (got, want) in got.iter().zip(&want) {
@@ -122,7 +123,8 @@ fn compare_counts(rig: &Rig, lines: &[&str], place: &str) {
             (d.endpoint.to_string(), active, total - active)
         })
         .collect();
-    (want.sort(), got.sort());
+    want.sort();
+    got.sort();
     assert_eq!(got, want, "{place}");
 }
 
@@ -192,7 +194,8 @@ fn several_workers_share_what_is_told() {
         for rig in &mut rigs {
             got.extend(rig.connections().iter().map(printed));
         }
-        (want.sort(), got.sort());
+        want.sort();
+        got.sort();
         assert_eq!(got, want, "{name}");
         if name == "many.pcap" {
             assert!(rigs.iter_mut().all(|rig| rig.connections().len() > 20));

@@ -83,6 +83,9 @@ pub fn refusal(error: ErrorKind, message: String, listing: bool) -> Failure {
             "Invalid operation.  Possibly wrong module version, address not unicast, ..."
         }
         ErrorKind::Range => "Numerical result out of range",
+        ErrorKind::DaemonRunning => "Daemon has already run",
+        ErrorKind::NoDaemon => "No daemon is running",
+        ErrorKind::NoDevice => "No such device",
         ErrorKind::Version => return Failure::Unreachable(message),
         ErrorKind::Capacity
         | ErrorKind::Malformed

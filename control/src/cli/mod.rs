@@ -28,7 +28,9 @@ use self::failure::{Failure, refusal};
 pub use self::names::{Names, SystemNames};
 use self::parse::{Action, Line, Listing};
 use self::print::endpoint::Endpoints;
-use self::print::{commands, connections, health, json, services, sort, status, totals, vrrp};
+use self::print::{
+    commands, connections, daemons, health, json, services, sort, status, totals, vrrp,
+};
 use crate::api::{DEFAULT_SOCKET, ErrorKind, Request, Response, ServiceView};
 
 /// From so many changes on, a restore waits for the disk once and not for each.
@@ -167,9 +169,7 @@ impl Session<'_> {
                 self.list_connections(numeric, engine, line.json)?;
             }
             Action::Timeouts => self.list_timeouts(line.json)?,
-            // Connection synchronisation is not there yet, so no daemon of it runs.
-            Action::Daemons if line.json => json::daemons(self.streams.out)?,
-            Action::Daemons => {}
+            Action::Daemons => self.list_daemons(line.json)?,
             Action::Save { numeric } => self.save(numeric)?,
             Action::Restore => return Err(Failure::TryHelp),
             Action::Status => self.status(line.json)?,
@@ -333,6 +333,18 @@ impl Session<'_> {
             Some(document) => Ok(document.end(out)?),
             None => Ok(()),
         }
+    }
+
+    fn list_daemons(&mut self, json: bool) -> Result<(), Failure> {
+        let daemons = match self.client()?.ask(Request::ListDaemons)? {
+            Response::Daemons { daemons } => daemons,
+            other => return Err(unexpected(other, true)),
+        };
+        match json {
+            true => json::daemons(self.streams.out, &daemons)?,
+            false => daemons::print(self.streams.out, &daemons)?,
+        }
+        Ok(())
     }
 
     fn list_timeouts(&mut self, json: bool) -> Result<(), Failure> {

@@ -162,6 +162,7 @@ pub enum Support {
     /// It works.
     Now,
     /// It is refused.
+    #[allow(dead_code, reason = "at present nothing is")]
     Later,
 }
 
@@ -257,7 +258,7 @@ pub enum Opt {
 }
 
 use Command::*;
-use Support::{Later, Now};
+use Support::Now;
 
 const fn command(
     command: Command,
@@ -363,7 +364,6 @@ pub const COMMANDS: &[CommandSpec] = &[
     ),
     CommandSpec {
         value: Some("master|backup"),
-        support: Later,
         ..command(
             StartDaemon,
             &[],
@@ -374,7 +374,6 @@ pub const COMMANDS: &[CommandSpec] = &[
     },
     CommandSpec {
         value: Some("master|backup"),
-        support: Later,
         ..command(
             StopDaemon,
             &[],
@@ -423,13 +422,6 @@ const fn option(
         on,
         support: Now,
         help,
-    }
-}
-
-const fn later(spec: OptionSpec) -> OptionSpec {
-    OptionSpec {
-        support: Later,
-        ..spec
     }
 }
 
@@ -590,7 +582,7 @@ pub const OPTIONS: &[OptionSpec] = &[
         SERVER,
         "below so many connections it takes some again",
     ),
-    later(option(
+    option(
         Opt::McastInterface,
         None,
         "mcast-interface",
@@ -598,7 +590,7 @@ pub const OPTIONS: &[OptionSpec] = &[
         Slot::McastInterface,
         START,
         "device of synchronisation messages",
-    )),
+    ),
     option(
         Opt::Timeout,
         None,
@@ -671,7 +663,7 @@ pub const OPTIONS: &[OptionSpec] = &[
         &[],
         "sort, as is the default",
     ),
-    later(option(
+    option(
         Opt::SyncId,
         None,
         "syncid",
@@ -679,7 +671,7 @@ pub const OPTIONS: &[OptionSpec] = &[
         Slot::SyncId,
         SYNC,
         "group of synchronising balancers",
-    )),
+    ),
     option(
         Opt::Exact,
         Some('X'),
@@ -716,7 +708,7 @@ pub const OPTIONS: &[OptionSpec] = &[
         SERVICE,
         "flags of the scheduler: sh-fallback, sh-port, mh-fallback, mh-port",
     ),
-    later(option(
+    option(
         Opt::McastGroup,
         None,
         "mcast-group",
@@ -724,8 +716,8 @@ pub const OPTIONS: &[OptionSpec] = &[
         Slot::McastGroup,
         START,
         "multicast group of synchronisation messages",
-    )),
-    later(option(
+    ),
+    option(
         Opt::McastPort,
         None,
         "mcast-port",
@@ -733,8 +725,8 @@ pub const OPTIONS: &[OptionSpec] = &[
         Slot::McastPort,
         START,
         "UDP port of synchronisation messages",
-    )),
-    later(option(
+    ),
+    option(
         Opt::McastTtl,
         None,
         "mcast-ttl",
@@ -742,8 +734,8 @@ pub const OPTIONS: &[OptionSpec] = &[
         Slot::McastTtl,
         START,
         "TTL of synchronisation messages",
-    )),
-    later(option(
+    ),
+    option(
         Opt::SyncMaxLen,
         None,
         "sync-maxlen",
@@ -751,7 +743,7 @@ pub const OPTIONS: &[OptionSpec] = &[
         Slot::SyncMaxLen,
         START,
         "size of synchronisation messages",
-    )),
+    ),
     option(
         Opt::TunInfo,
         None,

@@ -11,10 +11,12 @@ use dataplane::schedule;
 mod check;
 mod notify;
 mod pool;
+mod sync;
 mod vrrp;
 
 use check::{CHECK, SERVER_CHECK};
 use notify::{ALERT, NOTIFY, SCRIPTS, SERVER_NOTIFY, SERVICE_NOTIFY};
+use sync::SYNC;
 use vrrp::{TRACK, VRRP};
 
 /// A table of the file: `[name]`, or `[[name]]` if it may occur several times.
@@ -136,6 +138,7 @@ pub static ROOT: Section = Section {
         key("ipvs", Table(&IPVS), Computed("all defaults"), ""),
         key("punt", Table(&PUNT), Computed("all defaults"), ""),
         key("overload", Table(&OVERLOAD), Computed("all defaults"), ""),
+        key("sync", Table(&SYNC), Computed("none"), ""),
         key("mark", Tables(&MARK), Computed("none"), ""),
         key("service", Tables(&SERVICE), Computed("none"), ""),
         key("vrrp", Table(&VRRP), Computed("no virtual router"), ""),
@@ -761,6 +764,15 @@ static IPVS: Section = Section {
             Value("false"),
             "schedule TCP packets other than SYN, too",
         ),
+        sync::THRESHOLD,
+        sync::PERIOD,
+        sync::REFRESH_PERIOD,
+        sync::RETRIES,
+        sync::PERSIST_MODE,
+        sync::VERSION,
+        sync::PORTS,
+        sync::QLEN_MAX,
+        sync::SOCK_SIZE,
         key(
             "icmp_msgs_per_sec",
             Integer(1, 10_000_000),

@@ -20,6 +20,7 @@ use dataplane::settings::Settings;
 
 use crate::api::ServiceKey;
 use crate::health::Checks;
+use crate::sync;
 
 mod diff;
 pub mod file;
@@ -112,6 +113,8 @@ pub struct Config {
     pub log: Log,
     /// Services, servers and settings: the part that a reload changes.
     pub rules: Rules,
+    /// Which synchronisation daemons run; a reload changes this, too.
+    pub sync: sync::Plan,
     /// How servers are checked; a reload changes this, too.
     pub checks: BTreeMap<ServiceKey, Checks>,
     /// Virtual routers and what they depend on; a reload changes this, too.

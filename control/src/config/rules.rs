@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 
 use dataplane::settings::Settings;
+use dataplane::sync::wire::Version;
 
 use crate::api::{
     Family, MarkMatch, Method, Origin, Protocol, ServerKey, ServerSpec, ServiceKey, ServiceSpec,
@@ -217,7 +218,7 @@ macro_rules! setting {
 }
 
 /// Every live setting. Reading, comparing, showing and saving settings all walk this table.
-pub static SETTINGS: [Setting; 28] = [
+pub static SETTINGS: [Setting; 37] = [
     setting!("ipvs" "tcp_timeout" timeouts.tcp),
     setting!("ipvs" "tcp_fin_timeout" timeouts.tcp_fin),
     setting!("ipvs" "udp_timeout" timeouts.udp),
@@ -238,6 +239,26 @@ pub static SETTINGS: [Setting; 28] = [
     setting!("ipvs" "secure_tcp" secure_tcp),
     setting!("ipvs" "sloppy_sctp" bool sloppy_sctp),
     setting!("ipvs" "sloppy_tcp" bool sloppy_tcp),
+    setting!("ipvs" "sync_threshold" sync.threshold),
+    setting!("ipvs" "sync_period" sync.period),
+    setting!("ipvs" "sync_refresh_period" sync.refresh_period),
+    setting!("ipvs" "sync_retries" sync.retries),
+    setting!("ipvs" "sync_persist_mode" bool sync.persist_mode),
+    Setting {
+        section: "ipvs",
+        key: "sync_version",
+        boolean: false,
+        get: |s| u32::from(s.sync.version == Version::V1),
+        set: |s, value| {
+            s.sync.version = match value {
+                0 => Version::V0,
+                _ => Version::V1,
+            }
+        },
+    },
+    setting!("ipvs" "sync_ports" sync_ports),
+    setting!("ipvs" "sync_qlen_max" sync_qlen_max),
+    setting!("ipvs" "sync_sock_size" sync_sock_size),
     setting!("ipvs" "icmp_msgs_per_sec" icmp_msgs_per_sec),
     setting!("ipvs" "icmp_msgs_burst" icmp_msgs_burst),
     setting!("ipvs" "icmp_ratelimit" icmp_ratelimit),

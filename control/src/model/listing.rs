@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use crate::api::{ServerSpec, ServerView, ServiceKey, ServiceView};
+use crate::api::{ServerKey, ServerSpec, ServerView, ServiceKey, ServiceView};
 use crate::config::{Running, RunningServer, RunningService, describe_service};
 
 use super::build::core_protocol;
@@ -10,6 +10,16 @@ use super::change::no_service;
 use super::{Counters, Model, Refusal, Server, Service};
 
 impl Model {
+    /// A real server of the other address family than its service, if there is one.
+    pub fn mixed_server(&self) -> Option<(ServiceKey, ServerKey)> {
+        self.services.values().find_map(|service| {
+            let is_ipv6 = service.key.is_ipv6();
+            let mut servers = service.servers.iter();
+            let mixed = servers.find(|s| s.key.addr.is_ipv6() != is_ipv6)?;
+            Some((service.key, mixed.key))
+        })
+    }
+
     /// Numbers of services and of their real servers.
     pub fn counts(&self) -> (u64, u64) {
         let servers: usize = self.services.values().map(|s| s.real().count()).sum();

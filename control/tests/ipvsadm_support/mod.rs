@@ -12,8 +12,9 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use control::api::{
-    self, ConnectionRow, ErrorKind, FrameDecoder, Origin, Protocol, Request, Response, ServerKey,
-    ServerSpec, ServerView, ServiceKey, ServiceSpec, ServiceView, Stats, StatusView,
+    self, ConnectionRow, DaemonSpec, DaemonView, ErrorKind, FrameDecoder, Origin, Protocol,
+    Request, Response, ServerKey, ServerSpec, ServerView, ServiceKey, ServiceSpec, ServiceView,
+    Stats, StatusView, SyncRole,
 };
 use control::cli::{self, Environment, Names, Streams};
 use tempfile::TempDir;
@@ -59,6 +60,10 @@ pub struct State {
     /// Totals and rates of everything.
     pub totals: (Stats, Stats),
     pub settings: dataplane::settings::Settings,
+    /// Synchronisation daemons that run.
+    pub daemons: Vec<DaemonView>,
+    /// Interfaces that are not there.
+    pub missing: Vec<String>,
     /// Given with the next change.
     pub warnings: Vec<String>,
     /// Requests seen.
@@ -76,6 +81,8 @@ impl Default for State {
             status: StatusView::default(),
             totals: Default::default(),
             settings: Default::default(),
+            daemons: Vec::new(),
+            missing: vec!["nosuch0".to_owned()],
             warnings: Vec::new(),
             requests: Vec::new(),
         }
@@ -168,8 +175,53 @@ impl State {
                 }
             }
             Request::Batch | Request::EndBatch => {}
+            Request::StartDaemon { daemon } => self.start_daemon(daemon)?,
+            Request::StopDaemon { role } => {
+                let before = self.daemons.len();
+                self.daemons.retain(|daemon| daemon.role != role);
+                if self.daemons.len() == before {
+                    return Err(ErrorKind::NoDaemon);
+                }
+            }
             other => panic!("not a change: {other:?}"),
         }
+        Ok(())
+    }
+
+    /// With the kernel's checks and its lengths for an MTU of 1500.
+    fn start_daemon(&mut self, spec: DaemonSpec) -> Result<(), ErrorKind> {
+        if self.missing.contains(&spec.interface) {
+            return Err(ErrorKind::NoDevice);
+        }
+        let is_mixed = |service: &Service| {
+            let mut servers = service.servers.iter();
+            servers.any(|(key, _)| key.addr.is_ipv6() != service.key.is_ipv6())
+        };
+        if self.services.iter().any(is_mixed) {
+            return Err(ErrorKind::Invalid);
+        }
+        if self.daemons.iter().any(|daemon| daemon.role == spec.role) {
+            return Err(ErrorKind::DaemonRunning);
+        }
+        let least = if spec.role == SyncRole::Backup {
+            1024
+        } else {
+            1
+        };
+        self.daemons.push(DaemonView {
+            role: spec.role,
+            interface: spec.interface,
+            syncid: spec.syncid,
+            maxlen: spec.maxlen.unwrap_or(1472).max(least),
+            group: spec.group,
+            port: spec.port,
+            ttl: spec.ttl,
+            messages: 0,
+            entries: 0,
+            lost: 0,
+            refused: 0,
+        });
+        self.daemons.sort_by_key(|daemon| daemon.role);
         Ok(())
     }
 
@@ -274,6 +326,9 @@ impl State {
                     },
                 })]
             }
+            Request::ListDaemons => vec![api::encode(&Response::Daemons {
+                daemons: self.daemons.clone(),
+            })],
             Request::Diff => text("+ service tcp 10.0.0.1:80"),
             Request::Save => text("saved 1 service\n"),
             Request::Reload { discard_live } => text(&format!("discard_live={discard_live}")),

@@ -1,11 +1,12 @@
 //! A line of ipvsadm's while its options come in, and the checks once it is complete.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::{Action, Format, Line, Listing};
 use crate::api::{
-    Family, Method, Netmask, Persistence, Protocol, Request, SchedFlags, ServerKey, ServerSpec,
-    ServiceKey, ServiceSpec, ServiceTimeouts, Tunnel, TunnelChecksum, TunnelKind,
+    DaemonSpec, Family, Method, Netmask, Persistence, Protocol, Request, SYNC_GROUP, SYNC_PORT,
+    SchedFlags, ServerKey, ServerSpec, ServiceKey, ServiceSpec, ServiceTimeouts, SyncRole, Tunnel,
+    TunnelChecksum, TunnelKind,
 };
 use crate::cli::address::{host_port, ipv4, number};
 use crate::cli::failure::Failure;
@@ -15,6 +16,9 @@ use crate::schedulers::{self, NoFlag};
 
 /// Scheduler when none is named.
 const DEFAULT_SCHEDULER: &str = "wlc";
+
+/// Interface of a synchronisation daemon when none is named.
+const DEFAULT_INTERFACE: &str = "eth0";
 
 /// Seconds of `-p` without a number.
 const DEFAULT_PERSISTENCE: u32 = 360;
@@ -62,6 +66,7 @@ pub struct Draft {
     netmask: Option<Netmask>,
     engine: Option<String>,
     timeouts: ServiceTimeouts,
+    daemon: DaemonSpec,
     socket: Option<String>,
 }
 
@@ -95,6 +100,18 @@ impl Draft {
             netmask: None,
             engine: None,
             timeouts: ServiceTimeouts::default(),
+            daemon: DaemonSpec {
+                role: match value {
+                    Some("backup") => SyncRole::Backup,
+                    _ => SyncRole::Master,
+                },
+                interface: DEFAULT_INTERFACE.to_string(),
+                syncid: 0,
+                maxlen: None,
+                group: SYNC_GROUP,
+                port: SYNC_PORT,
+                ttl: 1,
+            },
             socket: None,
         })
     }
@@ -153,19 +170,21 @@ impl Draft {
             Opt::Weight => self.weight = in_range(text, 0, MAX_INT, "weight")?,
             Opt::Upper => self.upper = in_range(text, 0, MAX_INT, "u_threshold")?,
             Opt::Lower => self.lower = in_range(text, 0, MAX_INT, "l_threshold")?,
-            Opt::SyncId => drop(in_range(text, 0, 255, "syncid")?),
-            Opt::McastPort => drop(in_range(text, 1, 65535, "mcast-port")?),
-            Opt::McastTtl => drop(in_range(text, 1, 255, "mcast-ttl")?),
-            Opt::SyncMaxLen => drop(in_range(text, 1, 65535, "sync-maxlen")?),
-            Opt::McastGroup => multicast(text)?,
+            Opt::SyncId => self.daemon.syncid = in_range(text, 0, 255, "syncid")? as u8,
+            Opt::McastPort => self.daemon.port = in_range(text, 1, 65535, "mcast-port")? as u16,
+            Opt::McastTtl => self.daemon.ttl = in_range(text, 1, 255, "mcast-ttl")? as u8,
+            Opt::SyncMaxLen => {
+                self.daemon.maxlen = Some(in_range(text, 1, 65535, "sync-maxlen")? as u16);
+            }
+            Opt::McastGroup => self.daemon.group = multicast(text)?,
+            Opt::McastInterface => self.daemon.interface = text.to_string(),
             Opt::TunPort => self.tunnel_port = in_range(text, 1, 65535, "tunnel port")? as u16,
             Opt::TunType => match TUNNELS.iter().position(|(kind, _)| kind.name() == text) {
                 Some(tunnel) => self.tunnel = tunnel,
                 None => return usage("illegal tunnel type specified".into()),
             },
             Opt::Socket => self.socket = Some(text.to_string()),
-            Opt::McastInterface
-            | Opt::Numeric
+            Opt::Numeric
             | Opt::Connection
             | Opt::Timeout
             | Opt::Daemon
@@ -448,6 +467,12 @@ impl Draft {
                 Request::DeleteServer { service, server }
             }
             (Command::Clear, ..) => Request::Clear,
+            (Command::StartDaemon, ..) => Request::StartDaemon {
+                daemon: self.daemon.clone(),
+            },
+            (Command::StopDaemon, ..) => Request::StopDaemon {
+                role: self.daemon.role,
+            },
             (Command::Zero, ..) => Request::Zero {
                 service: self.target,
             },
@@ -553,17 +578,13 @@ fn in_range(text: &str, least: u32, most: u32, what: &str) -> Result<u32, Failur
     number(text, least, most).ok_or_else(|| Failure::Usage(format!("illegal {what} specified")))
 }
 
-fn multicast(text: &str) -> Result<(), Failure> {
-    let (family, good) = match text.parse::<Ipv6Addr>() {
-        Ok(addr) => ("IPv6", addr.is_multicast()),
-        Err(_) => (
-            "IPv4",
-            text.parse::<Ipv4Addr>().is_ok_and(|a| a.is_multicast()),
-        ),
+fn multicast(text: &str) -> Result<IpAddr, Failure> {
+    let (family, addr) = match text.parse::<Ipv6Addr>() {
+        Ok(addr) => ("IPv6", Some(IpAddr::V6(addr))),
+        Err(_) => ("IPv4", text.parse::<Ipv4Addr>().ok().map(IpAddr::V4)),
     };
-    if good {
-        Ok(())
-    } else {
-        usage(format!("invalid {family} mcast-group `{text}'"))
+    match addr.filter(IpAddr::is_multicast) {
+        Some(addr) => Ok(addr),
+        None => usage(format!("invalid {family} mcast-group `{text}'")),
     }
 }

@@ -4,8 +4,8 @@ use std::net::IpAddr;
 
 use super::*;
 use crate::api::{
-    Method, Netmask, Protocol, ServerKey, ServerSpec, ServiceSpec, Tunnel, TunnelChecksum,
-    TunnelKind,
+    DaemonSpec, Method, Netmask, Protocol, ServerKey, ServerSpec, ServiceSpec, SyncRole, Tunnel,
+    TunnelChecksum, TunnelKind,
 };
 use crate::cli::options::{COMMANDS, OPTIONS, Opt, OptionSpec, Slot, Support, Value};
 
@@ -334,19 +334,34 @@ fn a_capture_gets_an_absolute_file_and_its_filter_in_one_piece() {
 }
 
 #[test]
-fn what_belongs_to_a_later_version_is_named() {
-    let refused = |text: &str, what: &str| {
-        let message = refusal(text);
-        let want = " is not supported by this version of rvsadm";
-        assert!(
-            message.starts_with(what) && message.ends_with(want),
-            "{text}: {message}"
-        );
+fn synchronisation_daemons() {
+    let start = |text: &str| match action(text) {
+        Action::Change(Request::StartDaemon { daemon }) => daemon,
+        other => panic!("{text}: {other:?}"),
     };
-    refused(
-        "--start-daemon master --mcast-interface eth0",
-        "--start-daemon",
+    let least = start("--start-daemon backup");
+    assert_eq!(
+        (least.role, least.interface.as_str()),
+        (SyncRole::Backup, "eth0")
     );
+    let whole = start(
+        "--start-daemon master --mcast-interface eth1 --syncid 9 --sync-maxlen 1000 --mcast-group \
+         239.1.1.1 --mcast-port 9999 --mcast-ttl 3",
+    );
+    let want = DaemonSpec {
+        role: SyncRole::Master,
+        interface: "eth1".into(),
+        syncid: 9,
+        maxlen: Some(1000),
+        group: "239.1.1.1".parse().expect("an address"),
+        port: 9999,
+        ttl: 3,
+    };
+    assert_eq!(whole, want);
+    let stop = Request::StopDaemon {
+        role: SyncRole::Backup,
+    };
+    assert_eq!(action("--stop-daemon backup"), Action::Change(stop));
 }
 
 #[test]

@@ -20,7 +20,8 @@
 //!   with endpoints as `{"address", "port"}`; one connection per line, printed as they arrive. The
 //!   persistence template of a mark has no `protocol`. A template of an engine has `engine`,
 //!   `{"name", "data"}`.
-//! - `-L --timeout`: `{"tcp", "tcp_fin", "udp"}`. `-L --daemon`: `{"daemons": []}`.
+//! - `-L --timeout`: `{"tcp", "tcp_fin", "udp"}`. `-L --daemon`: `{"daemons": [{"role",
+//!   "interface", "syncid", "maxlen", "group", "port", "ttl", "messages", "entries", "lost", "refused"}]}`.
 //! - `mark list`: `{"marks": [{"mark", "match", "origin"}]}`, where `match` has those of `source`,
 //!   `destination` (networks), `protocol`, `source_port`, `destination_port` (`80` or `80-89`),
 //!   `vlan` and `port` that the rule asks for, and `family`.
@@ -36,7 +37,7 @@ use std::net::IpAddr;
 use serde::Serialize;
 
 use crate::api::{
-    ConnectionRow, DrainView, EngineData, Family, HealthView, MarkView, Method, Origin,
+    ConnectionRow, DaemonView, DrainView, EngineData, Family, HealthView, MarkView, Method, Origin,
     Persistence, PoolView, Protocol, ServerView, ServiceKey, ServiceTimeouts, ServiceView, Stats,
     StatusView, Tunnel, VrrpView, WorkerView,
 };
@@ -226,13 +227,13 @@ pub fn timeouts(out: &mut dyn Write, tcp: u32, tcp_fin: u32, udp: u32) -> io::Re
     document(out, &Timeouts { tcp, tcp_fin, udp })
 }
 
-/// Prints the synchronisation daemons: none.
-pub fn daemons(out: &mut dyn Write) -> io::Result<()> {
+/// Prints the synchronisation daemons.
+pub fn daemons(out: &mut dyn Write, daemons: &[DaemonView]) -> io::Result<()> {
     #[derive(Serialize)]
-    struct Daemons {
-        daemons: [(); 0],
+    struct Daemons<'a> {
+        daemons: &'a [DaemonView],
     }
-    document(out, &Daemons { daemons: [] })
+    document(out, &Daemons { daemons })
 }
 
 /// Prints how far drained servers are.

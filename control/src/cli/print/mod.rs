@@ -3,6 +3,7 @@
 
 pub mod commands;
 pub mod connections;
+pub mod daemons;
 pub mod endpoint;
 pub mod health;
 pub mod json;

@@ -24,6 +24,7 @@ mod notify;
 mod pool;
 mod port;
 mod service;
+mod sync;
 mod vrrp;
 
 pub use host::Host;
@@ -90,8 +91,11 @@ pub(super) fn validate(
     let scripts = notify::scripts(file, &mut notes);
     let mut checks = BTreeMap::new();
     let mut told = (BTreeMap::new(), notify::Servers::new());
+    let settings = settings(file);
+    sync::threshold(file, &settings, &mut notes);
+    let sync = sync::plan(file, &mut notes);
     let rules = Rules {
-        settings: settings(file),
+        settings,
         marks: marks(file, &ports, &mut notes),
         services: services(file, &workers, &mut checks, &mut told, &mut notes),
     };
@@ -110,6 +114,7 @@ pub(super) fn validate(
         state,
         log,
         rules,
+        sync,
         checks,
         vrrp,
         scripts,

@@ -1,0 +1,100 @@
+//! Daemons of connection synchronisation, as they are started and listed.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use serde::{Deserialize, Serialize};
+
+/// Which half of synchronisation. Both may run on one host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SyncRole {
+    /// Announces connections.
+    Master,
+    /// Takes over what a master announces.
+    Backup,
+}
+
+impl SyncRole {
+    /// Its name in listings.
+    pub const fn name(self) -> &'static str {
+        match self {
+            SyncRole::Master => "master",
+            SyncRole::Backup => "backup",
+        }
+    }
+}
+
+/// Group that daemons use unless told otherwise (`IP_VS_SYNC_GROUP`).
+pub const SYNC_GROUP: IpAddr = IpAddr::V4(Ipv4Addr::new(224, 0, 0, 81));
+
+/// UDP port that daemons use unless told otherwise (`IP_VS_SYNC_PORT`).
+pub const SYNC_PORT: u16 = 8848;
+
+/// `--start-daemon`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DaemonSpec {
+    /// Which half.
+    pub role: SyncRole,
+    /// Kernel interface that messages go by.
+    pub interface: String,
+    /// Group of balancers; a backup with 0 takes messages of all.
+    #[serde(default)]
+    pub syncid: u8,
+    /// Largest message, bytes of UDP payload; none: by the interface.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub maxlen: Option<u16>,
+    /// Multicast group, or the address of the one peer.
+    #[serde(default = "group")]
+    pub group: IpAddr,
+    /// UDP port; of several daemons the first.
+    #[serde(default = "port")]
+    pub port: u16,
+    /// TTL of messages.
+    #[serde(default = "ttl")]
+    pub ttl: u8,
+}
+
+fn group() -> IpAddr {
+    SYNC_GROUP
+}
+
+fn port() -> u16 {
+    SYNC_PORT
+}
+
+fn ttl() -> u8 {
+    1
+}
+
+/// A daemon as listed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DaemonView {
+    /// Which half.
+    pub role: SyncRole,
+    /// Kernel interface.
+    pub interface: String,
+    /// Group of balancers.
+    pub syncid: u8,
+    /// Largest message, bytes of UDP payload.
+    pub maxlen: u16,
+    /// Multicast group or peer.
+    pub group: IpAddr,
+    /// First UDP port.
+    pub port: u16,
+    /// TTL of messages.
+    pub ttl: u8,
+    /// Datagrams sent or received.
+    #[serde(default)]
+    pub messages: u64,
+    /// Connections announced or taken.
+    #[serde(default)]
+    pub entries: u64,
+    /// Connections lost on the way: by a full outbox or queue, or a failed send. A master announces
+    /// them again.
+    #[serde(default)]
+    pub lost: u64,
+    /// Datagrams and connections that made no sense.
+    #[serde(default)]
+    pub refused: u64,
+}

@@ -1,0 +1,125 @@
+//! The thread that receives: sockets, messages, batches for the workers.
+
+use std::io;
+use std::net::{IpAddr, UdpSocket};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::thread::JoinHandle;
+
+use crossbeam::channel::Sender;
+use dataplane::sync::Batch;
+use dataplane::sync::wire::Message;
+use mio::{Events, Interest, Poll, Token, Waker};
+
+use super::{Counts, count};
+
+const WAKER: Token = Token(usize::MAX - 1);
+
+/// Datagrams read from one socket before the others have their turn.
+const SHARE: usize = 64;
+
+/// What the thread works with.
+pub struct Backup {
+    pub sockets: Vec<UdpSocket>,
+    /// Messages of this group are taken, with 0 of every group.
+    pub syncid: u8,
+    /// Messages of this host alone.
+    pub peer: Option<IpAddr>,
+    pub batches: Sender<Arc<Batch>>,
+    pub control: Arc<Waker>,
+    pub counts: Arc<Counts>,
+    pub stop: Arc<AtomicBool>,
+}
+
+impl Backup {
+    /// Starts the thread. It ends when `stop` is set and the waker is rung.
+    pub fn start(self) -> io::Result<(JoinHandle<()>, Arc<Waker>)> {
+        let poll = Poll::new()?;
+        let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
+        let mut sockets = Vec::new();
+        for (n, socket) in self.sockets.iter().enumerate() {
+            let mut socket = mio::net::UdpSocket::from_std(socket.try_clone()?);
+            poll.registry()
+                .register(&mut socket, Token(n), Interest::READABLE)?;
+            sockets.push(socket);
+        }
+        let thread = std::thread::Builder::new().name("rvs-sync-backup".to_owned());
+        let thread = thread.spawn(move || self.run(poll, &sockets))?;
+        Ok((thread, waker))
+    }
+
+    fn run(self, mut poll: Poll, sockets: &[mio::net::UdpSocket]) {
+        let mut events = Events::with_capacity(64);
+        let mut buffer = vec![0; 65536];
+        while !self.stop.load(Relaxed) {
+            match poll.poll(&mut events, None) {
+                Err(e) if e.kind() != io::ErrorKind::Interrupted => {
+                    tracing::error!(reason = %e, "the synchronisation backup ends: epoll failed");
+                    return;
+                }
+                _ => {}
+            }
+            // Every socket until it is empty: readiness is told once.
+            let mut open: Vec<&mio::net::UdpSocket> = sockets.iter().collect();
+            while !open.is_empty() && !self.stop.load(Relaxed) {
+                let mut batch = Batch::default();
+                open.retain(|socket| self.read(socket, &mut buffer, &mut batch));
+                self.pass_on(batch);
+                let _ = self.control.wake();
+            }
+        }
+    }
+
+    /// Reads some datagrams; false if there are no more.
+    fn read(&self, socket: &mio::net::UdpSocket, buffer: &mut [u8], batch: &mut Batch) -> bool {
+        for _ in 0..SHARE {
+            match socket.recv_from(buffer) {
+                Ok((len, from)) => {
+                    let is_peers = self.peer.is_none_or(|peer| peer == from.ip());
+                    match buffer.get(..len).filter(|_| is_peers) {
+                        Some(bytes) => self.take(bytes, batch),
+                        None => count(&self.counts.refused, 1),
+                    }
+                }
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return false,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                // The interface is down: there is nothing to read until it is up again.
+                Err(_) => return false,
+            }
+        }
+        true
+    }
+
+    /// Takes what makes sense of a datagram.
+    fn take(&self, bytes: &[u8], batch: &mut Batch) {
+        count(&self.counts.messages, 1);
+        let Ok(message) = Message::decode(bytes) else {
+            count(&self.counts.refused, 1);
+            return;
+        };
+        if self.syncid != 0 && message.syncid != self.syncid {
+            return;
+        }
+        for entry in message.entries() {
+            match entry {
+                Ok((entry, engine)) if entry.check(&engine).is_ok() => {
+                    count(&self.counts.entries, 1);
+                    batch.push(entry, &engine);
+                    if batch.is_full() {
+                        self.pass_on(std::mem::take(batch));
+                    }
+                }
+                _ => count(&self.counts.refused, 1),
+            }
+        }
+    }
+
+    /// Hands a batch to the control loop. A loop that is far behind loses it; the master tells of
+    /// living connections again.
+    fn pass_on(&self, batch: Batch) {
+        let rows = batch.rows.len() as u64;
+        if rows != 0 && self.batches.try_send(Arc::new(batch)).is_err() {
+            count(&self.counts.lost, rows);
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! The thread that sends: outboxes, messages, sockets.
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::UdpSocket;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use dataplane::sync::Outbox;
+use dataplane::sync::wire::{Message, Version};
+
+use super::pack::Packer;
+use super::{Counts, count};
+use crate::clock;
+
+/// Pause while nothing waits: an outbox takes what comes in it many times over.
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// Announcements taken from one outbox before the others have their turn.
+const SHARE: usize = 256;
+
+/// Messages that may wait for a socket if `sync_qlen_max` does not say.
+const QUEUE: usize = 4096;
+
+/// Between two lines about sends that fail.
+const QUIET: Duration = Duration::from_secs(60);
+
+/// What the thread works with.
+pub struct Master {
+    pub sockets: Vec<UdpSocket>,
+    pub outboxes: Vec<Arc<Outbox>>,
+    pub syncid: u8,
+    pub maxlen: u16,
+    /// Messages that may wait for one socket; 0: [`QUEUE`].
+    pub queue: usize,
+    pub is_old: Arc<AtomicBool>,
+    pub counts: Arc<Counts>,
+    pub stop: Arc<AtomicBool>,
+}
+
+/// Messages on their way, by socket.
+struct Line {
+    sockets: Vec<UdpSocket>,
+    waiting: Vec<VecDeque<Vec<u8>>>,
+    most: usize,
+    counts: Arc<Counts>,
+    complained: Option<dataplane::time::Instant>,
+}
+
+impl Line {
+    /// Sends a message, or lets it wait behind others; a full queue loses it.
+    fn send(&mut self, port: usize, message: &[u8]) {
+        let is_free = self.waiting.get(port).is_some_and(VecDeque::is_empty);
+        if is_free && self.try_send(port, message) {
+            return;
+        }
+        let waiting = &mut self.waiting[port];
+        if waiting.len() < self.most {
+            waiting.push_back(message.to_vec());
+        } else {
+            count(&self.counts.lost, entries(message));
+        }
+    }
+
+    /// Sends what waits, as far as sockets take it.
+    fn retry(&mut self) {
+        for port in 0..self.waiting.len() {
+            while let Some(message) = self.waiting[port].pop_front() {
+                if !self.try_send(port, &message) {
+                    self.waiting[port].push_front(message);
+                    break;
+                }
+            }
+        }
+    }
+
+    /// False if the socket takes nothing now. A message that cannot be sent at all is lost.
+    fn try_send(&mut self, port: usize, message: &[u8]) -> bool {
+        loop {
+            match self.sockets[port].send(message) {
+                Ok(_) => {
+                    count(&self.counts.messages, 1);
+                    count(&self.counts.entries, entries(message));
+                    return true;
+                }
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return false,
+                // The device's queue is full.
+                Err(e) if e.raw_os_error() == Some(libc::ENOBUFS) => return false,
+                Err(e) => {
+                    count(&self.counts.lost, entries(message));
+                    self.complain(&e);
+                    return true;
+                }
+            }
+        }
+    }
+
+    fn complain(&mut self, error: &io::Error) {
+        let now = clock::now();
+        if self.complained.is_none_or(|then| now.since(then) >= QUIET) {
+            self.complained = Some(now);
+            tracing::warn!(
+                event = "sync",
+                reason = %error,
+                "synchronisation messages cannot be sent; is the link up?"
+            );
+        }
+    }
+}
+
+fn entries(message: &[u8]) -> u64 {
+    Message::decode(message).map_or(0, |message| message.count.into())
+}
+
+impl Master {
+    /// Starts the thread. It ends soon after `stop` is set.
+    pub fn start(self) -> io::Result<JoinHandle<()>> {
+        let thread = std::thread::Builder::new().name("rvs-sync-master".to_owned());
+        thread.spawn(move || self.run())
+    }
+
+    fn version(&self) -> Version {
+        match self.is_old.load(Relaxed) {
+            true => Version::V0,
+            false => Version::V1,
+        }
+    }
+
+    fn run(mut self) {
+        let ports = self.sockets.len();
+        let mut packer = Packer::new(ports, self.syncid, self.maxlen, self.version());
+        let mut line = Line {
+            waiting: vec![VecDeque::new(); ports],
+            sockets: std::mem::take(&mut self.sockets),
+            most: if self.queue == 0 { QUEUE } else { self.queue },
+            counts: Arc::clone(&self.counts),
+            complained: None,
+        };
+        while !self.stop.load(Relaxed) {
+            let now = clock::now();
+            packer.set_version(self.version(), |port, message| line.send(port, message));
+            line.retry();
+            let mut busy = false;
+            for outbox in &self.outboxes {
+                for _ in 0..SHARE {
+                    let some = outbox.take(|entry, engine| {
+                        let sent = |port: usize, message: &[u8]| line.send(port, message);
+                        if !packer.push(now, entry, engine, sent) {
+                            count(&self.counts.refused, 1);
+                        }
+                    });
+                    if !some {
+                        break;
+                    }
+                }
+                busy |= !outbox.is_empty();
+            }
+            packer.tend(now, |port, message| line.send(port, message));
+            if !busy {
+                std::thread::sleep(PAUSE);
+            }
+        }
+    }
+}

@@ -1,0 +1,414 @@
+//! Connection synchronisation: the sockets and the clock around `dataplane::sync`.
+//!
+//! A master's thread empties the outboxes of the workers into messages and sends them; a backup's
+//! thread reads messages and hands what it understood to the control loop, which gives it to the
+//! workers as commands. Neither the workers nor the loop ever wait for a socket.
+
+mod backup;
+mod master;
+mod pack;
+mod socket;
+
+use std::io;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::thread::JoinHandle;
+
+use crossbeam::channel::{Receiver, Sender, bounded};
+use dataplane::settings::Settings;
+use dataplane::sync::wire::Version;
+use dataplane::sync::{Batch, Outbox};
+use mio::Waker;
+
+use crate::api::{DaemonSpec, DaemonView, ErrorKind, SyncRole};
+use crate::model::Refusal;
+use crate::update::Update;
+use crate::workers::Workers;
+
+/// Batches that may wait for the workers. What does not fit is lost and counted.
+const BATCHES: usize = 1024;
+
+/// Largest UDP payload over IPv4.
+const MAX_PAYLOAD: u16 = 65535 - 28;
+
+/// Least `--sync-maxlen` of a backup.
+const LEAST_BACKUP: u16 = 1024;
+
+/// What a file's `[sync]` says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// When which half runs.
+    pub role: Role,
+    /// How; the role in it does not count.
+    pub daemon: Option<DaemonSpec>,
+}
+
+/// When which half runs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Role {
+    /// Neither, unless `rvsadm` starts one.
+    #[default]
+    None,
+    /// The master.
+    Master,
+    /// The backup.
+    Backup,
+    /// Both at once.
+    Both,
+    /// As a virtual router is: master with it, backup otherwise.
+    Vrrp(String),
+}
+
+impl Plan {
+    /// The daemons that are to run. `is_master`: the state of a virtual router by its name.
+    fn wanted(&self, is_master: impl Fn(&str) -> bool) -> Vec<DaemonSpec> {
+        use SyncRole::{Backup, Master};
+        let roles: &[SyncRole] = match &self.role {
+            Role::None => &[],
+            Role::Master => &[Master],
+            Role::Backup => &[Backup],
+            Role::Both => &[Master, Backup],
+            Role::Vrrp(name) if is_master(name) => &[Master],
+            Role::Vrrp(_) => &[Backup],
+        };
+        let daemon = self.daemon.iter();
+        daemon
+            .flat_map(|daemon| {
+                roles.iter().map(|&role| DaemonSpec {
+                    role,
+                    ..daemon.clone()
+                })
+            })
+            .collect()
+    }
+}
+
+/// Counters of a daemon, written by its thread.
+#[derive(Debug, Default)]
+pub(crate) struct Counts {
+    messages: AtomicU64,
+    entries: AtomicU64,
+    lost: AtomicU64,
+    refused: AtomicU64,
+}
+
+fn count(counter: &AtomicU64, n: u64) {
+    counter.store(counter.load(Relaxed).wrapping_add(n), Relaxed);
+}
+
+/// A daemon that runs.
+struct Running {
+    spec: DaemonSpec,
+    maxlen: u16,
+    counts: Arc<Counts>,
+    stop: Arc<AtomicBool>,
+    waker: Option<Arc<Waker>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.stop.store(true, Relaxed);
+        if let Some(waker) = &self.waker {
+            let _ = waker.wake();
+        }
+        if let Some(thread) = self.thread.take() {
+            // It looks at the flag every few milliseconds, and never blocks.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// See the module.
+pub struct Sync {
+    /// Rung when batches are there.
+    control: Arc<Waker>,
+    /// By worker; kept from one run to the next.
+    outboxes: Vec<Arc<Outbox>>,
+    master: Option<Running>,
+    backup: Option<Running>,
+    batches: (Sender<Arc<Batch>>, Receiver<Arc<Batch>>),
+    /// Taken from there, but the workers had no room.
+    waiting: Option<Arc<Batch>>,
+    /// Whether the master writes the old format.
+    is_old: Arc<AtomicBool>,
+    plan: Plan,
+    /// Virtual routers that are master here.
+    masters: Vec<String>,
+}
+
+impl Sync {
+    /// With no daemon. `control` is rung when something was received.
+    pub fn new(control: Arc<Waker>) -> Sync {
+        Sync {
+            control,
+            outboxes: Vec::new(),
+            master: None,
+            backup: None,
+            batches: bounded(BATCHES),
+            waiting: None,
+            is_old: Arc::default(),
+            plan: Plan::default(),
+            masters: Vec::new(),
+        }
+    }
+
+    fn place(&mut self, role: SyncRole) -> &mut Option<Running> {
+        match role {
+            SyncRole::Master => &mut self.master,
+            SyncRole::Backup => &mut self.backup,
+        }
+    }
+
+    /// Starts a daemon. What the operator should know although it worked.
+    ///
+    /// # Errors
+    /// It runs already, there is no such device, or its sockets cannot be opened.
+    pub fn start(
+        &mut self,
+        spec: &DaemonSpec,
+        settings: &Settings,
+        workers: &mut Workers,
+    ) -> Result<Vec<String>, Refusal> {
+        let name = spec.role.name();
+        if self.place(spec.role).is_some() {
+            let told = format!("a {name} daemon runs already; stop it first");
+            return Err(Refusal::new(ErrorKind::DaemonRunning, told));
+        }
+        let device = socket::Device::find(&spec.interface).map_err(|_| {
+            let told = format!("interface \"{}\" is not there; see ip link", spec.interface);
+            Refusal::new(ErrorKind::NoDevice, told)
+        })?;
+        let maxlen = maxlen(spec, device.mtu);
+        let mut warnings = Vec::new();
+        let headers = headers(spec.group);
+        if spec.role == SyncRole::Master && u32::from(maxlen) + headers > device.mtu {
+            warnings.push(format!(
+                "messages of {maxlen} bytes do not fit the MTU of {} ({}) and are cut; set maxlen \
+                 to {}",
+                spec.interface,
+                device.mtu,
+                device.mtu.saturating_sub(headers)
+            ));
+        }
+        let ports = settings.sync_ports.clamp(1, 64) as u16;
+        let counts = Arc::new(Counts::default());
+        let stop = Arc::new(AtomicBool::new(false));
+        let failed = |e: io::Error| {
+            let told = format!(
+                "sockets of the {name} daemon on {}: {e}; check its addresses and that nobody \
+                 else has port {}",
+                spec.interface, spec.port
+            );
+            Refusal::new(ErrorKind::Failed, told)
+        };
+        let buffer = settings.sync_sock_size as usize;
+        let mut running = Running {
+            spec: spec.clone(),
+            maxlen,
+            counts: Arc::clone(&counts),
+            stop: Arc::clone(&stop),
+            waker: None,
+            thread: None,
+        };
+        match spec.role {
+            SyncRole::Master => {
+                let open = |n| socket::sender(spec, &device, n, buffer);
+                let sockets = (0..ports).map(open).collect::<io::Result<Vec<_>>>();
+                if self.outboxes.len() != workers.len() {
+                    self.outboxes = (0..workers.len()).map(|_| Arc::default()).collect();
+                }
+                self.note_settings(settings);
+                let master = master::Master {
+                    sockets: sockets.map_err(failed)?,
+                    outboxes: self.outboxes.clone(),
+                    syncid: spec.syncid,
+                    maxlen,
+                    queue: settings.sync_qlen_max as usize,
+                    is_old: Arc::clone(&self.is_old),
+                    counts,
+                    stop,
+                };
+                running.thread = Some(master.start().map_err(failed)?);
+                workers.send(&Update::StartMaster(self.outboxes.clone().into()));
+            }
+            SyncRole::Backup => {
+                let open = |n| socket::receiver(spec, &device, n, buffer);
+                let sockets = (0..ports).map(open).collect::<io::Result<Vec<_>>>();
+                let peer = (!spec.group.is_multicast()).then_some(spec.group);
+                let backup = backup::Backup {
+                    sockets: sockets.map_err(failed)?,
+                    syncid: spec.syncid,
+                    peer,
+                    batches: self.batches.0.clone(),
+                    control: Arc::clone(&self.control),
+                    counts,
+                    stop,
+                };
+                let (thread, waker) = backup.start().map_err(failed)?;
+                (running.thread, running.waker) = (Some(thread), Some(waker));
+            }
+        }
+        tracing::info!(
+            event = "sync",
+            state = name,
+            syncid = spec.syncid,
+            group = %spec.group,
+            port = spec.port,
+            "synchronisation daemon started on {}",
+            spec.interface
+        );
+        *self.place(spec.role) = Some(running);
+        Ok(warnings)
+    }
+
+    /// Stops a daemon.
+    ///
+    /// # Errors
+    /// It does not run.
+    pub fn stop(&mut self, role: SyncRole, workers: &mut Workers) -> Result<(), Refusal> {
+        let Some(running) = self.place(role).take() else {
+            let told = format!("no {} daemon runs", role.name());
+            return Err(Refusal::new(ErrorKind::NoDaemon, told));
+        };
+        drop(running);
+        if role == SyncRole::Master {
+            workers.send(&Update::StopMaster);
+            // What was not sent is not sent later.
+            for outbox in &self.outboxes {
+                while outbox.take(|_, _| ()) {}
+            }
+        }
+        let state = role.name();
+        tracing::info!(event = "sync", state, "synchronisation daemon stopped");
+        Ok(())
+    }
+
+    /// Takes over settings that the master's thread goes by.
+    pub fn note_settings(&self, settings: &Settings) {
+        self.is_old
+            .store(settings.sync.version == Version::V0, Relaxed);
+    }
+
+    /// Daemons that run, the master first.
+    pub fn views(&self) -> Vec<DaemonView> {
+        [&self.master, &self.backup]
+            .into_iter()
+            .flatten()
+            .map(|running| {
+                let Running { spec, counts, .. } = running;
+                let forgotten = match spec.role {
+                    SyncRole::Master => self.outboxes.iter().map(|o| o.lost.get()).sum(),
+                    SyncRole::Backup => 0,
+                };
+                DaemonView {
+                    role: spec.role,
+                    interface: spec.interface.clone(),
+                    syncid: spec.syncid,
+                    maxlen: running.maxlen,
+                    group: spec.group,
+                    port: spec.port,
+                    ttl: spec.ttl,
+                    messages: counts.messages.load(Relaxed),
+                    entries: counts.entries.load(Relaxed),
+                    lost: forgotten + counts.lost.load(Relaxed),
+                    refused: counts.refused.load(Relaxed),
+                }
+            })
+            .collect()
+    }
+
+    /// Gives the workers what was received, as far as they have room; true if some waits.
+    pub fn deliver(&mut self, workers: &mut Workers) -> bool {
+        loop {
+            let next = self
+                .waiting
+                .take()
+                .or_else(|| self.batches.1.try_recv().ok());
+            let Some(batch) = next else { return false };
+            if let Err(batch) = workers.put_connections(batch) {
+                self.waiting = Some(batch);
+                return true;
+            }
+        }
+    }
+
+    /// Runs what a file asks for from now on. Complaints about what did not work.
+    pub fn follow(
+        &mut self,
+        plan: &Plan,
+        settings: &Settings,
+        workers: &mut Workers,
+    ) -> Vec<String> {
+        if self.plan == *plan {
+            return Vec::new();
+        }
+        self.plan = plan.clone();
+        self.arrange(settings, workers)
+    }
+
+    /// A virtual router became master, or ceased to be it. Complaints about what did not work.
+    pub fn router_changed(
+        &mut self,
+        name: &str,
+        is_master: bool,
+        settings: &Settings,
+        workers: &mut Workers,
+    ) -> Vec<String> {
+        self.masters.retain(|other| other != name);
+        if is_master {
+            self.masters.push(name.to_owned());
+        }
+        match &self.plan.role {
+            Role::Vrrp(router) if router == name => self.arrange(settings, workers),
+            _ => Vec::new(),
+        }
+    }
+
+    /// Stops what the plan does not want and starts what it wants.
+    fn arrange(&mut self, settings: &Settings, workers: &mut Workers) -> Vec<String> {
+        let wanted = self
+            .plan
+            .wanted(|name| self.masters.iter().any(|m| m == name));
+        for role in [SyncRole::Master, SyncRole::Backup] {
+            let place = self.place(role).as_ref();
+            if place.is_some_and(|running| !wanted.contains(&running.spec)) {
+                let _ = self.stop(role, workers);
+            }
+        }
+        let mut complaints = Vec::new();
+        for spec in wanted {
+            if self.place(spec.role).is_some() {
+                continue;
+            }
+            match self.start(&spec, settings, workers) {
+                Ok(warnings) => complaints.extend(warnings),
+                Err(refusal) => complaints.push(refusal.message),
+            }
+        }
+        complaints
+    }
+}
+
+/// Bytes of IP and UDP headers.
+fn headers(group: IpAddr) -> u32 {
+    match group {
+        IpAddr::V4(_) => 28,
+        IpAddr::V6(_) => 48,
+    }
+}
+
+/// `--sync-maxlen`, or what the kernel takes in its place.
+fn maxlen(spec: &DaemonSpec, mtu: u32) -> u16 {
+    let headers = headers(spec.group);
+    match (spec.maxlen, spec.role) {
+        (Some(asked), SyncRole::Master) => asked.clamp(1, MAX_PAYLOAD),
+        (Some(asked), SyncRole::Backup) => asked.clamp(LEAST_BACKUP, MAX_PAYLOAD),
+        (None, SyncRole::Master) => (1500 - headers) as u16,
+        (None, SyncRole::Backup) => (mtu.clamp(1500, 65535) - headers) as u16,
+    }
+}
+
+#[cfg(test)]
+mod tests;
