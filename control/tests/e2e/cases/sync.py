@@ -1,0 +1,241 @@
+"""Connection synchronisation: a standby takes over the connections of a node that died, and kernels understand us.
+
+The nodes talk over y0, a cable of their own between namespaces, 10.3.0.1 and .2.
+"""
+import re
+import signal
+import time
+
+from lab import (AF_PACKET_PORTS, BIN, PREFIX, VIPS, address_commands, at, check, config_text,
+                 family_of, lasts, payload_sum, run, server_addr, service_text, wait_for)
+
+GROUP, PORT, SYNCID = "224.0.0.81", 8848, 7
+
+
+def link(lab, other):
+    """The cable between the balancer's namespace and another one."""
+    lab.lb.batch(f"link add y0 type veth peer name y0 netns {other.name}")
+    for number, space in enumerate((lab.lb, other), 1):
+        space.batch(f"address add 10.3.0.{number}/24 dev y0", "link set y0 up")
+
+
+def sync(role):
+    return f'\n[sync]\nrole = "{role}"\ninterface = "y0"\nsyncid = {SYNCID}\n'
+
+
+def services(lab, mode="nat"):
+    text = ""
+    for vip in VIPS[mode]:
+        servers = [(server.addr if family_of(vip) == 4 else server.addr6, 80, mode, 1) for server in lab.servers]
+        text += service_text("tcp", vip, 80, "rr", servers)
+    return text
+
+
+class Standby:
+    """Another rvsd with the same services, in a namespace of its own. It has no addresses until it takes over."""
+
+    def __init__(self, lab):
+        self.lab, self.space = lab, lab.space("lb2")
+        self.space.sh("sysctl -qw net.ipv4.ip_forward=0 net.ipv6.conf.all.forwarding=0")
+        lab.cable(self.space, "f0", "front")
+        lab.cable(self.space, "b0", "back")
+        link(lab, self.space)
+        self.socket, config = lab.dir / "standby.sock", lab.dir / "standby.toml"
+        config.write_text(config_text(self.socket, PREFIX + "standby", AF_PACKET_PORTS, services(lab), extra=sync("backup")))
+        self.program = self.space.spawn([BIN / "rvsd", config], "standby")
+        wait_for("the standby to answer", lambda: lab._died(self.program) or self.result("status").returncode == 0, 30)
+
+    def result(self, arguments):
+        return run([str(BIN / "rvsadm"), "--socket", str(self.socket), *arguments.split()], fail=False)
+
+    def adm(self, arguments):
+        result = self.result(arguments)
+        check(result.returncode == 0, f"standby: rvsadm {arguments}: {result.stderr}")
+        return result.stdout
+
+    def take_over(self):
+        """What VRRP does otherwise: the addresses come here, and everybody learns it."""
+        for device in ("tf0", "tb0"):
+            self.space.ip(f"link set {device} up")
+        self.space.batch(*address_commands("tf0", "tb0"))
+        for space in (self.lab.client, *self.lab.servers):
+            for family in (4, 6):
+                space.ip(f"-{family} neigh flush all")
+
+
+def rows(listing):
+    """{(client, virtual, server): (state, seconds left)} of `-Lnc`."""
+    found = {}
+    for line in listing.splitlines()[2:]:
+        _, left, state, client, virtual, server = line.split()
+        minutes, seconds = left.split(":")
+        found[client, virtual, server] = (state, int(minutes) * 60 + int(seconds))
+    return found
+
+
+def established(listing):
+    return {ends for ends, (state, _) in rows(listing).items() if state == "ESTABLISHED"}
+
+
+@lasts(200)
+def test_a_standby_goes_on(lab):
+    """The active node is killed in the middle of downloads (NAT, IPv4 and IPv6); the standby finishes them."""
+    lab.write_config(services=services(lab), extra=sync("master"))
+    standby = Standby(lab)
+    lab.start()
+    daemon = f"mcast=y0, syncid={SYNCID}, maxlen=1472, group={GROUP}, port={PORT}, ttl=1"
+    check(lab.adm("-L --daemon") == f"master sync daemon ({daemon})\n", lab.adm("-L --daemon"))
+    check(standby.adm("-L --daemon") == f"backup sync daemon ({daemon})\n", standby.adm("-L --daemon"))
+    loads = []
+    for number in range(4):
+        for vip in VIPS["nat"]:
+            command = f"curl -gsSf --limit-rate 700k -m 150 'http://{at(vip, 80)}/files/10m' | sha256sum"
+            loads.append(lab.client.spawn(["sh", "-c", command], f"download{number}"))
+    def announced():
+        active, there = established(lab.adm("-Lnc")), established(standby.adm("-Lnc"))
+        return len(active) == len(loads) and active == there
+    wait_for("the standby to know all connections", announced, 20)
+    counts = {server.number: sum(f"{real}:80" in ends[2] or f"[{real}]:80" in ends[2] for ends in established(standby.adm("-Lnc"))
+                                 for real in (server.addr, server.addr6)) for server in lab.servers}
+    check(all(count == len(loads) // len(lab.servers) for count in counts.values()), f"connections by server: {counts}")
+    listed = standby.adm("-Ln")
+    check(re.search(r"-> 10\.2\.0\.11:80 +Masq +1 +2 +0", listed), f"bound and counted active:\n{listed}")
+    check(all(load.running() for load in loads), "downloads that are over say nothing about the take-over")
+    lab.rvsd.signal(signal.SIGKILL)
+    lab.rvsd.wait()
+    lab.lb.batch("link set f0 down", "link set b0 down")
+    standby.take_over()
+    for load in loads:
+        load.wait(120)
+        check(load.output().split()[:1] == [payload_sum("10m")], f"a download across the take-over: {load.output()[-200:]}")
+    # And it balances what comes new.
+    for vip in VIPS["nat"]:
+        names = sorted({lab.client.curl(f"http://{at(vip, 80)}/") for _ in range(4)})
+        check(names == [f"server {server.number}" for server in lab.servers], f"{vip}: {names}")
+
+
+def test_daemons_come_and_go(lab):
+    """rvsadm starts, lists and stops daemons with ipvsadm's words; a reload follows [sync]."""
+    other = lab.space("other")
+    link(lab, other)
+    lab.start()
+    check(lab.adm("-L --daemon") == "", "none runs")
+    lab.adm("--start-daemon backup --mcast-interface y0 --syncid 9 --sync-maxlen 1000 --mcast-group 239.1.1.1 --mcast-port 9999 --mcast-ttl 3")
+    lab.adm("--start-daemon master --mcast-interface y0 --syncid 7")
+    check(lab.adm("-Ln --daemon") == "master sync daemon (mcast=y0, syncid=7, maxlen=1472, group=224.0.0.81, port=8848, ttl=1)\n"
+          "backup sync daemon (mcast=y0, syncid=9, maxlen=1024, group=239.1.1.1, port=9999, ttl=3)\n", lab.adm("-Ln --daemon"))
+    for arguments, words in (("--start-daemon master --mcast-interface y0", "Daemon has already run"),
+                             ("--start-daemon master --mcast-interface nosuch0", "Daemon has already run")):
+        result = lab.adm_result(arguments)
+        check((result.returncode, result.stderr) == (255, words + "\n"), f"{arguments}: {result}")
+    lab.adm("--stop-daemon master")
+    lab.adm("--stop-daemon backup")
+    result = lab.adm_result("--stop-daemon backup")
+    check((result.returncode, result.stderr) == (255, "No daemon is running\n"), f"{result}")
+    result = lab.adm_result("--start-daemon master --mcast-interface nosuch0")
+    check((result.returncode, result.stderr) == (255, "No such device\n"), f"{result}")
+    text = lab.config.read_text()
+    lab.config.write_text(text + sync("both"))
+    lab.adm("reload")
+    check([line.split()[0] for line in lab.adm("-L --daemon").splitlines()] == ["master", "backup"], lab.adm("-L --daemon"))
+    lab.config.write_text(text)
+    lab.adm("reload")
+    check(lab.adm("-L --daemon") == "", "the file asks for none any more")
+
+
+def guest():
+    from cases.kernel import kernel
+    return kernel()
+
+
+def from_kernel(machine, seconds):
+    """Synchronisation messages that the kernel sends within so many seconds."""
+    import select
+    end, found, deadline = machine.sockets[0][0], [], time.monotonic() + seconds
+    while (left := deadline - time.monotonic()) > 0 and select.select([end], [], [], left)[0]:
+        frame = end.recv(65536)
+        if frame[:6] == bytes.fromhex("01005e000051") and frame[23] == 17:
+            found.append(frame[42:])
+    return found
+
+
+def similar(theirs, ours):
+    """Whether both list the same connections in the same states, and times within some seconds."""
+    return theirs.keys() == ours.keys() and all(theirs[key][0] == ours[key][0] and abs(theirs[key][1] - ours[key][1]) < 15 for key in theirs)
+
+
+@lasts(400)
+def test_kernel_and_rvs(lab):
+    """The emulated kernel as master and RVS as its backup, then the other way round: both list the same connections."""
+    machine = guest()
+    import kernel as guest_kernel
+    import wire
+    other = lab.space("other")
+    link(lab, other)
+    lab.start()
+    # The kernel announces.
+    vip, real = "10.9.0.1", [server_addr(1), server_addr(2)]
+    rules = [f"-A -t {vip}:80 -s rr -p 300 -M 255.255.255.0"] + [f"-a -t {vip}:80 -r {addr}:8080 -m" for addr in real]
+    machine.ipvsadm(*rules)
+    for rule in rules:
+        lab.adm(rule)
+    lab.adm(f"--start-daemon backup --mcast-interface y0 --syncid {SYNCID}")
+    machine.sysctl(sync_threshold="2 10")
+    status = machine.program("--start-daemon", "master", "--mcast-interface", "eth0", "--syncid", str(SYNCID))
+    check(status == (0, ""), f"ipvsadm --start-daemon: {status}")
+    try:
+        gateway = guest_kernel.GATEWAY[0]
+        for number in range(5):
+            client, sport = f"10.5.{number}.1", 40000 + number
+            for flags in ("S", "A", "A"):
+                frames = machine.inject(0, wire.ethernet(guest_kernel.MACS[0], wire.mac_of(gateway), wire.ip(
+                    client, vip, wire.TCP, wire.tcp(client, sport, vip, 80, flags))))
+                if flags == "S":
+                    server = next(wire.read(frame) for side, frame in frames if side == 1)
+                    machine.inject(1, wire.ethernet(guest_kernel.MACS[1], wire.mac_of(server["dst"]), wire.ip(
+                        server["dst"], client, wire.TCP, wire.tcp(server["dst"], 8080, client, sport, "SA"))))
+        messages = from_kernel(machine, 6)
+        check(messages, "the kernel's master said nothing")
+        other.run(["/usr/bin/python3", "-I", "-S", lab.peers / "datagrams.py", "send", "y0", GROUP, PORT, *[m.hex() for m in messages]])
+        theirs = rows(machine.program("-Lnc")[1])
+        check(len(theirs) == 10 and {state for state, _ in theirs.values()} == {"ESTABLISHED", "ASSURED"}, f"the kernel has {theirs}")
+        wait_for("RVS to list what the kernel does", lambda: similar(theirs, rows(lab.adm("-Lnc"))), 10)
+        check(similar(theirs, rows(lab.adm("-Lnc"))), f"kernel {theirs}\nRVS {lab.adm('-Lnc')}")
+        active = re.findall(r"Masq +\d+ +(\d+) +(\d+)", lab.adm("-Ln"))
+        check(active == re.findall(r"Masq +\d+ +(\d+) +(\d+)", machine.program("-Ln")[1]) and sum(int(n) for n, _ in active) == 5,
+              f"active connections: {active}")
+    finally:
+        machine.program("--stop-daemon", "master")
+    # RVS announces what real clients do.
+    machine.reset()
+    lab.adm("--stop-daemon backup")
+    lab.adm("-C")
+    vip, = lab.service("nat", families=(4,))
+    machine.ipvsadm(f"-A -t {vip}:80 -s rr", *[f"-a -t {vip}:80 -r {server.addr}:80 -m" for server in lab.servers])
+    heard = lab.peer(other, "datagrams.py", "receive", "y0", GROUP, PORT)
+    lab.adm(f"--start-daemon master --mcast-interface y0 --syncid {SYNCID}")
+    status = machine.program("--start-daemon", "backup", "--mcast-interface", "eth0", "--syncid", str(SYNCID))
+    check(status == (0, ""), f"ipvsadm --start-daemon: {status}")
+    try:
+        loads = [lab.client.spawn(["sh", "-c", f"curl -gsSf --limit-rate 300k -m 100 'http://{at(vip, 80)}/files/10m' | sha256sum"], "slow")
+                 for _ in range(4)]
+        wait_for("four downloads", lambda: len(established(lab.adm("-Lnc"))) == 4, 10)
+        told = 0
+
+        def same():
+            nonlocal told
+            lines = heard.output().split()[1:]
+            for message in lines[told:]:
+                packet = wire.ip("10.1.0.9", GROUP, wire.UDP, wire.udp("10.1.0.9", 40001, GROUP, PORT, bytes.fromhex(message)), ttl=1)
+                machine.send(0, wire.ethernet(bytes.fromhex("01005e000051"), wire.mac_of("10.1.0.9"), packet))
+            told = len(lines)
+            theirs = rows(machine.program("-Lnc")[1])
+            return len(theirs) == 4 and similar(theirs, rows(lab.adm("-Lnc")))
+        wait_for("the kernel to list what RVS does", same, 30)
+        check(re.findall(r"Masq +\d+ +(\d+) +(\d+)", machine.program("-Ln")[1]) == [("2", "0"), ("2", "0")], machine.program("-Ln")[1])
+        check(all(load.running() for load in loads), "the downloads still run")
+    finally:
+        machine.program("--stop-daemon", "backup")
+
+
+test_kernel_and_rvs.guest = True
