@@ -14,7 +14,7 @@ GATEWAY = "10.2.0.1"
 def steady(lab, vip=VIP):
     """Asks `vip` at a steady rate from now on; the rows so far are `rows(load)`."""
     file = lab.dir / f"steady.{len(lab.programs)}.json"
-    load = lab.peer(lab.client, "steady.py", file, RATE, TIMEOUT, f"http://{at(vip, 80)}/")
+    load = lab.peer(lab.client, "paced.py", file, RATE, TIMEOUT, f"http://{at(vip, 80)}/")
     load.file = file
     return load
 

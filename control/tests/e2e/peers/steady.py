@@ -1,56 +1,54 @@
-"""Requests at a steady rate, each on a new connection that is tried once, until SIGTERM.
+"""Requests on one connection at a steady pace: what an established flow gets through.
 
-    steady.py FILE RATE TIMEOUT URL
+    steady.py HOST PORT SECONDS PER_SECOND      prints {"asked": N, "answered": N, "slowest": seconds}
 
-FILE gets a JSON line for each request when it ended: t (seconds, monotonic, when it began), ok, by or error. A request
-fails that is not answered within TIMEOUT seconds; the kernel's own second try of a lost first packet comes later than
-that if TIMEOUT is below 1.
+A request is sent when it is due and the one before it is answered; an answer that takes long costs the ones
+that were due meanwhile.
 """
 import json
-import signal
 import socket
 import sys
-import threading
 import time
-import urllib.parse
-
-path, rate, patience, url = sys.argv[1], float(sys.argv[2]), float(sys.argv[3]), urllib.parse.urlsplit(sys.argv[4])
-lock = threading.Lock()
-out = open(path, "w", buffering=1)
 
 
-def get():
-    deadline = time.monotonic() + patience
-    with socket.create_connection((url.hostname, url.port or 80), patience) as sock:
-        sock.settimeout(max(deadline - time.monotonic(), 0.001))
-        sock.sendall(f"GET {url.path or '/'} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n".encode())
-        answer = b""
-        while data := sock.recv(65536):
-            answer += data
-            sock.settimeout(max(deadline - time.monotonic(), 0.001))
-    head, _, body = answer.partition(b"\r\n\r\n")
-    if not head.startswith(b"HTTP/1.1 200"):
-        raise OSError(f"answer {answer[:60]!r}")
-    return body.decode(errors="replace").strip()
+def answer(sock, data):
+    """Reads one answer; returns what came behind it."""
+    while b"\r\n\r\n" not in data:
+        data += receive(sock)
+    head, _, body = data.partition(b"\r\n\r\n")
+    length = next(int(line.split(b":")[1]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:"))
+    while len(body) < length:
+        body += receive(sock)
+    return body[length:]
 
 
-def one():
-    began = time.monotonic()
-    try:
-        row = {"t": began, "ok": True, "by": get()}
-    except OSError as error:
-        row = {"t": began, "ok": False, "error": repr(error)}
-    with lock:
-        out.write(json.dumps(row) + "\n")
+def receive(sock):
+    data = sock.recv(65536)
+    if not data:
+        raise OSError("the server closed the connection")
+    return data
 
 
-signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
-print("ready", flush=True)
-due, threads = time.monotonic(), []
-while not signal.sigtimedwait([signal.SIGTERM], max(0, due - time.monotonic())):
-    thread = threading.Thread(target=one)
-    thread.start()
-    threads = [t for t in threads if t.is_alive()] + [thread]
-    due += 1 / rate
-for thread in threads:
-    thread.join()
+def main():
+    host, port, seconds, pace = sys.argv[1], int(sys.argv[2]), float(sys.argv[3]), float(sys.argv[4])
+    answered, slowest, left = 0, 0.0, b""
+    with socket.create_connection((host, port), 20) as sock:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.settimeout(20)
+        began = time.monotonic()
+        asked = int(seconds * pace)
+        for turn in range(asked):
+            now, due = time.monotonic(), began + turn / pace
+            if now >= began + seconds:
+                break
+            if now - due > 1 / pace:
+                continue
+            time.sleep(max(0.0, due - now))
+            sent = time.monotonic()
+            sock.sendall(b"GET / HTTP/1.1\r\nHost: steady\r\n\r\n")
+            left = answer(sock, left)
+            answered, slowest = answered + 1, max(slowest, time.monotonic() - sent)
+    print(json.dumps({"asked": asked, "answered": answered, "slowest": round(slowest, 4)}))
+
+
+main()
