@@ -135,7 +135,9 @@ def steered_by_nics(lab, guest, balancer, pair):
     before, workers = workers, json.loads(balancer.adm("--json status"))["workers"]
     handed = sum(new["handed_over"] - old["handed_over"] for new, old in zip(workers, before))
     check(handed == 0, f"{handed} packets handed over: {workers}")
-    check(all(new["connections"] > old["connections"] for new, old in zip(workers, before)), f"{before}, then {workers}")
+    # Ports in a row may all go to one worker.
+    grown = sum(new["connections"] - old["connections"] for new, old in zip(workers, before))
+    check(grown >= 21, f"{grown} new connections: {before}, then {workers}")
     balancer.stop()
     lab.client.ip("neighbour flush all")
     print("         two queues: steered by the NICs, no packet handed over")
