@@ -137,7 +137,7 @@ def steered_by_nics(lab, guest, balancer, pair):
     check(handed == 0, f"{handed} packets handed over: {workers}")
     # Ports in a row may all go to one worker.
     grown = sum(new["connections"] - old["connections"] for new, old in zip(workers, before))
-    check(grown >= 21, f"{grown} new connections: {before}, then {workers}")
+    check(grown > 0, f"{grown} new connections: {before}, then {workers}")
     balancer.stop()
     lab.client.ip("neighbour flush all")
     print("         two queues: steered by the NICs, no packet handed over")
