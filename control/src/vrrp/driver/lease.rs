@@ -1,0 +1,111 @@
+//! What the board of leases says about each instance, and when.
+
+use std::time::Duration;
+
+use vrrp::config::Key;
+use vrrp::output::Announced;
+use vrrp::time::Instant;
+
+use super::Driver;
+
+/// How long control gets to tell the workers of an address before it is announced all the same.
+const INTRODUCTION: Duration = Duration::from_millis(100);
+/// How long packets for an address that was given up are dropped: by then the kernel and all workers
+/// know that it is gone.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// What the board says about an instance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Lease {
+    /// Its addresses are nobody's business here.
+    Free,
+    /// It is master, but the workers do not know that the host holds the addresses: nothing is served
+    /// or announced before they do, or this time has come.
+    Opening {
+        until: Instant,
+        open_at: Instant,
+        rounds: u8,
+    },
+    /// Workers serve.
+    Open,
+    /// Ended; free again then.
+    Ended { free_at: Instant },
+}
+
+impl Driver {
+    /// Opens what waited long enough for control, and frees what ended long ago.
+    pub(super) fn tend_leases(&mut self, now: Instant) {
+        let mut open = Vec::new();
+        for (key, slot) in &mut self.slots {
+            match slot.lease {
+                Lease::Opening { open_at, .. } if open_at <= now => open.push(*key),
+                Lease::Ended { free_at } if free_at <= now => {
+                    slot.lease = Lease::Free;
+                    if let Some(place) = slot.place {
+                        self.parts.board.free(place);
+                    }
+                }
+                _ => {}
+            }
+        }
+        for key in open {
+            self.open(now, key);
+        }
+    }
+
+    /// Lets the workers serve an instance's addresses and tells the LAN.
+    pub(super) fn open(&mut self, now: Instant, key: Key) {
+        let Some(slot) = self.slots.get_mut(&key) else {
+            return;
+        };
+        let Lease::Opening { until, rounds, .. } = slot.lease else {
+            return;
+        };
+        slot.lease = Lease::Open;
+        if let Some(place) = slot.place {
+            self.parts
+                .board
+                .renew(place, dataplane::time::Instant(until.0));
+        }
+        self.announce(now, key, Announced::VirtualAddresses, rounds);
+    }
+
+    /// Until when workers may serve an instance's addresses.
+    pub(super) fn renew(&mut self, now: Instant, key: Key, end: Instant) {
+        let Some(slot) = self.slots.get_mut(&key) else {
+            return;
+        };
+        let Some(place) = slot.place else {
+            return;
+        };
+        match &mut slot.lease {
+            Lease::Open => self
+                .parts
+                .board
+                .renew(place, dataplane::time::Instant(end.0)),
+            Lease::Opening { until, .. } => *until = end,
+            Lease::Free | Lease::Ended { .. } => {
+                // Nothing is let through before the workers know the addresses.
+                self.parts.board.end(place);
+                slot.lease = Lease::Opening {
+                    until: end,
+                    open_at: now + INTRODUCTION,
+                    rounds: 0,
+                };
+            }
+        }
+    }
+
+    /// Workers stop to serve an instance's addresses.
+    pub(super) fn end_lease(&mut self, now: Instant, key: Key) {
+        if let Some(slot) = self.slots.get_mut(&key)
+            && let Some(place) = slot.place
+            && slot.lease != Lease::Free
+        {
+            self.parts.board.end(place);
+            slot.lease = Lease::Ended {
+                free_at: now + GRACE,
+            };
+        }
+    }
+}
