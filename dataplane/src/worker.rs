@@ -825,7 +825,7 @@ impl Worker {
         }
         if self.core.ports_unknown != 0
             && flow.protocol == TCP
-            && let Some(i) = self.fill_client_port(flow, hash)
+            && let Some((hash, i)) = self.fill_client_port(flow, hash)
         {
             return self.request(now, packet, flow, hash, i);
         }

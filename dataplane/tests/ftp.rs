@@ -258,6 +258,22 @@ fn the_client_s_port_is_filled_in_by_whoever_comes_first() {
 }
 
 #[test]
+fn an_announced_connection_waits_for_its_server_to_come_back() {
+    let mut d = Dialogue::v4().open();
+    d.says("PASV\r\n");
+    d.answers(PASSIVE, REWRITTEN);
+    let service = format!("-t {VIP}:21");
+    d.rig.ipvsadm(&format!("-d {service} -r {SERVER}:21"));
+    let (verdict, _) = d.inject(0, "40001 > 50000 syn");
+    assert_eq!(verdict, Verdict::Drop(DropReason::DestinationGone));
+    // The client's port is not taken from a packet that goes nowhere.
+    d.has("172.16.1.7:0 192.168.40.200:50000 -> 192.168.50.5:50000 LISTEN 120s");
+    d.rig.ipvsadm(&format!("-a {service} -r {SERVER}:21 -m"));
+    d.tcp(0, "40002 > 50000 syn");
+    d.has("172.16.1.7:40002 192.168.40.200:50000 -> 192.168.50.5:50000 SYN_RECV 60s");
+}
+
+#[test]
 fn active() {
     let mut d = Dialogue::v4().open();
     d.says("PORT 172,16,1,7,156,66\r\n");

@@ -15,6 +15,7 @@ use crate::forward::nat;
 use crate::helper::ftp::{self, Command, Passive};
 use crate::helper::sequence::Adjustment;
 use crate::packet::{DropReason, Packet, Verdict};
+use crate::proto;
 use crate::proto::tcp::{SYN, State};
 use crate::route::Unresolved;
 use crate::service::{ForwardingMethod, Protocol};
@@ -279,9 +280,14 @@ impl Worker {
     }
 
     /// The first packet of a passive data connection tells the client's port. Where the entry is
-    /// now (`ip_vs_conn_fill_cport`).
+    /// now (`ip_vs_conn_fill_cport`): one whose packet will be dropped, because its server is
+    /// gone, is left to wait.
     #[cold]
-    pub(super) fn fill_client_port(&mut self, flow: &Flow, hash: KeyHash) -> Option<u32> {
+    pub(super) fn fill_client_port(
+        &mut self,
+        flow: &Flow,
+        hash: KeyHash,
+    ) -> Option<(KeyHash, u32)> {
         let client = Endpoint::new(flow.src, 0);
         let virtual_ = Endpoint::new(flow.dst, flow.dst_port);
         let from = self.core.hash_of(&client, &virtual_);
@@ -289,6 +295,10 @@ impl Worker {
         let old = self.shard(from).entry(i)?;
         if old.flags & flag::NO_CPORT == 0 {
             return None;
+        }
+        let opens = proto::is_opening(flow);
+        if self.core.starts_anew(old, old.dest_id(), opens).is_err() {
+            return Some((from, i));
         }
         let identity = old.identity()?;
         let kept = Kept::of(old);
@@ -313,7 +323,7 @@ impl Worker {
         let shard = self.shards.get_mut(at)?;
         kept.give(shard.entry_mut(added)?);
         shard.rearm(added, false);
-        Some(added)
+        Some((hash, added))
     }
 
     fn find_tcp(&self, hash: KeyHash, client: &Endpoint, virtual_: &Endpoint) -> Option<u32> {

@@ -228,7 +228,7 @@ impl Worker {
                 false => self.look(way, hash, flow),
                 true => self.look_without_port(way, hash, flow),
             };
-            if let Some(i) = found {
+            if let Some((hash, i)) = found {
                 return Found::Here { way: at, hash, i };
             }
             // Clients of a template that is where an earlier table had it stay with it.
@@ -279,10 +279,13 @@ impl Worker {
         }
     }
 
-    fn look(&mut self, way: &Way, hash: KeyHash, opening: Option<&Flow>) -> Option<u32> {
+    /// Which entry, and where.
+    fn look(&mut self, way: &Way, hash: KeyHash, opening: Option<&Flow>) -> Option<(KeyHash, u32)> {
         let shard = self.shard(hash);
-        let found = shard.lookup(hash, way.side, way.protocol, &way.client, &way.other);
-        found.or_else(|| self.look_without_port(way, hash, opening))
+        match shard.lookup(hash, way.side, way.protocol, &way.client, &way.other) {
+            Some(i) => Some((hash, i)),
+            None => self.look_without_port(way, hash, opening),
+        }
     }
 
     /// A connection whose client's port was not known before.
@@ -291,7 +294,7 @@ impl Worker {
         way: &Way,
         hash: KeyHash,
         opening: Option<&Flow>,
-    ) -> Option<u32> {
+    ) -> Option<(KeyHash, u32)> {
         let flow = opening.filter(|flow| self.core.ports_unknown != 0 && flow.protocol == TCP)?;
         match way.side {
             Side::Request => self.fill_client_port(flow, hash),
