@@ -37,6 +37,11 @@ SLACK = 1
 LISTING = 3
 # Seconds after which connections of deleted servers have ended on both sides (expire_nodest_conn).
 SWEEP = 0.3
+# Timeouts of seconds that nothing sets: SCTP's states NONE, INIT1 and REJECTED, and what no packet has opened but an error.
+FIRST = {"sctp": (2, 4), "error": (3,)}
+# Within so many seconds after its time a connection ends: timers run in slots, of 256 ms in the kernel for such times, of
+# 250 ms in RVS. And so many before it no packet may be on its way.
+SLOT, BEFORE = 0.6, 0.05
 
 
 # ---- RVS -------------------------------------------------------------------------------------------
@@ -98,6 +103,7 @@ class Trial:
         self.direct = set()     # flows whose packets went to a server with the virtual address
         self.last = {}          # ("client" or "server", flow) -> last IP packet it got
         self.streams = {}       # flow -> what each end sends next, and what the client has seen of the server's
+        self.short = {}         # flow -> (its last packet's time, what may be left of it then)
 
     def run(self, scenario):
         """[(step of the scenario, step for RVS, the kernel's answer)]"""
@@ -109,6 +115,16 @@ class Trial:
             if self.is_revived:
                 break
         return self.answers
+
+    def let_end(self):
+        """Lets those connections end that are about to: whether they still count may differ for part of a second."""
+        while True:
+            now = time.monotonic()
+            ends = [last + seconds for last, timeouts in self.short.values() for seconds in timeouts]
+            ends = [end for end in ends if end - BEFORE <= now < end + SLOT]
+            if not ends:
+                return
+            time.sleep(max(ends) + SLOT - now)
 
     def note(self, number, action, answer):
         self.answers.append((number, {"at": time.monotonic() - self.began, "do": action}, answer))
@@ -159,6 +175,7 @@ class Trial:
         self.note(number, "wait", ("wait",))
 
     def tables(self, number):
+        self.let_end()
         services, connections = self.kernel.tables()
         self.note(number, {"rvsadm": ["-Ln --nosort", ""]}, ("services", kernel_services(services)))
         self.note(number, {"rvsadm": ["-Lnc --persistent-conn", ""]}, ("connections", kernel_connections(connections)))
@@ -173,6 +190,8 @@ class Trial:
     def client(self, number, flow, packet):
         protocol, client, port, vip, vport = flow
         data = segment(protocol, client, port, vip, vport, packet)
+        self.let_end()
+        self.touch(flow)
         if "pieces" in packet:
             self.pieces(number, 0, "10.1.0.254", data, packet)
             return
@@ -197,6 +216,8 @@ class Trial:
             return
         addr, sport = self.flows[tuple(flow)]
         data = segment(protocol, addr, sport, client, port, packet)
+        self.let_end()
+        self.touch(flow)
         if "pieces" in packet:
             self.pieces(number, 1, addr, data, packet)
             return
@@ -204,6 +225,11 @@ class Trial:
         for side, frame in out:
             if side == 0 and "icmp" not in wire.read(frame):
                 self.last["client", tuple(flow)] = frame[14:]
+
+    def touch(self, flow, kind=None):
+        """A packet of this flow comes now."""
+        if timeouts := FIRST.get(kind or flow[0]):
+            self.short[tuple(flow)] = time.monotonic(), timeouts
 
     def say(self, number, flow, side, flags, text):
         """FTP: numbers and addresses are those that the two ends have seen by now."""
@@ -272,6 +298,8 @@ class Trial:
     def early_error(self, number, flow, code):
         protocol, client, port, vip, vport = flow
         quoted = segment(protocol, vip, vport, client, port, {"flags": "SA", "chunk": 2, "size": 8})
+        self.let_end()
+        self.touch(flow, "error")
         self.error(number, 0, client, vip, code, quoted, "10.1.0.254")
 
     def pieces(self, number, side, source, data, packet):

@@ -25,6 +25,8 @@ SERVERS = range(11, 23)
 VIPS = [f"10.9.0.{number}" for number in range(1, 9)] + [f"fd09::{number}" for number in range(1, 5)]
 # Defence modes are looked at every second.
 DEFENCE = 1.1
+# Values of am_droprate in scenarios, rising.
+RATES = (1, 2, 3, 5)
 # Prefix that the fences' payload begins with.
 FENCE = b"rvs fence "
 SCHEDULERS = "rr wrr lc wlc sed nq dh sh lblc lblcr fo ovf mh".split()
@@ -129,13 +131,18 @@ class Kernel:
 
     def restart_drops(self):
         """The first packet that drop_packet sees is the one that it drops: the kernel goes on counting where it was. With
-        a rate of 1 it drops each, and one packet is enough for it to begin again."""
+        a rate of 1 it drops each once what it counted down from is used up, and begins again then."""
         self.sysctl(am_droprate=1, drop_packet=3)
         time.sleep(DEFENCE)
         service, source = f"{VIPS[0]}:1", "10.1.0.254"
         self.ipvsadm(f"-A -u {service} -s rr")
         packet = wire.ip(source, VIPS[0], wire.UDP, wire.udp(source, 1, VIPS[0], 1))
-        self.inject(0, wire.ethernet(MACS[0], wire.mac_of(source), packet))
+        # What is not dropped is answered: the service has no server.
+        for _ in range(RATES[-1] + 1):
+            if not self.inject(0, wire.ethernet(MACS[0], wire.mac_of(source), packet)):
+                break
+        else:
+            raise Failure("drop_packet 3 with am_droprate 1 does not drop packets")
         self.ipvsadm(f"-D -u {service}")
         self.sysctl(drop_packet=0, am_droprate=int(self.defaults["am_droprate"]))
 

@@ -25,7 +25,7 @@ The same seed gives the same scenario with the same features.
 """
 import random
 
-from kernel import SERVERS, VIPS, server
+from kernel import RATES, SERVERS, VIPS, server
 
 # Lines that RVS takes only once it has the feature: (feature, lines).
 PROBES = [(f"scheduler {name}", [f"-A -t 10.9.0.1:80 -s {name}"]) for name in "rr wrr lc wlc sed nq dh sh lblc lblcr fo ovf mh".split()] + [
@@ -105,7 +105,7 @@ class Maker:
 
     def sysctl(self, name, value):
         if name == "drop_packet":
-            self.steps.append(["sysctl", "am_droprate", self.random.choice((1, 2, 3, 5))])
+            self.steps.append(["sysctl", "am_droprate", self.random.choice(RATES)])
         self.values[name] = value
         self.steps.append(["sysctl", name, value])
 
