@@ -814,3 +814,57 @@ fn templates_outlive_a_wider_class() {
     let grown = before.iter().zip(after).filter(|(b, a)| **b != *a).count();
     assert_eq!(grown, 1);
 }
+
+/// Servers begin calls while the class is unsettled: under the template that the call has,
+/// wherever that is, or where the client's packets meet now.
+#[test]
+fn calls_of_servers_begin_where_they_belong() {
+    const WIDER: [&str; 2] = [
+        "-A -u 203.0.113.9:5060 -s rr -p 600 -M 255.255.255.0",
+        "-a -u 203.0.113.9:5060 -r 192.168.50.18:5060 -m",
+    ];
+    let mut team = Team::new(3);
+    let mut one = Rig::new();
+    for rule in [
+        "-A -u 203.0.113.7:5060 -s rr -p 600 --pe sip",
+        "-a -u 203.0.113.7:5060 -r 192.168.50.18:5060 -m",
+    ] {
+        one.ipvsadm(rule);
+        team.ipvsadm(rule);
+    }
+    let frame = |port: u16, text: String| {
+        build(&format!(
+            "eth 02:00:00:00:09:09 > 52:54:00:00:00:0{} | {text}",
+            port + 1
+        ))
+    };
+    let client = |n| format!("10.1.2.{n}");
+    for n in 1..40 {
+        let frame = frame(0, sip(&client(n), "203.0.113.7", 4000, 5060, 0));
+        assert_eq!(team.inject(n % 3, 0, &frame), one.inject(0, &frame));
+    }
+    for rule in WIDER {
+        one.ipvsadm(rule);
+        team.ipvsadm(rule);
+    }
+    let mut calls = |team: &mut Team, clients: core::ops::Range<usize>| {
+        for n in clients {
+            let frame = frame(1, sip("192.168.50.18", &client(n), 5060, 4500, 0));
+            let (got, want) = (team.inject(n % 3, 1, &frame), one.inject(1, &frame));
+            assert_eq!(got, want, "call to {n}");
+            assert_eq!(got.0, Verdict::Transmit(PortId(0)), "call to {n}");
+        }
+        // A template twice would show.
+        assert_eq!(team.connections(), all_of(&mut one));
+    };
+    let counts = |team: &mut Team| -> Vec<usize> {
+        let workers = team.workers.iter_mut();
+        workers.map(|w| w.connections().len()).collect()
+    };
+    calls(&mut team, 1..40);
+    let before = counts(&mut team);
+    calls(&mut team, 100..140);
+    let after = counts(&mut team);
+    let grown = before.iter().zip(after).filter(|(b, a)| **b != *a).count();
+    assert_eq!(grown, 1, "the network's clients meet at one worker");
+}
