@@ -111,6 +111,7 @@ fn serve(config: Config) -> Result<()> {
     let begun = Begun {
         model,
         rules_file: recovery.rules_file(),
+        leases: recovery.leases(&config),
         config,
     };
     let dataplane = Dataplane {

@@ -20,7 +20,7 @@ use crate::server::{Limits, Server};
 use crate::signals::Signals;
 use crate::state::{Parts, State, Version};
 use crate::status::PortHandle;
-use crate::vrrp::{Sources, Surroundings};
+use crate::vrrp::{Place, Sources, Surroundings};
 use crate::workers::Workers;
 
 /// Where the configuration is looked for.
@@ -109,6 +109,8 @@ pub struct Begun {
     pub model: Model,
     /// Where they are kept from now on.
     pub rules_file: Option<PathBuf>,
+    /// Where VRRP notes until when its adverts count.
+    pub leases: Place,
 }
 
 /// What runs below control.
@@ -194,6 +196,7 @@ pub fn run(
         },
         scripts: outside.scripts.clone(),
         realtime: dataplane.realtime,
+        memory: begun.leases,
     };
     let notifier = Notifier::start(&config.notify, outside.scripts.clone());
     let notifier = notifier.context("the thread for notifications")?;

@@ -360,9 +360,7 @@ impl State {
     }
 
     fn tell_notice(&self, notice: &Notice) {
-        let instances = &self.config.vrrp.instances;
-        let is_known = |name: &str| instances.iter().any(|i| i.machine.name == name);
-        if let Some(event) = notify::Event::of_notice(notice, is_known) {
+        if let Some(event) = notify::Event::of_notice(notice, &self.config.vrrp) {
             self.notifier.tell(event);
         }
     }

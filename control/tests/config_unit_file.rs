@@ -63,6 +63,12 @@ fn the_unit_says_what_the_daemon_relies_on() {
         "RuntimeDirectoryPreserve=restart",
         "StateDirectory=rvs",
         "LimitMEMLOCK=infinity",
+        // VRRP's thread asks for SCHED_FIFO, up to the highest `[vrrp] rt_priority`.
+        "LimitRTPRIO=99",
+        "RestrictRealtime=no",
+        // The start after the third crash within a minute has to come, whatever the pace of crashes.
+        "StartLimitIntervalSec=0",
+        "Restart=on-failure",
         "DeviceAllow=/dev/net/tun rw",
         "DeviceAllow=char-vfio rw",
     ] {

@@ -579,3 +579,33 @@ fn frames_prove_the_receive_path_of_their_interface() {
     host.run_for(2_000_000);
     assert_eq!(host.roles(), [Role::Master]);
 }
+
+#[test]
+fn members_of_a_group_resume_together_or_listen() {
+    let resumed = |vrids: &[u8]| {
+        let mut host = Host::new(Plan::default());
+        for vrid in vrids {
+            let until = host.now + Duration::from_secs(1);
+            host.router.resume(key(*vrid), until);
+        }
+        let mut both = plan([1, 2]);
+        both.groups = vec![group("g", &[1, 2])];
+        host.apply(both);
+        let role = |vrid| host.router.instance(key(vrid)).unwrap().state().role();
+        [role(1), role(2)]
+    };
+    assert_eq!(resumed(&[1, 2]), [Role::Master, Role::Master]);
+    assert_eq!(resumed(&[2]), [Role::Backup, Role::Backup]);
+    // What a plan does not start is forgotten.
+    let mut host = Host::new(plan([1]));
+    host.router
+        .resume(key(1), host.now + Duration::from_secs(9));
+    host.router
+        .resume(key(2), host.now + Duration::from_secs(9));
+    host.apply(plan([]));
+    host.apply(plan([1, 2]));
+    assert_eq!(
+        host.router.instance(key(2)).unwrap().state().role(),
+        Role::Backup
+    );
+}

@@ -939,3 +939,65 @@ fn outputs_are_bounded() {
     rig.give(Input::Reload(Box::new(new)));
     assert!(!rig.out.has_room());
 }
+
+// After a kill: its adverts still keep the peers waiting.
+
+/// An instance that is told until when it may resume, with a link and a source.
+fn resuming(config: vrrp::config::Config, micros: u64) -> Rig {
+    let mut rig = started_anew(config);
+    let until = rig.now + Duration::from_micros(micros);
+    rig.give(Input::Resume(until));
+    rig
+}
+
+#[test]
+fn a_master_that_was_killed_resumes_before_its_peers_can_notice() {
+    let mut rig = resuming(config(), 1_000_000);
+    rig.give(Input::Start);
+    assert_eq!(
+        rig.said(),
+        "remove 1, send 100, add 1, announce x5, MASTER resume"
+    );
+    assert_eq!(rig.timer(), 1_000_000);
+    // It is a master like any other: the next fault is no occasion to resume.
+    rig.link(false);
+    rig.link(true);
+    assert_eq!(
+        rig.said(),
+        "send 0, send 0, remove 1, FAULT link-down, BACKUP cleared"
+    );
+}
+
+#[test]
+fn it_listens_when_the_time_is_over() {
+    for (late, role) in [(1_000_000, Role::Master), (1_000_001, Role::Backup)] {
+        let mut rig = resuming(config(), 1_000_000);
+        rig.freeze_for(late);
+        rig.give(Input::Start);
+        assert_eq!(rig.role(), role, "{late}");
+    }
+    // A fault at the start does not change that.
+    for (late, then) in [
+        (900_000, "send 100, add 1, announce x5, MASTER resume"),
+        (1_100_000, "BACKUP cleared"),
+    ] {
+        let mut rig = resuming(config(), 1_000_000);
+        rig.link(false);
+        rig.give(Input::Start);
+        assert_eq!(rig.said(), "remove 1, FAULT link-down");
+        rig.freeze_for(late);
+        rig.link(true);
+        assert_eq!(rig.said(), then);
+    }
+}
+
+#[test]
+fn a_start_up_delay_does_not_deafen_a_master_that_resumes() {
+    let mut delayed = config();
+    delayed.startup_delay = Duration::from_secs(60);
+    let mut rig = resuming(delayed, 1_000_000);
+    rig.give(Input::Start);
+    rig.log();
+    rig.advert(150, HIGHER);
+    assert_eq!(rig.said(), "send 100, remove 1, BACKUP higher-priority");
+}

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use vrrp::instance::Role;
 
 use crate::api::{ServerKey, ServiceKey};
+use crate::config::vrrp::Vrrp;
 use crate::config::{describe_server, describe_service};
 use crate::health;
 use crate::vrrp::Notice;
@@ -138,9 +139,11 @@ impl From<&health::Event> for Event {
 }
 
 impl Event {
-    /// What virtual routers tell, if it is for everyone. `is_known` says whether the configuration
-    /// has a router; one that ends and is not there any more was deleted.
-    pub fn of_notice(notice: &Notice, is_known: impl Fn(&str) -> bool) -> Option<Event> {
+    /// What virtual routers tell, if it is for everyone. A router or a group that ends
+    /// and is not in the configuration any more was deleted.
+    pub fn of_notice(notice: &Notice, config: &Vrrp) -> Option<Event> {
+        let is_known = |name: &str| config.instances.iter().any(|i| i.machine.name == name);
+        let is_group = |name: &str| config.groups.iter().any(|group| group.name == name);
         let state = |role, is_known| match role {
             Role::Master => Some(RouterState::Master),
             Role::Backup => Some(RouterState::Backup),
@@ -163,7 +166,7 @@ impl Event {
             } => instance(name, state(*new, is_known(name))?, *priority),
             Notice::Group { group, new } => Event::Group {
                 name: group.clone(),
-                state: state(*new, true)?,
+                state: state(*new, is_group(group))?,
             },
             Notice::Priority {
                 instance: name,

@@ -81,7 +81,8 @@ fn aside(path: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(paths.filter(is_one).collect())
 }
 
-fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+/// A path with something behind its last name.
+pub fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut name = OsString::from(path);
     name.push(suffix);
     PathBuf::from(name)

@@ -22,6 +22,7 @@ use crate::config::{self, Config, OperatorState, Plan};
 use crate::health::Subject;
 use crate::model::{Author, Change, Limits, Model, Refusal};
 use crate::reload;
+use crate::vrrp::Place;
 
 use self::rules::Kept;
 use self::run::{Ended, Run};
@@ -34,6 +35,7 @@ const RULES: &str = "rules.json";
 pub struct Recovery {
     run: Option<Run>,
     directory: Option<PathBuf>,
+    boot: [u8; 16],
     kept: Option<Kept>,
     /// Servers that the operator drained, whatever else is kept.
     drained: Vec<Subject>,
@@ -85,6 +87,7 @@ impl Recovery {
         Recovery {
             run: Some(run),
             directory: Some(directory.clone()),
+            boot,
             kept,
             drained,
         }
@@ -93,6 +96,22 @@ impl Recovery {
     /// Where the rules are to be kept, if anywhere.
     pub fn rules_file(&self) -> Option<PathBuf> {
         self.directory.as_ref().map(|dir| dir.join(RULES))
+    }
+
+    /// Where VRRP notes until when its adverts keep the peers waiting: beside the connection table,
+    /// which is in memory, or in the state directory if no file can be written there (hugetlbfs).
+    pub fn leases(&self, config: &Config) -> Place {
+        let table = config.state.table.as_ref();
+        let beside = table.map(|table| disk::with_suffix(table, ".vrrp"));
+        let paths = beside
+            .into_iter()
+            .chain(self.directory.as_ref().map(|dir| dir.join("vrrp")));
+        let before = self.run.as_ref().map(Run::before);
+        Place {
+            paths: paths.collect(),
+            boot: self.boot,
+            may_resume: before == Some(Ended::Crashed),
+        }
     }
 
     /// The model to start with: the file, and what outlived the run before.

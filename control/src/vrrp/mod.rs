@@ -16,6 +16,7 @@ mod kernel;
 mod leases;
 mod links;
 mod macvlan;
+mod memory;
 mod plan;
 mod scripts;
 mod socket;
@@ -36,6 +37,7 @@ use vrrp::instance::{Cause, Role};
 use vrrp::time::Instant;
 
 pub use leases::LeaseBook;
+pub use memory::Place;
 pub use vitals::Sources;
 
 use crate::api::{VrrpInstanceView, VrrpView};
@@ -43,6 +45,7 @@ use crate::clock;
 use crate::config::vrrp::Vrrp;
 use crate::script::Scripts;
 use driver::{Driver, Parts};
+use memory::Memory;
 use scripts::Timetable;
 use vitals::Vitals;
 
@@ -121,6 +124,8 @@ pub struct Surroundings {
     pub scripts: Scripts,
     /// Gives the calling thread this real-time priority.
     pub realtime: Option<fn(u8) -> io::Result<()>>,
+    /// Where it is noted until when adverts keep the peers waiting.
+    pub memory: Place,
 }
 
 /// The virtual routers of this host. They are given up when this is dropped: the last adverts have
@@ -162,6 +167,7 @@ impl Routers {
             scripts: Timetable::new(surroundings.scripts, ended),
             ended: ends,
             board,
+            memory: Memory::open(surroundings.memory),
             view: Arc::clone(&view),
         })?;
         watcher::start(watched, saw, Arc::clone(&waker))?;

@@ -164,6 +164,15 @@ class Pair(Lab):
         """The first advert of a node after a time."""
         return wait_for(f"an advert of {node.name}", lambda: self.adverts(node, since, **how), seconds)[0]
 
+    def spoken(self, node, since, vips=(VIP, VIP6, LINK_LOCAL)):
+        """What a node sent about addresses after a time: answers and announcements; of rvsd also packets that it
+        forwarded for them or sent in their name."""
+        late = [row for kind in ("arp", "na") for vip in vips for row in self.seen(kind=kind, port=node.wire, addr=vip)]
+        if node.device == "tf0":
+            packets = self.seen(kind="packet", port=node.wire)
+            late += [row for row in packets if row["src"] in vips or row["dst"] in vips]
+        return [row for row in late if row["t"] > since]
+
     def takeover(self, old, new, since, expected, slack=0.5, vrid=51):
         """Checks that `new` took over in time after what happened at `since`, and that `old` fell silent before.
         Returns the seconds from the old node's last word to the new one's first."""
@@ -174,8 +183,8 @@ class Pair(Lab):
         took = first - last
         check(expected - 0.02 <= took <= expected + slack, f"{new.name} took over {took:.3f} s after the last word of {old.name}, expected {expected:.3f} s")
         time.sleep(0.2)
-        late = [row for row in self.adverts(old, first, vrid=vrid)]
-        late += [row for row in self.seen(kind="arp", port=old.wire, addr=VIP) if row["t"] > first]
+        late = self.adverts(old, first, vrid=vrid)
+        late += self.spoken(old, first)
         check(not late, f"{old.name} spoke after {new.name} had taken over at {first}: {late[:4]}")
         return took
 

@@ -166,6 +166,9 @@ impl Instance {
     /// Becomes backup for the first time or after a fault.
     fn listen(&mut self, now: Instant, cause: Cause, out: &mut Outputs) {
         self.interval = self.config.interval;
+        if self.resume_until.take().is_some_and(|until| now <= until) {
+            return self.resume(now, out);
+        }
         let is_eager = self.config.is_owner() && self.config.starts_as_master;
         let wait = match cause {
             // RFC 5798, 6.4.1: the owner does not wait. A start-up delay still counts.
@@ -195,6 +198,20 @@ impl Instance {
             }
             _ => {}
         }
+    }
+
+    /// Goes on as master after a restart that no peer can have noticed: all of them still wait for
+    /// the next advert.
+    fn resume(&mut self, now: Instant, out: &mut Outputs) {
+        // The one before has listened.
+        self.listens_from = now;
+        if self.facts.is_grouped {
+            // The group promotes all members when the last of them resumes.
+            let mut backup = Backup::new(now, now + self.master_down());
+            backup.wants_master = true;
+            return self.enter(now, State::Backup(backup), Cause::Resume, out);
+        }
+        self.become_master(now, Cause::Resume, out);
     }
 
     pub(super) fn frame_heard(&mut self, now: Instant, out: &mut Outputs) {

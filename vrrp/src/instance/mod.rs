@@ -51,6 +51,9 @@ use master::Claims;
 /// What happened to an instance.
 #[derive(Clone, Debug)]
 pub enum Input<'a> {
+    /// Told before [`Input::Start`]: a program that was killed was master of this, and its last
+    /// adverts keep the peers waiting until then.
+    Resume(Instant),
     /// It is to run.
     Start,
     /// A message for its virtual router id came in.
@@ -119,6 +122,8 @@ pub struct Instance {
     priority: u8,
     /// The master's interval: its own, or learned in version 3.
     interval: AdvertInterval,
+    /// Until when it may be master again without listening first.
+    resume_until: Option<Instant>,
     /// Adverts before this are ignored (start-up delay).
     listens_from: Instant,
     /// When it last looked at the time.
@@ -156,6 +161,7 @@ impl Instance {
             facts: Facts::new(is_grouped),
             priority: config.priority,
             interval: config.interval,
+            resume_until: None,
             listens_from: Instant::default(),
             looked: Instant::default(),
             heard: Heard::default(),
@@ -254,6 +260,7 @@ impl Instance {
     fn act(&mut self, now: Instant, input: Input<'_>, out: &mut Outputs) {
         match input {
             Input::Advert(_) | Input::FrameHeard => {}
+            Input::Resume(until) => self.resume_until = Some(until),
             Input::Start => self.start(now, out),
             Input::Timer => self.timer(now, out),
             Input::Link { is_up, mac } => {

@@ -156,6 +156,7 @@ macro_rules! causes {
 causes! {
     Start "start" "the instance was started",
     Trackers "trackers" "a tracker whose failure is a fault has not reported yet",
+    Resume "resume" "the program was started again before the last adverts of the one before ran out",
     MasterDown "master-down" "no advert came for the master-down interval",
     HigherPriority "higher-priority" "an advert of a higher priority, or of the same from a higher address, came",
     LinkDown "link-down" "the interface is down",

@@ -36,6 +36,8 @@ pub struct Router {
     timeouts: BTreeSet<(Instant, Key)>,
     /// Steps that wait for room in the queue of outputs.
     backlog: VecDeque<(Key, Input<'static>)>,
+    /// Instances that may be master without listening, until then.
+    resumable: BTreeMap<Key, Instant>,
     refused: InvalidCounters,
 }
 
@@ -156,6 +158,12 @@ impl Router {
     pub fn address_lost(&mut self, now: Instant, interface: u32, addr: IpAddr, out: &mut Outputs) {
         self.tell(interface, |_| Input::AddressLost(addr));
         self.drain(now, out);
+    }
+
+    /// An instance that the next [`Router::apply`] starts was master of a program that was killed,
+    /// whose last adverts keep the peers waiting until then.
+    pub fn resume(&mut self, key: Key, until: Instant) {
+        self.resumable.insert(key, until);
     }
 
     /// No advert of an instance's last round could be sent.

@@ -134,6 +134,7 @@ impl Router {
         }
         self.ungroup();
         self.retrack(None);
+        self.resumable.clear();
         self.backlog
             .extend(starting.into_iter().map(|key| (key, Input::Start)));
         self.drain(now, out);
@@ -218,6 +219,9 @@ impl Router {
         if *slot.instance.state() != State::Init {
             // It is to stop first, and knows all that.
             return;
+        }
+        if let Some(until) = self.resumable.remove(&key) {
+            slot.instance.handle(now, Input::Resume(until), out);
         }
         // None of them puts anything out before the start.
         for input in [

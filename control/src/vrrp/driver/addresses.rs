@@ -6,7 +6,7 @@ use vrrp::config::{Key, VirtualAddress};
 
 use super::Driver;
 use super::lease::Lease;
-use crate::config::vrrp::Address;
+use crate::config::vrrp::{Address, Route};
 use crate::vrrp::Notice;
 
 impl Driver {
@@ -38,14 +38,48 @@ impl Driver {
                 ));
             }
         }
-        for route in &config.routes {
+        failed = self.add_routes(&config.routes).or(failed);
+        match failed {
+            Some(text) => self.trouble(key, "kernel", text),
+            None => self.recovered(key, "kernel"),
+        }
+    }
+
+    /// What went wrong last, if anything did.
+    fn add_routes(&mut self, routes: &[Route]) -> Option<String> {
+        let mut failed = None;
+        for route in routes {
             let index = route.device.as_ref().and_then(|name| self.links.port(name));
             if let Err(reason) = self.kernel.add_route(route, index.map(|port| port.index)) {
                 let (to, len) = (route.to.addr, route.to.prefix_len);
                 failed = Some(format!("route to {to}/{len} cannot be added: {reason}"));
             }
         }
-        match failed {
+        failed
+    }
+
+    fn remove_routes(&mut self, routes: &[Route]) {
+        for route in routes {
+            let index = route.device.as_ref().and_then(|name| self.links.port(name));
+            // A route that went with its interface is gone as well.
+            let _ = self
+                .kernel
+                .remove_route(route, index.map(|port| port.index));
+        }
+    }
+
+    /// Another configuration of a master has other routes than the `old` one.
+    pub(super) fn change_routes(&mut self, key: Key, old: &[Route]) {
+        let Some(slot) = self.slots.get(&key).filter(|slot| slot.holds) else {
+            return;
+        };
+        let new = slot.config.routes.clone();
+        let without = |from: &[Route], other: &[Route]| -> Vec<Route> {
+            let missing = from.iter().filter(|route| !other.contains(route));
+            missing.cloned().collect()
+        };
+        self.remove_routes(&without(old, &new));
+        match self.add_routes(&without(&new, old)) {
             Some(text) => self.trouble(key, "kernel", text),
             None => self.recovered(key, "kernel"),
         }
@@ -74,13 +108,7 @@ impl Driver {
         let is_all = config.addresses.iter().all(|a| addresses.contains(&a.addr));
         if is_all {
             slot.holds = false;
-            for route in &config.routes {
-                let index = route.device.as_ref().and_then(|name| self.links.port(name));
-                // A route that went with its interface is gone as well.
-                let _ = self
-                    .kernel
-                    .remove_route(route, index.map(|port| port.index));
-            }
+            self.remove_routes(&config.routes);
         }
         let old = |addr: &VirtualAddress| Address {
             addr: *addr,

@@ -75,6 +75,7 @@ impl Driver {
         let Some(slot) = self.slots.get_mut(&key) else {
             return;
         };
+        self.parts.memory.note(&slot.who(), end);
         let Some(place) = slot.place else {
             return;
         };
@@ -98,8 +99,11 @@ impl Driver {
 
     /// Workers stop to serve an instance's addresses.
     pub(super) fn end_lease(&mut self, now: Instant, key: Key) {
-        if let Some(slot) = self.slots.get_mut(&key)
-            && let Some(place) = slot.place
+        let Some(slot) = self.slots.get_mut(&key) else {
+            return;
+        };
+        self.parts.memory.note(&slot.who(), Instant::default());
+        if let Some(place) = slot.place
             && slot.lease != Lease::Free
         {
             self.parts.board.end(place);

@@ -28,6 +28,7 @@ use vrrp::track::Observation;
 
 use super::kernel::Kernel;
 use super::links::Links;
+use super::memory::{Memory, Who};
 use super::plan::Numbers;
 use super::scripts::{Ended, Timetable};
 use super::socket::{FrameSocket, Membership, UnicastSocket};
@@ -67,6 +68,8 @@ pub struct Parts {
     pub ended: Receiver<Ended>,
     /// Until when workers may serve.
     pub board: Arc<Board>,
+    /// Until when adverts keep the peers waiting, for the process after this one.
+    pub memory: Memory,
     /// How everything stands, for listings.
     pub view: Arc<Mutex<VrrpView>>,
 }
@@ -121,6 +124,18 @@ pub struct Driver {
     places: BTreeMap<String, dataplane::lease::Slot>,
     /// Why something could not be done, told once for each instance until it changes.
     troubles: BTreeMap<(Key, &'static str), String>,
+}
+
+impl Slot {
+    /// As peers, and the process after this one, know it.
+    fn who(&self) -> Who {
+        who(&self.config)
+    }
+}
+
+fn who(config: &Instance) -> Who {
+    let key = config.machine.key;
+    (config.interface.clone(), key.family, key.vrid)
 }
 
 fn now() -> Instant {
@@ -238,11 +253,7 @@ impl Driver {
     fn take_orders(&mut self) -> bool {
         loop {
             match self.parts.orders.try_recv() {
-                Ok(Order::Apply(config, places)) => {
-                    (self.config, self.places) = (config, places);
-                    self.workers_are_well = None;
-                    self.plan(now());
-                }
+                Ok(Order::Apply(config, places)) => self.apply(now(), config, places),
                 Ok(Order::Live(instance)) => {
                     let mut slots = self.slots.iter();
                     let found = slots.find(|(_, slot)| slot.config.machine.name == instance);

@@ -1,25 +1,51 @@
 //! A new configuration: machines, slots and macvlans with the devices there are.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
+use dataplane::lease;
 use vrrp::config::Key;
 use vrrp::instance::Role;
 use vrrp::time::Instant;
 
 use super::lease::Lease;
-use super::{Driver, Slot};
-use crate::config::vrrp::{Address, Instance};
+use super::{Driver, Slot, who};
+use crate::config::vrrp::{Address, Instance, Vrrp};
 use crate::vrrp::watcher::Watch;
-use crate::vrrp::{macvlan, plan};
+use crate::vrrp::{Notice, macvlan, plan};
 
 impl Driver {
+    /// Takes another configuration.
+    pub(super) fn apply(
+        &mut self,
+        now: Instant,
+        config: Arc<Vrrp>,
+        places: BTreeMap<String, lease::Slot>,
+    ) {
+        let old = std::mem::replace(&mut self.config, config);
+        (self.places, self.workers_are_well) = (places, None);
+        self.plan(now);
+        // After what becomes of its members.
+        for group in &old.groups {
+            if !self.config.groups.iter().any(|new| new.name == group.name) {
+                self.tell(Notice::Group {
+                    group: group.name.clone(),
+                    new: Role::Stopped,
+                });
+            }
+        }
+    }
+
     /// Makes the machines as configured, with the devices there are.
     pub(super) fn plan(&mut self, now: Instant) {
         self.make_macvlans();
         let links = &self.links;
         let index = |name: &str| links.port(name).map(|port| port.index);
         let (plan, keys) = plan::plan(&self.config, &mut self.numbers, index);
+        let all = self.config.instances.iter().map(who);
+        self.parts.memory.plan(all);
         let mut slots = BTreeMap::new();
+        let mut changed_routes = Vec::new();
         for (key, config) in keys.iter().zip(&self.config.instances) {
             let name = &config.machine.name;
             let mut groups = self.config.groups.iter();
@@ -27,12 +53,17 @@ impl Driver {
             let group = group.map(|group| group.name.clone());
             let place = self.places.get(name).copied();
             let slot = match self.slots.remove(key) {
-                Some(old) => Slot {
-                    place,
-                    config: config.clone(),
-                    group,
-                    ..old
-                },
+                Some(old) => {
+                    if old.holds && old.config.routes != config.routes {
+                        changed_routes.push((*key, old.config.routes.clone()));
+                    }
+                    Slot {
+                        place,
+                        config: config.clone(),
+                        group,
+                        ..old
+                    }
+                }
                 None => Slot {
                     config: config.clone(),
                     group,
@@ -58,6 +89,13 @@ impl Driver {
         for (key, slot) in leaving {
             self.slots.entry(key).or_insert(slot);
         }
+        for (key, slot) in self.slots.iter().filter(|(key, _)| plan::exists(**key)) {
+            if self.router.instance(*key).is_none()
+                && let Some(until) = self.parts.memory.take(&slot.who())
+            {
+                self.router.resume(*key, until);
+            }
+        }
         self.open_sockets();
         self.tell_links(now);
         if let Err(mistakes) = self.router.apply(now, plan, &mut self.out) {
@@ -67,6 +105,9 @@ impl Driver {
             }
         }
         self.carry_out(now);
+        for (key, old) in changed_routes {
+            self.change_routes(key, &old);
+        }
         let board = &self.parts.board;
         self.slots.retain(|key, slot| {
             let stays = changed.contains_key(key);

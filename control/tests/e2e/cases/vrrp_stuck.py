@@ -3,7 +3,7 @@ import time
 
 from cases.vrrp_pair import direct, outage, prepared, recovers, rows, steady
 from lab import check, wait_for
-from pair import VIP, down
+from pair import LINK_LOCAL, VIP, VIP6, down, instance
 
 
 def hang(lab, node, thread):
@@ -48,15 +48,24 @@ def test_vrrp_thread(lab, a, b):
 def test_worker(lab, a, b):
     """The only worker hangs: adverts do not leave, the other takes over, and this one knows that it is not master."""
     direct(lab)
+    load = steady(lab)
+    wait_for("some answers", lambda: len(rows(load)) > 10)
     since = time.monotonic()
     frozen = hang(lab, a, "rte-worker")
     gap = lab.takeover(a, b, since, down(99))
+    recovers(lab, load, since + gap)
     print(f"      {gap:.3f} s without a master (formula {down(99):.3f} s)")
     wait_for("the old master to give up", lambda: a.instance()["state"] in ("FAULT", "BACKUP") and not a.holds())
     wait_for("the address to answer", lambda: lab.client.curl(f"http://{VIP}/", seconds=2).startswith("server"))
+    # What waited in the worker's queues when it hung does not leave now, in the name of an address that is another's.
+    thawed = time.monotonic()
     frozen.stop()
     a.expect("MASTER")
     b.expect("BACKUP")
+    first = lab.wait_advert(a, thawed)["t"]
+    late = [row for row in lab.spoken(a, thawed) if row["t"] < first]
+    check(not late, f"the worker that hung spoke before its node was master again: {late[:3]}")
+    load.stop()
 
 
 @prepared(servers=2)
@@ -80,15 +89,49 @@ def test_control(lab, a, b):
 def test_unplugged(lab, a, b):
     """Only the data link is unplugged: the other takes over; plugged in again the node listens first."""
     direct(lab)
+    load = steady(lab)
+    wait_for("some answers", lambda: len(rows(load)) > 10)
     since = time.monotonic()
     lab.switch.ip(f"link set {a.wire} down")
     gap = lab.takeover(a, b, since, down(99))
+    recovers(lab, load, since + gap)
     print(f"      {gap:.3f} s without a master (formula {down(99):.3f} s)")
     a.expect("FAULT")
     check(not a.holds(), "the address is still on the twin")
     check("virtual router v is at fault (link-down)" in a.adm("status"), a.adm("status"))
     wait_for("the address to answer", lambda: lab.client.curl(f"http://{VIP}/", seconds=2).startswith("server"))
+    plugged = time.monotonic()
     lab.switch.ip(f"link set {a.wire} up")
     a.expect("MASTER")
     b.expect("BACKUP")
+    first = lab.wait_advert(a, plugged)["t"]
+    late = [row for row in lab.spoken(a, plugged) if row["t"] < first]
+    check(not late, f"it spoke for the address before it was master again: {late[:3]}")
+    load.stop()
     wait_for("the address to answer", lambda: lab.client.curl(f"http://{VIP}/", seconds=2).startswith("server"))
+
+
+@prepared(servers=0)
+def test_vrrp_thread_ipv6(lab, a, b):
+    """The same over IPv6: no neighbour advertisement of the old node after the new one's first, though it is asked."""
+    vips = (f"{LINK_LOCAL}/64", f"{VIP6}/64")
+    for node, priority in ((a, 100), (b, 99)):
+        node.rvsd(instance(priority, vips=vips))
+    a.expect("MASTER")
+    b.expect("BACKUP")
+    since = time.monotonic()
+    frozen = hang(lab, a, "rvs-vrrp")
+    lab.takeover(a, b, since, down(99))
+    first = lab.wait_advert(b, since)["t"]
+    check(a.holds(VIP6), "the address is gone: there is nothing to hold back")
+    mac = b.space.run("cat /sys/class/net/tf0/address").stdout.strip()
+
+    def is_found():
+        lab.client.ip("-6 neighbour flush dev c0")
+        lab.client.run(["ping", "-n", "-c", "1", "-W", "1", VIP6], fail=False)
+        return mac in lab.client.ip(f"-6 neighbour show {VIP6}")
+    wait_for("the client to find the new node", is_found)
+    late = lab.spoken(a, first)
+    check(not late, f"the old node spoke: {late[:3]}")
+    frozen.stop()
+    a.expect("MASTER")

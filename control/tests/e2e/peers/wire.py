@@ -3,7 +3,7 @@
     wire.py FILE        frames that come in at any port of this namespace, until it is stopped
 
 Fields: t (seconds, monotonic), port (the switch port that it came in by: who sent it), kind; adverts: src, dst, version,
-vrid, priority, ttl; ARP: op, addr and mac of the sender; advertisements: addr; packets: src, dst, mac.
+vrid, priority, ttl, mac; ARP: op, addr and mac of the sender; advertisements: addr, mac; packets: src, dst, mac.
 """
 import json
 import socket
@@ -30,14 +30,14 @@ def read(frame):
         body = payload[(payload[0] & 15) * 4:]
         if payload[9] == 112:
             return advert(payload[12:16], payload[16:20], payload[8], body)
-        return {"kind": "packet", "src": ip(payload[12:16]), "dst": ip(payload[16:20]), "mac": frame[6:12].hex(":"), "protocol": payload[9]}
+        return {"kind": "packet", "src": ip(payload[12:16]), "dst": ip(payload[16:20]), "protocol": payload[9]}
     if kind == b"\x86\xdd" and len(payload) >= 48:
         body = payload[40:]
         if payload[6] == 112:
             return advert(payload[8:24], payload[24:40], payload[7], body)
         if payload[6] == 58 and body[0] == 136:
             return {"kind": "na", "addr": ip(body[8:24])}
-        return {"kind": "packet", "src": ip(payload[8:24]), "dst": ip(payload[24:40]), "mac": frame[6:12].hex(":"), "protocol": payload[6]}
+        return {"kind": "packet", "src": ip(payload[8:24]), "dst": ip(payload[24:40]), "protocol": payload[6]}
     return None
 
 
@@ -56,4 +56,5 @@ with open(sys.argv[1], "w", buffering=1) as out:
         seen = read(frame)
         if seen:
             seconds, nanoseconds = struct.unpack("qq", control[0][2])
-            out.write(json.dumps({"t": OFFSET + seconds + nanoseconds / 1e9, "port": port, **seen}) + "\n")
+            where = {"t": OFFSET + seconds + nanoseconds / 1e9, "port": port, "mac": frame[6:12].hex(":")}
+            out.write(json.dumps({**where, **seen}) + "\n")

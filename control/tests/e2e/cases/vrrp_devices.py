@@ -1,0 +1,103 @@
+"""What VRRP does to the kernel's devices: virtual MACs, routes that come and go, interfaces whose changes count late."""
+import time
+
+from cases.vrrp_pair import prepared
+from lab import check, wait_for
+from pair import LINK_LOCAL, VIP, VIP6, instance, skew
+
+VIRTUAL_MAC = "00:00:5e:00:01:33"
+VIRTUAL_MAC6 = "00:00:5e:00:02:33"
+
+
+def macvlans(node):
+    """Devices for virtual MACs of a node, with their addresses."""
+    rows = [line.split() for line in node.space.ip("-br address show").splitlines()]
+    return {row[0].split("@")[0]: row[2:] for row in rows if row[0].startswith("vrrp")}
+
+
+@prepared(servers=0)
+def test_virtual_mac(lab, a, b):
+    """The addresses live at the virtual MAC: adverts, announcements and answers bear it, and it moves with the role."""
+    for node, priority in ((a, 150), (b, 100)):
+        node.rvsd(instance(priority, extra="vmac = true")
+                  + instance(priority, name="w", extra="vmac = true", vips=(f"{LINK_LOCAL}/64", f"{VIP6}/64")))
+    for name in "vw":
+        a.expect("MASTER", name)
+        b.expect("BACKUP", name)
+    held = macvlans(a)
+    check(any(f"{VIP}/24" in rows for rows in held.values()), f"{VIP} is on no macvlan: {held}")
+    check(not any(row.startswith(VIP) for rows in macvlans(b).values() for row in rows), "the backup holds the address")
+    wait_for("announcements", lambda: lab.seen(kind="arp", port=a.wire, addr=VIP) and lab.seen(kind="na", port=a.wire, addr=VIP6))
+    for family, mac, rows in ((4, VIRTUAL_MAC, lab.adverts(a)), (6, VIRTUAL_MAC6, lab.adverts(a)),
+                              (4, VIRTUAL_MAC, lab.seen(kind="arp", port=a.wire, addr=VIP)),
+                              (6, VIRTUAL_MAC6, lab.seen(kind="na", port=a.wire, addr=VIP6))):
+        rows = [row for row in rows if (":" in (row.get("src") or row["addr"])) == (family == 6)]
+        other = [row for row in rows if row["mac"] != mac]
+        check(rows and not other, f"IPv{family} is said from another MAC than {mac}: {other[:2]}")
+
+    def answers(vip):
+        return lab.client.run(["ping", "-n", "-c", "1", "-W", "1", vip], fail=False).returncode == 0
+    for vip, mac in ((VIP, VIRTUAL_MAC), (VIP6, VIRTUAL_MAC6)):
+        wait_for(f"{vip} to answer", lambda: answers(vip))
+        entry = lab.client.ip(f"neighbour show {vip}")
+        check(mac in entry, f"{vip} is elsewhere: {entry}")
+    stopped = time.monotonic()
+    a.stop()
+    lab.takeover(a, b, stopped, skew(100))
+    # The hosts keep what they know: the MAC is the same, and the switch has learned where it is.
+    for vip, mac in ((VIP, VIRTUAL_MAC), (VIP6, VIRTUAL_MAC6)):
+        check(mac in lab.client.ip(f"neighbour show {vip}"), "the client forgot the MAC")
+        wait_for(f"{vip} to answer at the other node", lambda: answers(vip))
+    check(not macvlans(a), f"a stopped rvsd leaves {macvlans(a)}")
+
+
+@prepared(servers=0)
+def test_routes(lab, a, b):
+    """Virtual routes are there where the master is, and nowhere else; a reload brings and takes them."""
+    routes = ('route = [{ to = "203.0.113.0/24", via = "10.1.0.2" }, '
+              '{ to = "198.51.100.0/24", dev = "tf0", metric = 7, table = 100 }]')
+    for node, priority in ((a, 150), (b, 100)):
+        node.rvsd(instance(priority, extra=routes))
+    a.expect("MASTER")
+    b.expect("BACKUP")
+
+    def has(node):
+        return ("203.0.113.0/24 via 10.1.0.2 dev tf0 proto keepalived" in node.space.ip("route show"),
+                "metric 7" in node.space.run("ip route show table 100", fail=False).stdout)
+    wait_for("the routes of the master", lambda: has(a) == (True, True))
+    check(has(b) == (False, False), f"the backup has routes: {b.space.ip('route show')}")
+    a.config.write_text(a.config.read_text().replace("203.0.113.0/24", "192.0.2.0/24"))
+    a.adm("reload")
+    wait_for("the route of the new file", lambda: "192.0.2.0/24 via 10.1.0.2" in a.space.ip("route show"))
+    check("203.0.113.0/24" not in a.space.ip("route show"), "the route of the old file is still there")
+    check(a.instance()["counters"]["became-master"] == 1, "dethroned by a reload")
+    a.stop()
+    b.expect("MASTER")
+    wait_for("the routes of the new master", lambda: has(b) == (True, True))
+    check("192.0.2.0/24" not in a.space.ip("route show") and has(a) == (False, False), "a stopped rvsd leaves its routes")
+
+
+@prepared(servers=0)
+def test_interface_delays(lab, a, b):
+    """A link that is down for less than down_delay changes nothing; one that lasts is a fault until up_delay is over."""
+    delays = '[[vrrp.interface]]\nname = "tf0"\ndown_delay = "1s"\nup_delay = "1s"\n'
+    a.rvsd(instance(150, "1s", rest=delays))
+    a.expect("MASTER")
+
+    def plug(state):
+        lab.switch.ip(f"link set {a.wire} {state}")
+        return time.monotonic()
+    plug("down")
+    wait_for("the twin to lose its carrier", lambda: "NO-CARRIER" in a.space.ip("link show tf0"))
+    plug("up")
+    wait_for("the carrier", lambda: "LOWER_UP" in a.space.ip("link show tf0"))
+    time.sleep(1.2)
+    seen = a.instance()
+    check((seen["state"], seen["counters"]["became-master"]) == ("MASTER", 1), f"a short loss counted: {seen}")
+    since = plug("down")
+    a.expect("FAULT")
+    check(time.monotonic() - since > 0.9, "the loss counted before its delay")
+    since = plug("up")
+    wait_for("the end of the fault", lambda: a.instance()["state"] != "FAULT")
+    check(time.monotonic() - since > 0.9, "the link counted as up before its delay")
+    a.expect("MASTER")
