@@ -108,7 +108,7 @@ pub fn eal_config(config: &Config) -> EalConfig {
 /// once its device exists and before the port serves.
 pub fn start(
     config: &Config,
-    table: Table,
+    mut table: Table,
     mut prepare_twin: impl FnMut(&config::Port) -> Result<()>,
 ) -> Result<Edge> {
     check_capabilities(config)?;
@@ -160,7 +160,8 @@ pub fn start(
     }
     let (done, loops) = mpsc::channel();
     let mut workers = Vec::new();
-    let Table { shards, key } = table;
+    table.deal(team, steering.keys().map(|keys| &**keys));
+    let Table { shards, key, .. } = table;
     let peers = Peers::connect(&eal, team)?;
     let mut shards: Vec<Option<Shard>> = shards.into_iter().map(Some).collect();
     let mut seats = seats(team, config.workers.max_servers);

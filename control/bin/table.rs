@@ -11,6 +11,9 @@ use control::clock;
 use control::config::Config;
 use control::model::Model;
 use dataplane::conn::{HashKey, Layout, Shard, region};
+use dataplane::steering::Steering;
+use dataplane::toeplitz::Toeplitz;
+use dataplane::worker::{Places, Share, deal};
 use dpdk::region::{Backing, Region, RegionError};
 use rustix::fs::{FlockOperation, flock};
 use tracing::{info, warn};
@@ -21,6 +24,32 @@ pub struct Table {
     pub shards: Vec<Shard>,
     /// The key by which connections are found.
     pub key: HashKey,
+    /// If it was taken over: how packets are steered by the rules of now.
+    pub steering: Option<Steering>,
+}
+
+impl Table {
+    /// Deals what was taken over to so many workers; `nics`: the keys by which NICs steer.
+    pub fn deal(&mut self, workers: usize, nics: Option<&Toeplitz>) {
+        let Some(steering) = &self.steering else {
+            return;
+        };
+        let places = Places {
+            key: self.key,
+            steering,
+            nics,
+            shares: (0..workers).map(|n| Share::of(n, workers)).collect(),
+        };
+        let dealt = deal(&mut self.shards, &places);
+        if dealt.moved + dealt.lost > 0 {
+            info!(
+                event = "table",
+                moved = dealt.moved,
+                lost = dealt.lost,
+                "connections of the last run were moved to the workers of this one"
+            );
+        }
+    }
 }
 
 /// Takes over the table that the configuration names, or makes one. Real servers of connections
@@ -58,9 +87,10 @@ fn take_over(region: Region, boot: [u8; 16], model: &mut Model) -> Result<Table>
     let mut shards = found.shards;
     let unbound = region::bind(&mut shards, |entry| model.bind(now, entry));
     let connections: u64 = shards.iter().map(|shard| u64::from(shard.len())).sum();
-    if connections > 0 {
+    let steering = (connections > 0).then(|| {
         model.expect_strays();
-    }
+        model.steering()
+    });
     info!(
         event = "table",
         connections,
@@ -70,7 +100,11 @@ fn take_over(region: Region, boot: [u8; 16], model: &mut Model) -> Result<Table>
         "took over the connection table of the last run"
     );
     let key = found.key;
-    Ok(Table { shards, key })
+    Ok(Table {
+        shards,
+        key,
+        steering,
+    })
 }
 
 fn map(backing: &Backing, layout: Layout) -> Result<Region> {
@@ -157,5 +191,9 @@ fn create(region: Region, layout: Layout, boot: [u8; 16]) -> Result<Table> {
     let now = clock::now().ticks();
     let shards =
         region::create(region.into_bytes(), layout, key, boot, now).map_err(|why| anyhow!(why))?;
-    Ok(Table { shards, key })
+    Ok(Table {
+        shards,
+        key,
+        steering: None,
+    })
 }

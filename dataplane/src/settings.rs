@@ -42,8 +42,6 @@ pub struct Settings {
     pub sloppy_sctp: bool,
     /// Schedule ICMP errors by the packet they quote.
     pub schedule_icmp: bool,
-    /// Packets of tunnels that end here are not scheduled again.
-    pub ignore_tunneled: bool,
     /// Free part of the connection table, in entries, below which the automatic defences start.
     pub amemthresh: u32,
     /// `drop_packet` 3 drops one of so many.
@@ -96,7 +94,6 @@ impl Default for Settings {
             sloppy_tcp: false,
             sloppy_sctp: false,
             schedule_icmp: false,
-            ignore_tunneled: false,
             amemthresh: 1024,
             am_droprate: 10,
             drop_entry: 0,

@@ -10,6 +10,7 @@ mod announce;
 mod answer;
 mod apply;
 mod bypass;
+mod deal;
 mod defence;
 mod engine;
 mod exit;
@@ -31,6 +32,7 @@ mod transmit;
 mod tunnel_error;
 mod usual;
 
+pub use self::deal::{Dealt, Places, deal};
 pub use self::overload::{Backlog, PACKETS_EACH};
 pub use self::share::Share;
 

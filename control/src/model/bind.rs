@@ -7,6 +7,7 @@ use dataplane::conn::Entry;
 use dataplane::conn::entry::TEMPLATE_SPACE;
 use dataplane::helper::ftp;
 use dataplane::service::{DestId, ForwardingMethod, Protocol as CoreProtocol, ServiceId};
+use dataplane::steering::Steering;
 use dataplane::time::Instant;
 
 use crate::api::{Family, Protocol, ServerKey, ServiceKey};
@@ -87,6 +88,11 @@ impl Model {
     pub fn expect_strays(&mut self) {
         self.steered.has_more = true;
         self.roles.start_anew();
+    }
+
+    /// How packets are steered by the rules that there are.
+    pub fn steering(&self) -> Steering {
+        self.build_steering()
     }
 }
 

@@ -202,7 +202,7 @@ pub struct NewTemplate {
 }
 
 /// The entry that controls another one: its shard and its number there, in one word.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Controller(u32);
 
 impl Controller {
@@ -297,6 +297,18 @@ impl Entry {
         self.protocol = new.protocol | TEMPLATE_SPACE;
         self.fwmark = new.fwmark;
         self.reply_hop = 0;
+    }
+
+    /// A copy of what lies here. Always there: any bytes of this size are an entry.
+    pub(super) fn copy(&mut self) -> Option<Entry> {
+        Entry::read_from_bytes(self.as_mut_bytes()).ok()
+    }
+
+    /// Forgets the shard that it comes from; it is invalid until [`Entry::publish`].
+    pub(super) fn begin_anew(&mut self) {
+        self.valid = AtomicU32::new(0);
+        self.flags &= !(flag::OWED | flag::HIDDEN | flag::HIDES);
+        (self.next, self.prev) = (NIL, NIL);
     }
 
     /// Whether it is a persistence template.

@@ -384,6 +384,24 @@ impl Shard {
         self.insert_as(|entry| entry.fill_template(new))
     }
 
+    /// Ends an entry here, to be adopted by another shard; `None` if it is not live.
+    pub fn take(&mut self, i: u32) -> Option<Entry> {
+        // Before its copy is made: its reply tuple may be owed.
+        self.settle();
+        let copy = self.entry_mut(i).filter(|e| e.is_valid())?.copy()?;
+        self.remove(i);
+        Some(copy)
+    }
+
+    /// Goes on with an entry of another shard; `None` if there is no room. It is in no timer and
+    /// under what controlled it: see [`Shard::rebuild`].
+    pub fn adopt(&mut self, entry: Entry) -> Option<u32> {
+        self.insert_as(|place| {
+            *place = entry;
+            place.begin_anew();
+        })
+    }
+
     #[inline(always)]
     fn insert_as(&mut self, fill: impl FnOnce(&mut Entry)) -> Option<u32> {
         self.settle();

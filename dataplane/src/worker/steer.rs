@@ -10,12 +10,13 @@ use super::{Core, Kind, Located, NO_MAC, TCP, Worker, choose_side, ends, mac_wor
 use crate::addr::{Addr, Endpoint, Family, Mac};
 use crate::conn::entry::flag;
 use crate::conn::hash::digest_v4;
-use crate::conn::{KeyHash, SHARDS, Side};
+use crate::conn::{HashKey, KeyHash, SHARDS, Side};
 use crate::flow::{Flow, Plain, Shape};
 use crate::packet::{Attempt, DropReason, Packet, Verdict};
 use crate::roles::STEERED;
 use crate::steering::Class;
 use crate::time::Instant;
+use crate::toeplitz::Toeplitz;
 use crate::wire::ipv4;
 
 /// Where the packets of a tuple meet.
@@ -80,6 +81,29 @@ pub(super) fn ways_of(flow: &Flow, side: Side, both: bool) -> Ways {
     let reply = is_reply.then(|| way(Side::Reply));
     let request = (!is_reply || both).then(|| way(Side::Request));
     [reply, request, None]
+}
+
+/// The shard whose owner has the connections of a tuple: `hash` is that of the tuple, `client` its
+/// client.
+#[inline]
+pub(super) fn shard_of(
+    key: &HashKey,
+    nics: Option<&Toeplitz>,
+    class: Class,
+    hash: KeyHash,
+    client: &Endpoint,
+) -> u8 {
+    match class.mask {
+        None => {
+            let by_nic = nics.and_then(|keys| keys.bucket(client));
+            by_nic.unwrap_or(hash.shard)
+        }
+        Some(mask) => {
+            let bits = u128::from_be_bytes(client.addr.octets()) & mask;
+            let client = Addr::v6(bits.to_be_bytes());
+            key.hash(0, &client, 0, &Addr::UNSPECIFIED, 0).shard
+        }
+    }
 }
 
 /// Looking for a connection in this way.
@@ -425,26 +449,15 @@ impl Core {
                 unsettled: false,
             };
         }
-        let Class { mask, unsettled } = self.roles.steering().class(*protocol, &o.addr, o.port);
-        let shard = match mask {
-            None => {
-                let by_nic = self.nics.as_ref().and_then(|keys| keys.bucket(c));
-                by_nic.unwrap_or(hash.shard)
-            }
-            Some(mask) => {
-                let bits = u128::from_be_bytes(c.addr.octets()) & mask;
-                let client = Addr::v6(bits.to_be_bytes());
-                let nobody = &Addr::UNSPECIFIED;
-                self.key.hash(0, &client, 0, nobody, 0).shard
-            }
-        };
+        let class = self.roles.steering().class(*protocol, &o.addr, o.port);
+        let shard = shard_of(&self.key, self.nics.as_deref(), class, hash, c);
         Meeting {
             hash: KeyHash {
                 shard: self.share.mine(hash.shard),
                 ..hash
             },
             owner: self.share.owner(shard),
-            unsettled,
+            unsettled: class.unsettled,
         }
     }
 

@@ -3,11 +3,11 @@
 //! While some class is unsettled, a worker looks through its connections for such, a little at a
 //! time and over again. Control reads the counts, and settles the class when there are none left.
 
+use super::deal::steered_by;
 use super::steer::Way;
 use super::{Core, Worker};
-use crate::conn::entry::TEMPLATE_SPACE;
 use crate::conn::{Entry, SHARDS, Side};
-use crate::service::{ForwardingMethod, Protocol};
+use crate::service::ForwardingMethod;
 
 /// Entries looked at in one step, of which there are 8000 a second: some microseconds.
 const STEP: u32 = 32;
@@ -74,18 +74,12 @@ impl Core {
             };
             self.meeting(&way).owner != self.share.me()
         };
-        let protocol = entry.protocol() & !TEMPLATE_SPACE;
+        let (protocol, other) = steered_by(entry);
         if entry.is_template() {
-            // A mark has no address of its own, but its servers have a class for every protocol.
-            let protocol = match protocol {
-                0 => Protocol::Tcp.number(),
-                number => number,
-            };
-            let to = entry.dest();
-            let class = self.roles.steering().class(protocol, &to.addr, to.port);
-            return class.mask.is_some() && is_elsewhere(Side::Reply, protocol, to);
+            let class = (self.roles.steering()).class(protocol, &other.addr, other.port);
+            return class.mask.is_some() && is_elsewhere(Side::Reply, protocol, other);
         }
-        is_elsewhere(Side::Request, protocol, entry.virtual_())
+        is_elsewhere(Side::Request, protocol, other)
             || entry.method() == ForwardingMethod::Masquerade
                 && is_elsewhere(Side::Reply, protocol, entry.dest())
     }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use dataplane::addr::{Addr, Endpoint, Family, Mac};
 use dataplane::command::{Command, ConnectionBatch, ConnectionView, Outcome};
 use dataplane::conn::region::create;
-use dataplane::conn::{HashKey, Layout};
+use dataplane::conn::{HashKey, Layout, Shard};
 use dataplane::counters::WorkerCounters;
 use dataplane::marks::{MarkRule, Marks, Ports};
 use dataplane::packet::{Attempt, DropReason, Packet, PortId, Verdict};
@@ -143,6 +143,17 @@ fn tunnel_of<'a>(words: &[&str], value: impl Fn(&str) -> Option<&'a str>) -> Tun
     }
 }
 
+/// Of each rig's table.
+pub const KEY: HashKey = HashKey([
+    0x9e37_79b9_7f4a_7c15,
+    0xd1b5_4a32_d192_ed03,
+    0xaef1_7502_108e_f2d9,
+    7919,
+]);
+/// The boot in which it was made.
+pub const BOOT: [u8; 16] = [7; 16];
+/// When a rig begins.
+pub const START: Instant = Instant::from_secs(100);
 /// Room in the connection table.
 const CONNECTIONS: u32 = 1024;
 /// Most destinations.
@@ -194,16 +205,15 @@ impl Rig {
         let layout = Layout::for_connections(CONNECTIONS);
         let skip = bytes.as_ptr().align_offset(64);
         let memory = &mut bytes[skip..skip + layout.bytes()];
-        let key = HashKey([
-            0x9e37_79b9_7f4a_7c15,
-            0xd1b5_4a32_d192_ed03,
-            0xaef1_7502_108e_f2d9,
-            7919,
-        ]);
-        let now = Instant::from_secs(100);
-        let shards = create(memory, layout, key, [7; 16], now.ticks()).unwrap();
+        let shards = create(memory, layout, KEY, BOOT, START.ticks()).unwrap();
         let own = |(n, shard)| share.elsewhere(n).is_none().then_some(shard);
         let shards = (0..).zip(shards).filter_map(own).collect();
+        Rig::with_shards(share, shards)
+    }
+
+    /// One of several workers with its part of a table.
+    pub fn with_shards(share: Share, shards: Vec<Shard>) -> Rig {
+        let (key, now) = (KEY, START);
         let counters = Arc::new(WorkerCounters::new(DESTS));
         let limits = Limits {
             services: 16,
@@ -549,6 +559,11 @@ impl Rig {
         self.steering = steering.clone();
         let table = RoleTable::build_steered(&self.roles, &marked, steering);
         self.apply(Command::PutRoles(Arc::new(table)));
+    }
+
+    /// How packets are steered by the rules.
+    pub fn steering(&self) -> &Steering {
+        &self.steering
     }
 
     /// Every service as it is, and as it was: servers that left may have connections.

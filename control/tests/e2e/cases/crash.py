@@ -110,6 +110,26 @@ def test_five_kills_under_load(lab):
     traffic.finish()
 
 
+@network(servers=2)
+def test_another_number_of_workers_after_a_kill(lab):
+    """Killed with two workers and started with one, killed again and started with two: persistent clients keep everything."""
+    def configure(worker):
+        lab.write_config(extra=state(lab), worker=worker)
+    configure("cores = [0, 1]")
+    lab.start()
+    vips = lab.service("nat", options="-p 300")
+    traffic = Traffic(lab, vips, "300k")
+    for worker in ("", "cores = [0, 1]"):
+        kill(lab)
+        configure(worker)
+        again(lab)
+        connections, torn, unbound = took_over(lab)
+        check(connections >= len(vips) * (IDLE + 2) and (torn, unbound) == (0, 0), f"{connections} connections, {torn} torn, {unbound} unbound")
+    moved = [line for line in lab.rvsd.output().splitlines() if "were moved to the workers of this one" in line]
+    check(moved and all("lost=0" in line for line in moved), f"said: {moved}")
+    traffic.finish()
+
+
 @network(servers=1)
 def test_live_changes_outlive_a_kill(lab):
     """What rvsadm changed is there after kill -9; what the file changed meanwhile is applied as in a reload."""
