@@ -17,6 +17,7 @@ use dataplane::command::{Command, ControlEnd, WorkerEnd, channel};
 use dataplane::conn::{HashKey, Shard};
 use dataplane::counters::PortCounters;
 use dataplane::packet::{PortId, PuntClass};
+use dataplane::probe::Exchange;
 use dataplane::team::Team;
 use dataplane::worker::{Limits, Share, Worker};
 use dpdk::clock::Clock;
@@ -109,6 +110,7 @@ pub fn eal_config(config: &Config) -> EalConfig {
 pub fn start(
     config: &Config,
     mut table: Table,
+    probes: Option<Arc<Exchange>>,
     mut prepare_twin: impl FnMut(&config::Port) -> Result<()>,
 ) -> Result<Edge> {
     check_capabilities(config)?;
@@ -209,6 +211,7 @@ pub fn start(
         pool: Arc::clone(&pool),
         bell: bell.clone(),
         stop: Arc::clone(&stop),
+        probes,
     };
     let pump = thread::Builder::new()
         .name("rvs-pump".to_owned())

@@ -1,6 +1,7 @@
 //! `rvsd`, the daemon: wires the control loop to the data plane.
 
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use clap::Parser;
@@ -16,6 +17,7 @@ use control::signals::Signals;
 use control::twin::{self, Guard};
 use dataplane::conn::Layout;
 use dataplane::packet::PortId;
+use dataplane::probe::Exchange;
 
 mod edge;
 mod steering;
@@ -97,7 +99,18 @@ fn serve(config: Config) -> Result<()> {
     let recovery = Recovery::begin(&config, clock::now(), daemon::boot_id()?);
     // Taken away again when the daemon ends.
     let mut guards = Vec::new();
-    let (mut edge, model, host) = match start(&config, &recovery, &mut guards, &mut signals) {
+    let probes = match config.probes.as_slice() {
+        [] => None,
+        addresses => Some(Arc::new(Exchange::new(addresses.iter().copied()))),
+    };
+    let started = start(
+        &config,
+        &recovery,
+        probes.clone(),
+        &mut guards,
+        &mut signals,
+    );
+    let (mut edge, model, host) = match started {
         Ok(started) => started,
         Err(why) => {
             recovery.undo();
@@ -122,6 +135,7 @@ fn serve(config: Config) -> Result<()> {
         realtime: Some(dpdk::sched::make_realtime),
         open: edge.open.clone(),
         steering: edge.steering.clone(),
+        probes,
     };
     let run = daemon::run(
         begun,
@@ -143,6 +157,7 @@ fn serve(config: Config) -> Result<()> {
 fn start(
     config: &Config,
     recovery: &Recovery,
+    probes: Option<Arc<Exchange>>,
     guards: &mut Vec<Guard>,
     signals: &mut Signals,
 ) -> Result<(Edge, Model, Box<Driver>)> {
@@ -155,7 +170,7 @@ fn start(
         config.kernel.netlink_buffer_kib,
     )?);
     let table = table::open(config, daemon::boot_id()?, &mut model)?;
-    let edge = edge::start(config, table, |port| {
+    let edge = edge::start(config, table, probes, |port| {
         if signals.end().is_some() {
             bail!("asked to end");
         }

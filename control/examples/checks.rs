@@ -15,7 +15,7 @@ use std::time::{Duration, Instant as Clock};
 
 use control::api::{Method, Protocol, ServerKey, ServerSpec, ServiceKey, ServiceSpec};
 use control::config::OperatorState;
-use control::health::{Checks, Health, Kind, Pool, Port, Spec};
+use control::health::{Checks, Health, Kind, Pool, Port, Spec, Via};
 use control::model::{Author, Change, Limits, Model};
 use dataplane::settings::Settings;
 use dataplane::time::Instant;
@@ -57,6 +57,7 @@ fn main() -> std::io::Result<()> {
         },
         addr: None,
         port: Port::Server,
+        via: Via::Server,
         source: None,
         interface: None,
         fwmark: 0,
@@ -75,7 +76,7 @@ fn main() -> std::io::Result<()> {
     let waker = Arc::new(Waker::new(poll.registry(), Token(0))?);
     let (mut model, mut health) = (
         Model::new(limits, Settings::default()),
-        Health::start(waker, control::script::Scripts::default())?,
+        Health::start(waker, control::script::Scripts::default(), None)?,
     );
     let now = Instant::from_secs(1);
     let mut apply = |change| {

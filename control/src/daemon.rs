@@ -7,6 +7,7 @@ use std::sync::atomic::AtomicBool;
 use anyhow::{Context, Result, anyhow, bail};
 use clap::Parser;
 use dataplane::command::ControlEnd;
+use dataplane::probe::Exchange;
 
 use crate::clock;
 use crate::config::{self, Config};
@@ -129,6 +130,8 @@ pub struct Dataplane {
     pub open: Arc<AtomicBool>,
     /// How packets come to the worker that has their connection, in words.
     pub steering: String,
+    /// Where checks of virtual addresses leave.
+    pub probes: Option<Arc<Exchange>>,
 }
 
 /// What control has to do with besides the data plane.
@@ -210,6 +213,7 @@ pub fn run(
         table_size: u64::from(dataplane.capacity),
         steering: dataplane.steering,
         log_dropped: logging.dropped(),
+        probes: dataplane.probes,
         scripts: outside.scripts,
         notifier,
     };

@@ -97,7 +97,11 @@ impl Reactor {
         state.host.register(poll.registry(), HOST)?;
         let captures = Captures::new(Arc::clone(&waker));
         let admin = Admin::new(Files::start(Arc::clone(&waker))?, captures);
-        state.health = Some(Health::start(Arc::clone(&waker), state.scripts.clone())?);
+        state.health = Some(Health::start(
+            Arc::clone(&waker),
+            state.scripts.clone(),
+            state.probes.take(),
+        )?);
         state.waker = Some(Arc::clone(&waker));
         state.sync = Some(Sync::new(Arc::clone(&waker)));
         state.follow_host(now);

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use dataplane::probe::Exchange;
 use dataplane::time::Instant;
 use mio::Waker;
 use vrrp::instance::Role;
@@ -133,6 +134,8 @@ pub struct State {
     pub turns: Turns,
     /// Log lines lost.
     pub log_dropped: Dropped,
+    /// Where checks of virtual addresses leave, until they begin.
+    pub probes: Option<Arc<Exchange>>,
     /// When the daemon started.
     pub started: Instant,
 }
@@ -155,6 +158,8 @@ pub struct Parts {
     pub steering: String,
     /// Log lines lost.
     pub log_dropped: Dropped,
+    /// Where checks of virtual addresses leave.
+    pub probes: Option<Arc<Exchange>>,
     /// What runs scripts.
     pub scripts: Scripts,
     /// What virtual routers need of this daemon.
@@ -197,6 +202,7 @@ impl State {
             table_size: parts.table_size,
             steering: parts.steering,
             log_dropped: parts.log_dropped,
+            probes: parts.probes,
             started: now,
         }
     }

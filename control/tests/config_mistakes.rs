@@ -62,6 +62,11 @@ fn virtual_routers() {
 }
 
 #[test]
+fn checks_of_virtual_addresses() {
+    check("probes");
+}
+
+#[test]
 fn health_checks() {
     check("checks");
 }

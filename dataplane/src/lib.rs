@@ -19,6 +19,7 @@ pub mod limit;
 pub mod marks;
 pub mod packet;
 pub mod partial;
+pub mod probe;
 pub mod proto;
 pub mod punt;
 pub mod roles;

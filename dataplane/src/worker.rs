@@ -22,6 +22,7 @@ mod lease;
 mod overload;
 mod persist;
 mod pmtu;
+mod probe;
 mod share;
 mod steer;
 mod strays;

@@ -446,6 +446,12 @@ impl Burst {
         result
     }
 
+    /// The marks of its mbufs, in their order.
+    #[inline]
+    pub fn marks(&self) -> impl Iterator<Item = u32> + '_ {
+        self.raws().map(|raw| raw.get(ffi::RVS_MBUF_MARK))
+    }
+
     #[inline(always)]
     fn raws(&self) -> impl Iterator<Item = Raw> + '_ {
         self.mbufs[..self.len].iter().map(|mbuf| {

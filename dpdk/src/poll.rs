@@ -25,7 +25,7 @@ use crate::mbuf::{BURST, Burst, Mbuf};
 use crate::mempool::Mempool;
 use crate::peers::{Errand, Peers};
 use crate::port::{RxQueue, TxQueue};
-use crate::pump::Bell;
+use crate::pump::{Bell, PROBE};
 use crate::ring::{Receiver, Sender};
 
 /// Commands applied in one turn.
@@ -702,9 +702,16 @@ impl Loop {
         }
         let mut verdicts = [Verdict::Drop(DropReason::NoMbuf); BURST];
         let (port, worker) = (lane.port, &mut self.worker);
+        let mut probes = [false; BURST];
+        for (is_probe, mark) in probes.iter_mut().zip(burst.marks()) {
+            *is_probe = mark == PROBE;
+        }
         burst.with_packets(port, |packets| {
-            for (packet, verdict) in packets.iter_mut().zip(&mut verdicts) {
-                *verdict = worker.process_from_kernel(now, packet, Attempt::START);
+            for ((packet, verdict), is_probe) in packets.iter_mut().zip(&mut verdicts).zip(probes) {
+                *verdict = match is_probe {
+                    false => worker.process_from_kernel(now, packet, Attempt::START),
+                    true => worker.process_probe(now, packet),
+                };
             }
         });
         for (mbuf, verdict) in burst.drain().zip(verdicts) {
@@ -714,9 +721,13 @@ impl Loop {
                     self.peers
                         .hand(counters, worker, Errand::FromKernel(attempt), port, mbuf);
                 }
+                Verdict::Transmit(port) => self.ways().send(port, mbuf),
+                Verdict::Fragment(port, mtu) => {
+                    let pool = Arc::clone(&self.pool);
+                    self.ways().cut(&pool, port, mtu, &mbuf);
+                }
                 // In the name of an address that this host may not serve now.
-                Verdict::Drop(_) => drop(mbuf),
-                _ => self.ways().send(port, mbuf),
+                _ => drop(mbuf),
             }
         }
         true

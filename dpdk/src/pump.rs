@@ -13,10 +13,11 @@ use std::time::{Duration, Instant};
 
 use dataplane::counters::PortCounters;
 use dataplane::packet::PuntClass;
+use dataplane::probe::Exchange;
 use dataplane::wire::announce;
 use rustix::event::{EventfdFlags, epoll, eventfd};
 
-use crate::mbuf::{BURST, Burst};
+use crate::mbuf::{BURST, Burst, Mbuf};
 use crate::members::Members;
 use crate::mempool::Mempool;
 use crate::port::RunningPort;
@@ -97,6 +98,20 @@ pub struct Pump {
     pub bell: Bell,
     /// Set to end the thread.
     pub stop: Arc<AtomicBool>,
+    /// Checks that leave by the workers, if there are any.
+    pub probes: Option<Arc<Exchange>>,
+}
+
+/// Whether a worker has a frame of the pump from a check: it carries its mark. Frames of the
+/// kernel have another.
+pub(crate) const PROBE: u32 = 1;
+const OF_KERNEL: u32 = 0;
+
+/// A copy of a frame for a worker.
+fn carry(pool: &Mempool, frame: &[u8], mark: u32) -> Option<Mbuf> {
+    let mut mbuf = pool.carry(frame)?;
+    mbuf.set_mark(mark);
+    Some(mbuf)
 }
 
 impl Pump {
@@ -116,16 +131,23 @@ impl Pump {
         let mut events = Vec::with_capacity(64);
         let mut frame = vec![0; LONGEST_FRAME];
         let mut next_housekeeping = Instant::now();
+        if let Some(probes) = &self.probes {
+            let bell = self.bell.clone();
+            probes.wake_pump_by(move || bell.ring());
+        }
         while !self.stop.load(Ordering::Acquire) {
             if Instant::now() >= next_housekeeping {
                 let pool = &self.pool;
                 self.twins.iter_mut().for_each(|twin| twin.keep_house(pool));
                 next_housekeeping = Instant::now() + HOUSEKEEPING;
             }
+            let probes = self.probes.clone();
+            let probes = probes.as_deref();
+            let sent = probes.is_some_and(|probes| self.send_probes(probes));
             let wrote = self
                 .twins
                 .iter_mut()
-                .fold(false, |any, twin| twin.write_some(&mut frame) | any);
+                .fold(false, |any, twin| twin.write_some(&mut frame, probes) | any);
             let read = self.twins.iter_mut().fold(false, |any, twin| {
                 twin.read_some(&self.pool, &mut frame) | any
             });
@@ -133,12 +155,36 @@ impl Pump {
                 // Its descriptor would report an error for ever. Gone already: done before.
                 let _ = epoll::delete(&poller, twin.tap.as_fd());
             }
-            if !wrote && !read {
+            if !wrote && !read && !sent {
                 let left = next_housekeeping.saturating_duration_since(Instant::now());
                 self.wait(&poller, &mut events, left)?;
             }
         }
         Ok(self.twins.into_iter().map(Twin::retire).collect())
+    }
+
+    /// Takes probes to a worker, by the ring of a twin: whichever takes it knows all ways.
+    fn send_probes(&mut self, probes: &Exchange) -> bool {
+        let Some(twin) = self.twins.first_mut() else {
+            return false;
+        };
+        let mut burst = Burst::new();
+        while !burst.is_full()
+            && let Some(frame) = probes.next_probe()
+        {
+            // Without a buffer it is lost, and the check sends it again.
+            if let Some(mbuf) = carry(&self.pool, &frame, PROBE) {
+                drop(burst.push(mbuf));
+            }
+        }
+        let sent = !burst.is_empty();
+        twin.to_wire.send(&mut burst);
+        sent
+    }
+
+    fn has_nothing_to_move(&self) -> bool {
+        let probes = self.probes.as_ref();
+        self.twins.iter().all(Twin::has_nothing_to_write) && !probes.is_some_and(|p| p.has_probes())
     }
 
     fn wait(
@@ -150,7 +196,7 @@ impl Pump {
         self.bell.asleep.store(true, Ordering::Relaxed);
         // Pairs with the fence in `Bell::ring`.
         fence(Ordering::SeqCst);
-        if self.twins.iter().all(Twin::has_nothing_to_write) {
+        if self.has_nothing_to_move() {
             let timeout = rustix::time::Timespec {
                 tv_sec: 0,
                 tv_nsec: timeout.subsec_nanos().max(1_000_000).into(),
@@ -179,7 +225,7 @@ impl Twin {
     }
 
     /// Writes a batch of the highest class that has frames. `whole` is room for one frame.
-    fn write_some(&mut self, whole: &mut [u8]) -> bool {
+    fn write_some(&mut self, whole: &mut [u8], probes: Option<&Exchange>) -> bool {
         let mut wrote = false;
         for _ in 0..8 {
             let Some(queue) = (0..PuntClass::COUNT)
@@ -200,6 +246,9 @@ impl Twin {
                         .and_then(|len| whole.get(..len))
                         .unwrap_or(&[]),
                 };
+                if probes.is_some_and(|probes| probes.take(frame)) {
+                    continue;
+                }
                 match self.tap.write(frame) {
                     Ok(_) => self.counters.twin_tx.add(1),
                     Err(_) => self.counters.twin_failed.add(1),
@@ -233,7 +282,7 @@ impl Twin {
                 }
             };
             self.counters.twin_rx.add(1);
-            match pool.carry(&frame[..len]) {
+            match carry(pool, &frame[..len], OF_KERNEL) {
                 // READ_BATCH fits into a burst.
                 Some(mbuf) => drop(burst.push(mbuf)),
                 None => self.counters.twin_dropped.add(1),
@@ -263,7 +312,7 @@ impl Twin {
         for addrs in addrs.chunks(BURST) {
             let mut burst = Burst::new();
             for addr in addrs {
-                if let Some(mbuf) = pool.carry(&announce::frame(mac, *addr)) {
+                if let Some(mbuf) = carry(pool, &announce::frame(mac, *addr), OF_KERNEL) {
                     // A chunk fits into a burst.
                     drop(burst.push(mbuf));
                 }

@@ -77,6 +77,7 @@ impl World {
             table_size: u64::from(layout.connections),
             steering: String::new(),
             log_dropped: Default::default(),
+            probes: None,
             scripts: Default::default(),
             notifier: Default::default(),
         };

@@ -699,6 +699,8 @@ pub fn needs_restart(running: &Config, new: &Config) -> Vec<String> {
         &a.max_neighbours,
         &b.max_neighbours,
     );
+    let (a, b) = (&running.probes, &new.probes);
+    compare(&mut lines, "health.probe_addresses", a, b);
     compare_ports(&mut lines, running, new);
     let (a, b) = (&running.kernel, &new.kernel);
     compare(&mut lines, "kernel.table", &a.table, &b.table);

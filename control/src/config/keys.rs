@@ -9,12 +9,14 @@ use std::fmt::Write;
 use dataplane::schedule;
 
 mod check;
+mod health;
 mod notify;
 mod pool;
 mod sync;
 mod vrrp;
 
 use check::{CHECK, SERVER_CHECK};
+use health::HEALTH;
 use notify::{ALERT, NOTIFY, SCRIPTS, SERVER_NOTIFY, SERVICE_NOTIFY};
 use sync::SYNC;
 use vrrp::{TRACK, VRRP};
@@ -139,6 +141,7 @@ pub static ROOT: Section = Section {
         key("punt", Table(&PUNT), Computed("all defaults"), ""),
         key("overload", Table(&OVERLOAD), Computed("all defaults"), ""),
         key("sync", Table(&SYNC), Computed("none"), ""),
+        key("health", Table(&HEALTH), Computed("all defaults"), ""),
         key("mark", Tables(&MARK), Computed("none"), ""),
         key("service", Tables(&SERVICE), Computed("none"), ""),
         key("vrrp", Table(&VRRP), Computed("no virtual router"), ""),

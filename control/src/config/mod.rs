@@ -12,6 +12,7 @@
 use dataplane::toeplitz::Facing;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -115,6 +116,8 @@ pub struct Config {
     pub rules: Rules,
     /// Which synchronisation daemons run; a reload changes this, too.
     pub sync: sync::Plan,
+    /// Addresses that checks of virtual addresses come from, at most one of each family.
+    pub probes: Vec<IpAddr>,
     /// How servers are checked; a reload changes this, too.
     pub checks: BTreeMap<ServiceKey, Checks>,
     /// Virtual routers and what they depend on; a reload changes this, too.

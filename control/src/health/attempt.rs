@@ -5,14 +5,15 @@ use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 
+use dataplane::probe::Way;
 use healthcheck::check::{Channel, Conversation, Step};
-use healthcheck::{Failure, Verdict};
-use mio::event::Event;
+use healthcheck::{Failure, Instant, Verdict};
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
 use rustls::ClientConfig;
 use socket2::{Domain, Protocol, Socket, Type};
 
+use super::path::{Path, Progress, Stream};
 use super::spec::{Kind, Spec};
 use super::tls::{Got, Session, Tls};
 
@@ -27,11 +28,129 @@ pub enum NotMade {
     Server(Failure),
 }
 
+/// What attempts stand on.
+pub struct Ground<'a> {
+    /// Where sockets of the kernel are waited for.
+    pub registry: &'a Registry,
+    /// Connections by the data path, if the file has an address for them.
+    pub path: Option<&'a mut Path>,
+    /// The time.
+    pub now: Instant,
+}
+
+/// What happened to a channel.
+#[derive(Clone, Copy, Debug)]
+pub struct Ready {
+    /// It may take bytes; for a new connection, it may be open.
+    pub writable: bool,
+    /// It has bytes, or its end.
+    pub readable: bool,
+}
+
+impl Ready {
+    /// Everything is to be looked at.
+    pub const BOTH: Ready = Ready {
+        writable: true,
+        readable: true,
+    };
+}
+
+/// Where an attempt goes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// Address and port.
+    pub addr: SocketAddr,
+    /// By the data path to this real server; otherwise by the kernel.
+    pub way: Option<Way>,
+}
+
+/// What bytes go through.
+enum Link {
+    Kernel(Socket),
+    /// Number of a connection of [`Path`].
+    Path(u16),
+}
+
+/// [`Link`] to read from and to write to.
+enum Io<'a> {
+    Kernel(&'a Socket),
+    Path(Stream<'a>),
+    /// The path is gone, which happens to nobody who has a connection of it.
+    Gone,
+}
+
+impl Link {
+    fn io<'a>(&'a self, ground: &'a mut Ground<'_>) -> Io<'a> {
+        match (self, &mut ground.path) {
+            (Link::Kernel(socket), _) => Io::Kernel(socket),
+            (Link::Path(number), Some(path)) => Io::Path(path.stream(ground.now, *number)),
+            (Link::Path(_), None) => Io::Gone,
+        }
+    }
+
+    fn close(&self, ground: &mut Ground<'_>) {
+        match (self, &mut ground.path) {
+            (Link::Kernel(socket), _) => {
+                // A socket that was never registered is not either now.
+                let _ = ground
+                    .registry
+                    .deregister(&mut SourceFd(&socket.as_raw_fd()));
+            }
+            (Link::Path(number), Some(path)) => path.close(ground.now, *number),
+            (Link::Path(_), None) => {}
+        }
+    }
+
+    /// Whether a stream is open by now.
+    fn is_open(&self, ground: &Ground<'_>) -> io::Result<bool> {
+        match (self, &ground.path) {
+            (Link::Kernel(socket), _) => match socket.take_error()? {
+                Some(e) => Err(e),
+                None => Ok(socket.peer_addr().is_ok()),
+            },
+            (Link::Path(number), Some(path)) => match path.progress(*number) {
+                Progress::Connecting => Ok(false),
+                Progress::Open => Ok(true),
+                Progress::Refused | Progress::Over => Err(refused()),
+            },
+            (Link::Path(_), None) => Err(refused()),
+        }
+    }
+}
+
+fn refused() -> io::Error {
+    io::Error::new(ErrorKind::ConnectionRefused, "connection refused")
+}
+
+impl Read for Io<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Io::Kernel(socket) => socket.read(buffer),
+            Io::Path(stream) => stream.read(buffer),
+            Io::Gone => Ok(0),
+        }
+    }
+}
+
+impl Write for Io<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Io::Kernel(socket) => socket.write(bytes),
+            Io::Path(stream) => stream.write(bytes),
+            Io::Gone => Err(ErrorKind::BrokenPipe.into()),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 /// See the module.
 pub struct Attempt {
-    socket: Socket,
+    link: Link,
     conversation: Box<dyn Conversation>,
-    addr: SocketAddr,
+    peer: Peer,
     token: Token,
     connecting: bool,
     tls: Option<(Arc<ClientConfig>, Session)>,
@@ -41,22 +160,22 @@ pub struct Attempt {
 impl Attempt {
     /// Opens the socket and begins to connect.
     pub fn begin(
-        registry: &Registry,
+        ground: &mut Ground<'_>,
         token: Token,
         spec: &Spec,
-        addr: SocketAddr,
+        peer: Peer,
         conversation: Box<dyn Conversation>,
         tls: Option<Arc<ClientConfig>>,
     ) -> Result<Attempt, NotMade> {
         let tls = match tls {
-            Some(context) => Some(session(context, spec, addr).map_err(NotMade::Server)?),
+            Some(context) => Some(session(context, spec, peer.addr).map_err(NotMade::Server)?),
             None => None,
         };
-        let socket = open(registry, token, spec, addr, conversation.channel())?;
+        let link = open(ground, token, spec, peer, conversation.channel())?;
         Ok(Attempt {
-            socket,
+            link,
             conversation,
-            addr,
+            peer,
             token,
             connecting: true,
             tls,
@@ -64,34 +183,38 @@ impl Attempt {
         })
     }
 
-    /// Carries on after something happened on the socket; the verdict once there is one.
-    pub fn on_event(&mut self, registry: &Registry, spec: &Spec, event: &Event) -> Option<Verdict> {
+    /// Carries on after something happened on the channel; the verdict once there is one.
+    pub fn on_ready(
+        &mut self,
+        ground: &mut Ground<'_>,
+        spec: &Spec,
+        ready: Ready,
+    ) -> Option<Verdict> {
         if self.connecting {
-            match self.socket.take_error() {
-                Ok(Some(e)) | Err(e) => return Some(Err(failure(&e))),
-                Ok(None) => {}
-            }
+            let is_open = match self.link.is_open(ground) {
+                Ok(is_open) => is_open,
+                Err(e) => return Some(Err(failure(&e))),
+            };
             // Readiness may be left from before the connection was begun.
-            let is_pending = self.is_stream() && self.socket.peer_addr().is_err();
-            if !event.is_writable() || is_pending {
+            if !ready.writable || self.is_stream() && !is_open {
                 return None;
             }
             self.connecting = false;
             // With TLS it is not open before the session is set up.
             if self.tls.is_none() {
                 let step = self.conversation.opened();
-                if let Some(verdict) = self.take(registry, spec, step) {
+                if let Some(verdict) = self.take(ground, spec, step) {
                     return Some(verdict);
                 }
             }
         }
-        if event.is_writable()
-            && let Some(verdict) = self.write()
+        if ready.writable
+            && let Some(verdict) = self.write(ground)
         {
             return Some(verdict);
         }
-        match event.is_readable() || event.is_read_closed() || event.is_error() {
-            true => self.read(registry, spec),
+        match ready.readable {
+            true => self.read(ground, spec),
             false => None,
         }
     }
@@ -112,13 +235,12 @@ impl Attempt {
     }
 
     /// Has to be called before it is dropped.
-    pub fn end(mut self, registry: &Registry) {
-        self.goodbye();
-        // A socket that was never registered is not either now.
-        let _ = registry.deregister(&mut SourceFd(&self.socket.as_raw_fd()));
+    pub fn end(mut self, ground: &mut Ground<'_>) {
+        self.goodbye(ground);
+        self.link.close(ground);
     }
 
-    fn take(&mut self, registry: &Registry, spec: &Spec, step: Step) -> Option<Verdict> {
+    fn take(&mut self, ground: &mut Ground<'_>, spec: &Spec, step: Step) -> Option<Verdict> {
         match step {
             Step::Wait => None,
             Step::Send(bytes) => {
@@ -130,21 +252,21 @@ impl Attempt {
                     }
                     None => self.outgoing.extend(bytes),
                 }
-                self.write()
+                self.write(ground)
             }
             Step::Reopen => {
-                self.goodbye();
-                let _ = registry.deregister(&mut SourceFd(&self.socket.as_raw_fd()));
+                self.goodbye(ground);
+                self.link.close(ground);
                 if let Some((context, _)) = self.tls.take() {
-                    match session(context, spec, self.addr) {
+                    match session(context, spec, self.peer.addr) {
                         Ok(tls) => self.tls = Some(tls),
                         Err(failure) => return Some(Err(failure)),
                     }
                 }
                 let channel = self.conversation.channel();
-                match open(registry, self.token, spec, self.addr, channel) {
-                    Ok(socket) => {
-                        self.socket = socket;
+                match open(ground, self.token, spec, self.peer, channel) {
+                    Ok(link) => {
+                        self.link = link;
                         self.outgoing.clear();
                         self.connecting = true;
                         None
@@ -157,12 +279,13 @@ impl Attempt {
         }
     }
 
-    fn write(&mut self) -> Option<Verdict> {
+    fn write(&mut self, ground: &mut Ground<'_>) -> Option<Verdict> {
+        let mut io = self.link.io(ground);
         if let Some((_, session)) = &mut self.tls {
-            return session.send(&self.socket).err().map(|e| Err(failure(&e)));
+            return session.send(io).err().map(|e| Err(failure(&e)));
         }
         while !self.outgoing.is_empty() {
-            match (&self.socket).write(&self.outgoing) {
+            match io.write(&self.outgoing) {
                 Ok(sent) => drop(self.outgoing.drain(..sent)),
                 Err(e) if e.kind() == ErrorKind::WouldBlock => return None,
                 Err(e) if e.kind() == ErrorKind::Interrupted => {}
@@ -173,16 +296,22 @@ impl Attempt {
     }
 
     /// What arrived; none if nothing has.
-    fn receive(&mut self, buffer: &mut [u8]) -> Result<Option<Got>, Failure> {
+    fn receive(
+        &mut self,
+        ground: &mut Ground<'_>,
+        buffer: &mut [u8],
+    ) -> Result<Option<Got>, Failure> {
+        let is_stream = self.is_stream();
+        let mut io = self.link.io(ground);
         if let Some((_, session)) = &mut self.tls {
-            return Ok(match session.receive(&self.socket, buffer)? {
+            return Ok(match session.receive(io, buffer)? {
                 Got::Nothing => None,
                 got => Some(got),
             });
         }
         loop {
-            return match (&self.socket).read(buffer) {
-                Ok(0) if self.is_stream() => Ok(Some(Got::Closed)),
+            return match io.read(buffer) {
+                Ok(0) if is_stream => Ok(Some(Got::Closed)),
                 Ok(n) => Ok(Some(Got::Bytes(n))),
                 Err(e) if e.kind() == ErrorKind::WouldBlock => Ok(None),
                 Err(e) if e.kind() == ErrorKind::Interrupted => continue,
@@ -191,19 +320,19 @@ impl Attempt {
         }
     }
 
-    fn goodbye(&mut self) {
+    fn goodbye(&mut self, ground: &mut Ground<'_>) {
         if let Some((_, session)) = &mut self.tls
             && session.is_open()
         {
-            session.close(&self.socket);
+            session.close(self.link.io(ground));
         }
     }
 
-    fn read(&mut self, registry: &Registry, spec: &Spec) -> Option<Verdict> {
+    fn read(&mut self, ground: &mut Ground<'_>, spec: &Spec) -> Option<Verdict> {
         let mut buffer = [0; 8192];
         let mut share = SHARE;
         while share > 0 {
-            let step = match self.receive(&mut buffer) {
+            let step = match self.receive(ground, &mut buffer) {
                 Ok(None | Some(Got::Nothing)) => return None,
                 Ok(Some(Got::Opened)) => self.conversation.opened(),
                 Ok(Some(Got::Closed)) => self.conversation.closed(),
@@ -215,7 +344,7 @@ impl Attempt {
                 Err(failure) => return Some(Err(failure)),
             };
             let reopened = step == Step::Reopen;
-            if let Some(verdict) = self.take(registry, spec, step) {
+            if let Some(verdict) = self.take(ground, spec, step) {
                 return Some(verdict);
             }
             if reopened {
@@ -223,8 +352,15 @@ impl Attempt {
             }
         }
         // More is there: epoll is edge triggered, so ask to be told again.
-        let fd = self.socket.as_raw_fd();
-        match registry.reregister(&mut SourceFd(&fd), self.token, INTEREST) {
+        let Link::Kernel(socket) = &self.link else {
+            // What else there is comes with the next packet: a connection of the path holds little.
+            return None;
+        };
+        let fd = socket.as_raw_fd();
+        match ground
+            .registry
+            .reregister(&mut SourceFd(&fd), self.token, INTEREST)
+        {
             Ok(()) => None,
             Err(e) => Some(Err(failure(&e))),
         }
@@ -258,24 +394,34 @@ pub(super) fn failure(e: &io::Error) -> Failure {
 }
 
 fn open(
-    registry: &Registry,
+    ground: &mut Ground<'_>,
     token: Token,
     spec: &Spec,
-    addr: SocketAddr,
+    peer: Peer,
     channel: Channel,
-) -> Result<Socket, NotMade> {
-    let socket = prepare(spec, addr, channel).map_err(NotMade::Ours)?;
-    match socket.connect(&addr.into()) {
+) -> Result<Link, NotMade> {
+    if let Some(way) = peer.way {
+        let Some(path) = &mut ground.path else {
+            let text = "the check goes by the virtual address, and rvsd was started without \
+                        probe_addresses in [health]; restart it";
+            return Err(NotMade::Ours(io::Error::other(text)));
+        };
+        let number = path.connect(ground.now, token.0, way, peer.addr);
+        return number.map(Link::Path).map_err(NotMade::Ours);
+    }
+    let socket = prepare(spec, peer.addr, channel).map_err(NotMade::Ours)?;
+    match socket.connect(&peer.addr.into()) {
         Err(e) if e.raw_os_error() != Some(libc::EINPROGRESS) => match e.kind() {
             ErrorKind::AddrNotAvailable => return Err(NotMade::Ours(e)),
             _ => return Err(NotMade::Server(failure(&e))),
         },
         _ => {}
     }
-    registry
+    ground
+        .registry
         .register(&mut SourceFd(&socket.as_raw_fd()), token, INTEREST)
         .map_err(NotMade::Ours)?;
-    Ok(socket)
+    Ok(Link::Kernel(socket))
 }
 
 fn prepare(spec: &Spec, addr: SocketAddr, channel: Channel) -> io::Result<Socket> {

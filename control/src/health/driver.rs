@@ -3,18 +3,19 @@
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, HashSet};
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam::channel::{Receiver, Sender, TryRecvError, unbounded};
+use dataplane::probe::Exchange;
 use healthcheck::monitor::{Change, Monitor};
 use healthcheck::{Failure, Instant, Verdict};
 use mio::{Events, Poll, Token, Waker};
 
-use super::attempt::{Attempt, NotMade};
+use super::attempt::{Attempt, Ground, NotMade, Peer, Ready};
 use super::local;
-use super::spec::{Kind, Port, Spec, Web};
+use super::path::Path;
+use super::spec::{Kind, Spec, Web};
 use super::tls::Contexts;
 use super::{CheckState, Gauges, Order, Report, Subject, Target};
 use crate::api::ServiceKey;
@@ -35,15 +36,22 @@ pub fn start(
     control: Arc<Waker>,
     gauges: Arc<Gauges>,
     scripts: Scripts,
+    probes: Option<Arc<Exchange>>,
 ) -> io::Result<Arc<Waker>> {
     let poll = Poll::new()?;
     let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
+    if let Some(probes) = &probes {
+        let waker = Arc::clone(&waker);
+        // A wake that is under way is as good.
+        probes.wake_checker_by(move || drop(waker.wake()));
+    }
     let mut driver = Driver {
         poll,
         waker: Arc::clone(&waker),
         scripts,
         ended: unbounded(),
         contexts: Contexts::default(),
+        path: probes.map(Path::new),
         orders,
         reports,
         control,
@@ -64,7 +72,7 @@ pub fn start(
 struct Check {
     owner: Subject,
     spec: Spec,
-    addr: SocketAddr,
+    peer: Peer,
     monitor: Monitor,
     attempt: Option<Attempt>,
     /// The script that runs, and the number of the attempt that it is.
@@ -74,10 +82,7 @@ struct Check {
 
 /// The checks of a server, in the order of the file.
 struct Server {
-    addr: SocketAddr,
-    /// As configured.
-    weight: u32,
-    specs: Arc<[Spec]>,
+    target: Target,
     checks: Vec<usize>,
     told: Option<Report>,
 }
@@ -93,6 +98,8 @@ struct Driver {
     /// Of the check with this token, in the attempt of this number.
     ended: (Sender<Ended>, Receiver<Ended>),
     contexts: Contexts,
+    /// Connections by the data path.
+    path: Option<Path>,
     orders: Receiver<Order>,
     reports: Sender<Report>,
     control: Arc<Waker>,
@@ -115,10 +122,10 @@ impl Driver {
     fn run(&mut self) {
         let mut events = Events::with_capacity(1024);
         loop {
-            let timeout = self
-                .due
-                .peek()
-                .map_or(NAP, |Reverse((at, _))| at.since(now()));
+            let due = self.due.peek().map(|Reverse((at, _))| *at);
+            let on_path = self.path.as_ref().and_then(Path::next_timeout);
+            let next = due.into_iter().chain(on_path).min();
+            let timeout = next.map_or(NAP, |at| at.since(now()));
             match self.poll.poll(&mut events, Some(timeout)) {
                 Err(e) if e.kind() != io::ErrorKind::Interrupted => {
                     tracing::error!(reason = %e, "health checks end: epoll failed");
@@ -136,6 +143,16 @@ impl Driver {
             }
             self.take_scripts();
             self.do_due();
+            self.take_news();
+        }
+    }
+
+    /// Lets the connections of the data path work, and their checks look at them.
+    fn take_news(&mut self) {
+        let Some(path) = &mut self.path else { return };
+        path.turn(now());
+        for id in path.take_news() {
+            self.on_ready(id, Ready::BOTH);
         }
     }
 
@@ -155,9 +172,9 @@ impl Driver {
     fn set(&mut self, service: ServiceKey, targets: Vec<Target>) {
         let keeps = |subject: &Subject, server: &Server| {
             subject.0 != service
-                || targets.iter().any(|t| {
-                    t.server == subject.1 && t.addr == server.addr && t.checks == server.specs
-                })
+                || targets
+                    .iter()
+                    .any(|t| t.server == subject.1 && t.is_checked_as(&server.target))
         };
         let gone = self.servers.iter().filter(|(s, server)| !keeps(s, server));
         for subject in gone.map(|(s, _)| *s).collect::<Vec<_>>() {
@@ -172,7 +189,7 @@ impl Driver {
         for target in targets {
             let subject = (service, target.server);
             if let Some(server) = self.servers.get_mut(&subject) {
-                server.weight = target.weight;
+                server.target.weight = target.weight;
             }
             if !self.servers.contains_key(&subject) {
                 self.add(subject, &target, &[]);
@@ -180,11 +197,19 @@ impl Driver {
         }
     }
 
+    fn ground(&mut self) -> Ground<'_> {
+        Ground {
+            registry: self.poll.registry(),
+            path: self.path.as_mut(),
+            now: now(),
+        }
+    }
+
     /// Takes a check out.
     fn end(&mut self, id: usize) -> Option<Check> {
         let mut check = self.checks.remove(&id)?;
         if let Some(attempt) = check.attempt.take() {
-            attempt.end(self.poll.registry());
+            attempt.end(&mut self.ground());
         }
         if let Some(ticket) = check.script.take() {
             self.scripts.cancel(ticket);
@@ -207,16 +232,9 @@ impl Driver {
             if same.is_some() {
                 monitor.set_pace(now, spec.pace);
             }
-            let addr = target.addr;
             let check = Check {
                 owner: subject,
-                addr: SocketAddr::new(
-                    spec.addr.unwrap_or(addr.ip()),
-                    match spec.port {
-                        Port::Server => addr.port(),
-                        Port::Is(port) => port,
-                    },
-                ),
+                peer: target.peer(spec),
                 spec: spec.clone(),
                 monitor,
                 attempt: None,
@@ -229,9 +247,7 @@ impl Driver {
             ids.push(self.ids);
         }
         let server = Server {
-            addr: target.addr,
-            weight: target.weight,
-            specs: Arc::clone(&target.checks),
+            target: target.clone(),
             checks: ids,
             told: None,
         };
@@ -278,16 +294,21 @@ impl Driver {
             return;
         }
         check.attempts += 1;
-        let Some(conversation) = check.spec.kind.converse(check.addr, check.attempts) else {
+        let Some(conversation) = check.spec.kind.converse(check.peer.addr, check.attempts) else {
             return self.begin_locally(id);
         };
         let context = match &check.spec.kind {
             Kind::Http(Web { tls: Some(tls), .. }) => self.contexts.get(now, tls).map(Some),
             _ => Ok(None),
         };
-        let (registry, addr) = (self.poll.registry(), check.addr);
+        let mut ground = Ground {
+            registry: self.poll.registry(),
+            path: self.path.as_mut(),
+            now,
+        };
+        let (ground, peer) = (&mut ground, check.peer);
         let begun = match context {
-            Ok(tls) => Attempt::begin(registry, Token(id), &check.spec, addr, conversation, tls),
+            Ok(tls) => Attempt::begin(ground, Token(id), &check.spec, peer, conversation, tls),
             Err(why) => Err(NotMade::Ours(io::Error::other(why))),
         };
         match begun {
@@ -347,30 +368,43 @@ impl Driver {
                 continue;
             }
             let server = self.servers.get(&check.owner);
-            let weight = server.map_or(0, |server| server.weight);
+            let weight = server.map_or(0, |server| server.target.weight);
             self.finish(id, local::judge(&report, dynamic, weight));
         }
     }
 
     fn on_event(&mut self, event: &mio::event::Event) {
         let Token(id) = event.token();
+        let ready = Ready {
+            writable: event.is_writable(),
+            readable: event.is_readable() || event.is_read_closed() || event.is_error(),
+        };
+        self.on_ready(id, ready);
+    }
+
+    fn on_ready(&mut self, id: usize, ready: Ready) {
         let Some(check) = self.checks.get_mut(&id) else {
             return;
         };
-        let (registry, spec) = (self.poll.registry(), &check.spec);
-        let attempt = check.attempt.as_mut();
-        if let Some(verdict) = attempt.and_then(|a| a.on_event(registry, spec, event)) {
+        let mut ground = Ground {
+            registry: self.poll.registry(),
+            path: self.path.as_mut(),
+            now: now(),
+        };
+        let (spec, attempt) = (&check.spec, check.attempt.as_mut());
+        if let Some(verdict) = attempt.and_then(|a| a.on_ready(&mut ground, spec, ready)) {
             self.finish(id, verdict);
         }
     }
 
     fn finish(&mut self, id: usize, verdict: Verdict) {
+        let attempt = self.checks.get_mut(&id).and_then(|c| c.attempt.take());
+        if let Some(attempt) = attempt {
+            attempt.end(&mut self.ground());
+        }
         let Some(check) = self.checks.get_mut(&id) else {
             return;
         };
-        if let Some(attempt) = check.attempt.take() {
-            attempt.end(self.poll.registry());
-        }
         let change = match self.suspended.contains(&check.owner.0) {
             true => {
                 check.monitor.put_off(now());

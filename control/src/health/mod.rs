@@ -12,21 +12,24 @@ mod event;
 mod followed;
 mod gauges;
 mod local;
+mod path;
 mod spec;
+mod target;
 mod tls;
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crossbeam::channel::{Receiver, Sender, unbounded};
+use dataplane::probe::Exchange;
 use dataplane::time::Instant;
 use mio::Waker;
 
 pub use event::Event;
 pub use gauges::Gauges;
-pub use spec::{Checks, Kind, Pool, Port, Sorry, Spec, Web};
-pub use tls::Tls;
+pub use spec::{Checks, Kind, Pool, Port, Sorry, Spec, Via, Web};
+pub use target::Target;
+pub use tls::{Identity, Tls};
 
 use self::followed::Followed;
 use crate::api::{CheckView, HealthView, PoolView, ServerKey, ServiceKey};
@@ -36,19 +39,6 @@ use crate::script::Scripts;
 
 /// A server of a service.
 pub type Subject = (ServiceKey, ServerKey);
-
-/// A server and how it is checked.
-#[derive(Clone, Debug)]
-pub struct Target {
-    /// Which server.
-    pub server: ServerKey,
-    /// Its address; a port of 0 means that each check names one.
-    pub addr: SocketAddr,
-    /// Its weight as configured.
-    pub weight: u32,
-    /// Never empty.
-    pub checks: Arc<[Spec]>,
-}
 
 /// How one check of a server stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -117,15 +107,20 @@ pub struct Health {
 }
 
 impl Health {
-    /// Starts the thread; `control` is rung when a report is there.
+    /// Starts the thread; `control` is rung when a report is there. Checks of virtual addresses
+    /// leave by `probes`.
     ///
     /// # Errors
     /// The system has no room for a thread or an epoll instance.
-    pub fn start(control: Arc<Waker>, scripts: Scripts) -> std::io::Result<Health> {
+    pub fn start(
+        control: Arc<Waker>,
+        scripts: Scripts,
+        probes: Option<Arc<Exchange>>,
+    ) -> std::io::Result<Health> {
         let (orders, taken) = unbounded();
         let (told, reports) = unbounded();
         let gauges = Arc::<Gauges>::default();
-        let thread = driver::start(taken, told, control, Arc::clone(&gauges), scripts)?;
+        let thread = driver::start(taken, told, control, Arc::clone(&gauges), scripts, probes)?;
         Ok(Health {
             orders,
             reports,
@@ -163,12 +158,7 @@ impl Health {
         let servers = model.servers_of(service);
         let target = |server: &Pooled| {
             let checks = checks?.of(server.key);
-            (!checks.is_empty()).then(|| Target {
-                server: server.key,
-                addr: SocketAddr::new(server.key.addr, server.key.port),
-                weight: server.weights.configured,
-                checks,
-            })
+            (!checks.is_empty()).then(|| Target::new(service, server, checks))
         };
         let targets: Vec<Target> = servers.iter().filter_map(target).collect();
         if !targets.is_empty() || self.states_of(service).next().is_some() {

@@ -116,6 +116,8 @@ pub struct Spec {
     pub addr: Option<IpAddr>,
     /// Checked instead of the server's port.
     pub port: Port,
+    /// By which way.
+    pub via: Via,
     /// Address of our end.
     pub source: Option<IpAddr>,
     /// Interface of our end.
@@ -131,6 +133,16 @@ pub enum Port {
     Server,
     /// This one.
     Is(u16),
+}
+
+/// Which way a check takes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Via {
+    /// To the server's own address, through the kernel.
+    #[default]
+    Server,
+    /// To the virtual address at this server, through a worker.
+    Vip,
 }
 
 /// What a check asks.

@@ -13,7 +13,7 @@ use healthcheck::check::udp::Reply;
 use healthcheck::monitor::Pace;
 use mio::{Poll, Token, Waker};
 
-use super::{Checks, Event, Health, Kind, Pool, Port, Report, Sorry, Spec, Web};
+use super::{Checks, Event, Health, Kind, Pool, Port, Report, Sorry, Spec, Via, Web};
 use crate::api::{Method, Protocol, ServerKey, ServerSpec, ServiceKey, ServiceSpec, Tunnel};
 use crate::config::OperatorState;
 use crate::model::{Author, Change, Limits, Model};
@@ -54,6 +54,7 @@ fn spec(kind: Kind) -> Spec {
         },
         addr: None,
         port: Port::Server,
+        via: Via::Server,
         source: None,
         interface: None,
         fwmark: 0,
@@ -88,7 +89,7 @@ impl Bench {
         let own = BTreeMap::new();
         let mut bench = Bench {
             model: Model::new(limits, Settings::default()),
-            health: Health::start(waker, Scripts::default()).unwrap(),
+            health: Health::start(waker, Scripts::default(), None).unwrap(),
             checks: BTreeMap::from([(
                 service(),
                 Checks {

@@ -1,6 +1,7 @@
 //! TLS sessions of checks: `rustls` around the attempt's socket.
 
 use std::collections::HashMap;
+use std::fmt::Display;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -12,7 +13,7 @@ use rustls::client::Resumption;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem};
 use rustls::{
     CertificateError, ClientConfig, ClientConnection, DigitallySignedStruct, Error, RootCertStore,
     SignatureScheme,
@@ -27,6 +28,17 @@ pub struct Tls {
     pub verify: bool,
     /// Authorities, if they are not those of the system.
     pub ca_file: Option<PathBuf>,
+    /// Who the check is, for servers that ask.
+    pub own: Option<Identity>,
+}
+
+/// A certificate of ours with its key, in files (PEM).
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Identity {
+    /// The certificate, and those between it and its authority.
+    pub certificates: PathBuf,
+    /// Its private key, not encrypted.
+    pub key: PathBuf,
 }
 
 impl Tls {
@@ -54,9 +66,9 @@ impl Tls {
 /// How long what was read of authorities holds: a file that was replaced counts after this.
 const FRESH: Duration = Duration::from_secs(60);
 
-type Key = (bool, Option<PathBuf>);
+type Key = (bool, Option<PathBuf>, Option<Identity>);
 
-/// What sessions have in common, by whom they trust.
+/// What sessions have in common, by whom they trust and who they are.
 #[derive(Default)]
 pub struct Contexts(HashMap<Key, (Instant, Arc<ClientConfig>)>);
 
@@ -64,9 +76,9 @@ impl Contexts {
     /// That of sessions set up like this.
     ///
     /// # Errors
-    /// One line: the authorities cannot be read.
+    /// One line: a file cannot be read.
     pub fn get(&mut self, now: Instant, tls: &Tls) -> Result<Arc<ClientConfig>, String> {
-        let key = (tls.verify, tls.ca_file.clone());
+        let key = (tls.verify, tls.ca_file.clone(), tls.own.clone());
         if let Some((made, context)) = self.0.get(&key)
             && now.since(*made) < FRESH
         {
@@ -83,14 +95,19 @@ fn context(tls: &Tls) -> Result<ClientConfig, String> {
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
         .map_err(|e| e.to_string())?;
-    let mut context = match tls.verify {
-        true => builder
-            .with_root_certificates(roots(tls.ca_file.as_deref())?)
-            .with_no_client_auth(),
+    let builder = match tls.verify {
+        true => builder.with_root_certificates(roots(tls.ca_file.as_deref())?),
         false => builder
             .dangerous()
-            .with_custom_certificate_verifier(Arc::new(Anyone(provider)))
-            .with_no_client_auth(),
+            .with_custom_certificate_verifier(Arc::new(Anyone(provider))),
+    };
+    let mut context = match &tls.own {
+        None => builder.with_no_client_auth(),
+        Some(own) => {
+            let (certificates, key) = own.load()?;
+            let made = builder.with_client_auth_cert(certificates, key);
+            made.map_err(|e| own.misfit(&e))?
+        }
     };
     // A resumed session shows no certificate, and one that has expired is to be noticed.
     context.resumption = Resumption::disabled();
@@ -109,19 +126,57 @@ fn roots(ca_file: Option<&Path>) -> Result<RootCertStore, String> {
             _ => Ok(roots),
         };
     };
-    let shown = path.display();
-    let unreadable = |why: String| format!("ca_file {shown} cannot be read: {why}");
-    // Read first: a missing file says so in the system's words.
-    let text = std::fs::read(path).map_err(|e| unreadable(e.to_string()))?;
-    for certificate in CertificateDer::pem_slice_iter(&text) {
-        let certificate = certificate.map_err(|e| unreadable(e.to_string()))?;
-        roots
-            .add(certificate)
-            .map_err(|e| unreadable(describe(&e)))?;
+    for certificate in certificates("ca_file", path)? {
+        let added = roots.add(certificate);
+        added.map_err(|e| unreadable("ca_file", path, &describe(&e)))?;
     }
-    match roots.is_empty() {
-        true => Err(format!("ca_file {shown} holds no certificate (PEM)")),
-        false => Ok(roots),
+    Ok(roots)
+}
+
+fn unreadable(key: &str, path: &Path, why: &dyn Display) -> String {
+    format!("{key} {} cannot be read: {why}", path.display())
+}
+
+/// Read whole first: a missing file says so in the system's words.
+fn read(key: &str, path: &Path) -> Result<Vec<u8>, String> {
+    std::fs::read(path).map_err(|e| unreadable(key, path, &e))
+}
+
+/// The certificates of a file that this key of the configuration names; at least one.
+fn certificates(key: &str, path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+    let text = read(key, path)?;
+    let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
+    let all = all.map_err(|e| unreadable(key, path, &e))?;
+    match all.is_empty() {
+        true => Err(format!(
+            "{key} {} holds no certificate (PEM)",
+            path.display()
+        )),
+        false => Ok(all),
+    }
+}
+
+impl Identity {
+    fn load(&self) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), String> {
+        let chain = certificates("cert_file", &self.certificates)?;
+        let text = read("key_file", &self.key)?;
+        let shown = self.key.display();
+        let key = PrivateKeyDer::from_pem_slice(&text).map_err(|e| match e {
+            pem::Error::NoItemsFound => {
+                format!("key_file {shown} holds no private key (PEM, not encrypted)")
+            }
+            e => unreadable("key_file", &self.key, &e),
+        })?;
+        Ok((chain, key))
+    }
+
+    fn misfit(&self, error: &Error) -> String {
+        let (cert, key) = (self.certificates.display(), self.key.display());
+        let why = match error {
+            Error::InconsistentKeys(_) => "they do not belong together".to_owned(),
+            other => describe(other),
+        };
+        format!("cert_file {cert} and key_file {key} cannot be used: {why}")
     }
 }
 
@@ -312,7 +367,7 @@ mod tests {
             let tls = Tls {
                 verify: true,
                 ca_file: Some(path.clone()),
-                sni: None,
+                ..Tls::default()
             };
             contexts.get(Instant(0), &tls).map(drop).unwrap_err()
         };
@@ -327,5 +382,37 @@ mod tests {
         let broken = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
         std::fs::write(&path, broken).unwrap();
         assert!(says().contains("cannot be read"), "{}", says());
+    }
+
+    #[test]
+    fn certificates_of_ours_that_cannot_be_used() {
+        let dir = tempfile::tempdir().unwrap();
+        let own = Identity {
+            certificates: dir.path().join("own.pem"),
+            key: dir.path().join("own.key"),
+        };
+        let says = || {
+            let tls = Tls {
+                own: Some(own.clone()),
+                ..Tls::default()
+            };
+            let made = Contexts::default().get(Instant(0), &tls);
+            made.map(drop).unwrap_err()
+        };
+        let missing = |key, path: &Path| format!("{key} {} cannot be read: No", path.display());
+        let starts = |with: String| assert!(says().starts_with(&with), "{}", says());
+        starts(missing("cert_file", &own.certificates));
+        let pem = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+        std::fs::write(&own.certificates, pem).unwrap();
+        starts(missing("key_file", &own.key));
+        std::fs::write(&own.key, pem).unwrap();
+        let shown = own.key.display();
+        starts(format!("key_file {shown} holds no private key"));
+        let key = "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n";
+        std::fs::write(&own.key, key).unwrap();
+        starts(format!(
+            "cert_file {} and key_file",
+            own.certificates.display()
+        ));
     }
 }

@@ -1,11 +1,14 @@
 //! Servers of a service as its pool has them, and what drains ask.
 
+use dataplane::probe::Way;
+use dataplane::service::ForwardingMethod;
 use dataplane::time::Instant;
 
 use crate::api::{ErrorKind, Origin, ServerKey, ServiceKey};
 use crate::config::{OperatorState, describe_server, describe_service};
 use crate::health::Sorry;
 
+use super::build::core_tunnel;
 use super::change::{no_server, not_defined, origin_of_edited};
 use super::edit::Newcomer;
 use super::listing::load;
@@ -18,16 +21,15 @@ pub struct Pooled {
     pub key: ServerKey,
     /// What its weight is made of.
     pub weights: Weights,
+    /// How clients' packets reach it, if they reach it unchanged.
+    pub way: Option<Way>,
 }
 
 impl Model {
     /// The real servers of a service, none if there is no such service.
     pub fn servers_of(&self, service: ServiceKey) -> Vec<Pooled> {
         let service = self.services.get(&service);
-        let pooled = |s: &Server| Pooled {
-            key: s.key,
-            weights: s.weights,
-        };
+        let pooled = |s| self.pooled(s);
         service.map_or_else(Vec::new, |s| s.real().map(pooled).collect())
     }
 
@@ -63,10 +65,23 @@ impl Model {
     pub fn server_of(&self, service: ServiceKey, key: ServerKey) -> Option<Pooled> {
         let service = self.services.get(&service)?;
         let server = service.real().find(|s| s.key == key)?;
-        Some(Pooled {
-            key,
+        Some(self.pooled(server))
+    }
+
+    fn pooled(&self, server: &Server) -> Pooled {
+        let tunnel = match self.method(server) {
+            ForwardingMethod::DirectRoute => Some(None),
+            ForwardingMethod::Tunnel => Some(Some(core_tunnel(server.spec.tunnel))),
+            _ => None,
+        };
+        Pooled {
+            key: server.key,
             weights: server.weights,
-        })
+            way: tunnel.map(|tunnel| Way {
+                server: server.key.addr.into(),
+                tunnel,
+            }),
+        }
     }
 
     /// Where the health of the service's servers puts one of them, and what its checks add to its

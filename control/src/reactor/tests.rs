@@ -196,6 +196,7 @@ fn reactor(dir: &Path, ends: Vec<dataplane::command::ControlEnd>, limits: Limits
         table_size: 4096,
         steering: String::new(),
         log_dropped: Default::default(),
+        probes: None,
         scripts: Default::default(),
         notifier: Default::default(),
     };

@@ -8,7 +8,7 @@ use crate::flow::Flow;
 use crate::forward::{link, nat};
 use crate::packet::{DropReason, Packet, PuntClass, Verdict};
 use crate::proto::sctp::Chunks;
-use crate::route::{LinkId, Lookup, NeighbourId, Reject, Unresolved};
+use crate::route::{LinkId, Lookup, NeighbourId, Reject, Route, Unresolved};
 use crate::service::{DestId, ForwardingMethod};
 use crate::time::Instant;
 use crate::wire::icmp::Answer;
@@ -19,6 +19,16 @@ use crate::wire::tunnel;
 pub(super) struct NextHop {
     hop: NeighbourId,
     pub(super) mtu: u16,
+}
+
+impl NextHop {
+    /// The first one on a route.
+    pub(super) fn of(route: &Route) -> NextHop {
+        NextHop {
+            hop: route.neighbour,
+            mtu: route.mtu,
+        }
+    }
 }
 
 /// The identification after this one; never 0.
@@ -259,11 +269,24 @@ impl Core {
             dst: dest.addr,
             tunnel: dest.tunnel,
         };
-        let overhead = outer.overhead();
         let next = NextHop {
             mtu: self.paths.limit(id, next.mtu, now),
             ..next
         };
+        self.wrap(now, packet, flow, &outer, next)
+    }
+
+    /// Wraps the packet into this outer header, with the path MTU as that of the next hop.
+    #[inline]
+    pub(super) fn wrap(
+        &mut self,
+        now: Instant,
+        packet: &mut Packet<'_>,
+        flow: &Flow,
+        outer: &tunnel::Outer,
+        next: NextHop,
+    ) -> Verdict {
+        let overhead = outer.overhead();
         let mtu = next.mtu.saturating_sub(overhead);
         if mtu < outer.least_mtu() {
             return self.dropped(DropReason::TooBig);
@@ -281,7 +304,7 @@ impl Core {
             id: self.next_id(),
             cut: is_long.then(|| self.next_fragment_id()),
         };
-        match tunnel::encapsulate(packet, flow, &outer, choices) {
+        match tunnel::encapsulate(packet, flow, outer, choices) {
             Some(l3) => {
                 let len = flow.l3_len.saturating_add(overhead);
                 self.send(packet, l3, outer.ethertype(), next, len)
@@ -469,11 +492,7 @@ impl Core {
 
     /// Next hop towards any address, not remembered.
     pub(super) fn hop_to(&self, addr: Addr) -> Result<NextHop, Unresolved> {
-        let route = self.router.route(addr, 0)?;
-        Ok(NextHop {
-            hop: route.neighbour,
-            mtu: route.mtu,
-        })
+        self.router.route(addr, 0).map(|route| NextHop::of(&route))
     }
 
     #[cold]

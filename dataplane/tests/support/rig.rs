@@ -710,6 +710,16 @@ impl Rig {
         self.answer_from_kernel(port, frame, Attempt::START).1
     }
 
+    /// A probe of a health check: what becomes of it, and the frame as it then is.
+    #[allow(dead_code)]
+    pub fn probe(&mut self, frame: &[u8]) -> (Verdict, Vec<u8>) {
+        let mut room = vec![0xa5; ROOM + frame.len()];
+        room[ROOM..].copy_from_slice(frame);
+        let mut packet = Packet::new(&mut room, ROOM as u16, frame.len() as u16, PortId(0));
+        let verdict = self.worker.process_probe(self.now, &mut packet);
+        (verdict, packet.frame().to_vec())
+    }
+
     /// The same with what becomes of it, from an attempt on.
     pub fn answer_from_kernel(
         &mut self,

@@ -8,7 +8,7 @@ pub(super) static CHECK: Section = Section {
     path: "service.check",
     list: true,
     live: true,
-    help: "A health check of the servers of the service above it, those too that `rvsadm` adds. A server takes new connections while all its checks are up. Checks leave through the kernel, by its routes.",
+    help: "A health check of the servers of the service above it, those too that `rvsadm` adds. A server takes new connections while all its checks are up. Checks leave through the kernel, by its routes, but for those with `via = \"vip\"`.",
     keys: CHECK_KEYS,
 };
 
@@ -80,14 +80,20 @@ const CHECK_KEYS: &[Key] = &[
     key(
         "address",
         Text,
-        Computed("the server's"),
+        Computed("the server's, with `via = \"vip\"` the service's"),
         "address to check",
     ),
     key(
         "port",
         Integer(1, 65_535),
-        Computed("the server's"),
+        Computed("the server's, with `via = \"vip\"` the service's"),
         "port to check; a server on port 0 needs one",
+    ),
+    key(
+        "via",
+        Choice(&["server", "vip"], &[]),
+        Value("\"server\""),
+        "tcp, http, https, smtp: `vip` asks for the virtual address at this very server, by the way that clients' packets take (`dr`, `tun`); needs `probe_addresses` in `[health]`",
     ),
     key(
         "source",
@@ -220,6 +226,18 @@ const CHECK_KEYS: &[Key] = &[
         Text,
         Computed("the system's authorities"),
         "https: PEM file of the authorities that count for `verify`",
+    ),
+    key(
+        "cert_file",
+        Text,
+        Computed("none"),
+        "https: PEM file with our certificate, for servers that ask for one; needs `key_file`",
+    ),
+    key(
+        "key_file",
+        Text,
+        Computed("none"),
+        "https: PEM file with the private key of `cert_file`, not encrypted",
     ),
     key(
         "command",

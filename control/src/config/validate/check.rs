@@ -12,7 +12,7 @@ use super::{Notes, notify, number};
 use crate::api::ServerKey;
 use crate::config::describe_server;
 use crate::config::file::{At, Table};
-use crate::health::{Kind, Port, Spec, Tls, Web};
+use crate::health::{Identity, Kind, Port, Spec, Tls, Via, Web};
 
 /// Keys that belong to one type of check alone.
 const OWNERS: &[(&str, &[&str])] = &[
@@ -30,7 +30,10 @@ const OWNERS: &[(&str, &[&str])] = &[
             "regex_max_offset",
         ],
     ),
-    ("https", &["sni", "verify", "ca_file"]),
+    (
+        "https",
+        &["sni", "verify", "ca_file", "cert_file", "key_file"],
+    ),
     ("script", &["command", "user", "dynamic"]),
     ("file", &["path", "weight"]),
     ("smtp", &["helo_name"]),
@@ -39,7 +42,13 @@ const OWNERS: &[(&str, &[&str])] = &[
 ];
 
 /// Keys of checks that ask over the network.
-const NETWORK: &[&str] = &["address", "port", "source", "interface", "fwmark"];
+const NETWORK: &[&str] = &["address", "port", "source", "interface", "fwmark", "via"];
+
+/// Keys for the kernel, by which checks of the virtual address do not go.
+const KERNEL: &[&str] = &["source", "interface", "fwmark"];
+
+/// Types that ask over TCP, the one protocol of probes.
+const STREAMS: &[&str] = &["tcp", "http", "https", "smtp"];
 
 /// The checks of a service or of a server. `alpha` holds for those that do not have it.
 pub(super) fn checks(table: &Table, alpha: bool, notes: &mut Notes<'_>) -> Arc<[Spec]> {
@@ -99,6 +108,7 @@ fn check(table: &Table, alpha: bool, notes: &mut Notes<'_>) -> Option<Spec> {
             Some(port) => Port::Is(port as u16),
             None => Port::Server,
         },
+        via: via(table, &name, notes),
         source: address(table, "source", notes),
         interface: table.text("interface").map(str::to_owned),
         fwmark: number(table, "fwmark"),
@@ -123,6 +133,21 @@ fn pace(table: &Table, alpha: bool, notes: &mut Notes<'_>) -> Pace {
         deadline,
         alpha: table.boolean("alpha").unwrap_or(alpha),
     }
+}
+
+fn via(table: &Table, name: &str, notes: &mut Notes<'_>) -> Via {
+    if table.text("via") != Some("vip") {
+        return Via::Server;
+    }
+    if !STREAMS.contains(&name) {
+        let text = format!("via = \"vip\" is for checks over TCP, this is {name}; remove it");
+        notes.mistake(table.line_of("via"), text);
+    }
+    for key in KERNEL.iter().filter(|key| table.mentions(key)) {
+        let text = format!("{key} is for checks through the kernel; remove it or via = \"vip\"");
+        notes.mistake(table.line_of(key), text);
+    }
+    Via::Vip
 }
 
 fn address(table: &Table, name: &str, notes: &mut Notes<'_>) -> Option<IpAddr> {
@@ -154,7 +179,21 @@ fn tls(table: &Table, notes: &mut Notes<'_>) -> Tls {
         sni,
         verify,
         ca_file: table.text("ca_file").map(Into::into),
+        own: identity(table, notes),
     }
+}
+
+fn identity(table: &Table, notes: &mut Notes<'_>) -> Option<Identity> {
+    for (one, other) in [("cert_file", "key_file"), ("key_file", "cert_file")] {
+        if table.mentions(one) && !table.mentions(other) {
+            let text = format!("{one} does nothing without {other}; add it or remove {one}");
+            notes.mistake(table.line_of(one), text);
+        }
+    }
+    Some(Identity {
+        certificates: table.text("cert_file")?.into(),
+        key: table.text("key_file")?.into(),
+    })
 }
 
 fn script(table: &Table, notes: &mut Notes<'_>) -> Option<Kind> {

@@ -18,6 +18,7 @@ use super::{
 };
 
 mod check;
+mod health;
 mod host;
 mod mark;
 mod notify;
@@ -94,10 +95,11 @@ pub(super) fn validate(
     let settings = settings(file);
     sync::threshold(file, &settings, &mut notes);
     let sync = sync::plan(file, &mut notes);
+    let probes = health::probes(file, &mut notes);
     let rules = Rules {
         settings,
         marks: marks(file, &ports, &mut notes),
-        services: services(file, &workers, &mut checks, &mut told, &mut notes),
+        services: services(file, &workers, &probes, &mut checks, &mut told, &mut notes),
     };
     let vrrp = vrrp::vrrp(file, &mut notes);
     let notify = notify::notify(file, &admin, told.0, told.1, &mut notes);
@@ -115,6 +117,7 @@ pub(super) fn validate(
         log,
         rules,
         sync,
+        probes,
         checks,
         vrrp,
         scripts,

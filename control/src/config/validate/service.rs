@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use dataplane::schedule;
 
-use super::{Notes, check, notify, number, pool};
+use super::{Notes, check, health, notify, number, pool};
 use crate::api::{
     Family, Method, Netmask, Persistence, Protocol, SchedFlags, ServerKey, ServerSpec, ServiceKey,
     ServiceSpec, ServiceTimeouts, Tunnel, TunnelChecksum, TunnelKind,
@@ -20,6 +20,7 @@ use crate::schedulers::{self, NoFlag};
 pub(super) fn services(
     file: &File,
     workers: &Workers,
+    probes: &[IpAddr],
     all_checks: &mut BTreeMap<ServiceKey, Checks>,
     told: &mut (BTreeMap<ServiceKey, UpDown>, notify::Servers),
     notes: &mut Notes<'_>,
@@ -38,7 +39,7 @@ pub(super) fn services(
             pool: Pool::default(),
         };
         let mut scripts = BTreeMap::new();
-        let service = service(table, key, &mut checks, &mut scripts, notes);
+        let service = service(table, key, probes, &mut checks, &mut scripts, notes);
         let others = std::mem::take(&mut checks.pool.others);
         checks.pool = pool::pool(table, key, &service.servers, others, notes);
         let Some(key) = key else { continue };
@@ -160,6 +161,7 @@ fn address(table: &Table, notes: &mut Notes<'_>) -> Option<IpAddr> {
 fn service(
     table: &Table,
     key: Option<ServiceKey>,
+    probes: &[IpAddr],
     checks: &mut Checks,
     scripts: &mut BTreeMap<ServerKey, UpDown>,
     notes: &mut Notes<'_>,
@@ -195,7 +197,11 @@ fn service(
         {
             checks.pool.others.insert(server.key);
         }
-        check::need_ports(&checks.of(server.key), server.key, table.line, notes);
+        let of = checks.of(server.key);
+        check::need_ports(&of, server.key, table.line, notes);
+        if let Some(key) = key {
+            health::need_way(&of, (key, &server), probes, table.line, notes);
+        }
         if let Some(first) = lines.get(&server.key) {
             let what = describe_server(&server.key);
             let text = format!("server {what} is also in line {first} of this service; keep one");
@@ -437,7 +443,7 @@ fn family(is_ipv6: bool) -> &'static str {
 }
 
 /// Whether a unicast address may be used for a service or a server, in the words of a mistake.
-fn unicast_complaint(addr: IpAddr) -> Option<&'static str> {
+pub(super) fn unicast_complaint(addr: IpAddr) -> Option<&'static str> {
     match addr {
         _ if addr.is_unspecified() => Some("is the unspecified address"),
         _ if addr.is_multicast() => Some("is a multicast address"),

@@ -186,15 +186,34 @@ impl Mapper<'_> {
     /// `SSL`: keepalived shows a certificate of its own and verifies none.
     pub(super) fn tls(&mut self, node: &Node) {
         self.report.taken(node, "checks of type https");
+        let has = |word| node.children.iter().any(|child| child.keyword() == word);
+        let lacks = match () {
+            () if has("password") => Some("a key with a password is not read: decrypt the file"),
+            () if has("certificate") != has("key") => Some("certificate and key need each other"),
+            () => None,
+        };
         for child in &node.children {
             match child.keyword() {
                 "ca" => self.report.ignored(
                     child,
                     "keepalived verifies nothing with it; verify and ca_file of a check do",
                 ),
-                "certificate" | "key" | "password" => self
-                    .report
-                    .lost(child, "checks show no certificate of their own"),
+                word @ ("certificate" | "key" | "password") => {
+                    let name = match word {
+                        "certificate" => "cert_file",
+                        _ => "key_file",
+                    };
+                    match (lacks, self.word(child)) {
+                        (Some(why), _) => self.report.lost(child, why),
+                        (None, Some(file)) => {
+                            let file = Value::text(file);
+                            self.own_certificate.insert(name, file);
+                            let taken = format!("{name} of checks of type https");
+                            self.report.taken(child, &taken);
+                        }
+                        (None, None) => {}
+                    }
+                }
                 _ => self.elsewhere(child, &["ca", "certificate", "key", "password"]),
             }
         }
@@ -214,6 +233,9 @@ impl Mapper<'_> {
         if is_tls && !special.iter().any(|n| n.keyword() == "enable_sni") {
             let note = "the server name of the session (SNI) is sent where there is a virtual host";
             self.report.changed(node, note);
+        }
+        for (name, file) in self.own_certificate.iter().filter(|_| is_tls) {
+            keys.add(name, file.clone());
         }
         for child in special {
             match child.keyword() {

@@ -34,6 +34,8 @@ pub struct Mapper<'a> {
     /// Firewall marks that services have.
     pub marks: BTreeSet<i64>,
     groups: BTreeMap<String, &'a Node>,
+    /// Keys of `https` checks about the certificate that they show.
+    own_certificate: BTreeMap<&'static str, Value>,
     /// `track_file`s by name.
     files: BTreeMap<String, &'a Node>,
     events: Events,
@@ -64,6 +66,7 @@ pub fn map<'a>(nodes: &'a [Node], report: Report) -> Mapper<'a> {
         interfaces: BTreeSet::new(),
         marks: BTreeSet::new(),
         groups: BTreeMap::new(),
+        own_certificate: BTreeMap::new(),
         files: BTreeMap::new(),
         events: Events::default(),
         globals: Globals::default(),
@@ -73,6 +76,7 @@ pub fn map<'a>(nodes: &'a [Node], report: Report) -> Mapper<'a> {
         match node.keyword() {
             "global_defs" => mapper.global_defs(node),
             "virtual_server_group" => mapper.group(node),
+            "SSL" => mapper.tls(node),
             "track_file" | "vrrp_track_file" => {
                 let name = node.arg(0).unwrap_or_default();
                 mapper.files.insert(name.to_owned(), node);
@@ -85,8 +89,8 @@ pub fn map<'a>(nodes: &'a [Node], report: Report) -> Mapper<'a> {
     for node in nodes {
         match node.keyword() {
             "virtual_server" => mapper.virtual_server(node),
-            "SSL" => mapper.tls(node),
-            "vrrp_instance"
+            "SSL"
+            | "vrrp_instance"
             | "vrrp_sync_group"
             | "vrrp_script"
             | "track_file"

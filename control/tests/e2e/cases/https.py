@@ -1,6 +1,6 @@
 """HTTPS checks against a TLS server with several certificates."""
 from cases.health import expect
-from lab import check, run
+from lab import check, run, wait_for
 
 SERVICE = """
 [[service]]
@@ -79,3 +79,33 @@ def test_certificates_names_and_pages(lab):
     server.stop()
     expect(lab, one, "down", "connection refused")
     check("panicked" not in lab.rvsd.output(), "rvsd panicked")
+
+
+def test_a_server_that_asks_for_a_certificate(lab):
+    """It gets ours; without one, or with one of nobody's, or a file that cannot be read, the log says why."""
+    directory = certificates(lab)
+    one = lab.servers[0]
+    lab.peer(one, "tls.py", 8443, directory, GOOD, "--ask")
+    ours = f'cert_file = "{directory}/{{0}}.pem"\nkey_file = "{directory}/{{1}}.key"\n'
+    host = f'host = "{GOOD}"\n'
+    lab.start(services=SERVICE.format(addr=one.addr, extra=host + ours.format(GOOD, GOOD)))
+    expect(lab, one, "up", "https up")
+    text = lab.config.read_text()
+    before = text[:text.index("host = ")]
+
+    def again(extra):
+        lab.config.write_text(before + host + extra)
+        lab.adm("reload")
+    again("")
+    expect(lab, one, "down", "TLS: ")
+    again(ours.format(GOOD, GOOD))
+    expect(lab, one, "up", "https up")
+    again(ours.format(OTHER, OTHER))
+    expect(lab, one, "down", "TLS: ")
+    # What is wrong with us says nothing about the server: it is told, and nothing is known of it.
+    again(ours.format(GOOD, OTHER))
+    wait_for("the log to say it", lambda: "they do not belong together" in lab.rvsd.output())
+    again(ours.format("nosuch", GOOD))
+    wait_for("the log to say it", lambda: "nosuch.pem cannot be read: No such file" in lab.rvsd.output())
+    again(ours.format(GOOD, GOOD))
+    expect(lab, one, "up", "https up")

@@ -1,9 +1,10 @@
 """An HTTPS server that shows a certificate by the server name it is asked for.
 
-    tls.py PORT DIRECTORY NAME...
+    tls.py PORT DIRECTORY NAME... [--ask]
 
 DIRECTORY holds NAME.pem and NAME.key; the first name is shown to those who ask for none, or for another. Every
-answer says which name was asked for: "hello NAME\\n", or 404 for any path but / and /more.
+answer says which name was asked for: "hello NAME\\n", or 404 for any path but / and /more. With --ask the client
+has to show a certificate of ca.pem in DIRECTORY.
 """
 import socket
 import ssl
@@ -11,8 +12,11 @@ import sys
 import threading
 
 
-def context(directory, name):
+def context(directory, name, ask):
     made = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    if ask:
+        made.verify_mode = ssl.CERT_REQUIRED
+        made.load_verify_locations(f"{directory}/ca.pem")
     made.load_cert_chain(f"{directory}/{name}.pem", f"{directory}/{name}.key")
     return made
 
@@ -41,8 +45,9 @@ def serve(connection, default, names):
 
 
 def main():
-    port, directory, names = int(sys.argv[1]), sys.argv[2], sys.argv[3:]
-    contexts = {name: context(directory, name) for name in names}
+    ask = sys.argv[-1] == "--ask"
+    port, directory, names = int(sys.argv[1]), sys.argv[2], sys.argv[3:-1] if ask else sys.argv[3:]
+    contexts = {name: context(directory, name, ask) for name in names}
     default, asked = contexts[names[0]], {}
 
     def choose(stream, name, _):
