@@ -122,6 +122,8 @@ pub struct Model {
     trash: Trash,
     settings: Settings,
     local: BTreeSet<IpAddr>,
+    /// Packets of clients are the host's.
+    is_set_back: bool,
     service_ids: IdPool,
     dest_ids: IdPool,
     limits: Limits,
@@ -154,6 +156,7 @@ impl Model {
             trash: Trash::default(),
             settings,
             local: BTreeSet::new(),
+            is_set_back: false,
             service_ids: IdPool::new(limits.services),
             dest_ids: IdPool::new(limits.servers),
             limits,
@@ -234,6 +237,16 @@ impl Model {
         }
         self.local = local;
         self.roles.start_anew();
+    }
+
+    /// Leaves packets of clients to the host, or takes them back; replies are translated either
+    /// way. Whether that is new.
+    pub fn set_back(&mut self, is_set_back: bool) -> bool {
+        let is_new = std::mem::replace(&mut self.is_set_back, is_set_back) != is_set_back;
+        if is_new {
+            self.roles.start_anew();
+        }
+        is_new
     }
 
     /// `--set`: 0 keeps a value.

@@ -223,6 +223,7 @@ impl State {
             health.follow(now, &mut self.model, &self.config.checks, counters);
         }
         self.tell_events();
+        self.model.set_back(self.is_set_back());
         let after = self.workers.generation();
         let mut subjects = Vec::new();
         for update in self.model.take_updates() {
@@ -430,6 +431,20 @@ impl State {
             let _ = self.model.end_connections(*service, *server, true);
         }
         if !over.is_empty() {
+            self.commit(now);
+        }
+    }
+
+    /// Whether clients' packets are the host's now (`backup_only`, `sysctl_backup_only`).
+    fn is_set_back(&self) -> bool {
+        let has_backup = self.sync.as_ref().is_some_and(Sync::has_backup);
+        has_backup && self.model.settings().backup_only
+    }
+
+    /// Tells the workers when a backup was started or has ended that others of this node's packets
+    /// are theirs now.
+    pub fn follow_backup(&mut self, now: Instant) {
+        if self.model.set_back(self.is_set_back()) {
             self.commit(now);
         }
     }

@@ -18,11 +18,6 @@ struct Fixed {
 
 const FIXED: &[Fixed] = &[
     Fixed {
-        name: "backup_only",
-        value: "0",
-        why: "a real server of the services here is no backup of them",
-    },
-    Fixed {
         name: "conntrack",
         value: "0",
         why: "balanced packets never pass the kernel's connection tracking",

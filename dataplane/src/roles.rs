@@ -28,6 +28,9 @@ pub const STEERED: u8 = 16;
 /// Beside [`REAL`]: the server was not deleted. Others keep their role while they may have
 /// connections, but are none to `nat_icmp_send` (`ip_vs_has_real_service`).
 pub const LIVE: u8 = 32;
+/// Role of an endpoint: it would be virtual, but packets to it are left to the host, and only those
+/// from it are looked at (`backup_only`).
+pub const SET_BACK: u8 = 64;
 /// First port that needs no privilege (`ip_unprivileged_port_start`).
 pub const UNPRIVILEGED: u16 = 1024;
 
@@ -43,7 +46,7 @@ pub struct RoleEntry {
     pub protocol: u8,
     /// The endpoint; port 0 is every port.
     pub endpoint: Endpoint,
-    /// [`VIRTUAL`], [`REAL`] or both.
+    /// [`VIRTUAL`] or [`SET_BACK`], [`REAL`], or both.
     pub roles: u8,
 }
 

@@ -71,6 +71,9 @@ pub struct Settings {
     pub icmp_ratelimit: u32,
     /// While a receive queue stays full, refuse a share of what would open connections.
     pub hits_first: bool,
+    /// While a backup of connection synchronisation runs, clients' packets are left to the host;
+    /// control obeys it.
+    pub backup_only: bool,
     /// When a master of connection synchronisation announces.
     pub sync: Rules,
     /// UDP ports and threads of synchronisation; control obeys these three when a daemon starts.
@@ -108,6 +111,7 @@ impl Default for Settings {
             icmp_msgs_burst: 50,
             icmp_ratelimit: 1000,
             hits_first: true,
+            backup_only: false,
             sync: Rules::default(),
             sync_ports: 1,
             sync_qlen_max: 0,

@@ -66,7 +66,7 @@ use crate::marks::Marks;
 use crate::packet::{Attempt, DropReason, Packet, PortId, PuntClass, Verdict};
 use crate::proto::{self, Direction, sctp, tcp};
 use crate::punt;
-use crate::roles::{MARKED, REAL, RoleTable, VIRTUAL};
+use crate::roles::{MARKED, REAL, RoleTable, SET_BACK, VIRTUAL};
 use crate::route::{Lookup, Router};
 use crate::schedule::{Loads, Request, Scheduler};
 use crate::service::{
@@ -301,7 +301,7 @@ fn ends(flow: &Flow, side: Side) -> (Endpoint, Endpoint) {
 #[inline(always)]
 fn choose_side(src: u8, dst: u8) -> Option<(Side, bool)> {
     let is_virtual = dst & (VIRTUAL | MARKED) != 0;
-    match (src & (VIRTUAL | REAL) != 0, is_virtual) {
+    match (src & (VIRTUAL | REAL | SET_BACK) != 0, is_virtual) {
         (true, both) => Some((Side::Reply, both)),
         (false, true) => Some((Side::Request, false)),
         // Of a marked address, whose replies may pass here, too.

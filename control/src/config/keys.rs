@@ -678,6 +678,12 @@ static IPVS: Section = Section {
             "free entries of the connection table below which the automatic defences start (the kernel counts pages of memory here)",
         ),
         key(
+            "backup_only",
+            Boolean,
+            Value("false"),
+            "while a backup daemon of synchronisation runs, packets of clients are left to the host",
+        ),
+        key(
             "cache_bypass",
             Boolean,
             Value("false"),

@@ -218,12 +218,13 @@ macro_rules! setting {
 }
 
 /// Every live setting. Reading, comparing, showing and saving settings all walk this table.
-pub static SETTINGS: [Setting; 37] = [
+pub static SETTINGS: [Setting; 38] = [
     setting!("ipvs" "tcp_timeout" timeouts.tcp),
     setting!("ipvs" "tcp_fin_timeout" timeouts.tcp_fin),
     setting!("ipvs" "udp_timeout" timeouts.udp),
     setting!("ipvs" "am_droprate" am_droprate),
     setting!("ipvs" "amemthresh" amemthresh),
+    setting!("ipvs" "backup_only" bool backup_only),
     setting!("ipvs" "cache_bypass" bool cache_bypass),
     setting!("ipvs" "conn_reuse_mode" conn_reuse_mode),
     setting!("ipvs" "drop_entry" drop_entry),

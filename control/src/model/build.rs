@@ -87,7 +87,10 @@ impl Model {
 
     pub(super) fn build_roles(&self) -> RoleTable {
         let entries: Vec<RoleEntry> = self.role_entries().collect();
-        let marked = self.marked_destinations();
+        let marked = match self.is_set_back {
+            false => self.marked_destinations(),
+            true => Vec::new(),
+        };
         RoleTable::build_steered(&entries, &marked, self.build_steering())
     }
 
@@ -121,7 +124,10 @@ impl Model {
             } if self.is_live(key) => Some(RoleEntry {
                 protocol: core_protocol(protocol).number(),
                 endpoint: Endpoint::new(addr.into(), port),
-                roles: roles::VIRTUAL,
+                roles: match self.is_set_back {
+                    false => roles::VIRTUAL,
+                    true => roles::SET_BACK,
+                },
             }),
             _ => None,
         }

@@ -182,9 +182,7 @@ impl Model {
         };
         let key = ServiceKey::new(api, endpoint.addr.into(), endpoint.port);
         let is_there = self.services.contains_key(&key) || self.trash.has_service(key);
-        if is_there && self.vip(key).is_some() {
-            found |= roles::VIRTUAL;
-        }
-        found
+        let vip = self.vip(key).filter(|_| is_there);
+        found | vip.map_or(0, |vip| vip.roles)
     }
 }

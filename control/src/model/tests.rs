@@ -504,6 +504,30 @@ fn an_id_is_free_two_minutes_after_a_scan_found_no_connection() {
 }
 
 #[test]
+fn a_backup_may_leave_clients_packets_to_the_host() {
+    let mut b = with_http();
+    b.add("192.168.0.1:80").unwrap();
+    b.model.take_updates();
+    assert!(!b.model.set_back(false));
+    assert!(b.model.set_back(true));
+    let updates = b.model.take_updates();
+    assert!(matches!(updates[..], [Update::PutRoles(_)]), "{updates:?}");
+    assert_eq!(b.roles("10.0.0.1:80"), roles::SET_BACK);
+    assert_eq!(b.roles("192.168.0.1:80"), roles::REAL | roles::LIVE);
+    // What is added meanwhile, too, told one by one.
+    let other = vs(api::Protocol::Tcp, "10.0.0.1", 81);
+    b.live(Change::AddService(other, rr())).unwrap();
+    let updates = b.model.take_updates();
+    let put = updates.iter().find_map(|u| match u {
+        Update::PutRole(entry) => Some(entry.roles),
+        _ => None,
+    });
+    assert_eq!(put, Some(roles::SET_BACK), "{updates:?}");
+    assert!(b.model.set_back(false));
+    assert_eq!(b.roles("10.0.0.1:81"), roles::VIRTUAL);
+}
+
+#[test]
 fn services_are_live_while_the_host_holds_the_address() {
     let mut b = with_http();
     let away = vs(api::Protocol::Tcp, "10.0.0.99", 80);

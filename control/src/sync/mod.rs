@@ -291,6 +291,11 @@ impl Sync {
             .store(settings.sync.version == Version::V0, Relaxed);
     }
 
+    /// Whether a backup runs.
+    pub fn has_backup(&self) -> bool {
+        self.backup.is_some()
+    }
+
     /// Daemons that run, the master first.
     pub fn views(&self) -> Vec<DaemonView> {
         [&self.master, &self.backup]

@@ -6,6 +6,7 @@ use super::steer::{self, Found, Way};
 use crate::conn::Side;
 use crate::flow::Flow;
 use crate::packet::{Attempt, Packet, Verdict};
+use crate::roles::SET_BACK;
 use crate::service::Protocol;
 use crate::time::Instant;
 
@@ -30,14 +31,15 @@ impl Worker {
         let protocol = Protocol::Udp.number();
         // Replies first, as the kernel's OUT hook runs before IN.
         let mut ways = steer::ways_of(&Flow { protocol, ..flow }, Side::Reply, true);
-        if self.core.share.team() > 1 {
-            // Only what may have a connection elsewhere goes there.
-            for way in &mut ways {
-                *way = way.filter(|Way { other, .. }| {
-                    let roles = &self.core.roles;
-                    roles.of(flow.is_v4, protocol, &other.addr, other.port) != 0
-                });
-            }
+        let is_alone = self.core.share.team() == 1;
+        for way in &mut ways {
+            *way = way.filter(|Way { other, side, .. }| {
+                let roles = &self.core.roles;
+                let roles = roles.of(flow.is_v4, protocol, &other.addr, other.port);
+                let is_host_s = *side == Side::Request && roles & SET_BACK != 0;
+                // Only what may have a connection elsewhere goes there.
+                !is_host_s && (is_alone || roles != 0)
+            });
         }
         match self.search(&ways, None, attempt, false) {
             Found::Here { way, hash, i } => {

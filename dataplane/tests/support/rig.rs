@@ -15,7 +15,7 @@ use dataplane::conn::{HashKey, Layout, Shard};
 use dataplane::counters::WorkerCounters;
 use dataplane::marks::{MarkRule, Marks, Ports};
 use dataplane::packet::{Attempt, DropReason, Packet, PortId, Verdict};
-use dataplane::roles::{LIVE, REAL, RoleEntry, RoleTable, VIRTUAL};
+use dataplane::roles::{LIVE, REAL, RoleEntry, RoleTable, SET_BACK, VIRTUAL};
 use dataplane::route::{
     FibBuilder, Link, LinkId, Neighbour, NeighbourId, NextHop, Prefix, Reject, Target,
 };
@@ -50,6 +50,8 @@ pub struct Rig {
     /// Their last weights that were not 0.
     last_weights: HashMap<u32, u32>,
     roles: Vec<RoleEntry>,
+    /// Packets of clients are the host's (`backup_only`).
+    is_set_back: bool,
     marks: Vec<MarkRule>,
     local: Vec<Prefix>,
     mtu: [u16; 2],
@@ -234,6 +236,7 @@ impl Rig {
             known: Vec::new(),
             last_weights: HashMap::new(),
             roles: Vec::new(),
+            is_set_back: false,
             marks: Vec::new(),
             local: Vec::new(),
             mtu: [1500; 2],
@@ -322,7 +325,7 @@ impl Rig {
         self.apply(Command::PutFib(Arc::new(fib.build())));
     }
 
-    /// `mtu PORT N`, `vlan ID`, `failed PORT ADDRESS`, `unknown PORT`, or a setting and its value.
+    /// `mtu PORT N`, `vlan ID`, `failed PORT ADDRESS`, `unknown PORT`, `set_back N`, or a setting and its value.
     pub fn set(&mut self, value: &str) {
         let words: Vec<&str> = value.split_whitespace().collect();
         let number = |i: usize| super::notation::number(words[i]);
@@ -331,6 +334,10 @@ impl Rig {
             "failed" => {
                 let at = (LinkId(number(1) as u16), addr(words[2]));
                 self.apply(Command::FailNeighbour(at.0, at.1));
+            }
+            "set_back" => {
+                self.is_set_back = number(1) != 0;
+                self.put_roles();
             }
             "unknown" => self.forget_neighbours(number(1) as u16),
             "vlan" => self.set_vlan(number(1) as u16),
@@ -557,7 +564,13 @@ impl Rig {
             false => Steering::default(),
         };
         self.steering = steering.clone();
-        let table = RoleTable::build_steered(&self.roles, &marked, steering);
+        let mut roles = self.roles.clone();
+        if self.is_set_back {
+            for e in roles.iter_mut().filter(|e| e.roles & VIRTUAL != 0) {
+                e.roles ^= VIRTUAL | SET_BACK;
+            }
+        }
+        let table = RoleTable::build_steered(&roles, &marked, steering);
         self.apply(Command::PutRoles(Arc::new(table)));
     }
 

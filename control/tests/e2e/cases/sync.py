@@ -145,6 +145,23 @@ def test_daemons_come_and_go(lab):
     check(lab.adm("-L --daemon") == "", "the file asks for none any more")
 
 
+def test_backup_only(lab):
+    """While a backup runs, clients' packets are the host's if backup_only is set."""
+    other = lab.space("other")
+    link(lab, other)
+    lab.start()
+    vip, = lab.service("nat", families=(4,))
+    lab.expect_all_servers(vip)
+    lab.adm("sysctl backup_only=1")
+    lab.expect_all_servers(vip)                     # no backup yet
+    lab.adm(f"--start-daemon backup --mcast-interface y0 --syncid {SYNCID}")
+    url = f"http://{at(vip, 80)}/"
+    wait_for("the host to refuse", lambda: lab.client.run(f"curl -gsS -m 2 {url}", fail=False).returncode == 7, 10)
+    lab.adm("--stop-daemon backup")
+    wait_for("an answer", lambda: lab.client.curl(url, seconds=5), 10)
+    lab.expect_all_servers(vip)
+
+
 def guest():
     from cases.kernel import kernel
     return kernel()
