@@ -268,6 +268,14 @@ mod tests {
     }
 
     #[test]
+    fn what_was_counted_before_a_change_does_not_count_after_it() {
+        let slow = Pace { rise: 3, ..pace() };
+        let mut m = Monitor::new(Instant(0), slow, 1);
+        // Three failures to go down, then three successes to come up, and so on.
+        assert_eq!(changes(&run(&mut m, "oxxxoooxxx")), "---D--U--D");
+    }
+
+    #[test]
     fn alpha_is_down_until_it_succeeded() {
         let alpha = Pace {
             alpha: true,
@@ -325,14 +333,20 @@ mod tests {
         assert_eq!(at(5), Some(Change::Weight(Passed { delta: 5 })));
         assert_eq!(at(5), None);
         assert_eq!(m.delta(), 5);
+        assert_eq!(changes(&run(&mut m, "xxx")), "--D");
+        assert_eq!(
+            m.delta(),
+            0,
+            "a server that is down has no weight to add to"
+        );
     }
 
     #[test]
     fn another_pace_keeps_the_state() {
         let mut m = Monitor::new(Instant(0), pace(), 1);
         run(&mut m, "ox");
-        m.start(m.next_timeout()).expect("due");
         let now = m.next_timeout();
+        m.start(now).expect("due");
         m.set_pace(now, Pace { retry: 1, ..pace() });
         assert_eq!(
             m.next_timeout(),
@@ -356,6 +370,7 @@ mod tests {
         m.start(Instant(0));
         m.put_off(Instant(0));
         assert!(m.is_up() && !m.has_run());
-        assert!(m.next_timeout() > Instant(0));
+        let wait = m.next_timeout().since(Instant(0));
+        assert!(wait <= pace().delay_loop && wait >= pace().delay_loop * 19 / 20);
     }
 }

@@ -399,6 +399,52 @@ mod tests {
     }
 
     #[test]
+    fn a_quorum_that_is_cut_down_leaves_room_for_the_hysteresis() {
+        // 3 with hysteresis 2 is gained at 5, all that there is, and lost below 1: at 0.
+        let members = [alive(1), alive(4)];
+        let (mut p, out) = pool(10, 2, false, &members);
+        assert_eq!(p.needs().quorum, 3);
+        assert_eq!(out.last(), Some(&Quorum(true, 5)));
+        assert_eq!(after(&mut p, 1, dead(4)), [Remove(1), Server(1, false)]);
+        let out = after(&mut p, 0, dead(1));
+        assert_eq!(out, [Remove(0), Server(0, false), Quorum(false, 0)]);
+    }
+
+    #[test]
+    fn no_weight_is_no_quorum_whatever_is_needed() {
+        // All servers together weigh no more than the hysteresis.
+        let (mut p, out) = pool(10, 5, false, &[alive(5)]);
+        assert_eq!(p.needs().quorum, 0);
+        assert_eq!(out.last(), Some(&Quorum(true, 5)));
+        let out = after(&mut p, 0, dead(5));
+        assert_eq!(out, [Remove(0), Server(0, false), Quorum(false, 0)]);
+        // Servers that weigh nothing.
+        let (_, out) = pool(1, 0, true, &[alive(0)]);
+        assert_eq!(out.last(), Some(&Quorum(false, 0)));
+    }
+
+    #[test]
+    fn a_reload_computes_quorum_by_the_rule_of_gaining() {
+        let members: Vec<Member> = (0..6).map(|_| alive(1)).collect();
+        let (mut p, _) = pool(3, 1, false, &members);
+        for index in 0..3 {
+            after(&mut p, index, dead(1));
+        }
+        assert!(p.has_quorum(), "3 is not below 2");
+        let same: Vec<(Member, Option<Index>)> = (0..6)
+            .map(|i| (if i < 3 { dead(1) } else { alive(1) }, Some(i)))
+            .collect();
+        let mut out = Vec::new();
+        let quorum = super::Quorum {
+            quorum: 3,
+            hysteresis: 1,
+            sorry: false,
+        };
+        p.reload(quorum, &same, &mut out);
+        assert_eq!(out, [Quorum(false, 3)], "3 is below 4");
+    }
+
+    #[test]
     fn a_reload_touches_only_what_changed() {
         let (mut p, _) = pool(1, 0, true, &[alive(1), alive(2)]);
         let mut out = Vec::new();
