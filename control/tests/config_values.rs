@@ -389,3 +389,30 @@ fn what_outlives_the_daemon() {
     let mistakes = config::parse(Path::new("rvs.toml"), &relative, &host(4, &[])).unwrap_err();
     assert_eq!((mistakes.len(), mistakes[0].line), (1, 2));
 }
+
+/// Every command is looked at when the file is loaded, those of trackers too.
+#[test]
+fn commands_of_tracked_scripts_are_looked_at() {
+    let text = "[[port]]\nname = \"p\"\naf_packet = \"p\"\n\n\
+                [[track.script]]\nname = \"web\"\ncommand = [\"/nonexistent/web\", \"80\"]\nuser = \"root\"\n";
+    let config = parse(text);
+    let found: Vec<(usize, &[String])> = config
+        .commands
+        .iter()
+        .map(|written| (written.line, written.command.argv.as_slice()))
+        .collect();
+    assert_eq!(
+        found,
+        [(7, &["/nonexistent/web".to_owned(), "80".into()][..])]
+    );
+    let account = &config.commands[0].command.account;
+    assert_eq!(*account, Some("root".parse().unwrap()));
+    let told = config::notify::look(&config);
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert_eq!(told[0].line, 7);
+    assert!(
+        told[0].text.contains("/nonexistent/web"),
+        "{}",
+        told[0].text
+    );
+}

@@ -15,13 +15,12 @@ use vrrp::router::{Plan, PlanError};
 use vrrp::timers::AdvertInterval;
 use vrrp::track::LinkDelays;
 
-use super::{Notes, interface_complaint, number};
+use super::{Notes, interface_complaint, notify, number};
 use crate::config::file::{File, Table, nearest};
 use crate::config::vrrp::{
     Address, Instance, Matching, Process, Route, Script, SyncGroup, Track, Tracked, TrackedFile,
     Vrrp,
 };
-use crate::script::Account;
 
 /// Weight and direction of trackers that are defined once and named often.
 type Weights = BTreeMap<Tracked, (i16, bool)>;
@@ -132,28 +131,12 @@ fn named<T>(
 }
 
 fn script(table: &Table, notes: &mut Notes<'_>) -> Option<Script> {
+    notify::account(table, notes);
+    // Whether this host can run it is looked at with all other commands.
+    let _ = notify::command(table, "command", notes);
     let command: Vec<String> = super::values(table.texts("command"));
-    match command.first() {
-        None => {
-            if table.mentions("command") {
-                notes.mistake(table.line_of("command"), "command is empty; name a program");
-            }
-            return None;
-        }
-        Some(program) if !program.starts_with('/') => {
-            let text = format!("command \"{program}\" is no full path; begin it with /");
-            notes.mistake(table.line_of("command"), text);
-        }
-        Some(_) => {}
-    }
-    if let Some(user) = table.text("user") {
-        let complaint = match user.parse::<Account>() {
-            Ok(account) => account.complaint(),
-            Err(complaint) => Some(complaint),
-        };
-        if let Some(complaint) = complaint {
-            notes.mistake(table.line_of("user"), format!("user: {complaint}"));
-        }
+    if command.is_empty() {
+        return None;
     }
     let interval = table.duration("interval").unwrap_or_default();
     Some(Script {
