@@ -121,6 +121,8 @@ impl Mapper<'_> {
         }
         let defaults = &mut globals.defaults;
         match word {
+            // It needs to know the instances.
+            "lvs_sync_daemon" => {}
             "lvs_timeouts" => self.timeouts(node, &mut globals.ipvs),
             "vrrp_version" => {
                 if let Some(version) = self.number(node, 2, 3) {

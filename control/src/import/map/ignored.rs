@@ -168,12 +168,8 @@ pub const LOST: &[(&[&str], &str)] = &[
         "each address of a group is a service of its own here",
     ),
     (
-        &[
-            "lvs_sync_daemon",
-            "lvs_sync_daemon_interface",
-            "lvs_sync_daemon_inteface",
-        ],
-        "connection synchronisation is not in this version: connections break when the master changes",
+        &["lvs_sync_daemon_interface", "lvs_sync_daemon_inteface"],
+        "an old form: write lvs_sync_daemon INTERFACE INSTANCE",
     ),
     (
         &[

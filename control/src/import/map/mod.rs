@@ -11,6 +11,7 @@ mod other_check;
 mod pool;
 mod script;
 mod service;
+mod sync;
 mod target;
 mod values;
 mod vrrp;
@@ -85,6 +86,12 @@ pub fn map<'a>(nodes: &'a [Node], report: Report) -> Mapper<'a> {
         }
     }
     mapper.put_globals();
+    let globals = nodes.iter().filter(|n| n.keyword() == "global_defs");
+    let daemon = globals.flat_map(|n| &n.children);
+    // Of several the last one counts.
+    if let Some(daemon) = daemon.filter(|n| n.keyword() == "lvs_sync_daemon").last() {
+        mapper.sync_daemon(daemon, nodes);
+    }
     mapper.vrrp(nodes);
     for node in nodes {
         match node.keyword() {
