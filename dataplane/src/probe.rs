@@ -7,6 +7,7 @@
 
 use std::net::IpAddr;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crossbeam::queue::ArrayQueue;
 
@@ -106,6 +107,8 @@ type Bell = Box<dyn Fn() + Send + Sync>;
 pub struct Exchange {
     /// Addresses that probes come from.
     addresses: Box<[Addr]>,
+    /// Whether this host holds each of them.
+    held: Box<[AtomicBool]>,
     out: ArrayQueue<Vec<u8>>,
     back: ArrayQueue<Vec<u8>>,
     pump: OnceLock<Bell>,
@@ -115,8 +118,10 @@ pub struct Exchange {
 impl Exchange {
     /// Probes come from these addresses, at most one of each family.
     pub fn new(addresses: impl IntoIterator<Item = IpAddr>) -> Exchange {
+        let addresses: Box<[Addr]> = addresses.into_iter().map(Addr::from).collect();
         Exchange {
-            addresses: addresses.into_iter().map(Addr::from).collect(),
+            held: addresses.iter().map(|_| AtomicBool::new(false)).collect(),
+            addresses,
             out: ArrayQueue::new(SLOTS),
             back: ArrayQueue::new(SLOTS),
             pump: OnceLock::new(),
@@ -128,6 +133,19 @@ impl Exchange {
     pub fn address(&self, family: Family) -> Option<Addr> {
         let mut all = self.addresses.iter().copied();
         all.find(|addr| addr.family() == family)
+    }
+
+    /// Takes over which of its addresses this host holds: nobody answers for another.
+    pub fn follow(&self, is_held: impl Fn(Addr) -> bool) {
+        for (addr, held) in self.addresses.iter().zip(&self.held) {
+            held.store(is_held(*addr), Ordering::Relaxed);
+        }
+    }
+
+    /// Whether this host holds an address.
+    pub fn holds(&self, addr: Addr) -> bool {
+        let mut all = self.addresses.iter().zip(&self.held);
+        all.any(|(one, held)| *one == addr && held.load(Ordering::Relaxed))
     }
 
     /// How the thread that takes probes to a worker is woken; the first call counts.

@@ -101,6 +101,7 @@ pub struct Health {
     reports: Receiver<Report>,
     thread: Arc<Waker>,
     gauges: Arc<Gauges>,
+    probes: Option<Arc<Exchange>>,
     states: BTreeMap<Subject, Report>,
     pools: BTreeMap<ServiceKey, Followed>,
     events: Vec<Event>,
@@ -120,12 +121,20 @@ impl Health {
         let (orders, taken) = unbounded();
         let (told, reports) = unbounded();
         let gauges = Arc::<Gauges>::default();
-        let thread = driver::start(taken, told, control, Arc::clone(&gauges), scripts, probes)?;
+        let thread = driver::start(
+            taken,
+            told,
+            control,
+            Arc::clone(&gauges),
+            scripts,
+            probes.clone(),
+        )?;
         Ok(Health {
             orders,
             reports,
             thread,
             gauges,
+            probes,
             states: BTreeMap::new(),
             pools: BTreeMap::new(),
             events: Vec::new(),
@@ -195,6 +204,9 @@ impl Health {
 
     /// Addresses came or went: services that are checked only where their address is.
     pub fn follow_addresses(&mut self, model: &Model) {
+        if let Some(probes) = &self.probes {
+            probes.follow(|addr| model.is_local(addr.into()));
+        }
         let services: Vec<ServiceKey> = self.pools.keys().copied().collect();
         for service in services {
             self.follow_suspension(model, service);

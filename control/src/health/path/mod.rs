@@ -12,7 +12,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use dataplane::addr::{Addr, Family};
+use dataplane::addr::Family;
 use dataplane::probe::{Exchange, Way};
 use healthcheck::Instant;
 
@@ -65,7 +65,7 @@ impl Path {
     /// connection.
     ///
     /// # Errors
-    /// There is no probe address of that family, or no port left.
+    /// This host has no probe address of that family, or no port is left.
     pub fn connect(
         &mut self,
         now: Instant,
@@ -84,8 +84,17 @@ impl Path {
                 format!("[health] probe_addresses has no {family} address"),
             )
         })?;
+        if !self.exchange.holds(local) {
+            return Err(io::Error::new(
+                ErrorKind::AddrNotAvailable,
+                format!(
+                    "this host does not hold the probe address {}; add it to a twin",
+                    IpAddr::from(local)
+                ),
+            ));
+        }
         let port = self.free_port()?;
-        let stack = Stack::connect(now, SocketAddr::new(ip(local), port), remote)?;
+        let stack = Stack::connect(now, SocketAddr::new(local.into(), port), remote)?;
         let line = Line {
             stack,
             way,
@@ -238,13 +247,6 @@ impl Write for Stream<'_> {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
-    }
-}
-
-fn ip(addr: Addr) -> IpAddr {
-    match addr.family() {
-        Family::V4 => IpAddr::from(addr.octets_v4()),
-        Family::V6 => IpAddr::from(addr.octets()),
     }
 }
 

@@ -1,5 +1,6 @@
 //! Connections against a server that is a stack of its own, which holds the virtual address.
 
+use dataplane::addr::Addr;
 use smoltcp::iface::{Config, Interface, SocketSet};
 use smoltcp::socket::tcp::{Socket, SocketBuffer};
 use smoltcp::wire::{HardwareAddress, IpAddress, IpCidr};
@@ -70,6 +71,7 @@ struct Net {
 impl Net {
     fn new() -> Net {
         let exchange = Arc::new(Exchange::new([IpAddr::from(PROBE)]));
+        exchange.follow(|_| true);
         Net {
             path: Path::new(Arc::clone(&exchange)),
             exchange,
@@ -178,4 +180,17 @@ fn refusals_and_silence() {
         .path
         .connect(net.now, 3, way(11), "[2001:db8::1]:80".parse().unwrap());
     assert!(v6.unwrap_err().to_string().contains("no IPv6 address"));
+}
+
+#[test]
+fn an_address_that_nobody_answers_for_is_not_used() {
+    let mut net = Net::new();
+    net.exchange.follow(|addr| addr != Addr::v4(PROBE));
+    let refused = net.path.connect(net.now, 1, way(11), vip(80)).unwrap_err();
+    assert_eq!(
+        refused.to_string(),
+        "this host does not hold the probe address 10.1.0.7; add it to a twin"
+    );
+    net.exchange.follow(|addr| addr == Addr::v4(PROBE));
+    assert!(net.path.connect(net.now, 1, way(11), vip(80)).is_ok());
 }

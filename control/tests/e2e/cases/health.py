@@ -98,7 +98,7 @@ FAULTY = {
     "http": (80, "tcp", 'paths = ["/"]',
              {"hang": "in time", "half": "closed", "wrong": "status 503 for /", "drip": "in time"}),
     "smtp": (25, "tcp", "", {"hang": "no banner in time", "half": "closed", "wrong": "554 go away", "drip": "in time"}),
-    "dns": (53, "udp", "", {"hang": "in time", "half": "in time", "wrong": "DNS error 2"}),
+    "dns": (53, "udp", "", {"hang": "in time", "half": "in time", "wrong": "DNS error 2", "unknown": "DNS error 3"}),
     "udp": (7, "udp", 'payload = "2a"\nreply = "8x 00"\nreply_min = 2', {"hang": "in time", "half": "", "wrong": ""}),
 }
 
@@ -259,3 +259,17 @@ def test_a_drain_under_load_loses_nothing(lab):
     check(slow.running(), "the drain ended a connection before its deadline")
     text = lab.adm(f"drain {one.addr} --deadline 1s", seconds=30)
     check("it is safe to switch it off" in text.splitlines()[-1], f"drain ends with {text!r}")
+
+
+@network(servers=1)
+def test_a_server_that_does_not_answer_pings(lab):
+    """Echoes that are lost, and those that are refused, take it out; the first one that comes back brings it back."""
+    start(lab, kind="ping", extra="")
+    one = lab.servers[0]
+    expect(lab, one, "up", "ping up")
+    for verdict, word in (("drop", "in time"), ("reject with icmp type host-prohibited", "")):
+        one.run(["nft", "add table inet deaf; add chain inet deaf in { type filter hook input priority 0; }; "
+                 f"add rule inet deaf in ip protocol icmp icmp type echo-request {verdict}"])
+        expect(lab, one, "down", word)
+        one.run(["nft", "delete table inet deaf"])
+        expect(lab, one, "up", "ping up")

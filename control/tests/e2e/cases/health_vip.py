@@ -40,8 +40,11 @@ def service(lab, vip, method, kind="tcp", port=80, via='via = "vip"', extra=""):
     return text + "".join(SERVER.format(addr=server.addr, method=method) for server in servers)
 
 
-def start(lab, services):
-    lab.start(services=services, extra=HEALTH)
+def start(lab, services, **config):
+    lab.start(services=services, extra=HEALTH, **config)
+    # Until this host holds the address nobody can answer, which says nothing about servers.
+    wait_for("the log to say it", lambda: "does not hold the probe address" in lab.rvsd.output())
+    check("down" not in [line.split()[0] for line in lab.adm_quiet("health").splitlines() if line], lab.adm_quiet("health"))
     lab.lb.batch(f"address add {PROBE}/32 dev tf0", f"address add {PROBE6}/128 dev tf0 nodad")
 
 
@@ -57,8 +60,8 @@ def give(server, vip):
 def test_a_dr_server_without_the_virtual_address(lab):
     """Its own address answers and a plain check passes; asked for the virtual address it fails, until it has it again."""
     vip = VIPS["dr"][0]
-    plain = service(lab, vip, "dr", via="")
-    start(lab, plain)
+    lab.start(services=service(lab, vip, "dr", via=""), extra=HEALTH)
+    lab.lb.ip(f"address add {PROBE}/32 dev tf0")
     one, two = lab.servers
     expect(lab, one, "up", "tcp up")
     take(one, vip)
@@ -76,9 +79,9 @@ def test_a_dr_server_without_the_virtual_address(lab):
 
 
 def test_a_tun_server_without_the_virtual_address(lab):
-    """Probes are wrapped as clients' packets are; a server that cannot take them apart fails, too."""
+    """Probes are wrapped as clients' packets are; a server that cannot take them apart fails, too. Two workers."""
     vip = VIPS["tun"][0]
-    start(lab, service(lab, vip, "tun", kind="http", extra='regex = "^server"'))
+    start(lab, service(lab, vip, "tun", kind="http", extra='regex = "^server"'), worker="cores = [0, 1]")
     one, two = lab.servers
     lab.decapsulate([one, two])
     for server in lab.servers:
@@ -119,8 +122,8 @@ def test_what_the_web_server_says_for_the_virtual_address(lab):
     check(f"{PROBE} - " in access, f"who asked: {access[-300:]}")
 
 
-def test_ipv6_and_an_address_that_is_not_the_services(lab):
-    """The virtual address of the other family; a ping of the probe address is still the kernel's."""
+def test_ipv6_pings_and_a_standby(lab):
+    """The other family; a ping of the probe address is the kernel's; a standby checks, too."""
     vip = VIPS["dr"][1]
     text = SERVICE.format(vip=vip, port=80, kind="http", via='via = "vip"', extra="")
     for server in lab.servers:
@@ -140,3 +143,8 @@ def test_ipv6_and_an_address_that_is_not_the_services(lab):
     one.ip(f"-6 address add {vip}/128 dev lo nodad")
     wait_for(f"{one.addr6} to be up", lambda: alive(one) == "up")
     lab.client.run(f"ping -c 1 -W 5 {PROBE}", seconds=10)
+    # A standby, which does not hold the virtual address, finds the same.
+    lab.lb.ip(f"-6 address del {vip}/128 dev tf0")
+    one.nginx.stop()
+    wait_for(f"{one.addr6} to be down", lambda: alive(one) == "down")
+    check(alive(two) == "up", "the other one")

@@ -109,3 +109,22 @@ def test_a_server_that_asks_for_a_certificate(lab):
     wait_for("the log to say it", lambda: "nosuch.pem cannot be read: No such file" in lab.rvsd.output())
     again(ours.format(GOOD, GOOD))
     expect(lab, one, "up", "https up")
+
+
+def test_a_server_that_speaks_no_tls(lab):
+    """An answer in the clear, silence after the hello, an end in the middle of the handshake; a CA file that is not there."""
+    one = lab.servers[0]
+    how = lab.dir / "how"
+    how.write_text("wrong")
+    lab.peer(one, "faulty.py", "http", 8443, how)
+    lab.start(services=SERVICE.format(addr=one.addr, extra="").replace('"3s"', '"500ms"'))
+    for way, word in (("wrong", "the answer is no TLS"), ("hang", "TLS session in time"), ("half", "TLS"), ("drip", "TLS")):
+        how.write_text(way)
+        expect(lab, one, "down", word)
+    text = lab.config.read_text()
+    lab.config.write_text(text + 'verify = true\nca_file = "/nonexistent/ca.pem"\n')
+    lab.adm("reload")
+    # Nothing is known of the server then, and so nothing speaks against it.
+    expect_log = "ca_file /nonexistent/ca.pem cannot be read: No such file"
+    wait_for("the log to say it", lambda: expect_log in lab.rvsd.output())
+    check(lab.adm_quiet("health").count("not checked") >= 1, lab.adm_quiet("health"))

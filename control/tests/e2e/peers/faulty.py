@@ -3,7 +3,8 @@
     faulty.py KIND PORT FILE        KIND: http, smtp, dns or udp
 
 FILE holds one word, read for each request: "good"; "hang", which says nothing; "half", which stops in the
-middle of its answer; "wrong", which answers something else; "drip", which sends a byte each 0.2 s.
+middle of its answer; "wrong", which answers something else; "drip", which sends a byte each 0.2 s; of dns "unknown",
+which knows no such name.
 """
 import socket
 import struct
@@ -60,7 +61,7 @@ def serve_one(sock):
 
 def dns(data, how):
     number, = struct.unpack("!H", data[:2])
-    code = 2 if how == "wrong" else 0
+    code = {"wrong": 2, "unknown": 3}.get(how, 0)
     answer = struct.pack("!HHHHHH", number, 0x8180 | code, 1, 0, 0, 0) + data[12:]
     return answer[:5] if how == "half" else answer
 
