@@ -87,9 +87,9 @@ pub fn map<'a>(nodes: &'a [Node], report: Report) -> Mapper<'a> {
     }
     mapper.put_globals();
     let globals = nodes.iter().filter(|n| n.keyword() == "global_defs");
-    let daemon = globals.flat_map(|n| &n.children);
+    let mut said = globals.flat_map(|n| &n.children).rev();
     // Of several the last one counts.
-    if let Some(daemon) = daemon.filter(|n| n.keyword() == "lvs_sync_daemon").last() {
+    if let Some(daemon) = said.find(|n| n.keyword() == "lvs_sync_daemon") {
         mapper.sync_daemon(daemon, nodes);
     }
     mapper.vrrp(nodes);
