@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use dataplane::conn::{Layout, Shard, region};
-use dataplane::packet::{Attempt, Verdict};
+use dataplane::packet::Verdict;
 use dataplane::time::Ticks;
 use dataplane::toeplitz::Toeplitz;
 use dataplane::worker::{Dealt, Places, Share, deal};
 use support::notation::{build, to_hex};
 use support::rig::{BOOT, KEY, Rig, START};
+use support::team;
 
 mod support;
 
@@ -66,25 +67,15 @@ impl Team {
         Team { workers }
     }
 
-    /// What becomes of a frame that comes to worker `at`, without what each worker counts.
+    /// What becomes of a frame that comes to worker `at`.
     fn inject(&mut self, at: usize, port: u16, text: &str) -> (Verdict, Vec<u8>) {
         let frame = build(&format!(
             "eth 02:00:00:00:09:09 > 52:54:00:00:00:0{} | {text}",
             port + 1
         ));
-        let (mut at, mut attempt) = (at % self.workers.len(), Attempt::START);
-        for _ in 0..20 {
-            let result = self.workers[at].inject_attempt(port, &frame, attempt);
-            let Verdict::HandOver {
-                worker,
-                attempt: next,
-            } = result.0
-            else {
-                return result;
-            };
-            (at, attempt) = (usize::from(worker), next);
-        }
-        panic!("handed over for ever: {text}");
+        let at = at % self.workers.len();
+        let by_wire = |rig: &mut Rig, attempt| rig.inject_attempt(port, &frame, attempt);
+        team::pass(&mut self.workers, at, &frame, by_wire).0
     }
 
     fn send(&mut self, n: usize, port: u16, text: &str) -> Vec<u8> {

@@ -13,6 +13,7 @@ use dataplane::worker::Share;
 use proptest::prelude::*;
 use support::notation::build;
 use support::rig::Rig;
+use support::team;
 
 mod support;
 
@@ -58,7 +59,7 @@ impl Team {
         self.workers.iter_mut().for_each(|w| w.ipvsadm(args));
     }
 
-    /// Puts a frame in at worker `at`. Nobody hands over to himself or for ever.
+    /// Puts a frame in at worker `at`.
     fn inject(&mut self, at: usize, port: u16, frame: &[u8]) -> (Verdict, Vec<u8>) {
         self.pass(at, frame, |w, attempt| {
             w.inject_attempt(port, frame, attempt)
@@ -74,27 +75,13 @@ impl Team {
 
     fn pass(
         &mut self,
-        mut at: usize,
+        at: usize,
         frame: &[u8],
         process: impl Fn(&mut Rig, Attempt) -> (Verdict, Vec<u8>),
     ) -> (Verdict, Vec<u8>) {
-        let mut attempt = Attempt::START;
-        // Each way may take a round, and pieces go by their meeting point.
-        for _ in 0..3 * (self.workers.len() + 2) {
-            let result = process(&mut self.workers[at], attempt);
-            let Verdict::HandOver {
-                worker,
-                attempt: next,
-            } = result.0
-            else {
-                return result;
-            };
-            assert_ne!(usize::from(worker), at);
-            assert_eq!(result.1, frame, "a frame that is handed over is unchanged");
-            self.handed += 1;
-            (at, attempt) = (usize::from(worker), next);
-        }
-        panic!("handed over for ever");
+        let (result, handed) = team::pass(&mut self.workers, at, frame, process);
+        self.handed += handed;
+        result
     }
 
     /// Everybody's connections.

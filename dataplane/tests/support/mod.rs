@@ -6,4 +6,5 @@
 pub mod model;
 pub mod notation;
 pub mod rig;
+pub mod team;
 pub mod vectors;
