@@ -45,6 +45,9 @@ const WIRE_SLOTS: u32 = 1024;
 /// Mbufs a thread keeps for itself.
 const CACHE: u32 = 256;
 
+/// Niceness of the pump, to that of other threads.
+const PUMP_NICE: i32 = -10;
+
 /// Most time a worker or the pump may take to end.
 const STOP_DEADLINE: Duration = Duration::from_secs(5);
 
@@ -216,6 +219,9 @@ pub fn start(
     let pump = thread::Builder::new()
         .name("rvs-pump".to_owned())
         .spawn(move || {
+            // Adverts, ARP and BGP go through it: it waits behind no listing and no check. Without
+            // the right to that it runs as they do.
+            let _ = rustix::process::nice(PUMP_NICE);
             let stop = Arc::clone(&pump.stop);
             let ended = dpdk::eal::register_thread()
                 .map_err(io::Error::other)

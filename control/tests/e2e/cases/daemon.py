@@ -5,6 +5,7 @@ import signal
 import socket
 import struct
 import time
+from pathlib import Path
 
 from lab import AF_PACKET_PORTS, BIN, Failure, VIPS, at, check, config_text, network, port, run, wait_for
 
@@ -301,3 +302,16 @@ def test_usual_limits_suffice(lab):
     lab.write_config()
     lab.rvsd = lab.lb.spawn(["prlimit", "--memlock=8388608:8388608", "--nofile=1024:1024", BIN / "rvsd", lab.config], "rvsd")
     lab.wait_ready()
+
+
+@network(servers=0)
+def test_the_pump_goes_before_other_threads(lab):
+    """What carries adverts and ARP to the wire has ten nice levels on the thread that lists and reloads."""
+    lab.start()
+
+    def niceness(thread):
+        # Behind the name in brackets: the seventeenth word.
+        return int((thread / "stat").read_text().rsplit(")", 1)[1].split()[16])
+    threads = {(task / "comm").read_text().strip(): niceness(task) for task in Path(f"/proc/{lab.rvsd.pid}/task").iterdir()}
+    usual = threads["rvs-checks"]
+    check(threads["rvs-pump"] == max(usual - 10, -20) and threads["rvsd"] == usual, f"niceness of threads: {threads}")
