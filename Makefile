@@ -63,9 +63,13 @@ instructions:
 	  | awk -v row=$$row '/Collected/ {printf "%-18s %7.1f instructions a packet\n", row, $$4 / 65536}'; \
 	done
 
-# How many health checks a second, at which cost: servers, milliseconds between their checks, seconds.
+# How many health checks a second, at which cost (CHECKS: servers, milliseconds between their checks, seconds); then
+# whether adverts stay on time next to them, with a full table, listings and reloads (ADVERTS="--seconds 60 --only tcp").
 bench-checks:
+	@.ci/install-deps test
 	$(CARGO) run --release -p control --example checks -- $(CHECKS)
+	$(CARGO) build --release --workspace --bins
+	@RVS_BIN=$${CARGO_TARGET_DIR:-$(CURDIR)/target}/release /usr/bin/python3 -u bench/checks/checks.py $(ADVERTS)
 
 e2e:
 	@.ci/install-deps test
