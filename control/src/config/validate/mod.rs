@@ -26,6 +26,8 @@ mod pool;
 mod port;
 mod service;
 mod sync;
+mod track;
+mod vip;
 mod vrrp;
 
 pub use host::Host;

@@ -1,29 +1,22 @@
 //! VRRP: virtual routers, groups, and what priorities depend on.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use vrrp::addr::{Family, is_link_local};
-use vrrp::config::{
-    Announcing, Config as Machine, ConfigError, Key, Preempt, Transport, VirtualAddress,
-};
+use vrrp::config::{Announcing, Config as Machine, ConfigError, Key, Preempt, Transport};
 use vrrp::group::Group;
 use vrrp::packet::{Auth, ChecksumPolicy, Peer, Version};
 use vrrp::router::{Plan, PlanError};
 use vrrp::timers::AdvertInterval;
 use vrrp::track::LinkDelays;
 
-use super::{Notes, interface_complaint, notify, number};
+use super::track::{Weights, named, process, script, tracked_file, tracks};
+use super::vip::{address, addresses, interface, route};
+use super::{Notes, number};
 use crate::config::file::{File, Table, nearest};
-use crate::config::vrrp::{
-    Address, Instance, Matching, Process, Route, Script, SyncGroup, Track, Tracked, TrackedFile,
-    Vrrp,
-};
-
-/// Weight and direction of trackers that are defined once and named often.
-type Weights = BTreeMap<Tracked, (i16, bool)>;
+use crate::config::vrrp::{Instance, SyncGroup, Tracked, Vrrp};
 
 pub(super) fn vrrp(file: &File, notes: &mut Notes<'_>) -> Vrrp {
     let table = file.section("vrrp");
@@ -101,114 +94,6 @@ fn delays(table: &Table, notes: &mut Notes<'_>) -> BTreeMap<String, LinkDelays> 
         }
     }
     out
-}
-
-/// The entries of `[[track.KIND]]`, with what those who name them take over.
-fn named<T>(
-    track: &Table,
-    kind: &str,
-    notes: &mut Notes<'_>,
-    weights: &mut Weights,
-    id: impl Fn(String) -> Tracked,
-    read: impl Fn(&Table, &mut Notes<'_>) -> Option<T>,
-) -> BTreeMap<String, T> {
-    let mut out = BTreeMap::new();
-    for written in track.tables(kind) {
-        let (Some(name), entry) = (written.text("name"), read(written, notes)) else {
-            continue;
-        };
-        let weight = (
-            number(written, "weight"),
-            written.boolean("reverse").unwrap_or_default(),
-        );
-        if weights.insert(id(name.to_owned()), weight).is_some() {
-            let text = format!("{kind} \"{name}\" is listed twice; rename one");
-            notes.mistake(written.line_of("name"), text);
-        }
-        out.extend(entry.map(|entry| (name.to_owned(), entry)));
-    }
-    out
-}
-
-fn script(table: &Table, notes: &mut Notes<'_>) -> Option<Script> {
-    notify::account(table, notes);
-    // Whether this host can run it is looked at with all other commands.
-    let _ = notify::command(table, "command", notes);
-    let command: Vec<String> = super::values(table.texts("command"));
-    if command.is_empty() {
-        return None;
-    }
-    let interval = table.duration("interval").unwrap_or_default();
-    Some(Script {
-        command,
-        interval,
-        timeout: table.duration("timeout").unwrap_or(interval),
-        rise: number(table, "rise"),
-        fall: number(table, "fall"),
-        init_fail: table.boolean("init_fail").unwrap_or_default(),
-        user: table.text("user").map(str::to_owned),
-    })
-}
-
-fn tracked_file(table: &Table, notes: &mut Notes<'_>) -> Option<TrackedFile> {
-    let path = PathBuf::from(table.text("path")?);
-    if !path.is_absolute() {
-        let text = format!(
-            "path \"{}\" is no full path; begin it with /",
-            path.display()
-        );
-        notes.mistake(table.line_of("path"), text);
-    }
-    let overwrite = table.boolean("init_overwrite").unwrap_or_default();
-    if overwrite && !table.mentions("init") {
-        let text = "init_overwrite without init writes nothing; add init or remove it";
-        notes.mistake(table.line_of("init_overwrite"), text);
-    }
-    Some(TrackedFile {
-        path,
-        init: table.integer("init").and_then(|n| i32::try_from(n).ok()),
-        overwrite,
-    })
-}
-
-fn process(table: &Table, notes: &mut Notes<'_>) -> Option<Process> {
-    let command = table.text("command")?.to_owned();
-    let full_command = table.boolean("full_command").unwrap_or_default();
-    if !full_command && command.len() > 15 {
-        let text = format!(
-            "command \"{command}\" has {} characters and the kernel keeps 15 of a program's name; \
-             shorten it, or set full_command = true",
-            command.len()
-        );
-        notes.mistake(table.line_of("command"), text);
-    }
-    let params = table
-        .mentions("params")
-        .then(|| super::values(table.texts("params")));
-    if params.is_none() && table.mentions("match") {
-        let text = "match compares params; add params or remove it";
-        notes.mistake(table.line_of("match"), text);
-    }
-    let quorum = number(table, "quorum");
-    let quorum_max = table.integer("quorum_max").map_or(u32::MAX, |n| n as u32);
-    if quorum_max < quorum {
-        let text = format!("quorum_max {quorum_max} is below quorum {quorum}; raise it");
-        notes.mistake(table.line_of("quorum_max"), text);
-    }
-    Some(Process {
-        command,
-        full_command,
-        params,
-        matching: match table.text("match") {
-            Some("initial") => Matching::Initial,
-            Some("partial") => Matching::Partial,
-            _ => Matching::Exact,
-        },
-        quorum,
-        quorum_max,
-        fork_delay: table.duration("fork_delay").unwrap_or_default(),
-        terminate_delay: table.duration("terminate_delay").unwrap_or_default(),
-    })
 }
 
 /// An instance's value, or that of `[vrrp.defaults]`.
@@ -489,155 +374,7 @@ fn announcing(table: &Table, defaults: Option<&Table>) -> Announcing {
     }
 }
 
-fn addresses(table: &Table, key: &str, device: &str, notes: &mut Notes<'_>) -> Vec<Address> {
-    let address = |written: &Table| {
-        let addr = network(written, "addr", notes)?;
-        let is_v4 = addr.addr.is_ipv4();
-        let label = written.text("label").map(str::to_owned);
-        if let Some(label) = &label {
-            let line = written.line_of("label");
-            if !is_v4 {
-                notes.mistake(line, "an IPv6 address has no label; remove it");
-            } else if label.is_empty() || label.len() > 15 {
-                let text = format!("label \"{label}\" will not do; give 1 to 15 characters");
-                notes.mistake(line, text);
-            }
-        }
-        if !is_v4 && written.mentions("scope") {
-            let text = "the kernel knows the scope of an IPv6 address; remove it";
-            notes.mistake(written.line_of("scope"), text);
-        }
-        if addr.addr.is_multicast() || addr.addr.is_unspecified() {
-            let text = format!("addr {} is no address of a host; give one", addr.addr);
-            notes.mistake(written.line_of("addr"), text);
-        }
-        let device = match written.mentions("dev") {
-            true => interface(written, "dev", notes)?,
-            false => device.to_owned(),
-        };
-        // RT_SCOPE_* (linux/rtnetlink.h).
-        let scope = match written.text("scope") {
-            Some("site") => 200,
-            Some("link") => 253,
-            Some("host") => 254,
-            _ => 0,
-        };
-        Some(Address {
-            addr,
-            device,
-            scope,
-            label,
-        })
-    };
-    table.tables(key).iter().filter_map(address).collect()
-}
-
-fn route(table: &Table, notes: &mut Notes<'_>) -> Option<Route> {
-    let via = address(table, "via", notes);
-    let source = address(table, "src", notes);
-    let to = match table.text("to") {
-        Some("default") => {
-            let family = via.or(source).map_or(Family::V4, Family::of);
-            let addr = match family {
-                Family::V4 => IpAddr::from([0; 4]),
-                Family::V6 => IpAddr::from([0; 16]),
-            };
-            VirtualAddress {
-                addr,
-                prefix_len: 0,
-            }
-        }
-        _ => network(table, "to", notes)?,
-    };
-    let family = Family::of(to.addr);
-    for (key, addr) in [("via", via), ("src", source)] {
-        if let Some(addr) = addr.filter(|addr| Family::of(*addr) != family) {
-            let text = format!("{key} {addr} is of another family than the route; give one of its");
-            notes.mistake(table.line_of(key), text);
-        }
-    }
-    let device = match table.mentions("dev") {
-        true => Some(interface(table, "dev", notes)?),
-        false => None,
-    };
-    if via.is_none() && device.is_none() && !table.mentions("via") {
-        let text = "the route leads nowhere; add via, dev or both";
-        notes.mistake(table.line, text);
-    }
-    Some(Route {
-        to,
-        via,
-        device,
-        source,
-        metric: table.integer("metric").map(|n| n as u32),
-        table: number(table, "table"),
-    })
-}
-
-fn tracks(table: &Table, weights: &Weights, notes: &mut Notes<'_>) -> Vec<Track> {
-    let mut seen = BTreeSet::new();
-    let mut out = Vec::new();
-    for written in table.tables("track") {
-        let Some(what) = tracked(written, weights, notes) else {
-            continue;
-        };
-        if !seen.insert(what.clone()) {
-            let text = "this is tracked already; remove one";
-            notes.mistake(written.line, text);
-        }
-        let (weight, reverse) = weights.get(&what).copied().unwrap_or_default();
-        out.push(Track {
-            weight: written.integer("weight").map_or(weight, |n| n as i16),
-            reverse: written.boolean("reverse").unwrap_or(reverse),
-            what,
-        });
-    }
-    out
-}
-
-fn tracked(table: &Table, weights: &Weights, notes: &mut Notes<'_>) -> Option<Tracked> {
-    let kind = table.text("kind")?;
-    if kind == "workers" {
-        if table.mentions("name") {
-            let text = "the workers are tracked as a whole; remove name";
-            notes.mistake(table.line_of("name"), text);
-        }
-        return Some(Tracked::Workers);
-    }
-    if !table.mentions("name") {
-        let text = format!("the {kind} has no name; add name = \"…\"");
-        notes.mistake(table.line, text);
-    }
-    let name = table.text("name")?.to_owned();
-    let what = match kind {
-        "interface" => return Some(Tracked::Interface(interface(table, "name", notes)?)),
-        "script" => Tracked::Script(name.clone()),
-        "file" => Tracked::File(name.clone()),
-        _ => Tracked::Process(name.clone()),
-    };
-    if !weights.contains_key(&what) {
-        let advice = advice(
-            &name,
-            weights.keys().filter_map(|known| name_of(known, &what)),
-        );
-        let text = format!("there is no [[track.{kind}]] named \"{name}\"; {advice}");
-        notes.mistake(table.line_of("name"), text);
-        return None;
-    }
-    Some(what)
-}
-
-/// The name of a tracker of the same kind as another.
-fn name_of<'a>(known: &'a Tracked, like: &Tracked) -> Option<&'a str> {
-    match (known, like) {
-        (Tracked::Script(name), Tracked::Script(_))
-        | (Tracked::File(name), Tracked::File(_))
-        | (Tracked::Process(name), Tracked::Process(_)) => Some(name),
-        _ => None,
-    }
-}
-
-fn advice<'a>(found: &str, known: impl Iterator<Item = &'a str>) -> String {
+pub(super) fn advice<'a>(found: &str, known: impl Iterator<Item = &'a str>) -> String {
     match nearest(found, known) {
         Some(near) => format!("did you mean \"{near}\"?"),
         None => "add it or correct the name".to_owned(),
@@ -824,47 +561,4 @@ fn told(error: &ConfigError) -> String {
         ConfigError::PeerTtl(..) => format!("{error}; swap them"),
         error => error.to_string().replace("unadvertised", "vip_excluded"),
     }
-}
-
-fn interface(table: &Table, key: &str, notes: &mut Notes<'_>) -> Option<String> {
-    let name = table.text(key)?;
-    if let Some(complaint) = interface_complaint(name) {
-        notes.mistake(table.line_of(key), format!("{key} \"{name}\" {complaint}"));
-        return None;
-    }
-    Some(name.to_owned())
-}
-
-fn address(table: &Table, key: &str, notes: &mut Notes<'_>) -> Option<IpAddr> {
-    let text = table.text(key)?;
-    let addr = text.parse().ok();
-    if addr.is_none() {
-        let text =
-            format!("{key} \"{text}\" is no IP address; write it like 192.0.2.1 or 2001:db8::1");
-        notes.mistake(table.line_of(key), text);
-    }
-    addr
-}
-
-/// An address with or without a prefix length.
-fn network(table: &Table, key: &str, notes: &mut Notes<'_>) -> Option<VirtualAddress> {
-    let text = table.text(key)?;
-    let (addr, len) = match text.split_once('/') {
-        Some((addr, len)) => (addr, Some(len)),
-        None => (text, None),
-    };
-    let parsed = addr.parse::<IpAddr>().ok().and_then(|addr| {
-        let most = Family::of(addr).bits();
-        let prefix_len = match len {
-            Some(len) => len.parse::<u8>().ok().filter(|len| *len <= most)?,
-            None => most,
-        };
-        Some(VirtualAddress { addr, prefix_len })
-    });
-    if parsed.is_none() {
-        let text =
-            format!("{key} \"{text}\" is no address; write it like 192.0.2.1/24 or 2001:db8::1/64");
-        notes.mistake(table.line_of(key), text);
-    }
-    parsed
 }

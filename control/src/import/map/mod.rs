@@ -13,7 +13,9 @@ mod script;
 mod service;
 mod sync;
 mod target;
+mod track;
 mod values;
+mod vip;
 mod vrrp;
 
 use std::collections::{BTreeMap, BTreeSet};

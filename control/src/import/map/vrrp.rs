@@ -3,12 +3,12 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use super::Mapper;
 use super::global::{garp, settle_garp};
-use super::values::{address, boolean, duration};
-use super::{Mapper, script};
+use super::track::kind;
+use super::values::{address, duration};
 use crate::import::document::{Table, Value};
 use crate::import::tree::Node;
-use crate::import::words;
 
 /// Keywords of an instance, for suggestions.
 const KEYWORDS: &[&str] = &[
@@ -34,38 +34,19 @@ const KEYWORDS: &[&str] = &[
     "garp_master_delay",
 ];
 
-/// Keywords of scripts, files and processes, for suggestions.
-const TRACKERS: &[&str] = &[
-    "script",
-    "interval",
-    "timeout",
-    "weight",
-    "rise",
-    "fall",
-    "user",
-    "init_fail",
-    "file",
-    "init_file",
-    "process",
-    "param_match",
-    "quorum",
-    "quorum_max",
-    "full_command",
-];
-
-const HOUR: Duration = Duration::from_secs(3600);
-const DAY: Duration = Duration::from_secs(86_400);
+pub(super) const HOUR: Duration = Duration::from_secs(3600);
+pub(super) const DAY: Duration = Duration::from_secs(86_400);
 
 /// What the lines of an instance say together.
-struct Instance {
+pub(super) struct Instance {
     is_master: bool,
     priority: Option<i64>,
     version: Option<i64>,
     strict: bool,
     /// Tables behind the instance's own.
-    inner: Vec<Table>,
-    vips: Vec<Table>,
-    excluded: Vec<Table>,
+    pub inner: Vec<Table>,
+    pub vips: Vec<Table>,
+    pub excluded: Vec<Table>,
     /// `[vrrp.instance.notify]`.
     notify: Table,
 }
@@ -108,7 +89,7 @@ impl Mapper<'_> {
     }
 
     /// The name of a block.
-    fn name(&mut self, node: &Node, table: &mut Table) -> bool {
+    pub(super) fn name(&mut self, node: &Node, table: &mut Table) -> bool {
         match node.arg(0) {
             Some(name) => {
                 table.set("name", Value::text(name), node);
@@ -541,179 +522,6 @@ impl Mapper<'_> {
         instance.inner.push(table);
     }
 
-    fn virtual_address(&mut self, node: &Node, path: &'static str, instance: &mut Instance) {
-        let mut table = Table::leaf(path, node);
-        let mut words = node.words.iter();
-        let mut addr = None;
-        while let Some(word) = words.next() {
-            let mut value = || words.next().cloned();
-            match word.as_str() {
-                "dev" => {
-                    if let Some(dev) = value() {
-                        self.interfaces.insert(dev.clone());
-                        table.set("dev", Value::Text(dev), node);
-                    }
-                }
-                "label" => drop(value().map(|label| table.set("label", Value::Text(label), node))),
-                "scope" => drop(value().map(|scope| table.set("scope", Value::Text(scope), node))),
-                "brd" | "broadcast" => {
-                    value();
-                    self.report
-                        .changed(node, "without a broadcast address of its own");
-                }
-                "peer" => {
-                    value();
-                    self.report.lost(node, "peer addresses are not supported");
-                }
-                "preferred_lft" => {
-                    value();
-                    self.report.changed(node, "preferred_lft is left to RVS");
-                }
-                "track_group" => {
-                    value();
-                    self.report.lost(node, "track_group is not supported");
-                }
-                "home" | "-nodad" | "mngtmpaddr" | "noprefixroute" | "autojoin" | "no_track"
-                | "use_vmac" => self.report.changed(node, format!("{word} is left to RVS")),
-                other if addr.is_none() && parse_network(other) => addr = Some(other.to_owned()),
-                other => {
-                    let note = format!("\"{other}\" is not understood");
-                    self.report.lost(node, note);
-                }
-            }
-        }
-        let Some(addr) = addr else {
-            self.report.lost(node, "no address");
-            return;
-        };
-        let is_v6 = addr.contains(':');
-        for name in ["label", "scope"] {
-            if is_v6 && table.has(name) {
-                table.drop_key(name);
-                let note = format!("an IPv6 address has no {name}; keepalived ignores it, too");
-                self.report.changed(node, note);
-            }
-        }
-        // The address first.
-        let rest = std::mem::take(&mut table.keys);
-        table.set("addr", Value::Text(addr), node);
-        table.keys.extend(rest);
-        self.report.taken(node, path);
-        match path {
-            "vrrp.instance.vip" => instance.vips.push(table),
-            _ => instance.excluded.push(table),
-        }
-    }
-
-    fn route(&mut self, node: &Node, instance: &mut Instance) {
-        let mut table = Table::leaf("vrrp.instance.route", node);
-        let mut words = node.words.iter();
-        let mut is_whole = true;
-        while let Some(word) = words.next() {
-            let mut value = |name, table: &mut Table| match words.next() {
-                Some(value) => {
-                    table.set(name, Value::text(&**value), node);
-                    true
-                }
-                None => false,
-            };
-            is_whole &= match word.as_str() {
-                "to" => value("to", &mut table),
-                "via" | "gw" => value("via", &mut table),
-                "src" => value("src", &mut table),
-                "dev" => value("dev", &mut table),
-                "metric" | "priority" | "preference" => {
-                    let number = words.next().and_then(|n| n.parse::<u32>().ok());
-                    let number = number.map(|n| Value::Integer(i64::from(n)));
-                    number.map(|n| table.set("metric", n, node)).is_some()
-                }
-                "table" => {
-                    let number = match words.next().map(String::as_str) {
-                        Some("main") => Some(254),
-                        Some("default") => Some(253),
-                        Some(number) => number.parse::<u32>().ok(),
-                        None => None,
-                    };
-                    let number = number.map(|n| Value::Integer(i64::from(n)));
-                    number.map(|n| table.set("table", n, node)).is_some()
-                }
-                "scope" | "proto" | "protocol" => {
-                    words.next();
-                    self.report
-                        .changed(node, format!("{word} is left to the kernel"));
-                    true
-                }
-                "no_track" | "inet" | "inet6" | "add" | "append" | "prepend" => true,
-                other if !table.has("to") && (other == "default" || parse_network(other)) => {
-                    let to = match other {
-                        "0.0.0.0/0" | "::/0" => "default",
-                        other => other,
-                    };
-                    table.set("to", Value::text(to), node);
-                    true
-                }
-                _ => false,
-            };
-            if !is_whole {
-                let note = format!("\"{word}\" of a route is not supported");
-                self.report.lost(node, note);
-                return;
-            }
-        }
-        if let Some(Value::Text(dev)) = table.get("dev") {
-            self.interfaces.insert(dev.clone());
-        }
-        self.report.taken(node, "vrrp.instance.route");
-        instance.inner.push(table);
-    }
-
-    /// `track_interface` and its like.
-    fn tracks(&mut self, node: &Node, path: &'static str, out: &mut Vec<Table>) {
-        let Some(kind) = kind(node.keyword()) else {
-            return;
-        };
-        self.report.taken(node, path);
-        for child in &node.children {
-            let mut table = Table::leaf(path, child);
-            table.add("kind", Value::text(kind));
-            table.set("name", Value::text(child.keyword()), child);
-            if kind == "interface" {
-                self.interfaces.insert(child.keyword().to_owned());
-            }
-            self.report.taken(child, path);
-            self.weight(child, child.args(), &mut table, 254);
-            out.push(table);
-        }
-    }
-
-    /// `weight N [reverse]`.
-    fn weight(&mut self, node: &Node, words: &[String], table: &mut Table, most: i64) {
-        let mut words = words.iter();
-        while let Some(word) = words.next() {
-            match word.as_str() {
-                "weight" => {
-                    let number = words.next().and_then(|n| n.parse::<i64>().ok());
-                    let Some(number) = number else {
-                        self.report.lost(node, "weight needs a number");
-                        continue;
-                    };
-                    let fitting = number.clamp(-most, most);
-                    if fitting != number {
-                        self.report
-                            .changed(node, format!("weight {number} became {fitting}"));
-                    }
-                    table.set("weight", Value::Integer(fitting), node);
-                }
-                "reverse" => drop(table.set("reverse", Value::Boolean(true), node)),
-                "noreverse" => drop(table.set("reverse", Value::Boolean(false), node)),
-                other => {
-                    let note = format!("\"{other}\" is not understood");
-                    self.report.lost(node, note);
-                }
-            }
-        }
-    }
-
     fn sync_group(&mut self, node: &Node) {
         let mut table = Table::of("vrrp.sync_group", node);
         if !self.name(node, &mut table) {
@@ -776,179 +584,6 @@ impl Mapper<'_> {
             self.document.tables.push(table);
         }
     }
-
-    fn tracked_script(&mut self, node: &Node) {
-        let mut table = Table::of("track.script", node);
-        if !self.name(node, &mut table) {
-            return;
-        }
-        for child in &node.children {
-            match child.keyword() {
-                "script" => match script::command(child) {
-                    Some(command) => {
-                        let words = Value::Texts(command.words);
-                        self.put(&mut table, "command", words, child);
-                        if let Some(note) = command.note {
-                            self.report.changed(child, note);
-                        }
-                    }
-                    None => self.report.lost(child, "it names no program"),
-                },
-                "interval" | "timeout" => {
-                    let name = match child.keyword() {
-                        "interval" => "interval",
-                        _ => "timeout",
-                    };
-                    let least = Duration::from_millis(100);
-                    if let Some(time) = self.time(child, least, DAY) {
-                        self.put(&mut table, name, Value::Text(duration(time)), child);
-                    }
-                }
-                "rise" | "fall" => {
-                    let name = if child.keyword() == "rise" {
-                        "rise"
-                    } else {
-                        "fall"
-                    };
-                    if let Some(count) = self.number(child, 1, 1_000_000) {
-                        self.put(&mut table, name, Value::Integer(count), child);
-                    }
-                }
-                "weight" => {
-                    self.report.taken(child, "track.script.weight");
-                    self.weight(child, &child.words, &mut table, 253);
-                }
-                "user" => {
-                    if let Some(user) = child.arg(0) {
-                        let user = match child.arg(1) {
-                            Some(group) => format!("{user}:{group}"),
-                            None => user.to_owned(),
-                        };
-                        self.put(&mut table, "user", Value::Text(user), child);
-                    }
-                }
-                "init_fail" => self.put(&mut table, "init_fail", Value::Boolean(true), child),
-                _ => self.elsewhere(child, TRACKERS),
-            }
-        }
-        self.document.tables.push(table);
-    }
-
-    fn tracked_file(&mut self, node: &Node) {
-        let mut table = Table::of("track.file", node);
-        if !self.name(node, &mut table) {
-            return;
-        }
-        for child in &node.children {
-            match child.keyword() {
-                "file" => match words::command(&child.text).into_iter().nth(1) {
-                    Some(path) => self.put(&mut table, "path", Value::Text(path), child),
-                    None => self.report.lost(child, "its value is missing"),
-                },
-                "weight" => {
-                    self.report.taken(child, "track.file.weight");
-                    self.weight(child, &child.words, &mut table, 254);
-                }
-                "init_file" => {
-                    let mut value = 0;
-                    let mut overwrite = None;
-                    for word in child.args() {
-                        match word.parse::<i32>() {
-                            Ok(number) => value = i64::from(number),
-                            Err(_) if word == "overwrite" => overwrite = Some(true),
-                            Err(_) => {
-                                let note = format!("\"{word}\" is not understood");
-                                self.report.lost(child, note);
-                            }
-                        }
-                    }
-                    self.put(&mut table, "init", Value::Integer(value), child);
-                    if overwrite.is_some() {
-                        self.put(&mut table, "init_overwrite", Value::Boolean(true), child);
-                    }
-                }
-                _ => self.elsewhere(child, TRACKERS),
-            }
-        }
-        self.document.tables.push(table);
-    }
-
-    fn tracked_process(&mut self, node: &Node) {
-        let mut table = Table::of("track.process", node);
-        if !self.name(node, &mut table) {
-            return;
-        }
-        for child in &node.children {
-            match child.keyword() {
-                "process" => {
-                    let mut words = words::command(&child.text).into_iter().skip(1);
-                    let Some(command) = words.next() else {
-                        self.report.lost(child, "its value is missing");
-                        continue;
-                    };
-                    self.put(&mut table, "command", Value::Text(command), child);
-                    let params: Vec<String> = words.collect();
-                    if !params.is_empty() {
-                        self.put(&mut table, "params", Value::Texts(params), child);
-                    }
-                }
-                "param_match" => match child.arg(0) {
-                    // The two words are the other way round here.
-                    Some("initial") => self.put(&mut table, "match", Value::text("partial"), child),
-                    Some("partial") => self.put(&mut table, "match", Value::text("initial"), child),
-                    _ => self.report.lost(child, "neither initial nor partial"),
-                },
-                "quorum" | "quorum_max" => {
-                    let name = match child.keyword() {
-                        "quorum" => "quorum",
-                        _ => "quorum_max",
-                    };
-                    if let Some(count) = self.number(child, 0, 1_000_000) {
-                        self.put(&mut table, name, Value::Integer(count), child);
-                    }
-                }
-                "fork_delay" | "terminate_delay" | "delay" => {
-                    let Some(time) = self.time(child, Duration::ZERO, HOUR) else {
-                        continue;
-                    };
-                    let time = Value::Text(duration(time));
-                    if child.keyword() != "terminate_delay" {
-                        self.put(&mut table, "fork_delay", time.clone(), child);
-                    }
-                    if child.keyword() != "fork_delay" {
-                        self.put(&mut table, "terminate_delay", time, child);
-                    }
-                }
-                "weight" => {
-                    self.report.taken(child, "track.process.weight");
-                    self.weight(child, &child.words, &mut table, 254);
-                }
-                "full_command" => {
-                    let yes = child.arg(0).map_or(Some(true), boolean);
-                    let yes = Value::Boolean(yes.unwrap_or(true));
-                    self.put(&mut table, "full_command", yes, child);
-                }
-                _ => self.elsewhere(child, TRACKERS),
-            }
-        }
-        self.document.tables.push(table);
-    }
-}
-
-/// What a `track_…` block names.
-fn kind(word: &str) -> Option<&'static str> {
-    Some(match word {
-        "track_interface" => "interface",
-        "track_script" => "script",
-        "track_file" => "file",
-        "track_process" => "process",
-        _ => return None,
-    })
-}
-
-fn parse_network(word: &str) -> bool {
-    let (addr, len) = word.split_once('/').unwrap_or((word, "0"));
-    addr.parse::<IpAddr>().is_ok() && len.parse::<u8>().is_ok()
 }
 
 fn is_ipv6_vip(vip: &Table) -> bool {
