@@ -36,8 +36,9 @@ use tracing::{info, warn};
 
 use crate::table::Table;
 
-/// Slots of the punt queues, by class: adverts and ARP never wait behind transit.
-const PUNT_SLOTS: [u32; PuntClass::COUNT] = [256, 256, 1024, 1024];
+/// Slots of the punt queues, by class: adverts and ARP never wait behind transit. Those of the 510
+/// virtual routers that a LAN can have come at once.
+const PUNT_SLOTS: [u32; PuntClass::COUNT] = [512, 256, 1024, 1024];
 
 /// Slots of the queue from a twin to the wire.
 const WIRE_SLOTS: u32 = 1024;

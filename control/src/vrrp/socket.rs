@@ -18,6 +18,10 @@ const ETH_P_ALL: i32 = (libc::ETH_P_ALL as u16).to_be() as i32;
 /// Larger than any frame that is let in.
 pub const FRAME: usize = 9 * 1024;
 
+/// Receive buffer of an interface, bytes: a small frame takes the kernel about 1 KiB of it, and a
+/// LAN has at most 510 virtual routers.
+const RECEIVE_BUFFER: usize = 2 << 20;
+
 /// Frames of one interface, both ways.
 #[derive(Debug)]
 pub struct FrameSocket {
@@ -34,6 +38,9 @@ impl FrameSocket {
         // Until it is bound, it would get frames of all interfaces.
         socket.attach_filter(&[SockFilter::new(BPF_RETURN, 0, 0, 0)])?;
         socket.set_nonblocking(true)?;
+        // Adverts of hundreds of routers come in one burst each interval. Without the right to ask
+        // for so much it stays at the system's.
+        let _ = rustix::net::sockopt::set_socket_recv_buffer_size_force(&socket, RECEIVE_BUFFER);
         bind_to(&socket, index)?;
         let this = FrameSocket { socket };
         while this
