@@ -86,6 +86,8 @@ pub struct Leases {
     addresses: Box<[(Addr, Slot)]>,
     /// Each place once.
     slots: Box<[Slot]>,
+    /// Sorted: addresses that are for services alone.
+    closed: Box<[Addr]>,
 }
 
 impl Leases {
@@ -101,7 +103,24 @@ impl Leases {
             board,
             addresses: addresses.into(),
             slots: slots.into(),
+            closed: Box::default(),
         }
+    }
+
+    /// The same, and packets for these addresses that no service takes are not the kernel's
+    /// (RFC 5798, 6.1: `Accept_Mode` false).
+    pub fn closing(self, addresses: impl IntoIterator<Item = Addr>) -> Leases {
+        let mut closed: Vec<Addr> = addresses.into_iter().collect();
+        closed.sort_unstable();
+        Leases {
+            closed: closed.into(),
+            ..self
+        }
+    }
+
+    /// Whether an address is for services alone.
+    pub fn is_closed(&self, addr: Addr) -> bool {
+        !self.closed.is_empty() && self.closed.binary_search(&addr).is_ok()
     }
 
     /// No addresses.

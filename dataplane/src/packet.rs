@@ -266,6 +266,7 @@ drop_reasons! {
     Fragment "fragment" "impossible fragment (offset, length or kind), or one whose first piece was answered",
     FragmentEarly "fragment-early" "fragment for this host whose first piece did not come in time, or too many waited",
     PathMtu "path-mtu" "a router's message about the MTU of a tunnel: taken note of, nobody else needs it",
+    NotAccepted "not-accepted" "for a virtual address that only its services may use (VRRP: accept = false)",
     NoLease "no-lease" "the virtual address is another router's by now, or this one's VRRP could not tell in time (VRRP)",
     NoDestination "no-destination" "service has no usable real server (answered with port unreachable)",
     DropPacket "drop-packet" "opening packet dropped by the drop_packet defence",

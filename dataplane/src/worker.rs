@@ -61,6 +61,7 @@ use crate::counters::{DestCounters, WorkerCounters};
 use crate::dests::{self, DestState, Exit};
 use crate::flow::{Flow, Parsed, Plain, PlainV6, Shape, octets};
 use crate::fragments::{Fate, Fragments};
+use crate::lease::Leases;
 use crate::limit::{AnswerLimit, Bucket};
 use crate::marks::Marks;
 use crate::packet::{Attempt, DropReason, Packet, PortId, PuntClass, Verdict};
@@ -195,6 +196,8 @@ struct Core {
     is_steered: bool,
     /// By port and class: a flood on one port does not cost another its ARP.
     punt_limits: Box<[[Bucket; PuntClass::COUNT]]>,
+    /// Those of [`Worker::watch`]: what they say about packets that no service takes.
+    leases: Arc<Leases>,
     answers: AnswerLimit,
     defences: Defences,
     overload: Overload,
@@ -346,6 +349,7 @@ impl Worker {
         let shards: Box<[Shard; SHARDS]> = shards
             .try_into()
             .unwrap_or_else(|_| unreachable!("one for each number"));
+        let watch = lease::Watch::default();
         let mut core = Core {
             key,
             share,
@@ -374,6 +378,7 @@ impl Worker {
             is_steered: false,
             punt_limits: vec![[Bucket::new(0, 0); PuntClass::COUNT]; limits.ports]
                 .into_boxed_slice(),
+            leases: watch.leases(),
             answers: AnswerLimit::new(&settings),
             defences: Defences::default(),
             overload: Overload::default(),
@@ -399,7 +404,7 @@ impl Worker {
             sweep: Sweep::default(),
             strays: Strays::default(),
             capture: None,
-            watch: lease::Watch::default(),
+            watch,
             told,
             flows: vec![Flow::EMPTY; BURST].into_boxed_slice(),
         };
@@ -605,7 +610,7 @@ impl Worker {
             Kind::Balance { side, both } => self.balance(now, packet, at, flow, side, both),
             Kind::IcmpError => self.icmp_error(now, packet, flow, Attempt::START),
             Kind::Ipsec => self.ipsec(now, packet, flow, Attempt::START),
-            Kind::Kernel(class) => self.core.punt(now, packet.port, class),
+            Kind::Kernel(class) => self.core.punt_unclaimed(now, packet, class),
             Kind::Elsewhere(worker) => self.core.hand_over(worker, Attempt::START),
             Kind::Drop(reason) => self.core.dropped(reason),
             Kind::Fragment => self.fragment(now, packet, flow, Attempt::START),

@@ -143,3 +143,61 @@ fn nobody_asks_the_twin_or_hears_it_without_a_lease() {
         assert_eq!(verdict, expected, "{frame:x?}");
     }
 }
+
+/// A rig with a service at VIP, whose address and another one are for services alone.
+fn closed() -> Rig {
+    let mut rig = Rig::new();
+    rig.ipvsadm(&format!("-A -t {VIP}:80 -s rr"));
+    rig.ipvsadm(&format!("-a -t {VIP}:80 -r 192.168.50.5:80 -m"));
+    let closed = [addr("fd40::200"), addr(VIP)];
+    let leases = Leases::new(Arc::new(Board::new(4)), []).closing(closed);
+    rig.apply(Command::PutLeases(Arc::new(leases)));
+    rig
+}
+
+#[test]
+fn an_address_that_is_not_accepted_is_for_its_services_alone() {
+    let mut rig = closed();
+    let refused = Verdict::Drop(DropReason::NotAccepted);
+    for (rest, verdict) in [
+        ("tcp 1000 > 80 syn", Verdict::Transmit(PortId(1))),
+        ("tcp 1000 > 80 ack 1", Verdict::Transmit(PortId(1))),
+        ("tcp 1000 > 22 syn", refused),
+        ("udp 1000 > 53 | bytes 8", refused),
+        ("icmp 8 0 | bytes 8", refused),
+    ] {
+        assert_eq!(rig.inject(0, &from_client(VIP, rest)).0, verdict, "{rest}");
+    }
+    assert_eq!(
+        rig.counters.drops[DropReason::NotAccepted as usize].get(),
+        3
+    );
+    // Hosts still find it, and other addresses of this host are the kernel's as ever.
+    for frame in [
+        arp(CLIENT, VIP, 1),
+        nd(135, "fe80::5", "ff02::1:ff00:200", "fd40::200"),
+        nd(135, "fe80::5", "fd40::200", "fd40::200"),
+        nd(136, "fe80::5", "fd40::200", "fe80::5"),
+        from_client("192.168.40.254", "icmp 8 0 | bytes 8"),
+        from_client(OTHER, "tcp 1000 > 22 syn"),
+    ] {
+        let (verdict, _) = rig.inject(0, &frame);
+        assert!(matches!(verdict, Verdict::Kernel(_)), "{verdict:?}");
+    }
+    // Open again.
+    let open = Leases::new(Arc::new(Board::new(4)), []);
+    rig.apply(Command::PutLeases(Arc::new(open)));
+    let (verdict, _) = rig.inject(0, &from_client(VIP, "tcp 1000 > 22 syn"));
+    assert_eq!(verdict, Verdict::Kernel(PuntClass::Host));
+}
+
+#[test]
+fn other_messages_over_ipv6_are_refused_as_over_ipv4() {
+    let mut rig = closed();
+    let echo = nd(128, "fe80::5", "fd40::200", "fe80::5");
+    let own = PORT_MACS[0].0;
+    let mut frame = own.to_vec();
+    frame.extend(&echo[6..]);
+    let (verdict, _) = rig.inject(0, &frame);
+    assert_eq!(verdict, Verdict::Drop(DropReason::NotAccepted));
+}

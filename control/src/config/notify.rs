@@ -106,6 +106,12 @@ pub struct Mail {
     pub host: String,
     /// Its port.
     pub port: u16,
+    /// How the session is protected.
+    pub tls: MailTls,
+    /// Authorities of the server's certificate, if they are not those of the system.
+    pub ca_file: Option<PathBuf>,
+    /// Who we log in as.
+    pub login: Option<Login>,
     /// The name we introduce ourselves with, if it is not this host's.
     pub helo_name: Option<String>,
     /// For each answer.
@@ -118,6 +124,26 @@ pub struct Mail {
     pub checker: bool,
     /// About routers that turn to FAULT.
     pub faults: bool,
+}
+
+/// How a session with a mail server is protected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MailTls {
+    /// Not at all.
+    None,
+    /// Begun in clear; nothing is said before both changed to TLS (RFC 3207).
+    StartTls,
+    /// From its beginning (RFC 8314).
+    Implicit,
+}
+
+/// An account at a mail server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Login {
+    /// Its name.
+    pub username: String,
+    /// The file whose first line is its password.
+    pub password_file: PathBuf,
 }
 
 impl Scripts {

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use vrrp::addr::Family;
 use vrrp::config::VirtualAddress;
 use vrrp::track::LinkDelays;
 
@@ -13,6 +14,10 @@ use vrrp::track::LinkDelays;
 pub struct Vrrp {
     /// Real-time priority of the thread, 0 for none.
     pub rt_priority: u8,
+    /// How fast addresses are announced on an interface that is not named in `paces`.
+    pub pace: Pace,
+    /// On those that are.
+    pub paces: BTreeMap<String, Pace>,
     /// Interfaces whose changes count late, by name.
     pub delays: BTreeMap<String, LinkDelays>,
     /// Virtual routers in the order of the file.
@@ -42,6 +47,8 @@ pub struct Instance {
     pub addresses: Vec<Address>,
     /// Routes that go with the addresses.
     pub routes: Vec<Route>,
+    /// Rules that go with them.
+    pub rules: Vec<Rule>,
     /// Whether adverts are sent by the interface itself although addresses are at the virtual MAC.
     pub sends_from_base: bool,
     /// Whether the state of the interface counts.
@@ -78,6 +85,36 @@ pub struct Route {
     pub metric: Option<u32>,
     /// Table.
     pub table: u32,
+}
+
+/// A rule that is there while an instance is master: which table routes what.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rule {
+    /// The family of its addresses.
+    pub family: Family,
+    /// Its place among the rules, from 1.
+    pub priority: u32,
+    /// Packets from there.
+    pub from: Option<VirtualAddress>,
+    /// Packets for there.
+    pub to: Option<VirtualAddress>,
+    /// Packets that came in by this interface.
+    pub iif: Option<String>,
+    /// Packets of sockets that are bound to this interface.
+    pub oif: Option<String>,
+    /// Packets with this mark, under this mask.
+    pub mark: Option<(u32, u32)>,
+    /// The table that routes them.
+    pub table: u32,
+}
+
+/// Least time between two announcements on one interface; zero for none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Pace {
+    /// Of gratuitous ARP.
+    pub garp: Duration,
+    /// Of neighbour advertisements.
+    pub gna: Duration,
 }
 
 /// What an instance or a group depends on.
@@ -175,8 +212,8 @@ pub struct Process {
 pub enum Matching {
     /// These and no others.
     Exact,
-    /// These first.
+    /// These first, and the last of them may go on (keepalived's `initial`).
     Initial,
-    /// These first, and the last of them may go on.
+    /// These first (keepalived's `partial`).
     Partial,
 }

@@ -4,10 +4,12 @@ use std::time::Duration;
 
 use crossbeam::channel::{Receiver, Sender, TrySendError, bounded};
 use lettre::message::Mailbox;
+use lettre::transport::smtp::authentication::Credentials;
+use lettre::transport::smtp::client::{Certificate, CertificateStore, Tls, TlsParameters};
 use lettre::transport::smtp::extension::ClientId;
 use lettre::{Message, SmtpTransport, Transport};
 
-use crate::config::notify::Mail;
+use crate::config::notify::{Login, Mail, MailTls};
 
 /// Mails that wait; what comes then is dropped.
 const QUEUE: usize = 100;
@@ -146,12 +148,52 @@ fn try_once(letter: &Letter) -> Result<(), String> {
     let mail = &letter.mail;
     let message = message(letter)?;
     let helo = mail.helo_name.clone().unwrap_or_else(host_name);
-    let transport = SmtpTransport::builder_dangerous(&mail.host)
+    let mut transport = SmtpTransport::builder_dangerous(&mail.host)
         .port(mail.port)
         .hello_name(ClientId::Domain(helo))
         .timeout(Some(mail.timeout))
-        .build();
+        .tls(tls(mail)?);
+    if let Some(login) = &mail.login {
+        transport = transport.credentials(credentials(login)?);
+    }
+    let transport = transport.build();
     transport.send(&message).map(drop).map_err(|e| chain(&e))
+}
+
+/// How the session is protected. Authorities are read anew: they may have been replaced.
+fn tls(mail: &Mail) -> Result<Tls, String> {
+    if mail.tls == MailTls::None {
+        return Ok(Tls::None);
+    }
+    let mut parameters = TlsParameters::builder(mail.host.clone());
+    if let Some(file) = &mail.ca_file {
+        let unreadable = |why: String| format!("ca_file {} cannot be read: {why}", file.display());
+        let text = std::fs::read(file).map_err(|e| unreadable(e.to_string()))?;
+        let authority = Certificate::from_pem(&text).map_err(|e| unreadable(chain(&e)))?;
+        parameters = parameters
+            .certificate_store(CertificateStore::None)
+            .add_root_certificate(authority);
+    }
+    let parameters = parameters.build_rustls().map_err(|e| chain(&e))?;
+    Ok(match mail.tls {
+        MailTls::Implicit => Tls::Wrapper(parameters),
+        _ => Tls::Required(parameters),
+    })
+}
+
+fn credentials(login: &Login) -> Result<Credentials, String> {
+    let file = login.password_file.display();
+    let unreadable = |e| format!("password_file {file} cannot be read: {e}");
+    let text = std::fs::read_to_string(&login.password_file).map_err(unreadable)?;
+    match text.lines().next() {
+        Some(password) if !password.is_empty() => Ok(Credentials::new(
+            login.username.clone(),
+            password.to_owned(),
+        )),
+        _ => Err(format!(
+            "password_file {file} is empty; write the password into it"
+        )),
+    }
 }
 
 /// An error with what caused it, each said once.
@@ -182,6 +224,9 @@ mod tests {
                 from: Some("lb@example.org".into()),
                 host: "127.0.0.1".into(),
                 port,
+                tls: MailTls::None,
+                ca_file: None,
+                login: None,
                 helo_name: Some("lb.example.org".into()),
                 timeout: Duration::from_secs(20),
                 router_id: Some("lb1".into()),
@@ -241,6 +286,41 @@ mod tests {
                 "{line}: {heard:#?}"
             );
         }
+    }
+
+    #[test]
+    fn what_a_session_needs_is_asked_for_in_one_clear_line() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = |name: &str, text: &str| {
+            let path = dir.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            path
+        };
+        let mut mail = letter(25).mail;
+        mail.tls = MailTls::StartTls;
+        mail.ca_file = Some("/nowhere/ca.pem".into());
+        let why = tls(&mail).unwrap_err();
+        assert!(
+            why.starts_with("ca_file /nowhere/ca.pem cannot be read: No such"),
+            "{why}"
+        );
+        mail.ca_file = Some(file("ca.pem", "no certificate"));
+        assert!(tls(&mail).is_err(), "a CA file without a certificate");
+        let login = |password_file| Login {
+            username: "lb".into(),
+            password_file,
+        };
+        let why = credentials(&login("/nowhere/password".into())).unwrap_err();
+        assert!(
+            why.contains("/nowhere/password cannot be read: No such"),
+            "{why}"
+        );
+        let why = credentials(&login(file("empty", "\n"))).unwrap_err();
+        assert!(
+            why.ends_with("is empty; write the password into it"),
+            "{why}"
+        );
+        assert!(credentials(&login(file("password", "s3cret\n"))).is_ok());
     }
 
     #[test]

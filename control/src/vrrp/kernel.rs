@@ -6,7 +6,9 @@ use std::net::IpAddr;
 
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 
-use crate::config::vrrp::{Address, Route};
+use vrrp::addr::Family;
+
+use crate::config::vrrp::{Address, Route, Rule};
 use crate::netlink::message::{
     self, AF_INET, AF_INET6, IfIndex, Message, RTM_DELADDR, RTM_DELLINK, RTM_DELROUTE, RTM_GETADDR,
     RTM_GETLINK, RTM_NEWADDR, RTM_NEWLINK, RTM_NEWROUTE,
@@ -36,6 +38,21 @@ const RTA_PREFSRC: u16 = 7;
 const RTA_TABLE: u16 = 15;
 /// `RTPROT_KEEPALIVED`, which iproute2 prints by name: routes of VRRP.
 const ROUTE_PROTOCOL: u8 = 18;
+const RTM_NEWRULE: u16 = 32;
+const RTM_DELRULE: u16 = 33;
+const NLM_F_EXCL: u16 = 0x200;
+const FRA_DST: u16 = 1;
+const FRA_SRC: u16 = 2;
+const FRA_IIFNAME: u16 = 3;
+const FRA_PRIORITY: u16 = 6;
+const FRA_FWMARK: u16 = 10;
+const FRA_TABLE: u16 = 15;
+const FRA_FWMASK: u16 = 16;
+const FRA_OIFNAME: u16 = 17;
+const FRA_PROTOCOL: u16 = 21;
+/// `FR_ACT_TO_TBL`.
+const TO_TABLE: u8 = 1;
+
 const SCOPE_UNIVERSE: u8 = 0;
 const SCOPE_LINK: u8 = 253;
 const SCOPE_NOWHERE: u8 = 255;
@@ -156,6 +173,32 @@ impl Kernel {
         let (fixed, attributes) = of_route(route, device, SCOPE_NOWHERE);
         match self.ask(RTM_DELROUTE, NLM_F_ACK, &fixed, &attributes) {
             Err(e) if matches!(e.raw_os_error(), Some(libc::ESRCH | libc::ENODEV)) => Ok(()),
+            result => result.map(drop),
+        }
+    }
+
+    /// Adds a rule; one that is there is added already.
+    ///
+    /// # Errors
+    /// Of the kernel.
+    pub fn add_rule(&mut self, rule: &Rule) -> io::Result<()> {
+        let (fixed, attributes) = of_rule(rule);
+        // Without the flag the kernel would keep two of them.
+        let flags = NLM_F_CREATE | NLM_F_EXCL | NLM_F_ACK;
+        match self.ask(RTM_NEWRULE, flags, &fixed, &attributes) {
+            Err(e) if e.raw_os_error() == Some(libc::EEXIST) => Ok(()),
+            result => result.map(drop),
+        }
+    }
+
+    /// Removes a rule; one that is not there is removed already.
+    ///
+    /// # Errors
+    /// Of the kernel.
+    pub fn remove_rule(&mut self, rule: &Rule) -> io::Result<()> {
+        let (fixed, attributes) = of_rule(rule);
+        match self.ask(RTM_DELRULE, NLM_F_ACK, &fixed, &attributes) {
+            Err(e) if e.raw_os_error() == Some(libc::ENOENT) => Ok(()),
             result => result.map(drop),
         }
     }
@@ -295,5 +338,37 @@ fn of_route(route: &Route, device: Option<IfIndex>, scope: u8) -> ([u8; 12], Vec
             .metric
             .map(|metric| (RTA_PRIORITY, metric.to_ne_bytes().to_vec())),
     );
+    (fixed, attributes)
+}
+
+/// `fib_rule_hdr` and the attributes of a rule.
+fn of_rule(rule: &Rule) -> ([u8; 12], Vec<(u16, Vec<u8>)>) {
+    let mut fixed = [0; 12];
+    fixed[0] = match rule.family {
+        Family::V4 => AF_INET,
+        Family::V6 => AF_INET6,
+    };
+    fixed[7] = TO_TABLE;
+    let mut attributes = vec![
+        (FRA_PRIORITY, rule.priority.to_ne_bytes().to_vec()),
+        (FRA_TABLE, rule.table.to_ne_bytes().to_vec()),
+        (FRA_PROTOCOL, vec![ROUTE_PROTOCOL]),
+    ];
+    for (at, kind, network) in [(1, FRA_DST, rule.to), (2, FRA_SRC, rule.from)] {
+        if let Some(network) = network {
+            fixed[at] = network.prefix_len;
+            attributes.push((kind, octets(network.addr)));
+        }
+    }
+    for (kind, name) in [(FRA_IIFNAME, &rule.iif), (FRA_OIFNAME, &rule.oif)] {
+        attributes.extend(
+            name.as_ref()
+                .map(|name| (kind, format!("{name}\0").into_bytes())),
+        );
+    }
+    if let Some((mark, mask)) = rule.mark {
+        attributes.push((FRA_FWMARK, mark.to_ne_bytes().to_vec()));
+        attributes.push((FRA_FWMASK, mask.to_ne_bytes().to_vec()));
+    }
     (fixed, attributes)
 }

@@ -36,6 +36,7 @@ impl LeaseBook {
     /// Gives every instance a place; what the workers have to know.
     pub fn enter(&mut self, config: &Vrrp) -> Leases {
         let mut addresses = Vec::new();
+        let mut closed = Vec::new();
         for instance in &config.instances {
             let next = Slot(self.places.len() as u16);
             let slot = *self
@@ -43,9 +44,14 @@ impl LeaseBook {
                 .entry(instance.machine.name.clone())
                 .or_insert(next);
             let of = instance.addresses.iter();
-            addresses.extend(of.map(|address| (Addr::from(address.addr.addr), slot)));
+            let of = of.map(|address| Addr::from(address.addr.addr));
+            let machine = &instance.machine;
+            if !machine.accept && !machine.is_owner() {
+                closed.extend(of.clone());
+            }
+            addresses.extend(of.map(|addr| (addr, slot)));
         }
-        Leases::new(self.board(), addresses)
+        Leases::new(self.board(), addresses).closing(closed)
     }
 
     /// The places.
@@ -79,6 +85,7 @@ mod tests {
                 label: None,
             }],
             routes: Vec::new(),
+            rules: Vec::new(),
             sends_from_base: false,
             tracks_interface: true,
             track: Vec::new(),
@@ -103,6 +110,15 @@ mod tests {
         let now = dataplane::time::Instant(5);
         book.board().end(places["b"]);
         assert!(leases.has_ended(Addr::v4([10, 0, 0, 4]), now));
+        let mut hermits = config(&[("a", 1), ("b", 2), ("owner", 3)]);
+        for instance in &mut hermits.instances[1..] {
+            instance.machine.accept = false;
+        }
+        hermits.instances[2].machine.priority = vrrp::config::OWNER;
+        let closed = book.enter(&hermits);
+        let is_closed = |last| closed.is_closed(Addr::v4([10, 0, 0, last]));
+        // An owner's addresses are its own (RFC 5798, 6.1).
+        assert_eq!([1, 2, 3].map(is_closed), [false, true, false]);
         assert!(
             !leases.has_ended(Addr::v4([10, 0, 0, 2]), now),
             "no longer its address"

@@ -228,8 +228,8 @@ fn is_match(wanted: &Process, found: &Running) -> bool {
     match (wanted.matching, params.split_last()) {
         (Matching::Exact, _) => given == params,
         (_, None) => true,
-        (Matching::Initial, _) => given.starts_with(params),
-        (Matching::Partial, Some((last, before))) => {
+        (Matching::Partial, _) => given.starts_with(params),
+        (Matching::Initial, Some((last, before))) => {
             given.starts_with(before)
                 && given
                     .get(before.len())
@@ -295,10 +295,11 @@ mod tests {
         let matches = |matching, params: &[&str]| is_match(&wanted(matching, params), &found);
         assert!(matches(Matching::Exact, &["-f", "-d"]));
         assert!(!matches(Matching::Exact, &["-f"]));
-        assert!(matches(Matching::Initial, &["-f"]));
-        assert!(!matches(Matching::Initial, &["-"]));
-        assert!(matches(Matching::Partial, &["-f", "-"]));
-        assert!(!matches(Matching::Partial, &["-d"]));
+        // The words are keepalived's: "partial" is the first arguments, "initial" the beginning of the last.
+        assert!(matches(Matching::Partial, &["-f"]));
+        assert!(!matches(Matching::Partial, &["-"]));
+        assert!(matches(Matching::Initial, &["-f", "-"]));
+        assert!(!matches(Matching::Initial, &["-d"]));
         let full = |command: &str| Process {
             command: command.to_owned(),
             full_command: true,

@@ -53,7 +53,7 @@ impl Worker {
             Ok(verdict) => verdict,
             Err(Refusal::Accept) => {
                 let class = self.core.class_of(flow, packet.frame(), false);
-                self.core.punt(now, packet.port, class)
+                self.core.punt_unclaimed(now, packet, class)
             }
             Err(Refusal::NoDestination) => {
                 self.core

@@ -78,6 +78,8 @@ impl Worker {
             },
             Command::PutLeases(leases) => {
                 retired.leases = Some(self.watch.put(leases));
+                // The old one is not freed here: it leaves with the retired.
+                self.core.leases = self.watch.leases();
                 Ok(())
             }
             Command::PutSettings(settings) => {

@@ -60,7 +60,7 @@ impl Worker {
         }
         if self.core.services.is_empty() {
             let class = self.core.class_of(&flow, packet.frame(), false);
-            return self.core.punt(now, packet.port, class);
+            return self.core.punt_unclaimed(now, packet, class);
         }
         Verdict::Hold
     }
@@ -80,7 +80,7 @@ impl Worker {
             Some(sides) => self.find_packet(now, packet, flow, sides, attempt, false),
             None => {
                 let class = self.core.class_of(flow, packet.frame(), false);
-                self.core.punt(now, packet.port, class)
+                self.core.punt_unclaimed(now, packet, class)
             }
         };
         if let Some(fate) = self.fate_of(flow, verdict) {
@@ -196,7 +196,7 @@ impl Worker {
             return self.core.dropped(DropReason::FragmentEarly);
         }
         let class = self.core.class_of(&flow, packet.frame(), false);
-        self.core.punt(now, packet.port, class)
+        self.core.punt_unclaimed(now, packet, class)
     }
 
     /// Rises with every first piece: pieces that wait may be worth another try.
@@ -224,7 +224,7 @@ impl Core {
             return self.dropped(DropReason::Fragment);
         }
         let class = self.class_of(flow, packet.frame(), false);
-        self.punt(now, packet.port, class)
+        self.punt_unclaimed(now, packet, class)
     }
 
     /// A later piece goes where its first went.

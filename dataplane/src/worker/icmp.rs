@@ -48,7 +48,7 @@ impl Worker {
             }
         }
         let class = self.core.class_of(flow, packet.frame(), false);
-        self.core.punt(now, packet.port, class)
+        self.core.punt_unclaimed(now, packet, class)
     }
 
     /// With `schedule_icmp` an error about no connection's packet makes one. Nobody is answered.

@@ -52,6 +52,6 @@ impl Worker {
             Found::Nowhere | Found::Outbound => {}
         }
         let class = self.core.class_of(&flow, packet.frame(), false);
-        self.core.punt(now, packet.port, class)
+        self.core.punt_unclaimed(now, packet, class)
     }
 }

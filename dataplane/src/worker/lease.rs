@@ -6,10 +6,10 @@
 
 use std::sync::Arc;
 
-use super::Worker;
+use super::{Core, Worker};
 use crate::addr::Addr;
 use crate::lease::Leases;
-use crate::packet::{DropReason, Packet, Verdict};
+use crate::packet::{DropReason, Packet, PuntClass, Verdict};
 use crate::time::Instant;
 
 const ARP: u16 = 0x0806;
@@ -19,6 +19,8 @@ const VLAN: u16 = 0x8100;
 const ICMPV6: u8 = 58;
 const SOLICITATION: u8 = 135;
 const ADVERTISEMENT: u8 = 136;
+/// Router solicitation to redirect (RFC 4861, 4): how hosts find each other, whatever they accept.
+const DISCOVERY: core::ops::RangeInclusive<u8> = 133..=137;
 
 /// A worker's leases.
 pub(super) struct Watch {
@@ -60,6 +62,11 @@ impl Watch {
         self.is_due(now)
     }
 
+    /// The same leases, for who asks more of them.
+    pub fn leases(&self) -> Arc<Leases> {
+        Arc::clone(&self.leases)
+    }
+
     /// Whether one of a frame's addresses is without lease: those that it is for, or those that it
     /// comes from.
     fn is_without(&self, now: Instant, frame: &[u8], comes: bool) -> bool {
@@ -71,15 +78,20 @@ impl Watch {
     }
 }
 
-/// Addresses that a frame is for (`comes`), or that it is from. An ARP or neighbour message is for
-/// the address it asks or tells about, and from the one that it says the sender has.
-fn named(frame: &[u8], comes: bool) -> [Option<Addr>; 2] {
+/// The Ethernet type of a frame, behind a VLAN tag if there is one, and what follows it.
+fn payload(frame: &[u8]) -> (Option<u16>, &[u8]) {
     let kind = |at: usize| Some(u16::from_be_bytes(*frame.get(at..)?.first_chunk()?));
     let (kind, packet) = match kind(12) {
         Some(VLAN) => (kind(16), frame.get(18..)),
         other => (other, frame.get(14..)),
     };
-    let packet = packet.unwrap_or_default();
+    (kind, packet.unwrap_or_default())
+}
+
+/// Addresses that a frame is for (`comes`), or that it is from. An ARP or neighbour message is for
+/// the address it asks or tells about, and from the one that it says the sender has.
+fn named(frame: &[u8], comes: bool) -> [Option<Addr>; 2] {
+    let (kind, packet) = payload(frame);
     let v4 = |at: usize| Some(Addr::v4(*packet.get(at..)?.first_chunk()?));
     let v6 = |at: usize| Some(Addr::v6(*packet.get(at..)?.first_chunk()?));
     match kind {
@@ -96,6 +108,36 @@ fn named(frame: &[u8], comes: bool) -> [Option<Addr>; 2] {
         }
         _ => [None, None],
     }
+}
+
+impl Core {
+    /// Hands a packet that no service takes to the kernel, unless it is for an address that only
+    /// services may use. ARP and neighbour discovery are no packets for an address in this sense.
+    pub(super) fn punt_unclaimed(
+        &mut self,
+        now: Instant,
+        packet: &Packet<'_>,
+        class: PuntClass,
+    ) -> Verdict {
+        match is_closed(&self.leases, packet.frame()) {
+            true => self.dropped(DropReason::NotAccepted),
+            false => self.punt(now, packet.port, class),
+        }
+    }
+}
+
+/// Whether a frame is an IP packet for an address that is for services alone.
+fn is_closed(leases: &Leases, frame: &[u8]) -> bool {
+    let (kind, packet) = payload(frame);
+    let is_discovery = packet.get(6) == Some(&ICMPV6)
+        && packet.get(40).is_some_and(|kind| DISCOVERY.contains(kind));
+    let is_packet = match kind {
+        Some(IPV4) => true,
+        Some(IPV6) => !is_discovery,
+        _ => false,
+    };
+    let [to, _] = named(frame, true);
+    is_packet && to.is_some_and(|to| leases.is_closed(to))
 }
 
 impl Worker {

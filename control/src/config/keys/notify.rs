@@ -2,7 +2,7 @@
 //! routers, services and servers.
 
 use super::Fallback::{Computed, Required, Value};
-use super::Kind::{Boolean, Duration, Integer, Table, Text, Texts};
+use super::Kind::{Boolean, Choice, Duration, Integer, Table, Text, Texts};
 use super::{Key, Section, key};
 
 /// `[scripts]`.
@@ -115,7 +115,31 @@ static SMTP: Section = Section {
             "server",
             Text,
             Value("\"127.0.0.1:25\""),
-            "mail server, `host:port`; the port is 25 if there is none",
+            "mail server, `host:port`; the port is 25 if there is none, with `tls` 587 (starttls) or 465 (implicit)",
+        ),
+        key(
+            "tls",
+            Choice(&["none", "starttls", "implicit"], &[]),
+            Value("\"none\""),
+            "protection of the session: none, changed to before anything is said, or from the beginning; the certificate has to be good",
+        ),
+        key(
+            "ca_file",
+            Text,
+            Computed("the system's"),
+            "authorities of the server's certificate (PEM)",
+        ),
+        key(
+            "username",
+            Text,
+            Computed("no login"),
+            "who to log in as; needs tls",
+        ),
+        key(
+            "password_file",
+            Text,
+            Computed("none"),
+            "file whose first line is the password; read with each mail",
         ),
         key(
             "helo_name",

@@ -9,6 +9,7 @@ const DEFAULT: super::Fallback = Computed("that of `[vrrp.defaults]`");
 const DEFAULT_GARP: super::Fallback = Computed("that of `[vrrp.defaults.garp]`");
 /// Longest wait that an operator may ask for, milliseconds: an hour.
 const HOUR: u64 = 3_600_000;
+const MINUTE: u64 = 60_000;
 
 /// `[vrrp]`.
 pub static VRRP: Section = Section {
@@ -30,6 +31,18 @@ pub static VRRP: Section = Section {
             "real-time priority of the VRRP thread where the system allows it; 0 is none; a restart applies it",
         ),
         key(
+            "garp_interval",
+            Duration(0, MINUTE),
+            Value("\"0s\""),
+            "least time between two gratuitous ARPs on one interface, for switches that are slow to learn; 0 for none",
+        ),
+        key(
+            "gna_interval",
+            Duration(0, MINUTE),
+            Value("\"0s\""),
+            "the same for unsolicited neighbour advertisements",
+        ),
+        key(
             "defaults",
             Table(&DEFAULTS),
             Computed("all defaults"),
@@ -39,7 +52,7 @@ pub static VRRP: Section = Section {
             "interface",
             Tables(&INTERFACE),
             Computed("none"),
-            "interfaces whose changes count late, `[[vrrp.interface]]`",
+            "interfaces whose changes count late, or with a pace of their own, `[[vrrp.interface]]`",
         ),
         key(
             "instance",
@@ -123,6 +136,18 @@ static DEFAULTS: Section = Section {
             "an instance of priority 255 ignores others' adverts",
         ),
         key(
+            "accept",
+            Boolean,
+            Computed("false with strict, otherwise true"),
+            "packets for the addresses that no service takes are the host's; if false they are dropped, but for ARP and neighbour discovery (RFC 5798, 6.1; on data ports)",
+        ),
+        key(
+            "strict",
+            Boolean,
+            Value("false"),
+            "instances are as RFC 5798 has them: what it lacks is refused, and other defaults hold (see vrrp.md)",
+        ),
+        key(
             "garp",
             Table(&DEFAULT_GARPS),
             Computed("all defaults"),
@@ -195,7 +220,7 @@ static INTERFACE: Section = Section {
     path: "vrrp.interface",
     list: true,
     live: true,
-    help: "An interface whose changes count only when they last.",
+    help: "An interface whose changes count only when they last, or where addresses are announced at a pace of its own.",
     keys: &[
         key("name", Text, Required, "the interface"),
         key(
@@ -209,6 +234,18 @@ static INTERFACE: Section = Section {
             Duration(0, HOUR),
             Value("\"0s\""),
             "how long it has to be up to count as up",
+        ),
+        key(
+            "garp_interval",
+            Duration(0, MINUTE),
+            Computed("that of `[vrrp]`"),
+            "least time between two gratuitous ARPs here",
+        ),
+        key(
+            "gna_interval",
+            Duration(0, MINUTE),
+            Computed("that of `[vrrp]`"),
+            "least time between two unsolicited neighbour advertisements here",
         ),
     ],
 };
@@ -335,6 +372,24 @@ static INSTANCE: Section = Section {
             Tables(&ROUTE),
             Computed("none"),
             "routes that go with the addresses, `[[vrrp.instance.route]]`",
+        ),
+        key(
+            "rule",
+            Tables(&RULE),
+            Computed("none"),
+            "routing rules that go with the addresses, `[[vrrp.instance.rule]]`",
+        ),
+        key(
+            "accept",
+            Boolean,
+            DEFAULT,
+            "packets for the addresses that no service takes are the host's",
+        ),
+        key(
+            "strict",
+            Boolean,
+            DEFAULT,
+            "the instance is as RFC 5798 has it",
         ),
         key(
             "preempt",
@@ -482,6 +537,64 @@ static EXCLUDED: Section = Section {
     live: true,
     help: "A virtual address that adverts do not name.",
     keys: VIP.keys,
+};
+
+static RULE: Section = Section {
+    path: "vrrp.instance.rule",
+    list: true,
+    live: true,
+    help: "A rule of policy routing that is there while the instance is master. It holds for what the kernel sends and forwards; workers route by the tables of `[kernel]`.",
+    keys: &[
+        key(
+            "priority",
+            Integer(1, 32_765),
+            Required,
+            "its place among the rules, the lowest first",
+        ),
+        key(
+            "from",
+            Text,
+            Computed("any"),
+            "source, `10.1.0.0/16` or an address",
+        ),
+        key("to", Text, Computed("any"), "destination"),
+        key(
+            "iif",
+            Text,
+            Computed("any"),
+            "interface that packets came in by",
+        ),
+        key(
+            "oif",
+            Text,
+            Computed("any"),
+            "interface that the sending socket is bound to",
+        ),
+        key(
+            "fwmark",
+            Integer(0, u32::MAX as i64),
+            Computed("any"),
+            "mark of the packets",
+        ),
+        key(
+            "fwmask",
+            Integer(0, u32::MAX as i64),
+            Value("4294967295"),
+            "bits of the mark that count",
+        ),
+        key(
+            "family",
+            Choice(&["ipv4", "ipv6"], &[]),
+            Computed("that of from and to, else of the instance"),
+            "family of the packets",
+        ),
+        key(
+            "table",
+            Integer(1, u32::MAX as i64),
+            Required,
+            "routing table for such packets",
+        ),
+    ],
 };
 
 static ROUTE: Section = Section {
@@ -721,7 +834,7 @@ static PROCESS: Section = Section {
             "match",
             Choice(&["exact", "initial", "partial"], &[]),
             Value("\"exact\""),
-            "arguments are these and no others, begin with these, or begin with these and the last may go on",
+            "as in keepalived: arguments are these and no others, begin with these and the last may go on (initial), or begin with these (partial)",
         ),
         key(
             "quorum",

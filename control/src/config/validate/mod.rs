@@ -25,6 +25,7 @@ mod notify;
 mod pool;
 mod port;
 mod service;
+mod strict;
 mod sync;
 mod track;
 mod vip;

@@ -7,7 +7,9 @@ use super::{Notes, number, values};
 use crate::api::{ServerKey, ServiceKey};
 use crate::config::Admin;
 use crate::config::file::{At, File, Table};
-use crate::config::notify::{Fifos, Mail, Notify, RouterScripts, Scripts, UpDown, Written};
+use crate::config::notify::{
+    Fifos, Login, Mail, MailTls, Notify, RouterScripts, Scripts, UpDown, Written,
+};
 use crate::script::{Account, Command};
 
 pub(super) fn scripts(file: &File, notes: &mut Notes<'_>) -> Scripts {
@@ -217,7 +219,24 @@ fn mail(table: &Table, notes: &mut Notes<'_>) -> Option<Mail> {
         }
     }
     let server = table.text("server").unwrap_or_default();
-    let Some((host, port)) = host_and_port(server) else {
+    let tls = match table.text("tls") {
+        Some("starttls") => MailTls::StartTls,
+        Some("implicit") => MailTls::Implicit,
+        _ => MailTls::None,
+    };
+    let login = login(table, tls, notes);
+    let ca_file = table.text("ca_file").map(PathBuf::from);
+    if ca_file.is_some() && tls == MailTls::None {
+        let text = "ca_file means something with tls only; add tls = \"starttls\" or remove it";
+        notes.mistake(table.line_of("ca_file"), text);
+    }
+    // RFC 5321, RFC 6409, RFC 8314.
+    let usual = match tls {
+        MailTls::None => 25,
+        MailTls::StartTls => 587,
+        MailTls::Implicit => 465,
+    };
+    let Some((host, port)) = host_and_port(server, usual) else {
         let text =
             format!("server \"{server}\" is no host and port; write it like mail.example.org:25");
         notes.mistake(table.line_of("server"), text);
@@ -228,6 +247,9 @@ fn mail(table: &Table, notes: &mut Notes<'_>) -> Option<Mail> {
         from,
         host,
         port,
+        tls,
+        ca_file,
+        login,
         helo_name: table.text("helo_name").map(str::to_owned),
         timeout: table.duration("connect_timeout").unwrap_or_default(),
         router_id: table.text("router_id").map(str::to_owned),
@@ -237,9 +259,36 @@ fn mail(table: &Table, notes: &mut Notes<'_>) -> Option<Mail> {
     })
 }
 
+fn login(table: &Table, tls: MailTls, notes: &mut Notes<'_>) -> Option<Login> {
+    let (username, file) = (table.text("username"), table.text("password_file"));
+    if username.is_some() != file.is_some() {
+        let (key, other) = match username {
+            Some(_) => ("username", "password_file"),
+            None => ("password_file", "username"),
+        };
+        let text = format!("a login needs both; add {other} or remove {key}");
+        notes.mistake(table.line_of(key), text);
+    }
+    let (username, file) = (username?, PathBuf::from(file?));
+    if tls == MailTls::None {
+        let text = "the password would be sent in clear; add tls = \"starttls\" or \"implicit\"";
+        notes.mistake(table.line_of("username"), text);
+    }
+    if !file.is_absolute() {
+        let text = format!(
+            "password_file \"{}\" is no full path; begin it with /",
+            file.display()
+        );
+        notes.mistake(table.line_of("password_file"), text);
+    }
+    Some(Login {
+        username: username.to_owned(),
+        password_file: file,
+    })
+}
+
 /// `host`, `host:25`, `192.0.2.1:25`, `2001:db8::1`, `[2001:db8::1]:25`.
-fn host_and_port(text: &str) -> Option<(String, u16)> {
-    const SMTP: u16 = 25;
+fn host_and_port(text: &str, usual: u16) -> Option<(String, u16)> {
     let (host, port) = match text.strip_prefix('[') {
         Some(rest) => {
             let (host, port) = rest.split_once(']')?;
@@ -254,7 +303,7 @@ fn host_and_port(text: &str) -> Option<(String, u16)> {
     };
     let port = match port {
         Some(port) => port.parse().ok().filter(|port| *port != 0)?,
-        None => SMTP,
+        None => usual,
     };
     let plain = |c: char| c.is_ascii_alphanumeric() || "-._:".contains(c);
     (!host.is_empty() && host.chars().all(plain)).then(|| (host.to_owned(), port))
@@ -266,7 +315,7 @@ mod tests {
 
     #[test]
     fn mail_servers() {
-        let read = |text| host_and_port(text).map(|(host, port)| format!("{host} {port}"));
+        let read = |text| host_and_port(text, 25).map(|(host, port)| format!("{host} {port}"));
         for (text, read_as) in [
             ("mail", "mail 25"),
             ("mail.example.org:587", "mail.example.org 587"),

@@ -1,4 +1,4 @@
-//! Virtual addresses and what goes with them: routes.
+//! Virtual addresses and what goes with them: routes and rules.
 
 use std::net::IpAddr;
 
@@ -7,7 +7,7 @@ use vrrp::config::VirtualAddress;
 
 use super::{Notes, interface_complaint, number};
 use crate::config::file::Table;
-use crate::config::vrrp::{Address, Route};
+use crate::config::vrrp::{Address, Route, Rule};
 
 pub(super) fn addresses(
     table: &Table,
@@ -140,4 +140,53 @@ fn network(table: &Table, key: &str, notes: &mut Notes<'_>) -> Option<VirtualAdd
         notes.mistake(table.line_of(key), text);
     }
     parsed
+}
+
+pub(super) fn rule(table: &Table, of: Family, notes: &mut Notes<'_>) -> Option<Rule> {
+    let side = |key: &str, notes: &mut Notes<'_>| match table.mentions(key) {
+        true => network(table, key, notes).map(Some),
+        false => Some(None),
+    };
+    let (from, to) = (side("from", notes)?, side("to", notes)?);
+    let device = |key: &str, notes: &mut Notes<'_>| match table.mentions(key) {
+        true => interface(table, key, notes).map(Some),
+        false => Some(None),
+    };
+    let (iif, oif) = (device("iif", notes)?, device("oif", notes)?);
+    let written = match table.text("family") {
+        Some("ipv4") => Some(Family::V4),
+        Some("ipv6") => Some(Family::V6),
+        _ => None,
+    };
+    let named = [from, to].into_iter().flatten().next();
+    let named = named.map(|network| Family::of(network.addr));
+    let family = written.or(named).unwrap_or(of);
+    for (key, network) in [("from", from), ("to", to)] {
+        if let Some(other) = network.filter(|network| Family::of(network.addr) != family) {
+            let text = format!(
+                "{key} {} is of another family than the rule; give one of its",
+                other.addr
+            );
+            notes.mistake(table.line_of(key), text);
+        }
+    }
+    let mark = table.integer("fwmark").map(|mark| mark as u32);
+    if mark.is_none() && table.mentions("fwmask") {
+        let text = "fwmask means something with fwmark only; add fwmark or remove it";
+        notes.mistake(table.line_of("fwmask"), text);
+    }
+    if from.is_none() && to.is_none() && iif.is_none() && oif.is_none() && mark.is_none() {
+        let text = "the rule takes all packets; add from, to, iif, oif or fwmark";
+        notes.mistake(table.line, text);
+    }
+    Some(Rule {
+        family,
+        priority: number(table, "priority"),
+        from,
+        to,
+        iif,
+        oif,
+        mark: mark.map(|mark| (mark, number(table, "fwmask"))),
+        table: number(table, "table"),
+    })
 }

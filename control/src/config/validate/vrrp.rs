@@ -13,10 +13,10 @@ use vrrp::timers::AdvertInterval;
 use vrrp::track::LinkDelays;
 
 use super::track::{Weights, named, process, script, tracked_file, tracks};
-use super::vip::{address, addresses, interface, route};
-use super::{Notes, number};
+use super::vip::{address, addresses, interface, route, rule};
+use super::{Notes, number, strict};
 use crate::config::file::{File, Table, nearest};
-use crate::config::vrrp::{Instance, SyncGroup, Tracked, Vrrp};
+use crate::config::vrrp::{Instance, Pace, SyncGroup, Tracked, Vrrp};
 
 pub(super) fn vrrp(file: &File, notes: &mut Notes<'_>) -> Vrrp {
     let table = file.section("vrrp");
@@ -24,7 +24,7 @@ pub(super) fn vrrp(file: &File, notes: &mut Notes<'_>) -> Vrrp {
     let track = file.section("track");
     let mut out = Vrrp {
         rt_priority: number(table, "rt_priority"),
-        delays: delays(table, notes),
+        pace: pace(table, Pace::default()),
         scripts: named(
             track,
             "script",
@@ -51,6 +51,7 @@ pub(super) fn vrrp(file: &File, notes: &mut Notes<'_>) -> Vrrp {
         ),
         ..Vrrp::default()
     };
+    interfaces(table, &mut out, notes);
     let startup_delay = table.duration("startup_delay").unwrap_or_default();
     let defaults = table.table("defaults");
     let mut lines = BTreeMap::new();
@@ -78,8 +79,17 @@ pub(super) fn vrrp(file: &File, notes: &mut Notes<'_>) -> Vrrp {
     out
 }
 
-fn delays(table: &Table, notes: &mut Notes<'_>) -> BTreeMap<String, LinkDelays> {
-    let mut out = BTreeMap::new();
+/// Between two announcements.
+fn pace(table: &Table, fallback: Pace) -> Pace {
+    let time = |key: &str, fallback| table.duration(key).unwrap_or(fallback);
+    Pace {
+        garp: time("garp_interval", fallback.garp),
+        gna: time("gna_interval", fallback.gna),
+    }
+}
+
+/// `[[vrrp.interface]]`.
+fn interfaces(table: &Table, out: &mut Vrrp, notes: &mut Notes<'_>) {
     for written in table.tables("interface") {
         let Some(name) = interface(written, "name", notes) else {
             continue;
@@ -88,12 +98,20 @@ fn delays(table: &Table, notes: &mut Notes<'_>) -> BTreeMap<String, LinkDelays> 
             up: written.duration("up_delay").unwrap_or_default(),
             down: written.duration("down_delay").unwrap_or_default(),
         };
-        if out.insert(name.clone(), delays).is_some() {
+        let paces = written.mentions("garp_interval") || written.mentions("gna_interval");
+        if out
+            .paces
+            .insert(name.clone(), pace(written, out.pace))
+            .is_some()
+        {
             let text = format!("interface \"{name}\" is listed twice; keep one");
             notes.mistake(written.line_of("name"), text);
         }
+        // One that is there for its pace counts at once, as others.
+        if !paces || written.mentions("up_delay") || written.mentions("down_delay") {
+            out.delays.insert(name, delays);
+        }
     }
-    out
 }
 
 /// An instance's value, or that of `[vrrp.defaults]`.
@@ -166,6 +184,8 @@ fn instance(
     machine.down_timer_adverts = own
         .pick("down_timer_adverts", |t| t.integer("down_timer_adverts"))
         .map_or(3, |n| n as u8);
+    let strict = own.boolean("strict", false);
+    machine.accept = own.boolean("accept", !strict);
     machine.preempt = preempt(table, notes);
     machine.virtual_mac = table.boolean("vmac").unwrap_or_default();
     machine.addresses = vips.iter().map(|vip| vip.addr).collect();
@@ -182,9 +202,13 @@ fn instance(
     machine.transport = transport(table, &own, family, peers, notes);
     machine.startup_delay = startup_delay;
     machine.announcing = announcing(table, defaults);
-    machine.answers_lower = !own.boolean("lower_prio_no_advert", false);
-    machine.advert_before_yielding = own.boolean("higher_prio_send_advert", true);
-    machine.owner_ignores = own.boolean("owner_ignore_adverts", false);
+    // RFC 5798, 6.4.3: a lower priority is no occasion for an advert, a higher one none for a last.
+    machine.answers_lower = !own.boolean("lower_prio_no_advert", strict);
+    machine.advert_before_yielding = own.boolean("higher_prio_send_advert", !strict);
+    machine.owner_ignores = own.boolean("owner_ignore_adverts", strict);
+    if strict {
+        strict::check(table, &machine, notes);
+    }
     let sends_from_base = table.boolean("vmac_xmit_base").unwrap_or_default();
     let is_unicast = matches!(machine.transport, Transport::Unicast { .. });
     if sends_from_base && !machine.virtual_mac {
@@ -204,6 +228,11 @@ fn instance(
             .tables("route")
             .iter()
             .filter_map(|t| route(t, notes))
+            .collect(),
+        rules: table
+            .tables("rule")
+            .iter()
+            .filter_map(|t| rule(t, family, notes))
             .collect(),
         sends_from_base,
         tracks_interface: table.boolean("track_primary").unwrap_or(true),

@@ -85,6 +85,11 @@ impl Mapper<'_> {
                     self.put(mail, name, Value::Boolean(yes), node);
                 }
             }
+            "email_faults" => {
+                if let Some(yes) = self.flag(node) {
+                    self.put(mail, "faults", Value::Boolean(yes), node);
+                }
+            }
             "no_email_faults" => self.put(mail, "faults", Value::Boolean(false), node),
             "no_checker_emails" => self.report.taken(
                 node,

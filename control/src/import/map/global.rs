@@ -181,9 +181,13 @@ impl Mapper<'_> {
                 node,
                 "lists of addresses that differ are an alarm and no reason to refuse an advert",
             ),
-            "vrrp_garp_interval" | "vrrp_gna_interval" => self
-                .report
-                .ignored(node, "announcements leave in rounds without a pause"),
+            "vrrp_garp_interval" | "vrrp_gna_interval" => {
+                let name = match word {
+                    "vrrp_garp_interval" => "garp_interval",
+                    _ => "gna_interval",
+                };
+                self.pace(node, name, &mut globals.vrrp);
+            }
             "vrrp_garp_extra_if" => self
                 .report
                 .lost(node, "announcements on other interfaces are not supported"),
@@ -192,6 +196,19 @@ impl Mapper<'_> {
                 .ignored(node, "the names of devices for virtual MACs are RVS's own"),
             _ if self.global_events(node) => {}
             _ => self.elsewhere(node, KEYWORDS),
+        }
+    }
+
+    /// Time between announcements: steps of a millisecond here.
+    pub(super) fn pace(&mut self, node: &Node, name: &'static str, table: &mut Table) {
+        let Some(time) = self.time(node, Duration::ZERO, Duration::from_secs(60)) else {
+            return;
+        };
+        let whole = Duration::from_millis(time.as_nanos().div_ceil(1_000_000) as u64);
+        self.put(table, name, Value::Text(duration(whole)), node);
+        if whole != time {
+            self.report
+                .changed(node, format!("rounded up to {}", duration(whole)));
         }
     }
 

@@ -152,6 +152,10 @@ pub const LOST: &[(&[&str], &str)] = &[
         "there is no BFD in RVS; a routing daemon can run it on the twins",
     ),
     (
+        &["auth_hmac"],
+        "adverts have no HMAC; remove it on all hosts, or give them a link of their own",
+    ),
+    (
         &["static_ipaddress", "static_routes", "static_rules"],
         "addresses and routes of the twins are the system's business: ip, networkd, ifupdown",
     ),

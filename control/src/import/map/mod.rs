@@ -46,7 +46,7 @@ pub struct Mapper<'a> {
 }
 
 /// Blocks of the top level that become tables.
-const BLOCKS: [&str; 12] = [
+const BLOCKS: [&str; 13] = [
     "global_defs",
     "vrrp_instance",
     "vrrp_sync_group",
@@ -55,6 +55,7 @@ const BLOCKS: [&str; 12] = [
     "vrrp_track_file",
     "vrrp_track_process",
     "interface_up_down_delays",
+    "garp_group",
     "virtual_server",
     "virtual_server_group",
     "real_server",

@@ -192,9 +192,9 @@ impl Mapper<'_> {
                     }
                 }
                 "param_match" => match child.arg(0) {
-                    // The two words are the other way round here.
-                    Some("initial") => self.put(&mut table, "match", Value::text("partial"), child),
-                    Some("partial") => self.put(&mut table, "match", Value::text("initial"), child),
+                    Some(word @ ("initial" | "partial")) => {
+                        self.put(&mut table, "match", Value::text(word), child);
+                    }
                     _ => self.report.lost(child, "neither initial nor partial"),
                 },
                 "quorum" | "quorum_max" => {

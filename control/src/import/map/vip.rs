@@ -1,4 +1,4 @@
-//! Virtual addresses, and the routes that go with them.
+//! Virtual addresses, and the routes and rules that go with them.
 
 use std::net::IpAddr;
 
@@ -137,6 +137,77 @@ impl Mapper<'_> {
         }
         self.report.taken(node, "vrrp.instance.route");
         instance.inner.push(table);
+    }
+
+    pub(super) fn rule(&mut self, node: &Node, instance: &mut Instance) {
+        let mut table = Table::leaf("vrrp.instance.rule", node);
+        let mut words = node.words.iter();
+        while let Some(word) = words.next() {
+            let text = |key: &'static str| (key, false);
+            let number = |key: &'static str| (key, true);
+            let (key, is_number) = match word.as_str() {
+                "from" => text("from"),
+                "to" | "dst" => text("to"),
+                "iif" | "dev" => text("iif"),
+                "oif" => text("oif"),
+                "table" | "lookup" => number("table"),
+                "priority" | "preference" | "order" => number("priority"),
+                "fwmark" => number("fwmark"),
+                "inet" | "inet6" => {
+                    let family = if word == "inet" { "ipv4" } else { "ipv6" };
+                    table.set("family", Value::text(family), node);
+                    continue;
+                }
+                "no_track" => continue,
+                other => {
+                    let note = format!(
+                        "\"{other}\" of a rule is not supported; keep the rule with ip rule"
+                    );
+                    self.report.lost(node, note);
+                    return;
+                }
+            };
+            let Some(value) = words.next() else {
+                self.report.lost(node, format!("{word} has no value"));
+                return;
+            };
+            let (value, mask) = match (key, value.split_once('/')) {
+                ("fwmark", Some((mark, mask))) => (mark, parse_number(mask)),
+                _ => (value.as_str(), None),
+            };
+            let value = match (is_number, value) {
+                (true, "main") => Some(Value::Integer(254)),
+                (true, "default") => Some(Value::Integer(253)),
+                (true, number) => parse_number(number).map(Value::Integer),
+                // Everything, which is what no key says, too.
+                (false, "all" | "any" | "default") => continue,
+                (false, text) => Some(Value::text(text)),
+            };
+            let Some(value) = value else {
+                self.report.lost(node, format!("{word} needs a number"));
+                return;
+            };
+            table.set(key, value, node);
+            if let Some(mask) = mask {
+                table.set("fwmask", Value::Integer(mask), node);
+            }
+        }
+        if !table.has("priority") {
+            // keepalived leaves it to the kernel, which puts the rule before the main table's.
+            let note = "keepalived asks for a preference; give the rule a priority";
+            self.report.lost(node, note);
+            return;
+        }
+        self.report.taken(node, "vrrp.instance.rule");
+        instance.inner.push(table);
+    }
+}
+
+/// Decimal, or hexadecimal with 0x.
+fn parse_number(word: &str) -> Option<i64> {
+    match word.strip_prefix("0x") {
+        Some(hex) => u32::from_str_radix(hex, 16).ok().map(i64::from),
+        None => word.parse::<u32>().ok().map(i64::from),
     }
 }
 

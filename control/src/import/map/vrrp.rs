@@ -21,6 +21,7 @@ const KEYWORDS: &[&str] = &[
     "virtual_ipaddress",
     "virtual_ipaddress_excluded",
     "virtual_routes",
+    "virtual_rules",
     "nopreempt",
     "preempt_delay",
     "unicast_src_ip",
@@ -70,6 +71,9 @@ impl Mapper<'_> {
         }
         for node in of(&["interface_up_down_delays"]) {
             self.delays(node);
+        }
+        for node in of(&["garp_group"]) {
+            self.garp_group(node);
         }
         for node in of(&["vrrp_script"]) {
             self.tracked_script(node);
@@ -238,9 +242,12 @@ impl Mapper<'_> {
                     self.route(child, instance);
                 }
             }
-            "virtual_rules" => self
-                .report
-                .lost(node, "routing rules that come and go are not supported; keep them all the time with ip rule"),
+            "virtual_rules" => {
+                self.report.taken(node, "vrrp.instance.rule");
+                for child in &node.children {
+                    self.rule(child, instance);
+                }
+            }
             "nopreempt" => self.put(table, "preempt", Value::Boolean(false), node),
             "preempt" => self.put(table, "preempt", Value::Boolean(true), node),
             "preempt_delay" => {
@@ -250,11 +257,13 @@ impl Mapper<'_> {
                     self.put(table, "preempt_delay", value, node);
                 }
             }
-            "accept" => self.report.taken(node, "always so"),
-            "no_accept" => self
-                .report
-                .lost(node, "the master always answers for its addresses"),
-            "lower_prio_no_advert" | "higher_prio_send_advert" | "check_unicast_src"
+            "accept" | "no_accept" => {
+                let yes = Value::Boolean(node.keyword() == "accept");
+                self.put(table, "accept", yes, node);
+            }
+            "lower_prio_no_advert"
+            | "higher_prio_send_advert"
+            | "check_unicast_src"
             | "owner_ignore_adverts" => {
                 let name = match node.keyword() {
                     "lower_prio_no_advert" => "lower_prio_no_advert",
@@ -285,9 +294,10 @@ impl Mapper<'_> {
             "dont_track_primary" => {
                 self.put(table, "track_primary", Value::Boolean(false), node);
             }
-            "track_src_ip" => self
-                .report
-                .taken(node, "always so: without its source address an instance is at fault"),
+            "track_src_ip" => self.report.taken(
+                node,
+                "always so: without its source address an instance is at fault",
+            ),
             "skip_check_adv_addr" => self.report.ignored(
                 node,
                 "lists of addresses that differ are an alarm and no reason to refuse an advert",
@@ -295,6 +305,13 @@ impl Mapper<'_> {
             "promote_secondaries" => self
                 .report
                 .lost(node, "set the sysctl promote_secondaries of the interface"),
+            "timer_expired_backup" => self.report.taken(
+                node,
+                "always so: a master that was held up comes back as a backup",
+            ),
+            "use_vmac_addr" => self
+                .report
+                .ignored(node, "the MAC of a virtual router is that of the RFC"),
             "unicast_fault_no_peer" => self.report.ignored(node, "without peers it is multicast"),
             "garp_extra_if" => self
                 .report
@@ -372,7 +389,7 @@ impl Mapper<'_> {
             self.report.changed(auth, note);
         }
         if instance.strict {
-            self.strict(node, line("strict_mode"), table);
+            self.strict(node, line("strict_mode"), table, version);
         }
     }
 
@@ -424,23 +441,52 @@ impl Mapper<'_> {
         }
     }
 
-    /// `vrrp_strict` and `strict_mode`: what RFC 5798 has, where keys exist for it.
-    fn strict(&mut self, node: &Node, line: Option<&Node>, table: &mut Table) {
-        for (name, value) in [
-            ("lower_prio_no_advert", true),
-            ("higher_prio_send_advert", false),
-            ("owner_ignore_adverts", true),
-        ] {
-            table.drop_key(name);
-            table.add(name, Value::Boolean(value));
+    /// `vrrp_strict` and `strict_mode`: what keepalived leaves out then is left out.
+    fn strict(&mut self, node: &Node, line: Option<&Node>, table: &mut Table, version: i64) {
+        let told = line.unwrap_or(node);
+        let of = |keyword: &str| node.children.iter().rfind(|n| n.keyword() == keyword);
+        if let Some(peers) = of("unicast_peer") {
+            let note =
+                "strict: keepalived refuses an instance with unicast peers; here it is not strict";
+            self.report.lost(peers, note);
+            return;
         }
-        for name in ["preempt_delay", "down_timer_adverts"] {
-            table.drop_key(name);
-        }
-        self.report.lost(
-            line.unwrap_or(node),
-            "strict: adverts are as the RFC says, but the master answers for its addresses (no accept mode), and nothing else is refused",
+        table.add("strict", Value::Boolean(true));
+        self.report.changed(
+            told,
+            "strict: defaults and refusals are those of vrrp.instance.strict",
         );
+        let owner = table.get("priority") == Some(&Value::Integer(255));
+        for (keyword, key) in [
+            ("authentication", "auth"),
+            ("preempt_delay", "preempt_delay"),
+            ("down_timer_adverts", "down_timer_adverts"),
+            ("vmac_xmit_base", "vmac_xmit_base"),
+            ("lower_prio_no_advert", "lower_prio_no_advert"),
+            ("higher_prio_send_advert", "higher_prio_send_advert"),
+            ("accept", "accept"),
+        ] {
+            if keyword == "accept" && (version == 3 || owner) {
+                continue;
+            }
+            if table.has(key) {
+                table.drop_key(key);
+                if let Some(line) = of(keyword) {
+                    let note = "strict: keepalived leaves it out, so does the import";
+                    self.report.changed(line, note);
+                }
+            }
+        }
+        // Those of global_defs hold otherwise.
+        for (key, value) in [
+            ("higher_prio_send_advert", false),
+            ("lower_prio_no_advert", true),
+        ] {
+            table.add(key, Value::Boolean(value));
+        }
+        if self.globals.defaults.has("down_timer_adverts") {
+            table.add("down_timer_adverts", Value::Integer(3));
+        }
     }
 
     fn authentication(&mut self, node: &Node, table: &mut Table) {
@@ -560,6 +606,56 @@ impl Mapper<'_> {
         self.document.tables.append(&mut inner);
         if !notify.keys.is_empty() {
             self.document.tables.push(notify);
+        }
+    }
+
+    /// `garp_group`: a pace for interfaces.
+    fn garp_group(&mut self, node: &Node) {
+        self.report.taken(node, "vrrp.interface");
+        let mut pace = Table::leaf("vrrp.interface", node);
+        let mut names = Vec::new();
+        for child in &node.children {
+            match child.keyword() {
+                "garp_interval" => self.pace(child, "garp_interval", &mut pace),
+                "gna_interval" => self.pace(child, "gna_interval", &mut pace),
+                "interface" => {
+                    names.extend(child.args().iter().map(|name| (name.clone(), child.id)));
+                    self.report.taken(child, "vrrp.interface.name");
+                }
+                "interfaces" => {
+                    for line in &child.children {
+                        names.extend(line.words.iter().map(|name| (name.clone(), line.id)));
+                        self.report.taken(line, "vrrp.interface.name");
+                    }
+                    self.report.taken(child, "vrrp.interface.name");
+                }
+                _ => self.elsewhere(child, &["garp_interval", "gna_interval", "interfaces"]),
+            }
+        }
+        if names.len() > 1 {
+            self.report
+                .changed(node, "each interface has the pace by itself");
+        }
+        for (name, id) in names {
+            let known = self.document.tables.iter_mut().find(|table| {
+                table.path == "vrrp.interface"
+                    && table.get("name") == Some(&Value::Text(name.clone()))
+            });
+            if let Some(known) = known {
+                for (key, value) in [
+                    ("garp_interval", pace.get("garp_interval")),
+                    ("gna_interval", pace.get("gna_interval")),
+                ] {
+                    if let Some(value) = value {
+                        known.add(key, value.clone());
+                    }
+                }
+                continue;
+            }
+            let mut table = pace.clone();
+            self.interfaces.insert(name.clone());
+            table.set_for("name", Value::Text(name), &[id]);
+            self.document.tables.push(table);
         }
     }
 

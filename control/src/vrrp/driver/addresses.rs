@@ -6,7 +6,7 @@ use vrrp::config::{Key, VirtualAddress};
 
 use super::Driver;
 use super::lease::Lease;
-use crate::config::vrrp::{Address, Route};
+use crate::config::vrrp::{Address, Instance, Route, Rule};
 use crate::vrrp::Notice;
 
 impl Driver {
@@ -38,15 +38,15 @@ impl Driver {
                 ));
             }
         }
-        failed = self.add_routes(&config.routes).or(failed);
+        failed = self.add_ways(&config.routes, &config.rules).or(failed);
         match failed {
             Some(text) => self.trouble(key, "kernel", text),
             None => self.recovered(key, "kernel"),
         }
     }
 
-    /// What went wrong last, if anything did.
-    fn add_routes(&mut self, routes: &[Route]) -> Option<String> {
+    /// Adds routes and rules; what went wrong last, if anything did.
+    fn add_ways(&mut self, routes: &[Route], rules: &[Rule]) -> Option<String> {
         let mut failed = None;
         for route in routes {
             let index = route.device.as_ref().and_then(|name| self.links.port(name));
@@ -55,10 +55,20 @@ impl Driver {
                 failed = Some(format!("route to {to}/{len} cannot be added: {reason}"));
             }
         }
+        for rule in rules {
+            if let Err(reason) = self.kernel.add_rule(rule) {
+                let priority = rule.priority;
+                failed = Some(format!("rule {priority} cannot be added: {reason}"));
+            }
+        }
         failed
     }
 
-    fn remove_routes(&mut self, routes: &[Route]) {
+    fn remove_ways(&mut self, routes: &[Route], rules: &[Rule]) {
+        for rule in rules {
+            // One that somebody else removed is gone as well.
+            let _ = self.kernel.remove_rule(rule);
+        }
         for route in routes {
             let index = route.device.as_ref().and_then(|name| self.links.port(name));
             // A route that went with its interface is gone as well.
@@ -68,18 +78,22 @@ impl Driver {
         }
     }
 
-    /// Another configuration of a master has other routes than the `old` one.
-    pub(super) fn change_routes(&mut self, key: Key, old: &[Route]) {
+    /// Another configuration of a master has other routes and rules than the `old` one.
+    pub(super) fn change_ways(&mut self, key: Key, old: &Instance) {
         let Some(slot) = self.slots.get(&key).filter(|slot| slot.holds) else {
             return;
         };
-        let new = slot.config.routes.clone();
-        let without = |from: &[Route], other: &[Route]| -> Vec<Route> {
-            let missing = from.iter().filter(|route| !other.contains(route));
-            missing.cloned().collect()
-        };
-        self.remove_routes(&without(old, &new));
-        match self.add_routes(&without(&new, old)) {
+        let new = slot.config.clone();
+        let (routes, rules) = (
+            without(&old.routes, &new.routes),
+            without(&old.rules, &new.rules),
+        );
+        self.remove_ways(&routes, &rules);
+        let (routes, rules) = (
+            without(&new.routes, &old.routes),
+            without(&new.rules, &old.rules),
+        );
+        match self.add_ways(&routes, &rules) {
             Some(text) => self.trouble(key, "kernel", text),
             None => self.recovered(key, "kernel"),
         }
@@ -101,6 +115,7 @@ impl Driver {
     }
 
     pub(super) fn remove_addresses(&mut self, key: Key, addresses: &[VirtualAddress]) {
+        self.hush(key);
         let Some(slot) = self.slots.get_mut(&key) else {
             return;
         };
@@ -108,7 +123,7 @@ impl Driver {
         let is_all = config.addresses.iter().all(|a| addresses.contains(&a.addr));
         if is_all {
             slot.holds = false;
-            self.remove_routes(&config.routes);
+            self.remove_ways(&config.routes, &config.rules);
         }
         let old = |addr: &VirtualAddress| Address {
             addr: *addr,
@@ -139,4 +154,10 @@ impl Driver {
             }
         }
     }
+}
+
+/// Those of some that are not among the others.
+fn without<T: Clone + PartialEq>(some: &[T], others: &[T]) -> Vec<T> {
+    let missing = some.iter().filter(|one| !others.contains(one));
+    missing.cloned().collect()
 }

@@ -111,6 +111,8 @@ pub struct Driver {
     /// Interfaces with frames to read.
     readable: BTreeSet<u32>,
     links_readable: bool,
+    /// Announcements that wait, by interface.
+    queues: BTreeMap<u32, announce::Queue>,
     /// Addresses that we removed and whose notification is still to come.
     removing: Vec<(u32, IpAddr)>,
     /// Identification of the next IPv4 packet.
@@ -171,6 +173,7 @@ impl Driver {
             told: BTreeMap::new(),
             readable: BTreeSet::new(),
             links_readable: true,
+            queues: BTreeMap::new(),
             removing: Vec::new(),
             id: 1,
             is_router: (Instant::default(), false),
@@ -217,6 +220,7 @@ impl Driver {
             }
             self.carry_out(now);
             self.tend_leases(now);
+            self.tend_announcements(now);
             self.show(now);
         }
     }
@@ -236,7 +240,11 @@ impl Driver {
             _ => NAP,
         });
         let script = self.parts.scripts.next().map_or(NAP, |at| at.since(now));
-        due.min(look).min(script).min(lease.min().unwrap_or(NAP))
+        let said = self.announcement_timeout(now);
+        due.min(said)
+            .min(look)
+            .min(script)
+            .min(lease.min().unwrap_or(NAP))
     }
 
     /// How often the receive path has to be proven: several times in half a master-down interval.

@@ -45,7 +45,7 @@ impl Driver {
         let all = self.config.instances.iter().map(who);
         self.parts.memory.plan(all);
         let mut slots = BTreeMap::new();
-        let mut changed_routes = Vec::new();
+        let mut changed_ways = Vec::new();
         for (key, config) in keys.iter().zip(&self.config.instances) {
             let name = &config.machine.name;
             let mut groups = self.config.groups.iter();
@@ -54,8 +54,9 @@ impl Driver {
             let place = self.places.get(name).copied();
             let slot = match self.slots.remove(key) {
                 Some(old) => {
-                    if old.holds && old.config.routes != config.routes {
-                        changed_routes.push((*key, old.config.routes.clone()));
+                    let was = &old.config;
+                    if old.holds && (&was.routes, &was.rules) != (&config.routes, &config.rules) {
+                        changed_ways.push((*key, was.clone()));
                     }
                     Slot {
                         place,
@@ -105,8 +106,8 @@ impl Driver {
             }
         }
         self.carry_out(now);
-        for (key, old) in changed_routes {
-            self.change_routes(key, &old);
+        for (key, old) in changed_ways {
+            self.change_ways(key, &old);
         }
         let board = &self.parts.board;
         self.slots.retain(|key, slot| {

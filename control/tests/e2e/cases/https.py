@@ -27,8 +27,9 @@ retry = 0
 GOOD, EXPIRED, OTHER = "good.example.test", "expired.example.test", "other.example.test"
 
 
-def certificates(lab):
-    """An authority, and certificates by it: good, expired (valid for no time at all), and by nobody."""
+def certificates(lab, *more):
+    """An authority, and certificates by it: good (and for the names in `more`), expired (valid for no time at all), and by
+    nobody."""
     directory = lab.dir / "tls"
     directory.mkdir()
     key = "-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes".split()
@@ -39,7 +40,8 @@ def certificates(lab):
     openssl("req", "-x509", *key, "-keyout", directory / "ca.key", "-out", directory / "ca.pem", "-days", "2",
             "-subj", "/CN=test authority", "-addext", "basicConstraints=critical,CA:TRUE")
     ours = ["-CA", directory / "ca.pem", "-CAkey", directory / "ca.key", "-CAcreateserial"]
-    for name, days, by in ((GOOD, "1", ours), (EXPIRED, "0", ours), (OTHER, "1", ["-signkey", directory / f"{OTHER}.key"])):
+    for name, days, by in ((GOOD, "1", ours), (EXPIRED, "0", ours), (OTHER, "1", ["-signkey", directory / f"{OTHER}.key"]),
+                           *((name, "1", ours) for name in more)):
         openssl("req", *key, "-keyout", directory / f"{name}.key", "-out", directory / f"{name}.csr", "-subj", f"/CN={name}")
         (directory / "names").write_text(f"subjectAltName=DNS:{name}\n")
         openssl("x509", "-req", "-in", directory / f"{name}.csr", *by, "-out", directory / f"{name}.pem", "-days", days,

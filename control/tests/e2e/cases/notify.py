@@ -3,8 +3,9 @@ import json
 import os
 import subprocess
 
+from cases.https import certificates
 from cases.vrrp_pair import prepared
-from lab import BIN, check, wait_for
+from lab import BIN, check, need_programs, wait_for
 from pair import instance
 
 HEAD = '[scripts]\nuser = "root"\nsecure = false\n[notify]\npriority_changes = true\n[notify.fifo]\nall = "{dir}/all"\nvrrp = "{dir}/vrrp"\n'
@@ -109,3 +110,67 @@ def test_routers_tell(lab, a, b):
         if follow and follow.poll() is None:
             follow.kill()
             follow.wait()
+
+
+MAIL = """
+[alert.smtp]
+to = ["noc@example.org"]
+from = "lb@example.org"
+server = "{server}"
+tls = "{tls}"
+ca_file = "{tls_dir}/ca.pem"
+username = "lb"
+password_file = "{password}"
+vrrp = true
+router_id = "lb1"
+"""
+
+
+@prepared(servers=0)
+def test_mail_over_tls(lab, a, b):
+    """STARTTLS and TLS from the start, with a login; a certificate for another name and a wrong password are one line each."""
+    need_programs("openssl")
+    tls_dir = certificates(lab, "localhost")
+    password = lab.dir / "password"
+    password.write_text("s3cret\n")
+    password.chmod(0o600)
+    boxes = {}
+    for port, tls in ((2587, "starttls"), (2465, "implicit")):
+        boxes[tls] = lab.dir / f"mail.{tls}"
+        pair = tls_dir / "localhost.pem", tls_dir / "localhost.key"
+        lab.peer(a.space, "mail.py", port, tls, *pair, "lb", "s3cret", boxes[tls])
+    how = {"tls_dir": tls_dir, "password": password}
+    a.rvsd(instance(150), extra=MAIL.format(server="localhost:2587", tls="starttls", **how))
+    a.expect("MASTER")
+
+    def mails(tls):
+        if not boxes[tls].exists():
+            return []
+        rows = [json.loads(line) for line in boxes[tls].read_text().splitlines()]
+        check(all(row["tls"].startswith("TLSv1.") and row["user"] == "lb" for row in rows), rows)
+        return [line for row in rows for line in row["lines"] if line.startswith("Subject: ")]
+    subject = "Subject: [lb1] VRRP Instance v - Entering {} state"
+    wait_for("the mail over STARTTLS", lambda: subject.format("MASTER") in mails("starttls"))
+
+    def change(old, new, state):
+        """Other settings, and then something to tell."""
+        a.config.write_text(a.config.read_text().replace(old, new))
+        a.adm("reload")
+        lab.switch.ip(f"link set {a.wire} {'down' if state == 'FAULT' else 'up'}")
+        a.expect(state)
+    change('"localhost:2587"\ntls = "starttls"', '"localhost:2465"\ntls = "implicit"', "FAULT")
+    wait_for("the mail over TLS", lambda: subject.format("FAULT") in mails("implicit"))
+    change("localhost:2465", "127.0.0.1:2465", "MASTER")
+    said = "mail server 127.0.0.1:2465 takes no mail"
+    line = wait_for("a word about the certificate", lambda: [line for line in a.program.output().splitlines() if said in line], 30)
+    check("certificate" in line[0], line)
+    password.write_text("wrong\n")
+    change("127.0.0.1:2465", "localhost:2465", "FAULT")
+    said = "mail server localhost:2465 takes no mail"
+    # The server that took no mail last gets one chance for each; it is complained about once.
+    check(said not in a.program.output(), "complained about twice")
+    before = len(mails("implicit"))
+    password.write_text("s3cret\n")
+    change("localhost:2465", "localhost:2465", "MASTER")
+    wait_for("mails again", lambda: len(mails("implicit")) > before)
+    wait_for("a word about that", lambda: "takes mails again" in a.program.output())

@@ -1,7 +1,7 @@
 """What VRRP does to the kernel's devices: virtual MACs, routes that come and go, interfaces whose changes count late."""
 import time
 
-from cases.vrrp_pair import prepared
+from cases.vrrp_pair import prepared, service
 from lab import check, wait_for
 from pair import LINK_LOCAL, VIP, VIP6, instance, skew
 
@@ -75,6 +75,85 @@ def test_routes(lab, a, b):
     b.expect("MASTER")
     wait_for("the routes of the new master", lambda: has(b) == (True, True))
     check("192.0.2.0/24" not in a.space.ip("route show") and has(a) == (False, False), "a stopped rvsd leaves its routes")
+
+
+@prepared(servers=0)
+def test_rules(lab, a, b):
+    """Routing rules are there where the master is; a reload exchanges them, and what a crash left is not added twice."""
+    rules = ('rule = [{ priority = 100, from = "10.9.0.0/16", table = 100 }, '
+             '{ priority = 101, iif = "tf0", fwmark = 16, fwmask = 240, table = 101, family = "ipv6" }]')
+    for node, priority in ((a, 150), (b, 100)):
+        node.rvsd(instance(priority, extra=rules))
+    a.expect("MASTER")
+    b.expect("BACKUP")
+
+    def has(node):
+        return node.space.ip("rule show"), node.space.ip("-6 rule show")
+    first, second = "100:\tfrom 10.9.0.0/16 lookup 100 proto keepalived", "101:\tfrom all fwmark 0x10/0xf0 iif tf0 lookup 101 proto keepalived"
+    wait_for("the rules of the master", lambda: first in has(a)[0] and second in has(a)[1])
+    check("keepalived" not in "".join(has(b)), f"the backup has rules: {has(b)}")
+    a.config.write_text(a.config.read_text().replace("10.9.0.0/16", "10.8.0.0/16"))
+    a.adm("reload")
+    wait_for("the rule of the new file", lambda: "from 10.8.0.0/16 lookup 100" in has(a)[0])
+    check("10.9.0.0" not in has(a)[0], "the rule of the old file is still there")
+    a.crash()
+    b.expect("MASTER")
+    wait_for("the rules of the new master", lambda: first in has(b)[0] and second in has(b)[1])
+    a.start()
+    a.expect("MASTER")
+    wait_for("one rule of each", lambda: "".join(has(a)).count("keepalived") == 2)
+    a.stop()
+    check("keepalived" not in "".join(has(a)), "a stopped rvsd leaves its rules")
+
+
+@prepared(servers=1)
+def test_addresses_for_services_alone(lab, a, b):
+    """accept = false: what no service takes is dropped, over IPv4 and IPv6; services, ARP and neighbour discovery work."""
+    one = lab.servers[0]
+    one.ip(f"address add {VIP}/32 dev lo")
+    vips = (f"{LINK_LOCAL}/64", f"{VIP6}/64")
+    a.rvsd(instance(150, extra="accept = false") + instance(150, name="w", vips=vips, extra="accept = false")
+           + service("dr", servers=lab.servers))
+    for name in "vw":
+        a.expect("MASTER", name)
+    wait_for("the service to answer", lambda: lab.client.curl(f"http://{VIP}/", seconds=2) == "server 1")
+    mac = a.space.run("cat /sys/class/net/tf0/address").stdout.strip()
+    for vip in (VIP, VIP6):
+        lab.client.ip("neighbour flush all")
+        asked = lab.client.run(["ping", "-n", "-c", "1", "-W", "1", vip], fail=False)
+        check(asked.returncode == 1, f"{vip} answered: {asked.stdout}")
+        check(mac in lab.client.ip(f"neighbour show {vip}"), f"{vip} was not found: {lab.client.ip('neighbour show')}")
+    check(lab.client.run(["ping", "-n", "-c", "1", "-W", "1", a.addr], fail=False).returncode == 0, "the host's own address is closed")
+    check('"not-accepted"' in a.adm("--json status"), "no drop was counted as not-accepted")
+    a.config.write_text(a.config.read_text().replace("accept = false", "accept = true"))
+    a.adm("reload")
+    for vip in (VIP, VIP6):
+        wait_for(f"{vip} to answer", lambda: lab.client.run(["ping", "-n", "-c", "1", "-W", "1", vip], fail=False).returncode == 0)
+
+
+@prepared(servers=0)
+def test_pace_of_announcements(lab, a, b):
+    """garp_interval and gna_interval: never closer than that on the wire, and none after the addresses are given up."""
+    vips = (f"{LINK_LOCAL}/64", f"{VIP6}/64")
+    table = '[vrrp]\ngarp_interval = "100ms"\n[[vrrp.interface]]\nname = "tf0"\ngna_interval = "50ms"\n'
+    many = tuple(f"10.1.0.{last}/24" for last in range(100, 110))
+    a.rvsd(table + instance(150, vips=many) + instance(150, name="w", vrid=52, vips=vips))
+    for name in "vw":
+        a.expect("MASTER", name)
+
+    def times(kind, addrs):
+        rows = [row for addr in addrs for row in lab.seen(kind=kind, port=a.wire, addr=addr)]
+        return sorted(row["t"] for row in rows)
+    addrs = [vip.split("/")[0] for vip in many]
+    wait_for("a good part of the burst", lambda: len(times("arp", addrs)) >= 20 and len(times("na", (LINK_LOCAL, VIP6))) >= 10)
+    since = time.monotonic()
+    a.stop()
+    for kind, of, least in (("arp", addrs, 0.1), ("na", (LINK_LOCAL, VIP6), 0.05)):
+        seen = times(kind, of)
+        closest = min(later - earlier for earlier, later in zip(seen, seen[1:]))
+        # They share the interface's queue, so that each waits for the other's time as well.
+        check(closest > least * 0.8, f"two of {kind} {closest:.3f} s apart")
+        check(seen[-1] < since + 0.3, f"{kind} after the stop")
 
 
 @prepared(servers=0)
