@@ -1,6 +1,6 @@
 //! Gratuitous ARP and unsolicited neighbour advertisements.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
 use vrrp::addr::Mac;
@@ -15,12 +15,18 @@ use crate::config::vrrp::Pace;
 /// How often it is looked up whether the host forwards IPv6.
 const FORWARDING_PERIOD: Duration = Duration::from_secs(5);
 const IPV6: [u8; 2] = [0x86, 0xdd];
+/// Without a pace so many leave at once, and as many after each tick: the announcements of hundreds
+/// of routers shall not push adverts out of the queues of whoever hears them.
+const BURST: usize = 32;
+const TICK: Duration = Duration::from_millis(1);
 
 /// Announcements of one interface that wait for their time, oldest first.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
     waiting: VecDeque<(Key, Vec<u8>)>,
-    /// Nothing leaves before.
+    /// How many may leave until `next`.
+    room: usize,
+    /// When more may.
     next: Instant,
 }
 
@@ -38,11 +44,16 @@ impl Queue {
 
     /// The next frame, if its time has come.
     fn take(&mut self, now: Instant, pace: Pace) -> Option<Vec<u8>> {
-        if now < self.next {
-            return None;
+        if now >= self.next {
+            (self.room, self.next) = (BURST, now + TICK);
         }
+        let room = self.room.checked_sub(1)?;
         let (_, frame) = self.waiting.pop_front()?;
-        self.next = now + interval(pace, &frame);
+        self.room = room;
+        let interval = interval(pace, &frame);
+        if !interval.is_zero() {
+            (self.room, self.next) = (0, now + interval);
+        }
         Some(frame)
     }
 
@@ -87,23 +98,13 @@ impl Driver {
                 frames.push((key.interface, frame));
             }
         }
-        // Round by round over all addresses, as each interface may have them.
-        let mut paced: Vec<(u32, Vec<Vec<u8>>)> = Vec::new();
-        for _ in 0..rounds {
-            for (index, frame) in &frames {
-                if interval(self.pace(*index), frame).is_zero() {
-                    self.say(*index, frame);
-                    continue;
-                }
-                match paced.iter_mut().find(|(of, _)| of == index) {
-                    Some((_, all)) => all.push(frame.clone()),
-                    None => paced.push((*index, vec![frame.clone()])),
-                }
-            }
-        }
-        for (index, frames) in paced {
-            let queue = self.queues.entry(index).or_default();
-            queue.put(key, frames.into_iter());
+        // Round by round over all addresses of an interface.
+        let indexes: BTreeSet<u32> = frames.iter().map(|(index, _)| *index).collect();
+        for index in indexes {
+            let here = frames.iter().filter(|(of, _)| *of == index);
+            let round: Vec<&Vec<u8>> = here.map(|(_, frame)| frame).collect();
+            let all = (0..rounds).flat_map(|_| round.iter().copied().cloned());
+            self.queues.entry(index).or_default().put(key, all);
         }
         self.tend_announcements(now);
     }
@@ -126,11 +127,9 @@ impl Driver {
         let due: Vec<u32> = self.queues.keys().copied().collect();
         for index in due {
             let pace = self.pace(index);
-            let frame = self
-                .queues
-                .get_mut(&index)
-                .and_then(|queue| queue.take(now, pace));
-            if let Some(frame) = frame {
+            while let Some(queue) = self.queues.get_mut(&index)
+                && let Some(frame) = queue.take(now, pace)
+            {
                 self.say(index, &frame);
             }
         }
@@ -212,5 +211,22 @@ mod tests {
         queue.forget(key(2));
         assert_eq!(queue.take(at(99), pace), Some(frame(arp, 3)));
         assert_eq!(queue.take(at(999), pace), None);
+    }
+
+    #[test]
+    fn a_great_burst_is_spread() {
+        let mut queue = Queue::default();
+        let mut left = |ms: u64, new: usize| {
+            let now = Instant::from_micros(ms * 1000);
+            queue.put(key(new as u8), (0..new).map(|_| frame([8, 6], 1)));
+            let mut count = 0;
+            while queue.take(now, Pace::default()).is_some() {
+                count += 1;
+            }
+            count
+        };
+        // Those of several instances count together.
+        assert_eq!([left(5, 20), left(5, 21), left(5, 0)], [20, 12, 0]);
+        assert_eq!([left(6, 40), left(7, 0), left(8, 0)], [32, 17, 0]);
     }
 }
