@@ -164,11 +164,13 @@ pub fn may_open(protocol: Protocol, flow: &Flow, settings: &Settings) -> Opening
 }
 
 /// Whether a packet of a known connection may start it anew (`is_new_conn`, the reuse test):
-/// TCP with SYN, a SYN-ACK too, and SCTP with INIT.
+/// TCP with SYN, a SYN-ACK too, and SCTP with INIT. A segment that is cut before the end of its
+/// header does not, though its flags may be there.
 #[inline(always)]
 pub fn is_opening(flow: &Flow) -> bool {
     // Other protocols have neither flags nor chunks.
-    flow.tcp_flags & tcp::SYN != 0 || flow.chunks.is_some_and(Chunks::is_init)
+    flow.tcp_flags & tcp::SYN != 0 && flow.has_l4_header()
+        || flow.chunks.is_some_and(Chunks::is_init)
 }
 
 const FTP_DATA: u16 = 20;
