@@ -7,6 +7,7 @@
 
 mod audit;
 mod chart;
+mod fill;
 mod hugepages;
 mod machine;
 mod pair;
@@ -65,6 +66,10 @@ struct Args {
     /// for callgrind. Needs neither hugepages nor root.
     #[arg(long)]
     walk: Option<String>,
+    /// No measurement: write a connection table with --flows connections to this file, for rvsd
+    /// to take over.
+    #[arg(long, requires = "flows")]
+    fill: Option<PathBuf>,
     /// No measurement: draw lines or bars from a JSON description ("-" is standard input).
     #[arg(long, requires = "picture")]
     plot: Option<String>,
@@ -95,6 +100,10 @@ fn run(args: &Args) -> Result<bool> {
     }
     if let Some(row) = &args.walk {
         walk::run(row, args.flows.unwrap_or(1000), 1 << 16)?;
+        return Ok(true);
+    }
+    if let (Some(file), Some(flows)) = (&args.fill, args.flows) {
+        fill::run(file, flows)?;
         return Ok(true);
     }
     let cores = dpdk::lcore::affinity().context("cores of this process")?;

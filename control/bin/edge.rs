@@ -11,7 +11,7 @@ use std::time::Duration;
 use crate::steering::Steering;
 use anyhow::{Context, Result, anyhow, bail};
 use control::config::{self, Config};
-use control::status::PortHandle;
+use control::status::{PoolHandle, PortHandle};
 use dataplane::addr::Mac;
 use dataplane::command::{Command, ControlEnd, WorkerEnd, channel};
 use dataplane::conn::{HashKey, Shard};
@@ -49,6 +49,12 @@ const CACHE: u32 = 256;
 /// Niceness of the pump, to that of other threads.
 const PUMP_NICE: i32 = -10;
 
+/// Buffers of a port whose frames are cut.
+const LONG_BUFFERS: u32 = 511;
+
+/// Name of the pool that feeds all ports.
+const POOL: &str = "rvs";
+
 /// Most time a worker or the pump may take to end.
 const STOP_DEADLINE: Duration = Duration::from_secs(5);
 
@@ -58,6 +64,8 @@ pub struct Edge {
     pub workers: Vec<ControlEnd>,
     /// In the order of the configuration.
     pub ports: Vec<PortHandle>,
+    /// What feeds the ports with buffers.
+    pub pools: Vec<PoolHandle>,
     /// Version of DPDK.
     pub dpdk: String,
     /// Workers take packets once this is set.
@@ -78,6 +86,20 @@ struct Buffers {
     pool: Arc<Mempool>,
     /// A frame may take several.
     scatter: bool,
+    /// All pools, for those who want to know how full they are.
+    known: Vec<PoolHandle>,
+}
+
+impl Buffers {
+    /// Names a pool of `size` buffers of which rings may hold so many.
+    fn know(&mut self, name: &str, size: u32, rings: u32, pool: Mempool) {
+        self.known.push(PoolHandle {
+            name: name.to_owned(),
+            size: u64::from(size),
+            rings: u64::from(rings),
+            free: Arc::new(move || u64::from(pool.available())),
+        });
+    }
 }
 
 /// EAL's arguments from the configuration.
@@ -126,10 +148,13 @@ pub fn start(
         .collect::<Result<Vec<Port>>>()?;
     let scatter = scatters(config, &opened)?;
     let pool = Arc::new(make_pool(&eal, config, scatter)?);
-    let buffers = Buffers {
+    let mut buffers = Buffers {
         pool: Arc::clone(&pool),
         scatter,
+        known: Vec::new(),
     };
+    let size = pool.available();
+    buffers.know(POOL, size, descriptors(config), Mempool::clone(&pool));
     let bell = Bell::new().context("no descriptor left for the pump's bell")?;
     let stop = Arc::new(AtomicBool::new(false));
     let open = Arc::new(AtomicBool::new(false));
@@ -145,7 +170,7 @@ pub fn start(
         let number = PortId(u16::try_from(number).context("too many ports")?);
         let (handle, mac, of_port, twin) = start_port(
             &eal,
-            &buffers,
+            &mut buffers,
             config,
             number,
             port,
@@ -246,6 +271,7 @@ pub fn start(
         running: workers.len(),
         workers,
         ports,
+        pools: buffers.known,
         dpdk: eal.version(),
         open,
         steering: steering.to_string(),
@@ -337,17 +363,19 @@ fn scatters(config: &Config, opened: &[Port]) -> Result<bool> {
     Ok(any_long)
 }
 
+/// Descriptors of all queues: at most one of each kind for every worker.
+fn descriptors(config: &Config) -> u32 {
+    let workers = config.dpdk.worker_cores.len() as u32;
+    let of =
+        |p: &config::Port| workers * (u32::from(p.rx_descriptors) + u32::from(p.tx_descriptors));
+    config.ports.iter().map(of).sum()
+}
+
 fn make_pool(eal: &Eal, config: &Config, scatter: bool) -> Result<Mempool> {
     let ports = config.ports.len() as u32;
     let workers = config.dpdk.worker_cores.len() as u32;
-    // At most a queue of each kind for every worker.
-    let descriptors = config
-        .ports
-        .iter()
-        .map(|p| workers * (u32::from(p.rx_descriptors) + u32::from(p.tx_descriptors)))
-        .sum();
     let count = mempool::size_for(Demand {
-        descriptors,
+        descriptors: descriptors(config),
         ring_slots: ports * (workers * PUNT_SLOTS.iter().sum::<u32>() + WIRE_SLOTS)
             + workers * (workers - 1) * PEER_SLOTS,
         threads: workers + 2,
@@ -360,7 +388,7 @@ fn make_pool(eal: &Eal, config: &Config, scatter: bool) -> Result<Mempool> {
         true => mempool::DATA_ROOM,
         false => mempool::DATA_ROOM.max(longest.saturating_add(HEADROOM)),
     };
-    Mempool::new(eal, "rvs", count, CACHE, room, None).with_context(|| {
+    Mempool::new(eal, POOL, count, CACHE, room, None).with_context(|| {
         format!(
             "{count} packet buffers of {room} bytes are needed for {ports} ports; raise memory_mb in \
              [dpdk], or lower the descriptors or the mtu of the ports"
@@ -369,12 +397,12 @@ fn make_pool(eal: &Eal, config: &Config, scatter: bool) -> Result<Mempool> {
 }
 
 /// Buffers for packets that are cut to segments when they come: each is back at once.
-fn make_long_pool(eal: &Eal, port: &config::Port) -> Result<Mempool> {
-    const COUNT: u32 = 511;
+fn make_long_pool(eal: &Eal, port: &config::Port) -> Result<(String, Mempool)> {
     let name = format!("long-{}", port.name);
     let name: String = name.chars().take(25).collect();
-    Mempool::new(eal, &name, COUNT, 64, u16::MAX, None)
-        .context("rx_gso_fixup needs 64 MiB more; raise memory_mb in [dpdk]")
+    let pool = Mempool::new(eal, &name, LONG_BUFFERS, 64, u16::MAX, None)
+        .context("rx_gso_fixup needs 64 MiB more; raise memory_mb in [dpdk]")?;
+    Ok((name, pool))
 }
 
 fn make_worker(
@@ -439,7 +467,7 @@ fn rings_of(config: &Config, ports: &[PortHandle]) -> Rings {
 
 fn start_port(
     eal: &Eal,
-    buffers: &Buffers,
+    buffers: &mut Buffers,
     config: &Config,
     number: PortId,
     port: Port,
@@ -467,7 +495,12 @@ fn start_port(
         rss_key: steering.key(wanted),
     };
     let long = match wanted.rx_gso_fixup {
-        true => Some(make_long_pool(eal, wanted)?),
+        true => {
+            let (name, pool) = make_long_pool(eal, wanted)?;
+            let rings = u32::from(setup.rx_queues) * u32::from(setup.rx_descriptors);
+            buffers.know(&name, LONG_BUFFERS, rings, pool.clone());
+            Some(pool)
+        }
         false => None,
     };
     let received = long.as_ref().unwrap_or(&buffers.pool);

@@ -130,6 +130,7 @@ fn serve(config: Config) -> Result<()> {
     let dataplane = Dataplane {
         workers: std::mem::take(&mut edge.workers),
         ports: std::mem::take(&mut edge.ports),
+        pools: std::mem::take(&mut edge.pools),
         capacity: begun.config.workers.connections,
         dpdk: edge.dpdk.clone(),
         realtime: Some(dpdk::sched::make_realtime),

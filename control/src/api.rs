@@ -790,6 +790,9 @@ pub struct StatusView {
     pub steering: String,
     /// Workers.
     pub workers: Vec<WorkerView>,
+    /// Pools of packet buffers.
+    #[serde(default)]
+    pub buffers: Vec<BuffersView>,
     /// Drops by reason, zero ones left out: (name, count, help).
     pub drops: Vec<(String, u64, String)>,
     /// Packets to the kernel by class: (class, count).
@@ -867,4 +870,39 @@ pub struct WorkerView {
     pub handed_over: u64,
     /// Milliseconds since its heartbeat last moved.
     pub heartbeat_age_ms: u64,
+    /// Longest time between two looks at the ports without a nap, microseconds.
+    #[serde(default)]
+    pub longest_gap_us: u64,
+    /// Such times of a millisecond and more.
+    #[serde(default)]
+    pub long_gaps: u64,
+    /// What its commands cost, by kind; those that never came are left out.
+    #[serde(default)]
+    pub commands: Vec<CommandView>,
+}
+
+/// What commands of one kind cost a worker, in `Status`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct CommandView {
+    /// The kind, as `put-service`.
+    pub name: String,
+    /// How many were applied.
+    pub count: u64,
+    /// CPU time of all of them, microseconds.
+    pub cpu_us: u64,
+    /// CPU time of the longest, microseconds.
+    pub longest_us: f64,
+}
+
+/// A pool of packet buffers in `Status`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct BuffersView {
+    /// Its name: `rvs` feeds all ports, `long-PORT` the frames of a port that are cut.
+    pub name: String,
+    /// Buffers it has.
+    pub size: u64,
+    /// Of them those that can be had now.
+    pub free: u64,
+    /// Most that NICs and drivers hold in rings, whether packets come or not.
+    pub rings: u64,
 }

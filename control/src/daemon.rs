@@ -20,7 +20,7 @@ use crate::script::{Launch, Scripts};
 use crate::server::{Limits, Server};
 use crate::signals::Signals;
 use crate::state::{Parts, State, Version};
-use crate::status::PortHandle;
+use crate::status::{PoolHandle, PortHandle};
 use crate::vrrp::{Place, Sources, Surroundings};
 use crate::workers::Workers;
 
@@ -120,6 +120,8 @@ pub struct Dataplane {
     pub workers: Vec<ControlEnd>,
     /// Data ports in the order of the configuration.
     pub ports: Vec<PortHandle>,
+    /// Pools of packet buffers.
+    pub pools: Vec<PoolHandle>,
     /// Entries of the connection table.
     pub capacity: u32,
     /// Version of DPDK.
@@ -208,6 +210,7 @@ pub fn run(
         workers: Workers::new(dataplane.workers),
         cores: config.workers.cores.clone(),
         ports: dataplane.ports,
+        pools: dataplane.pools,
         host: outside.host,
         version,
         table_size: u64::from(dataplane.capacity),

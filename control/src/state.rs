@@ -20,7 +20,7 @@ use crate::notify::{self, Notifier};
 use crate::recovery::keeper::{Keeper, Snapshot};
 use crate::reload;
 use crate::script::Scripts;
-use crate::status::{self, PortHandle, Sampler, Turns};
+use crate::status::{self, PoolHandle, PortHandle, Sampler, Turns};
 use crate::sync::Sync;
 use crate::update::{Subject, Update};
 use crate::vrrp::{LeaseBook, Notice, Routers, Surroundings};
@@ -116,6 +116,8 @@ pub struct State {
     pub booted: Arc<Config>,
     /// Data ports.
     pub ports: Vec<PortHandle>,
+    /// Pools of packet buffers.
+    pub pools: Vec<PoolHandle>,
     /// Of this daemon.
     pub version: Version,
     /// Slots of the connection table, `size=` in listings.
@@ -148,6 +150,8 @@ pub struct Parts {
     pub cores: Vec<u32>,
     /// Data ports.
     pub ports: Vec<PortHandle>,
+    /// Pools of packet buffers.
+    pub pools: Vec<PoolHandle>,
     /// Addresses, routes, neighbours.
     pub host: Box<dyn Host>,
     /// Of this daemon.
@@ -198,6 +202,7 @@ impl State {
             booted: Arc::clone(&config),
             config,
             ports: parts.ports,
+            pools: parts.pools,
             version: parts.version,
             table_size: parts.table_size,
             steering: parts.steering,
@@ -497,6 +502,7 @@ impl State {
             uptime: now.since(self.started).as_secs(),
             ports: self.ports.iter().map(status::port_view).collect(),
             workers: workers.collect(),
+            buffers: self.pools.iter().map(status::buffers_view).collect(),
             routes,
             neighbours,
             services,

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use dataplane::command::Command;
 use dataplane::counters::{PortCounters, WorkerCounters};
 use dataplane::packet::{DropReason, PuntClass};
 use dataplane::time::Instant;
 
-use crate::api::{PortView, StatusView, WorkerView};
+use crate::api::{BuffersView, CommandView, PortView, StatusView, WorkerView};
 use crate::model::Counters;
 
 /// What control knows of a data port; the edge keeps the counters up to date.
@@ -29,6 +30,29 @@ pub struct PortHandle {
     pub offloads: Vec<String>,
     /// State and counters.
     pub counters: Arc<PortCounters>,
+}
+
+/// What control knows of a pool of packet buffers.
+#[derive(Clone)]
+pub struct PoolHandle {
+    /// Its name.
+    pub name: String,
+    /// Buffers it has.
+    pub size: u64,
+    /// Most that rings of NICs and drivers hold.
+    pub rings: u64,
+    /// Counts those that are free now.
+    pub free: Arc<dyn Fn() -> u64 + Send + Sync>,
+}
+
+/// A pool as listed.
+pub fn buffers_view(pool: &PoolHandle) -> BuffersView {
+    BuffersView {
+        name: pool.name.clone(),
+        size: pool.size,
+        free: (pool.free)(),
+        rings: pool.rings,
+    }
 }
 
 /// A port as listed.
@@ -151,8 +175,23 @@ impl Sampler {
             connections: c.connections.get(),
             handed_over: c.handed_over.get(),
             heartbeat_age_ms: age.as_millis() as u64,
+            longest_gap_us: c.longest_gap_ns.get() / 1000,
+            long_gaps: c.long_gaps.get(),
+            commands: commands(c),
         }
     }
+}
+
+fn commands(c: &WorkerCounters) -> Vec<CommandView> {
+    let all = Command::KINDS.iter().zip(&c.commands);
+    let came = all.filter(|(_, cost)| cost.count.get() > 0);
+    came.map(|(name, cost)| CommandView {
+        name: (*name).to_owned(),
+        count: cost.count.get(),
+        cpu_us: cost.cpu_ns.get() / 1000,
+        longest_us: cost.longest_ns.get() as f64 / 1000.0,
+    })
+    .collect()
 }
 
 /// The longest turns of the control loop, in halves of a minute.

@@ -80,6 +80,58 @@ pub enum Command {
     Nop,
 }
 
+impl Command {
+    /// What each kind of command is called, by [`Command::kind`].
+    pub const KINDS: [&str; 20] = [
+        "put-service",
+        "delete-service",
+        "put-roles",
+        "put-role",
+        "put-marks",
+        "put-fib",
+        "put-link",
+        "put-neighbour",
+        "delete-neighbour",
+        "fail-neighbour",
+        "put-macs",
+        "put-leases",
+        "put-settings",
+        "dump-connections",
+        "start-capture",
+        "stop-capture",
+        "start-master",
+        "stop-master",
+        "put-connections",
+        "nop",
+    ];
+
+    /// Which kind it is: a position in [`Command::KINDS`].
+    pub fn kind(&self) -> usize {
+        match self {
+            Command::PutService { .. } => 0,
+            Command::DeleteService(_) => 1,
+            Command::PutRoles(_) => 2,
+            Command::PutRole(_) => 3,
+            Command::PutMarks(_) => 4,
+            Command::PutFib(_) => 5,
+            Command::PutLink(..) => 6,
+            Command::PutNeighbour(..) => 7,
+            Command::DeleteNeighbour(_) => 8,
+            Command::FailNeighbour(..) => 9,
+            Command::PutMacs(..) => 10,
+            Command::PutLeases(_) => 11,
+            Command::PutSettings(_) => 12,
+            Command::DumpConnections(_) => 13,
+            Command::StartCapture(_) => 14,
+            Command::StopCapture => 15,
+            Command::StartMaster(_) => 16,
+            Command::StopMaster => 17,
+            Command::PutConnections(_) => 18,
+            Command::Nop => 19,
+        }
+    }
+}
+
 /// What a worker sends back, one per command.
 pub struct Reply {
     /// Of the command.

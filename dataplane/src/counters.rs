@@ -3,8 +3,15 @@
 
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
+use std::time::Duration;
+
+use crate::command::Command;
 use crate::packet::{DropReason, PuntClass};
 use crate::service::DestId;
+
+/// From here on a time without a look at the ports counts as long: 1500 packets of 64 bytes at
+/// 1 Gbit/s wait in the receive ring.
+const LONG_GAP: Duration = Duration::from_millis(1);
 
 /// A 64-bit counter written by one thread and read by any.
 #[derive(Debug, Default)]
@@ -78,6 +85,26 @@ pub struct DestCounters {
     pub persistent: Gauge,
 }
 
+/// What commands of one kind cost a worker.
+#[derive(Debug, Default)]
+pub struct CommandCost {
+    /// How many were applied.
+    pub count: Counter,
+    /// CPU time of all of them, nanoseconds.
+    pub cpu_ns: Counter,
+    /// CPU time of the longest, nanoseconds.
+    pub longest_ns: Counter,
+}
+
+impl CommandCost {
+    /// One was applied and took so long, nanoseconds of CPU time.
+    pub fn note(&self, ns: u64) {
+        self.count.add(1);
+        self.cpu_ns.add(ns);
+        self.longest_ns.set(self.longest_ns.get().max(ns));
+    }
+}
+
 /// All counters of one worker, shared with control.
 #[derive(Debug)]
 pub struct WorkerCounters {
@@ -122,6 +149,13 @@ pub struct WorkerCounters {
     pub cpu_ns: Counter,
     /// Generation of the last command applied.
     pub generation: Counter,
+    /// What commands cost, by [`Command::kind`].
+    pub commands: [CommandCost; Command::KINDS.len()],
+    /// Longest time between two looks at the ports without a nap between them, nanoseconds of the
+    /// wall clock: what the system gave to others is in it.
+    pub longest_gap_ns: Counter,
+    /// Such times of a millisecond and more.
+    pub long_gaps: Counter,
     /// Per destination, indexed by [`DestId`].
     pub dests: Box<[DestCounters]>,
 }
@@ -150,6 +184,9 @@ impl WorkerCounters {
             busy_loops: Counter::default(),
             cpu_ns: Counter::default(),
             generation: Counter::default(),
+            commands: Default::default(),
+            longest_gap_ns: Counter::default(),
+            long_gaps: Counter::default(),
             dests: (0..max_dests).map(|_| DestCounters::default()).collect(),
         }
     }
@@ -158,6 +195,16 @@ impl WorkerCounters {
     #[inline(always)]
     pub fn dest(&self, id: DestId) -> Option<&DestCounters> {
         self.dests.get(id.0 as usize)
+    }
+
+    /// The worker did not look at its ports for so long.
+    #[cold]
+    pub fn note_gap(&self, gap: Duration) {
+        let longest = self.longest_gap_ns.get().max(gap.as_nanos() as u64);
+        self.longest_gap_ns.set(longest);
+        if gap >= LONG_GAP {
+            self.long_gaps.add(1);
+        }
     }
 
     /// Counts a drop.

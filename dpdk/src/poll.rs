@@ -28,8 +28,15 @@ use crate::port::{RxQueue, TxQueue};
 use crate::pump::{Bell, PROBE};
 use crate::ring::{Receiver, Sender};
 
-/// Commands applied in one turn.
+/// Commands applied in one turn, at most.
 const COMMANDS: usize = 8;
+
+/// CPU time after which the others wait for the next turn. A command is applied whole: a turn
+/// lasts as much longer as its last one takes.
+const COMMAND_TIME: Duration = Duration::from_micros(50);
+
+/// Turns that took less are not worth a note.
+const NOTABLE_GAP: Duration = Duration::from_micros(50);
 
 /// Longest fragment: more than any MTU of an Ethernet port with its header.
 const LONGEST_PIECE: usize = 16384;
@@ -323,8 +330,16 @@ impl Loop {
         let mut empty_turns = 0u32;
         let mut cpu_at = Instant(0);
         let mut longest_nap = self.rings.longest_nap();
+        let mut before = self.clock.now();
+        let mut napped = false;
         while !self.stop.load(Ordering::Relaxed) {
             let now = self.clock.now();
+            let gap = now.since(before);
+            before = now;
+            if gap >= NOTABLE_GAP && !napped {
+                self.end.counters.note_gap(gap);
+            }
+            napped = false;
             let busy = self.turn(now);
             self.end.counters.heartbeat.add(1);
             if now.since(cpu_at) > Duration::from_millis(100) {
@@ -341,7 +356,10 @@ impl Loop {
             } else {
                 empty_turns = empty_turns.saturating_add(1);
                 match self.idle.nap(empty_turns, longest_nap) {
-                    Some(nap) => std::thread::sleep(nap),
+                    Some(nap) => {
+                        std::thread::sleep(nap);
+                        napped = true;
+                    }
                     None => core::hint::spin_loop(),
                 }
             }
@@ -747,7 +765,13 @@ impl Loop {
             return false;
         }
         let mut applied = false;
+        let mut used = lcore::thread_cpu_time();
+        let end = used + COMMAND_TIME;
         for _ in 0..COMMANDS {
+            // Packets wait meanwhile.
+            if used >= end {
+                break;
+            }
             // Without room for the reply the command waits: nothing old is ever freed here.
             if self.end.replies.is_full() {
                 break;
@@ -759,7 +783,14 @@ impl Loop {
             else {
                 break;
             };
+            let kind = command.kind();
             let outcome = self.worker.apply(now, command);
+            let before = used;
+            used = lcore::thread_cpu_time();
+            let took = used.saturating_sub(before);
+            if let Some(cost) = self.end.counters.commands.get(kind) {
+                cost.note(took.as_nanos() as u64);
+            }
             let sent = self.end.replies.push(Reply {
                 generation,
                 outcome,

@@ -639,6 +639,16 @@ fn commands_and_replies(net: &mut Net) {
     }
     assert!(!net.turn(&mut rig));
     assert_eq!(rig.counters.generation.get(), 20);
+    // Each is accounted for under its kind.
+    let cost_of = |name| {
+        let kind = Command::KINDS.iter().position(|kind| *kind == name);
+        &rig.counters.commands[kind.unwrap()]
+    };
+    let nops = cost_of("nop");
+    let (count, all, longest) = (nops.count.get(), nops.cpu_ns.get(), nops.longest_ns.get());
+    assert!(count == 20 && longest > 0, "{count} {longest}");
+    assert!((longest..=20 * longest).contains(&all), "{all} {longest}");
+    assert_eq!(cost_of("put-neighbour").count.get(), 0);
 
     // A new MAC of a server takes effect with the next burst, not in the middle of one.
     let moved = Neighbour {

@@ -72,6 +72,7 @@ impl World {
             workers: Workers::new(vec![control_end]),
             cores: vec![0],
             ports: Vec::new(),
+            pools: Vec::new(),
             host: Box::new(FixedNetwork::new(&scenario.network)?),
             version: Version::default(),
             table_size: u64::from(layout.connections),

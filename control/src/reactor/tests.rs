@@ -188,6 +188,7 @@ fn reactor(dir: &Path, ends: Vec<dataplane::command::ControlEnd>, limits: Limits
             offloads: Vec::new(),
             counters: Default::default(),
         }],
+        pools: Vec::new(),
         host: Box::new(FixedHost::new([ip("10.0.0.1")])),
         version: Version {
             version: "0.1.0".into(),

@@ -45,6 +45,7 @@ fn overview(out: &mut dyn Write, view: &StatusView) -> io::Result<()> {
     if view.workers.len() > 1 {
         writeln!(out, "Steering     {}", view.steering)?;
     }
+    buffers(out, view)?;
     let pump = match view.pump_age_ms {
         age if age >= PUMP_STALLED_MS => format!("pump STALLED for {age} ms"),
         _ => "pump alive".to_string(),
@@ -108,6 +109,17 @@ fn workers(out: &mut dyn Write, view: &StatusView) -> io::Result<()> {
         ]));
     }
     table(out, &rows)
+}
+
+fn buffers(out: &mut dyn Write, view: &StatusView) -> io::Result<()> {
+    for pool in &view.buffers {
+        writeln!(
+            out,
+            "Buffers      {} of {} free in pool {}",
+            pool.free, pool.size, pool.name
+        )?;
+    }
+    Ok(())
 }
 
 /// Counters of ports that are not plain traffic: missed, no-mbuf, tx-full ...
@@ -216,7 +228,7 @@ fn duration(seconds: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::WorkerView;
+    use crate::api::{BuffersView, WorkerView};
 
     #[test]
     fn a_busy_balancer_on_one_screen() {
@@ -255,6 +267,12 @@ mod tests {
                 connections: 17,
                 ..WorkerView::default()
             }],
+            buffers: vec![BuffersView {
+                name: "rvs".into(),
+                size: 16383,
+                free: 16000,
+                rings: 4096,
+            }],
             drops: vec![
                 (
                     "no-neighbour".into(),
@@ -287,6 +305,7 @@ WARNING: VIP 10.0.0.1 is held by no port
 Connections  17 of 1000 (1.7 %)
 Services     1 with 2 real servers
 Routes       4, neighbours 3
+Buffers      16000 of 16383 free in pool rvs
 Threads      pump alive, longest turn of control 4 ms
 
 Port  Link     MTU  MAC                Twin     Driver      Device        Offloads           RX  TX
