@@ -4,7 +4,7 @@ CARGO ?= cargo
 # One profile for tests and demo, so that the tree is built once.
 export CARGO
 
-.PHONY: help deps build demo demo-ha test lint bench bench-checks instructions compare soak e2e differential fuzz clean
+.PHONY: help deps build demo demo-ha test lint bench bench-scale bench-micro bench-idle bench-checks instructions compare soak e2e differential fuzz clean
 
 help:
 	@echo "make demo    build, then watch requests cross rvsd in NAT, DR and TUN mode (1 minute, needs root)"
@@ -12,6 +12,9 @@ help:
 	@echo "make test    lints, unit, property and end-to-end tests (needs root)"
 	@echo "make bench   nanoseconds per packet against testpmd (needs root and hugepages, which it sets up)"
 	@echo "make instructions  instructions per packet, counted by callgrind: the same in every run"
+	@echo "make bench-scale  start, memory, rule changes and listings with a million servers and ten million connections (needs root)"
+	@echo "make bench-micro  parser, table, schedulers and checksums by themselves (criterion)"
+	@echo "make bench-idle   what a worker with nothing to do takes, and how late the first packet is (needs root)"
 	@echo "make compare requests per second and latency next to nftables, HAProxy and nginx in the same namespaces (needs root)"
 	@echo "make soak SECONDS=1800    new flows, expiries and rule changes without pause; nothing may add up (needs root)"
 	@echo "make build   rvsd and rvsadm in target/debug"
@@ -52,6 +55,24 @@ lint:
 bench:
 	@.ci/install-deps bench
 	RUSTFLAGS="-C target-cpu=x86-64-v3" $(CARGO) run --release -p bench --target-dir target/v3 -- $(BENCH)
+
+# Options: make bench-scale SCALE="--quick --only rules".
+bench-scale:
+	@.ci/install-deps bench
+	RUSTFLAGS="-C target-cpu=x86-64-v3" $(CARGO) build --release --workspace --bins --target-dir target/v3
+	@/usr/bin/python3 -u bench/scale/scale.py $(SCALE)
+
+# Options: make bench-micro MICRO="--against FILE.json", and MICRO_ONLY="table" for some.
+bench-micro:
+	@.ci/install-deps build
+	RUSTFLAGS="-C target-cpu=x86-64-v3" $(CARGO) bench -p bench --bench micro --target-dir target/v3 -- $(MICRO_ONLY)
+	@/usr/bin/python3 bench/micro.py $(MICRO)
+
+# Options: make bench-idle IDLE="--seconds 5".
+bench-idle:
+	@.ci/install-deps test
+	RUSTFLAGS="-C target-cpu=x86-64-v3" $(CARGO) build --release --workspace --bins --target-dir target/v3
+	@RVS_BIN=target/v3/release /usr/bin/python3 -u bench/idle/idle.py $(IDLE)
 
 # The same number in every run, whatever else the machine does: for comparing two commits.
 instructions:

@@ -23,10 +23,11 @@ import time
 from pathlib import Path
 
 REPO = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(REPO / "control" / "tests" / "e2e"))
+sys.path[:0] = [str(REPO / "control" / "tests" / "e2e"), str(REPO / "bench")]
 sys.dont_write_bytecode = True
 from lab import (TARGET, VIPS, Failure, Lab, Skip, address_commands, at, end_on_signals, need_build,  # noqa: E402
                  remove_leftovers, wait_for)
+from place import line, machine  # noqa: E402
 
 VIP = VIPS["nat"][0]
 HTTP, IPERF = 80, 5201
@@ -278,15 +279,6 @@ def median_rows(rounds):
     return {load: {key: statistics.median(one[load][key] for one in rounds if key in one[load]) for key in rounds[0][load]} for load in LOADS}
 
 
-def machine():
-    info = Path("/proc/cpuinfo").read_text()
-    model = re.search(r"^model name\s*:\s*(.*)$", info, re.M)
-    commit = subprocess.run(["git", "-C", REPO, "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"], capture_output=True, text=True)
-    virtual = ", virtual" if re.search(r"^flags.*\bhypervisor\b", info, re.M) else ""
-    return {"cpu": f"{model[1] if model else platform.machine()}, {os.cpu_count()} cores{virtual}", "kernel": platform.release(),
-            "load": round(os.getloadavg()[0], 1), "date": time.strftime("%Y-%m-%d"), "commit": commit.stdout.strip()}
-
-
 COLUMNS = (("keep-alive req/s", "keepalive", "requests_per_second", "{:,.0f}"), ("p50 ms", "keepalive", "p50_ms", "{:.2f}"),
            ("p99 ms", "keepalive", "p99_ms", "{:.2f}"), ("own CPU", "keepalive", "own_cores", "{:.2f}"),
            ("new conn/s", "new", "requests_per_second", "{:,.0f}"), ("p50 ms", "new", "p50_ms", "{:.2f}"), ("p99 ms", "new", "p99_ms", "{:.2f}"),
@@ -349,8 +341,7 @@ def main():
     out = TARGET / "compare"
     out.mkdir(parents=True, exist_ok=True)
     (out / "latest.json").write_text(json.dumps(report, indent=1) + "\n")
-    m = report["machine"]
-    print(f"\n{m['cpu']}, Linux {m['kernel']}, load {m['load']} at the start, {m['date']}, {m['commit']}\n")
+    print(f"\n{line(report['machine'])}\n")
     print(table(report))
     drawn = picture(report, out / "latest.png")
     print(f"\n{out}/latest.json" + (f" {out}/latest.png" if drawn else "; no picture: cargo build -p bench first"))

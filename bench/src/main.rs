@@ -5,12 +5,16 @@
 //! what `rvsd` runs: receive, parse, look up, state machine, timers, counters, rewrite, send, kernel
 //! queues, commands, expiry. `docs/benchmark.md` explains rows and method.
 
+mod against;
 mod audit;
 mod chart;
+mod cores;
 mod fill;
 mod hugepages;
 mod machine;
+mod model;
 mod pair;
+mod pictures;
 mod plot;
 mod report;
 mod rig;
@@ -29,6 +33,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use clap::Parser;
 
+use crate::cores::Cores;
 use crate::hugepages::Reserved;
 use crate::report::Report;
 use crate::rig::Rig;
@@ -47,6 +52,9 @@ struct Args {
     /// Copy the picture to docs/bench.png.
     #[arg(long)]
     publish: bool,
+    /// Compare with the result of an earlier run.
+    #[arg(long)]
+    against: Option<PathBuf>,
     /// Only rows whose name contains this; nothing is written then.
     #[arg(long)]
     only: Option<String>,
@@ -113,6 +121,7 @@ fn run(args: &Args) -> Result<bool> {
         None => *cores.last().context("no core")?,
     };
     let main_core = cores.iter().copied().find(|&c| c != core).unwrap_or(core);
+    let before = args.against.as_deref().map(against::read).transpose()?;
     let (rounds, seconds) = if args.quick { (3, 0.08) } else { (5, 0.4) };
     let options = Options {
         rounds: args.rounds.unwrap_or(rounds).max(1),
@@ -125,7 +134,8 @@ fn run(args: &Args) -> Result<bool> {
 
     let reserve = |largest| {
         let tables = (rig::table_bytes(largest) as u64).div_ceil(1 << 20);
-        Reserved::new(u64::from(rig::EAL_MB + testpmd::MB) + tables + 16)
+        // The second testpmd is for two cores.
+        Reserved::new(u64::from(rig::EAL_MB + 2 * testpmd::MB) + tables + 16)
     };
     let is_large = match args.flows {
         Some(flows) => flows == rig::LARGEST,
@@ -145,7 +155,8 @@ fn run(args: &Args) -> Result<bool> {
         reserved => reserved?,
     };
     let options = Options { largest, ..options };
-    let prefixes = ["bench", "testpmd"].map(|p| format!("rvs-{p}-{}", std::process::id()));
+    let prefixes =
+        ["bench", "testpmd", "testpmd2"].map(|p| format!("rvs-{p}-{}", std::process::id()));
     clean_up_on_signal(reserved.added(), prefixes.clone())?;
     let result = measure(core, main_core, options, prefixes.clone());
     remove_runtime_files(&prefixes);
@@ -163,14 +174,28 @@ fn run(args: &Args) -> Result<bool> {
     for row in &failed {
         println!("over its floor: {} {}", row.name, row.flows);
     }
-    Ok(failed.is_empty() || !args.enforce)
+    let mut keeps = failed.is_empty();
+    for (line, is_met) in report.scaling() {
+        println!("{line} {}", if is_met { "pass" } else { "FAIL" });
+        keeps &= is_met;
+    }
+    report
+        .model_lines()
+        .iter()
+        .for_each(|line| println!("{line}"));
+    if let Some(before) = before {
+        against::lines(&report, &before)
+            .iter()
+            .for_each(|line| println!("{line}"));
+    }
+    Ok(keeps || !args.enforce)
 }
 
 fn measure(
     core: usize,
     main_core: usize,
     options: Options,
-    prefixes: [String; 2],
+    prefixes: [String; 3],
 ) -> Result<Report> {
     let mut report = Report {
         machine: machine::name(core),
@@ -178,19 +203,29 @@ fn measure(
         dpdk: machine::dpdk(),
         commit: machine::commit(),
         date: machine::date(),
-        rows: Vec::new(),
+        ..Report::default()
     };
     println!(
         "{}, Linux {}, DPDK {}, {}",
         report.machine, report.kernel, report.dpdk, report.commit
     );
-    let testpmd = Testpmd::start(core, main_core, &prefixes[1])?;
-    let eal = rig::start_eal(core, &prefixes[0])?;
+    let testpmd = Testpmd::start(&[core], main_core, &prefixes[1])?;
+    let cores = match core == main_core {
+        true => vec![core],
+        false => vec![core, main_core],
+    };
+    let eal = rig::start_eal(&cores, &prefixes[0])?;
     println!("{}", Report::head());
 
     let (give, take) = mpsc::channel();
     let (finish, finished) = mpsc::channel();
-    let (rig, ports) = Rig::new(&eal, options.largest)?;
+    let (mut rig, ports) = Rig::new(&eal, cores.len(), options.largest)?;
+    let mut two = None;
+    if options.wants(rows::TWO_CORES, pair::FLOWS)
+        && let Some(workers) = Cores::new(&eal, &mut rig)?
+    {
+        two = Some((workers, Testpmd::start(&cores, main_core, &prefixes[2])?));
+    }
     eal.launch(
         0,
         Box::new(move || {
@@ -198,10 +233,13 @@ fn measure(
                 rig,
                 ports,
                 testpmd,
+                two,
                 options,
             };
             let result = bench.run(|row| drop(give.send(row)));
             drop(give);
+            // The second core's worker ends with it.
+            drop(bench);
             let _ = finish.send(result);
         }),
     )?;
@@ -212,11 +250,16 @@ fn measure(
         }
     }
     let result = finished.recv().context("the worker ended early")?;
-    eal.wait(0)?;
+    for worker in 0..cores.len() {
+        eal.wait(worker)?;
+    }
     if let Err(e) = eal.cleanup() {
         eprintln!("bench: {e}");
     }
-    result.map(|()| report)
+    if let Some(two_cores) = result? {
+        report.put_two_cores(two_cores);
+    }
+    Ok(report)
 }
 
 fn write(report: &Report, out: &Path, publish: bool) -> Result<()> {
@@ -226,7 +269,12 @@ fn write(report: &Report, out: &Path, publish: bool) -> Result<()> {
         .with_context(|| json.display().to_string())?;
     let png = out.join("latest.png");
     match chart::draw(report, &png) {
-        Ok(()) => println!("{} {}", json.display(), png.display()),
+        Ok(()) => {
+            println!("{} {}", json.display(), png.display());
+            for picture in pictures::draw(report, out)? {
+                println!("{}", picture.display());
+            }
+        }
         Err(e) => println!("{}; no picture: {e:#}", json.display()),
     }
     if publish {
@@ -236,7 +284,7 @@ fn write(report: &Report, out: &Path, publish: bool) -> Result<()> {
 }
 
 /// Testpmd ends by itself when its input does.
-fn clean_up_on_signal(added: u64, prefixes: [String; 2]) -> Result<()> {
+fn clean_up_on_signal(added: u64, prefixes: [String; 3]) -> Result<()> {
     use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
     let mut signals = signal_hook::iterator::Signals::new([SIGHUP, SIGINT, SIGTERM])?;
     thread::spawn(move || {

@@ -1,5 +1,6 @@
-//! Two workers that share a table, in turns on one core: what handing a packet over costs both
-//! together, without the way of its cache lines from one core to another.
+//! Two workers that share a table. In turns on one core: what handing a packet over costs both
+//! together, without the way of its cache lines from one core to another. On two cores: see
+//! [`crate::cores`].
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -29,12 +30,12 @@ pub const PORTS: [&str; 2] = ["net_null3", "net_null4"];
 /// Connections that their table is for.
 pub const FLOWS: u32 = 1000;
 
-/// The two. The first receives everything.
+/// The two.
 pub struct Pair {
     /// Their loops.
     pub loops: [Loop; 2],
     /// Source and sink.
-    ports: [RunningPort; 2],
+    pub ports: [RunningPort; 2],
 }
 
 /// The generator without its look at what was decided: that is the other worker's.
@@ -48,12 +49,21 @@ impl Probe for Source<'_> {
 }
 
 impl Pair {
-    /// Opens their ports and makes them.
+    /// Opens their ports, source and sink, and makes them. The first `receivers` of them get a
+    /// receive queue.
     ///
     /// # Errors
     /// What is missing.
-    pub fn new(eal: &Eal, pool: &Arc<Mempool>, time: Instant, clock: &Clock) -> Result<Pair> {
+    pub fn new(
+        eal: &Eal,
+        ports: [&str; 2],
+        receivers: u16,
+        pool: &Arc<Mempool>,
+        clock: &Clock,
+    ) -> Result<Pair> {
+        let time = clock.clone().now();
         let config = PortConfig {
+            rx_queues: receivers,
             tx_queues: 2,
             ..PortConfig::default()
         };
@@ -61,7 +71,7 @@ impl Pair {
             let port = Port::open(eal, name)?.start(&config, pool);
             Ok(port.map_err(|refused| refused.error)?)
         };
-        let mut ports = [open(PORTS[0])?, open(PORTS[1])?];
+        let mut ports = [open(ports[0])?, open(ports[1])?];
         let mut shards = rig::table(FLOWS, time)?
             .into_iter()
             .enumerate()
@@ -71,8 +81,11 @@ impl Pair {
         let mut make = |number: usize| -> Result<Loop> {
             let mut lanes = Vec::new();
             for (i, port) in ports.iter_mut().enumerate() {
-                let rx = (number == 0).then(|| port.rx_queue(0)).flatten();
-                let tx = port.tx_queue(number as u16).context("tx queue")?;
+                let number = number as u16;
+                let rx = (number < receivers)
+                    .then(|| port.rx_queue(number))
+                    .flatten();
+                let tx = port.tx_queue(number).context("tx queue")?;
                 lanes.push(lane(eal, i, rx, tx.into())?);
             }
             let limits = Limits::default();

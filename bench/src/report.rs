@@ -1,9 +1,11 @@
 //! The result: rows, floors, table, JSON.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+
+use crate::model::{Measured, Point};
 
 /// One row of `latest.json`.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Row {
     /// What was measured.
     pub name: String,
@@ -56,7 +58,7 @@ impl Row {
 }
 
 /// The content of `latest.json`.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
 pub struct Report {
     /// Processor, cores, core of the worker.
     pub machine: String,
@@ -70,7 +72,22 @@ pub struct Report {
     pub date: String,
     /// The rows.
     pub rows: Vec<Row>,
+    /// Two workers on two cores.
+    #[serde(default)]
+    pub two_cores: Option<Measured>,
+    /// One and two workers as measured, more by the model.
+    #[serde(default)]
+    pub workers: Vec<Point>,
 }
+
+/// Of testpmd's gain from a second core, workers must have at least so much.
+const LEAST_GAIN: f64 = 0.93;
+
+/// Most that handing a packet over may cost, nanoseconds of both workers.
+const MOST_HANDOVER: f64 = 40.0;
+
+/// Numbers of workers in the table of the model.
+const WORKERS: [u32; 5] = [1, 2, 4, 8, 16];
 
 /// What a row must not exceed.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -80,6 +97,66 @@ pub enum Floor {
 }
 
 impl Report {
+    /// Takes what two cores gave, and works out what more would. Rows are complete.
+    pub fn put_two_cores(&mut self, measured: Measured) {
+        let measured = Measured {
+            handover: self.handover(),
+            ..measured
+        };
+        self.workers = WORKERS.iter().map(|&n| measured.point(n)).collect();
+        self.two_cores = Some(measured);
+    }
+
+    /// What handing a packet over costs, by the rows of the pair.
+    fn handover(&self) -> Option<f64> {
+        let of = |name| self.rows.iter().find(|row| row.name == name);
+        let (own, handed) = (of("pair-own")?, of("pair-handed-over")?);
+        Some(round(handed.ns_per_packet - own.ns_per_packet, 2))
+    }
+
+    /// What workers gain from a second core by what testpmd does, and whether that is enough;
+    /// what handing over costs, and whether that is little enough.
+    pub fn scaling(&self) -> Vec<(String, bool)> {
+        let mut lines = Vec::new();
+        if let Some(two) = &self.two_cores {
+            let share = two.gain() / two.testpmd_gain();
+            let text = format!(
+                "two cores: {:.2} times one (testpmd {:.2} times): {:.1} % of testpmd's gain, {:.0} % wanted",
+                two.gain(),
+                two.testpmd_gain(),
+                share * 100.0,
+                LEAST_GAIN * 100.0
+            );
+            lines.push((text, share >= LEAST_GAIN));
+        }
+        if let Some(cost) = self.handover() {
+            let text =
+                format!("a packet handed over: {cost:.1} ns more, {MOST_HANDOVER:.0} wanted");
+            lines.push((text, cost <= MOST_HANDOVER));
+        }
+        lines
+    }
+
+    /// The table of workers.
+    pub fn model_lines(&self) -> Vec<String> {
+        let mut lines = Vec::new();
+        for point in &self.workers {
+            let how = if point.workers <= 1 {
+                "measured"
+            } else {
+                "model"
+            };
+            let software = point.by_software.map_or(String::new(), |rate| {
+                format!(", {rate:6.1} if packets are handed over")
+            });
+            lines.push(format!(
+                "{:>2} workers ({how}): {:6.1} million packets a second{software}",
+                point.workers, point.by_nic
+            ));
+        }
+        lines
+    }
+
     /// The floor of a row, if it has one.
     pub fn floor(&self, row: &Row) -> Option<Floor> {
         Some(match (row.name.as_str(), row.flows) {
@@ -166,8 +243,38 @@ mod tests {
                 row("dr-established", 1_000, 45.1),
                 row("tun-established", 1_000, 500.0),
             ],
+            two_cores: None,
+            workers: Vec::new(),
         };
         let verdicts: Vec<_> = report.rows.iter().map(|r| report.passes(r)).collect();
         assert_eq!(verdicts, [Some(true), Some(false), Some(false), None]);
+    }
+
+    #[test]
+    fn scaling_is_judged_by_testpmds() {
+        let row = |name: &str, ns: f64| Row::new(name, 1000, &[ns], &[ns], &[10.0]);
+        let mut report = Report {
+            rows: vec![row("pair-own", 60.0), row("pair-handed-over", 101.0)],
+            ..Report::default()
+        };
+        let measured = Measured {
+            alone: 50.0,
+            both: 53.0,
+            testpmd_alone: 10.0,
+            testpmd_both: 10.0,
+            handover: None,
+        };
+        report.put_two_cores(measured);
+        let verdicts = |r: &Report| r.scaling().iter().map(|l| l.1).collect::<Vec<_>>();
+        // 1.89 by 2 is enough, 41 ns are too many.
+        assert_eq!(verdicts(&report), [true, false]);
+        report.rows[1] = row("pair-handed-over", 99.0);
+        report.put_two_cores(Measured {
+            both: 54.0,
+            ..measured
+        });
+        assert_eq!(verdicts(&report), [false, true]);
+        assert_eq!(report.workers.len(), 5);
+        assert!(report.workers[4].by_software < Some(report.workers[4].by_nic));
     }
 }

@@ -33,6 +33,7 @@ use dpdk::port::{Port, PortConfig, RunningPort, RxQueue};
 use dpdk::pump::Bell;
 use dpdk::region::{Backing, Pages, Region};
 
+use crate::cores;
 use crate::pair::{self, Pair};
 use crate::traffic::{ACK, Client};
 
@@ -133,6 +134,30 @@ pub fn reschedule(scheduler: &str, destinations: u32) -> Result<Command> {
         service: Arc::new(service),
         scheduler,
     })
+}
+
+/// So many services behind NAT more, each with the usual real servers: 203.0.0.0 and on. One is the
+/// usual one, as it was at first.
+///
+/// # Errors
+/// There is no scheduler rr.
+pub fn spread(services: u32) -> Result<Vec<Command>> {
+    let mut commands = Vec::new();
+    let (usual, mut roles) = usual_services();
+    if services <= 1 {
+        let first = usual.into_iter().take(services as usize);
+        return first.map(put).collect();
+    }
+    for n in 0..services {
+        let vip = Addr::v4([203, 0, (n >> 8) as u8, n as u8]);
+        let first = (DESTS + MOST_DESTS) as u32 + n * SERVERS as u32;
+        let id = usual.len() as u32 + n;
+        let (service, role) = service(id, vip, Family::V4, Method::Nat, first);
+        roles.extend(role);
+        commands.push(put(service)?);
+    }
+    commands.push(Command::PutRoles(Arc::new(RoleTable::build(&roles))));
+    Ok(commands)
 }
 
 /// Address of a real server.
@@ -279,8 +304,10 @@ pub struct Rig {
     pub time: Instant,
     /// Turns by how many nanoseconds they took.
     turns: Vec<u32>,
-    /// Two workers that share a table.
+    /// Two workers that share a table, for one core.
     pub pair: Pair,
+    /// Two workers for two cores, if there are as many.
+    pub cores: Option<Pair>,
 }
 
 /// What stays with the main thread.
@@ -289,11 +316,11 @@ pub struct Ports {
     pub ports: Vec<RunningPort>,
 }
 
-/// EAL on `core`, with the null ports.
+/// EAL with workers on `cores`, and the null ports.
 ///
 /// # Errors
 /// EAL's.
-pub fn start_eal(core: usize, prefix: &str) -> Result<Eal> {
+pub fn start_eal(cores: &[usize], prefix: &str) -> Result<Eal> {
     let available = lcore::affinity().context("cores of this process")?;
     Ok(Eal::init(&EalConfig {
         memory: Memory::Hugepages {
@@ -301,14 +328,16 @@ pub fn start_eal(core: usize, prefix: &str) -> Result<Eal> {
             files: HugepageFiles::None,
         },
         file_prefix: prefix.to_owned(),
-        main_cores: lcore::main_cores(&available, &[core]),
-        worker_cores: vec![core],
+        main_cores: lcore::main_cores(&available, cores),
+        worker_cores: cores.to_vec(),
         vdevs: vec![
             "net_null0,size=60".to_owned(),
             "net_null1,size=60,no-rx=1".to_owned(),
             "net_null2,size=74".to_owned(),
             format!("{},size=60", pair::PORTS[0]),
             format!("{},size=60,no-rx=1", pair::PORTS[1]),
+            format!("{},size=60", cores::PORTS[0]),
+            format!("{},size=60,no-rx=1", cores::PORTS[1]),
         ],
         ..EalConfig::default()
     })?)
@@ -332,7 +361,7 @@ pub fn sizes(largest: u32) -> impl Iterator<Item = u32> {
 /// Bytes of the connection tables up to this size, each in its own hugepages.
 pub fn table_bytes(largest: u32) -> usize {
     sizes(largest)
-        .chain([pair::FLOWS])
+        .chain([pair::FLOWS; 2])
         .map(|flows| layout(flows).bytes().next_multiple_of(2 << 20))
         .sum()
 }
@@ -342,7 +371,7 @@ impl Rig {
     ///
     /// # Errors
     /// What is missing.
-    pub fn new(eal: &Eal, largest: u32) -> Result<(Rig, Ports)> {
+    pub fn new(eal: &Eal, eal_cores: usize, largest: u32) -> Result<(Rig, Ports)> {
         let pool = Mempool::new(eal, "bench", 8191, 256, DATA_ROOM, None)?;
         let mut ports = Vec::new();
         let mut queues = Vec::new();
@@ -370,7 +399,11 @@ impl Rig {
         }
         let (size, worker) = workers.pop().context("no sizes")?;
         let pool = Arc::new(pool);
-        let pair = Pair::new(eal, &pool, time, &clock)?;
+        let pair = Pair::new(eal, pair::PORTS, 1, &pool, &clock)?;
+        let cores = match eal_cores {
+            2 => Some(Pair::new(eal, cores::PORTS, 2, &pool, &clock)?),
+            _ => None,
+        };
         let worker = Loop {
             worker,
             end,
@@ -393,6 +426,7 @@ impl Rig {
             time,
             turns: vec![0; 1 << 16],
             pair,
+            cores,
         };
         Ok((rig, Ports { ports }))
     }
@@ -629,53 +663,81 @@ fn set_up() -> Result<Vec<Command>> {
         commands.push(Command::PutNeighbour(NeighbourId(id as u32), neighbour));
     }
 
-    let mut roles = Vec::new();
-    for (id, (family, method)) in SERVICES.into_iter().enumerate() {
-        let endpoint = Endpoint::new(addr(&family.vip(method)), VIRTUAL_PORT);
-        roles.push(RoleEntry {
-            protocol: 6,
-            endpoint,
-            roles: VIRTUAL,
-        });
-        let (method, port) = match method {
-            Method::Nat => (ForwardingMethod::Masquerade, REAL_PORT),
-            Method::Direct => (ForwardingMethod::DirectRoute, VIRTUAL_PORT),
-            Method::Tunnel => (ForwardingMethod::Tunnel, VIRTUAL_PORT),
-        };
-        let dest = |s| Destination {
-            id: DestId((id * SERVERS + s) as u32),
-            endpoint: Endpoint::new(addr(&family.server(s)), port),
-            method,
-            weight: 1,
-            last_weight: 1,
-            upper: 0,
-            lower: 0,
-            tunnel: Tunnel::default(),
-        };
-        let destinations: Vec<Destination> = (0..SERVERS).map(dest).collect();
-        if method == ForwardingMethod::Masquerade {
-            roles.extend(destinations.iter().map(|d| RoleEntry {
-                protocol: 6,
-                endpoint: d.endpoint,
-                roles: REAL,
-            }));
-        }
-        let service = VirtualService {
-            id: ServiceId(id as u32),
-            key: ServiceKey::new(Protocol::Tcp, endpoint),
-            scheduler: "rr",
-            options: ServiceOptions::default(),
-            destinations,
-            withdrawn: Vec::new(),
-        };
-        let scheduler = schedule::new(&service, Seat::alone(7)).context("the scheduler rr")?;
-        commands.push(Command::PutService {
-            service: Arc::new(service),
-            scheduler,
-        });
+    let (services, roles) = usual_services();
+    for service in services {
+        commands.push(put(service)?);
     }
     commands.push(Command::PutRoles(Arc::new(RoleTable::build(&roles))));
     Ok(commands)
+}
+
+fn put(service: VirtualService) -> Result<Command> {
+    let scheduler = schedule::new(&service, Seat::alone(7)).context("the scheduler rr")?;
+    Ok(Command::PutService {
+        service: Arc::new(service),
+        scheduler,
+    })
+}
+
+/// The services of all rows, and the roles of their endpoints.
+fn usual_services() -> (Vec<VirtualService>, Vec<RoleEntry>) {
+    let mut services = Vec::new();
+    let mut roles = Vec::new();
+    for (id, (family, method)) in SERVICES.into_iter().enumerate() {
+        let vip = addr(&family.vip(method));
+        let (service, of_it) = service(id as u32, vip, family, method, (id * SERVERS) as u32);
+        services.push(service);
+        roles.extend(of_it);
+    }
+    (services, roles)
+}
+
+/// A service with the usual real servers, the first of which has the number `first`.
+fn service(
+    id: u32,
+    vip: Addr,
+    family: Family,
+    method: Method,
+    first: u32,
+) -> (VirtualService, Vec<RoleEntry>) {
+    let endpoint = Endpoint::new(vip, VIRTUAL_PORT);
+    let mut roles = vec![RoleEntry {
+        protocol: 6,
+        endpoint,
+        roles: VIRTUAL,
+    }];
+    let (method, port) = match method {
+        Method::Nat => (ForwardingMethod::Masquerade, REAL_PORT),
+        Method::Direct => (ForwardingMethod::DirectRoute, VIRTUAL_PORT),
+        Method::Tunnel => (ForwardingMethod::Tunnel, VIRTUAL_PORT),
+    };
+    let dest = |s| Destination {
+        id: DestId(first + s as u32),
+        endpoint: Endpoint::new(addr(&family.server(s)), port),
+        method,
+        weight: 1,
+        last_weight: 1,
+        upper: 0,
+        lower: 0,
+        tunnel: Tunnel::default(),
+    };
+    let destinations: Vec<Destination> = (0..SERVERS).map(dest).collect();
+    if method == ForwardingMethod::Masquerade {
+        roles.extend(destinations.iter().map(|d| RoleEntry {
+            protocol: 6,
+            endpoint: d.endpoint,
+            roles: REAL,
+        }));
+    }
+    let service = VirtualService {
+        id: ServiceId(id),
+        key: ServiceKey::new(Protocol::Tcp, endpoint),
+        scheduler: "rr",
+        options: ServiceOptions::default(),
+        destinations,
+        withdrawn: Vec::new(),
+    };
+    (service, roles)
 }
 
 /// The clients of all live connections, with their servers, as far as they are in `state`.

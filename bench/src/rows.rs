@@ -3,21 +3,27 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use dataplane::command::Command;
+use dataplane::command::{Command, Outcome};
 use dataplane::proto::tcp::State;
 use dataplane::schedule;
 use dataplane::settings::{Settings, Timeouts};
 use dataplane::time::secs;
 
 use crate::audit::{Expect, Totals};
+use crate::cores::{self, Cores, Gain};
+use crate::model::Measured;
 use crate::pair::{self, Source};
+use crate::pictures;
 use crate::report::Row;
 use crate::rig::{self, Cost, Family, Method, Plan, Ports, Rig, SERVERS, Side};
 use crate::testpmd::Testpmd;
 use crate::traffic::{
     ACK, Client, Generator, LEN4, LEN6, OPENS, Random, Reply4, Reply6, Request4, Request6, SYN,
-    Shape, Templates,
+    Shape, Spread, Templates,
 };
+
+/// Two workers on two cores: not a row, but asked for like one.
+pub const TWO_CORES: &str = "two-cores";
 
 /// Half-open connections in the steady state of the rows of new connections.
 const NEW_LIVE: u32 = 1_000_000;
@@ -27,6 +33,9 @@ const NEW_TIMEOUT: u32 = 60;
 /// Half-open connections in the steady state of the mixed row. As many as its table has room
 /// for: the fewer they are, the faster time has to pass, and the more timers fire.
 const MIXED_LIVE: u32 = 200_000;
+
+/// Services of the rows of services.
+const SERVICES: [u32; 3] = [1, 128, 2048];
 
 /// Real servers of the rows of schedulers.
 const DESTINATIONS: [u32; 3] = [3, 100, 1000];
@@ -44,6 +53,8 @@ struct Fresh {
     rounds: usize,
     /// CPU time of a round at most.
     cpu: Duration,
+    /// Services that get the connections, if they are others than usual; 0 if not.
+    services: u32,
     /// Scheduler and number of real servers, if the service is to be another.
     service: Option<(&'static str, u32)>,
 }
@@ -57,6 +68,7 @@ impl Fresh {
             table: NEW_LIVE,
             rounds: usize::MAX,
             cpu: Duration::MAX,
+            services: 0,
             service: None,
         }
     }
@@ -79,6 +91,14 @@ pub struct Options {
     pub largest: u32,
 }
 
+impl Options {
+    /// Whether a row is asked for.
+    pub fn wants(&self, name: &str, flows: u32) -> bool {
+        self.only.as_deref().is_none_or(|only| name.contains(only))
+            && self.flows.is_none_or(|only| flows == only)
+    }
+}
+
 /// Everything a row needs. All of it runs on the worker's lcore, which sleeps while testpmd has
 /// the core: the two never compete.
 pub struct Bench {
@@ -88,6 +108,8 @@ pub struct Bench {
     pub ports: Ports,
     /// The reference.
     pub testpmd: Testpmd,
+    /// The workers of two cores and their reference, if they are asked for.
+    pub two: Option<(Cores, Testpmd)>,
     /// The command line.
     pub options: Options,
 }
@@ -164,7 +186,7 @@ impl Bench {
     ///
     /// # Errors
     /// A failed audit.
-    pub fn run(&mut self, mut done: impl FnMut(Row)) -> Result<()> {
+    pub fn run(&mut self, mut done: impl FnMut(Row)) -> Result<Option<Measured>> {
         self.info_rows(&mut done)?;
         for flows in rig::sizes(self.options.largest) {
             let (nat, slower) = (
@@ -203,15 +225,40 @@ impl Bench {
                 self.new_connections(&row, &mut done)?;
             }
         }
-        Ok(())
+        for services in SERVICES {
+            let row = Fresh {
+                live: 50_000,
+                table: 100_000,
+                services,
+                ..Fresh::new(pictures::SERVICES, SYN)
+            };
+            match services {
+                1 => self.open_new::<Spread<0>>(&row, &mut done)?,
+                128 => self.open_new::<Spread<127>>(&row, &mut done)?,
+                _ => self.open_new::<Spread<2047>>(&row, &mut done)?,
+            }
+        }
+        self.two_cores()
     }
 
     fn wants(&self, name: &str, flows: u32) -> bool {
-        self.options
-            .only
-            .as_deref()
-            .is_none_or(|only| name.contains(only))
-            && self.options.flows.is_none_or(|only| flows == only)
+        self.options.wants(name, flows)
+    }
+
+    /// Rounds of workers on two cores and of testpmd on the same, in turns.
+    fn two_cores(&mut self) -> Result<Option<Measured>> {
+        let Some((workers, testpmd)) = &mut self.two else {
+            return Ok(None);
+        };
+        let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+        for _ in 0..self.options.rounds {
+            ours.push(workers.measure(self.options.cpu)?);
+            theirs.push(cores::testpmd(testpmd, self.options.reference)?);
+        }
+        Ok(Some(Measured::new(
+            Gain::middle(ours),
+            Gain::middle(theirs),
+        )))
     }
 
     fn plan(&self) -> Plan {
@@ -489,6 +536,7 @@ impl Bench {
             ports,
             testpmd,
             options,
+            ..
         } = self;
         // 3.2 of a burst open one; a client comes back after its connection has ended.
         let step = Duration::from_secs(u64::from(NEW_TIMEOUT)) * 32 / 10 / MIXED_LIVE;
@@ -545,6 +593,11 @@ impl Bench {
     /// connections end as begin. With SYN they wait half-open; with ACK (`sloppy_tcp`) they are
     /// established and lie in the timing wheel.
     fn new_connections(&mut self, row: &Fresh, done: &mut impl FnMut(Row)) -> Result<()> {
+        self.open_new::<Request4>(row, done)
+    }
+
+    /// As [`Bench::new_connections`], with frames of this shape.
+    fn open_new<S: Shape<LEN4>>(&mut self, row: &Fresh, done: &mut impl FnMut(Row)) -> Result<()> {
         if !self.wants(&row.name, 0) {
             return Ok(());
         }
@@ -554,12 +607,18 @@ impl Bench {
             ports,
             testpmd,
             options,
+            ..
         } = self;
         rig.choose_size(row.table);
         if let Some((scheduler, destinations)) = row.service {
             rig.worker
                 .worker
                 .apply(rig.time, rig::reschedule(scheduler, destinations)?);
+        }
+        for command in rig::spread(row.services)? {
+            if let Outcome::Refused(why, _) = rig.worker.worker.apply(rig.time, command) {
+                bail!("the worker refuses {} services: {why}", row.services);
+            }
         }
         rig.choose_source(Family::V4);
         let timeouts = Timeouts {
@@ -588,7 +647,7 @@ impl Bench {
             side: Side::Request,
             is_new: true,
         };
-        let mut generator = generator::<Request4, LEN4>(expect, flags, &clients);
+        let mut generator = generator::<S, LEN4>(expect, flags, &clients);
         let step = Duration::from_secs(u64::from(NEW_TIMEOUT)) * 32 / row.live;
         let fill = Plan {
             cpu: Duration::ZERO,
@@ -644,7 +703,10 @@ impl Bench {
             check_samples(&generator)?;
         }
         done(Row {
-            destinations: row.service.map_or(0, |(_, destinations)| destinations),
+            destinations: match row.service {
+                Some((_, destinations)) => destinations,
+                None => row.services * SERVERS as u32,
+            },
             ..series.row()
         });
         let live = rig.worker.worker.connections();
@@ -718,7 +780,9 @@ pub fn generator<S: Shape<LEN>, const LEN: usize>(
     } = expect;
     let templates: Templates<LEN> = core::array::from_fn(|s| {
         let flags = if s < SERVERS { flags } else { SYN };
-        rig::template(family, method, side, flags, s % SERVERS)
+        let mut template = rig::template(family, method, side, flags, s % SERVERS);
+        S::clear(&mut template);
+        template
     });
     Generator::new(templates, clients, expect)
 }

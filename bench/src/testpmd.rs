@@ -1,7 +1,7 @@
 //! The reference: DPDK's own `dpdk-testpmd` in macswap mode on the same kind of ports.
 //!
 //! One process for the whole bench, started and stopped by its command line. Its cost is the CPU
-//! time of its forwarding thread divided by the packets it reports, so that neither other jobs on
+//! time of its forwarding threads divided by the packets it reports, so that neither other jobs on
 //! the core nor its start count.
 
 use std::fs;
@@ -21,23 +21,27 @@ pub struct Testpmd {
     child: Child,
     input: ChildStdin,
     output: BufReader<ChildStdout>,
-    /// `schedstat` of its forwarding thread.
-    schedstat: String,
+    /// `schedstat` of its forwarding threads.
+    schedstats: Vec<String>,
 }
 
 impl Testpmd {
-    /// Starts it on `core`, with its command line on another core if there is one.
+    /// Starts it on `cores`, with a queue of each port for each, and its command line on
+    /// `main_core`, which may be one of them: there it only waits.
     ///
     /// # Errors
     /// It is not installed, or does not come up; its own words are in the message.
-    pub fn start(core: usize, main_core: usize, prefix: &str) -> Result<Testpmd> {
+    pub fn start(cores: &[usize], main_core: usize, prefix: &str) -> Result<Testpmd> {
+        let lcores = cores
+            .iter()
+            .zip(1..)
+            .map(|(core, n)| format!(",{n}@{core}"));
+        let lcores: String = lcores.collect();
+        let count = cores.len();
         // Its output would otherwise stay in a buffer until it ends.
         let mut child = Command::new("stdbuf")
             .args(["-oL", "dpdk-testpmd"])
-            .args([
-                format!("--lcores=0@{main_core},1@{core}"),
-                format!("-m{MB}"),
-            ])
+            .args([format!("--lcores=0@{main_core}{lcores}"), format!("-m{MB}")])
             .args([
                 "--main-lcore=0",
                 "--in-memory",
@@ -56,6 +60,11 @@ impl Testpmd {
                 "--total-num-mbufs=8192",
             ])
             .args(["--no-lsc-interrupt"])
+            .args([
+                format!("--nb-cores={count}"),
+                format!("--rxq={count}"),
+                format!("--txq={count}"),
+            ])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -67,11 +76,25 @@ impl Testpmd {
             child,
             input,
             output,
-            schedstat: String::new(),
+            schedstats: Vec::new(),
         };
         pmd.read_until("Done")?;
-        pmd.schedstat = pmd.find_worker()?;
+        pmd.schedstats = pmd.find_workers()?;
+        ensure!(
+            pmd.schedstats.len() == count,
+            "dpdk-testpmd has {} workers, not {count}",
+            pmd.schedstats.len()
+        );
         Ok(pmd)
+    }
+
+    /// Forwards from now on by these of its cores only, counted from 1.
+    ///
+    /// # Errors
+    /// It has ended.
+    pub fn use_cores(&mut self, cores: &[usize]) -> Result<()> {
+        let list: Vec<String> = cores.iter().map(usize::to_string).collect();
+        self.say(&format!("set corelist {}", list.join(",")))
     }
 
     /// Forwards for about this long and returns the CPU time per packet, nanoseconds.
@@ -120,25 +143,32 @@ impl Testpmd {
         }
     }
 
-    /// `rte-worker-1` in 22.11, `dpdk-worker1` later; there is one.
-    fn find_worker(&self) -> Result<String> {
+    /// `rte-worker-1` in 22.11, `dpdk-worker1` later.
+    fn find_workers(&self) -> Result<Vec<String>> {
         let tasks = format!("/proc/{}/task", self.child.id());
+        let mut found = Vec::new();
         for task in fs::read_dir(&tasks).context("threads of dpdk-testpmd")? {
             let path = task?.path();
             if fs::read_to_string(path.join("comm"))
                 .unwrap_or_default()
                 .contains("-worker")
             {
-                return Ok(path.join("schedstat").to_string_lossy().into_owned());
+                found.push(path.join("schedstat").to_string_lossy().into_owned());
             }
         }
-        bail!("dpdk-testpmd has no worker thread")
+        Ok(found)
     }
 
+    /// CPU time of all its workers.
     fn cpu_nanos(&self) -> Result<u64> {
-        let text = fs::read_to_string(&self.schedstat).context("dpdk-testpmd has ended")?;
-        let first = text.split_whitespace().next().and_then(|n| n.parse().ok());
-        first.with_context(|| format!("{} reads {text:?}", self.schedstat))
+        let mut sum = 0;
+        for path in &self.schedstats {
+            let text = fs::read_to_string(path).context("dpdk-testpmd has ended")?;
+            let first = text.split_whitespace().next();
+            let nanos: Option<u64> = first.and_then(|n| n.parse().ok());
+            sum += nanos.with_context(|| format!("{path} reads {text:?}"))?;
+        }
+        Ok(sum)
     }
 }
 

@@ -81,6 +81,37 @@ pub trait Shape<const LEN: usize>: Copy + Send + 'static {
     const IP_SUM: usize;
     /// TCP checksum.
     const TCP_SUM: usize;
+    /// The last 16 bits of the service's address are these bits of the client's port; 0: the
+    /// template's service.
+    const SERVICES: u16 = 0;
+
+    /// Makes place in a template for what is patched there.
+    fn clear(template: &mut [u8; LEN]) {
+        if Self::SERVICES != 0 {
+            template[SERVICE..SERVICE + 2].fill(0);
+        }
+    }
+
+    /// The last 16 bits of the service's address.
+    #[inline(always)]
+    fn service(port: [u8; 2]) -> [u8; 2] {
+        (u16::from_be_bytes(port) & Self::SERVICES).to_be_bytes()
+    }
+}
+
+/// Where they lie in a frame of IPv4.
+const SERVICE: usize = 32;
+
+/// IPv4, from the client, to one of `SERVICES` + 1 services, which are a power of two.
+#[derive(Clone, Copy, Debug)]
+pub struct Spread<const SERVICES: u16>;
+
+impl<const SERVICES: u16> Shape<LEN4> for Spread<SERVICES> {
+    const ADDR: usize = Request4::ADDR;
+    const PORT: usize = Request4::PORT;
+    const IP_SUM: usize = Request4::IP_SUM;
+    const TCP_SUM: usize = Request4::TCP_SUM;
+    const SERVICES: u16 = SERVICES;
 }
 
 /// IPv4, from the client.
@@ -170,6 +201,8 @@ pub fn visits<S: Shape<LEN>, const LEN: usize>(
         .map(|c| {
             let (addr, port) = (c.addr.to_be_bytes(), c.port.to_be_bytes());
             let (ip, tcp) = bases[usize::from(c.server)];
+            let service = S::service(port);
+            let (ip, tcp) = (sum(&service, ip), sum(&service, tcp));
             Visit {
                 addr,
                 port,
@@ -262,6 +295,9 @@ impl<S: Shape<LEN>, const LEN: usize> Probe for Generator<S, LEN> {
             *frame = self.templates[usize::from(visit.server) % (2 * SERVERS)];
             frame[S::ADDR..S::ADDR + 4].copy_from_slice(&visit.addr);
             frame[S::PORT..S::PORT + 2].copy_from_slice(&visit.port);
+            if S::SERVICES != 0 {
+                frame[SERVICE..SERVICE + 2].copy_from_slice(&S::service(visit.port));
+            }
             if S::IP_SUM != 0 {
                 frame[S::IP_SUM..S::IP_SUM + 2].copy_from_slice(&visit.ip_sum);
             }

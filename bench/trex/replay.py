@@ -57,7 +57,8 @@ def command(capture, vdevs, cores, prefix, buffers):
     devices = [f"net_pcap0,rx_pcap={capture},infinite_rx=1", *vdevs]
     if len(vdevs) == 2:
         devices.append("net_null0,no-rx=1")
-    words = ["dpdk-testpmd", "--lcores", f"0@{main},1@{worker}", "--main-lcore", "0", "--no-huge", "-m", str(256 + buffers * 3 // 1024),
+    # Its output would stay in a buffer otherwise, while what it repeats of our commands does not.
+    words = ["stdbuf", "-oL", "dpdk-testpmd", "--lcores", f"0@{main},1@{worker}", "--main-lcore", "0", "--no-huge", "-m", str(256 + buffers * 3 // 1024),
              "--no-pci", "--no-telemetry", f"--file-prefix={prefix}", *[f"--vdev={device}" for device in devices],
              "--", "--nb-cores=1", f"--total-num-mbufs={buffers}", "--forward-mode=io", "--burst=64", "--rxd=1024", "--txd=1024",
              "--no-lsc-interrupt", "--port-topology=paired", "-i"]
@@ -71,6 +72,7 @@ class Testpmd:
         self.log = log
         self.process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         self.said = b""
+        self.asked = 0
 
     def until(self, text, seconds=60):
         """Reads until a text comes; returns what was said up to it."""
@@ -86,9 +88,13 @@ class Testpmd:
         return head.decode(errors="replace")
 
     def ask(self, words):
-        self.process.stdin.write(words.encode() + b"\n")
+        """What a command says. Prompts are no end of it, as they come when they please; testpmd repeats what it reads
+        when it has done with what came before, and so it repeats a word that it does not know."""
+        self.asked += 1
+        end = f"end-of-{self.asked}".encode()
+        self.process.stdin.write(words.encode() + b"\n" + end + b"\n")
         self.process.stdin.flush()
-        return self.until(b"testpmd> ")
+        return self.until(end)
 
     def close(self):
         if self.process.poll() is None:
@@ -127,6 +133,8 @@ def replay(options, capture, count):
     finally:
         testpmd.close()
         shutil.rmtree(Path("/var/run/dpdk") / prefix, ignore_errors=True)
+    if after[1]["tx"] == before[1]["tx"]:
+        raise SystemExit("replay: the other side took nothing; is rvsd there, with link up at both memifs (rvsadm status)?")
     result = {"kind": options.kind, "flows": count, "size": options.size, "seconds": round(took, 2),
               "sent_per_second": round((after[1]["tx"] - before[1]["tx"]) / took)}
     if options.back:

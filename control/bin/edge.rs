@@ -34,6 +34,7 @@ use dpdk::ring;
 use dpdk::tap::{self, Tap};
 use tracing::{info, warn};
 
+use crate::memif;
 use crate::table::Table;
 
 /// Slots of the punt queues, by class: adverts and ARP never wait behind transit. Those of the 510
@@ -140,6 +141,7 @@ pub fn start(
     mut prepare_twin: impl FnMut(&config::Port) -> Result<()>,
 ) -> Result<Edge> {
     check_capabilities(config)?;
+    memif::remove_dead_sockets(config)?;
     let eal = Eal::init(&eal_config(config))?;
     let opened = config
         .ports

@@ -20,6 +20,7 @@ use dataplane::packet::PortId;
 use dataplane::probe::Exchange;
 
 mod edge;
+mod memif;
 mod steering;
 mod table;
 

@@ -4,16 +4,17 @@
 //! takes them. File work and captures run on helper threads and answer later.
 
 mod drain;
+mod dump;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use dataplane::command::{ConnectionBatch, ConnectionView, DumpCursor};
-use dataplane::service::{Engine, Protocol};
+use dataplane::command::ConnectionBatch;
 use dataplane::time::Instant;
 
-use crate::api::{self, ConnectionRow, DaemonSpec, ErrorKind, Request, Response, ServiceFrames};
+use self::dump::Dump;
+use crate::api::{self, DaemonSpec, ErrorKind, Request, Response, ServiceFrames};
 use crate::capture::{Captures, Notice, Wanted};
 use crate::config::{
     self, Config, Mistake, OperatorState, Running, describe_server, describe_service,
@@ -26,7 +27,7 @@ use crate::state::{Commit, State};
 use crate::status;
 use crate::sync::Sync;
 use crate::sysctl;
-use crate::workers::{self, Progress, Ticket, WorkerRefusal};
+use crate::workers::{Progress, Ticket, WorkerRefusal};
 
 /// How long workers may take for a change, or for a batch of a listing.
 pub const DEADLINE: Duration = Duration::from_secs(2);
@@ -52,13 +53,6 @@ enum Pending {
     Files,
     /// The next notice about a capture.
     Capture,
-}
-
-struct Dump {
-    worker: usize,
-    cursor: DumpCursor,
-    under_way: Option<(Ticket, Instant)>,
-    spare: Option<Box<ConnectionBatch>>,
 }
 
 /// Who wants something done with the configuration file.
@@ -410,31 +404,21 @@ impl Admin {
         server: &mut Server,
         workers: usize,
         ticket: Ticket,
-        mut batch: Box<ConnectionBatch>,
+        batch: Box<ConnectionBatch>,
     ) {
         let found = self
             .pending
             .iter_mut()
             .find_map(|(client, pending)| match pending {
-                Pending::Dump(dump) if dump.under_way.is_some_and(|(t, _)| t == ticket) => {
-                    Some((*client, dump))
-                }
+                Pending::Dump(dump) => Some((*client, dump.lane_of(ticket)?, dump)),
                 _ => None,
             });
         // Its client is gone.
-        let Some((client, dump)) = found else { return };
-        let rows = batch.rows.iter().map(|view| row(&batch, view));
-        let rows: Vec<ConnectionRow> = rows.collect();
-        dump.under_way = None;
-        dump.cursor = batch.cursor;
-        if batch.cursor.done {
-            dump.worker += 1;
-            dump.cursor = DumpCursor::default();
-        }
-        batch.rows.clear();
-        batch.data.clear();
-        dump.spare = Some(batch);
-        let more = dump.worker < workers;
+        let Some((client, lane, dump)) = found else {
+            return;
+        };
+        let rows = dump.take(lane, batch);
+        let more = !dump.is_over(workers);
         if more && rows.is_empty() {
             return;
         }
@@ -499,35 +483,6 @@ impl Admin {
             },
         });
         more
-    }
-}
-
-impl Dump {
-    fn advance(&mut self, now: Instant, state: &mut State, has_room: bool) -> Result<(), Refusal> {
-        if let Some((_, since)) = self.under_way {
-            if now.since(since) < DEADLINE {
-                return Ok(());
-            }
-            return Err(Refusal::new(
-                ErrorKind::Busy,
-                format!(
-                    "worker {} did not list its connections within {} s",
-                    self.worker,
-                    DEADLINE.as_secs()
-                ),
-            ));
-        }
-        if !has_room {
-            return Ok(());
-        }
-        let mut batch = self.spare.take().unwrap_or_else(workers::batch);
-        batch.cursor = self.cursor;
-        match state.workers.fill(self.worker, batch) {
-            Ok(ticket) => self.under_way = Some((ticket, now)),
-            // Its ring is full: the next turn tries again.
-            Err(batch) => self.spare = Some(batch),
-        }
-        Ok(())
     }
 }
 
@@ -814,12 +769,7 @@ fn dump(state: &State) -> Begun {
             more: false,
         });
     }
-    Begun::Wait(Pending::Dump(Dump {
-        worker: 0,
-        cursor: DumpCursor::default(),
-        under_way: None,
-        spare: None,
-    }))
+    Begun::Wait(Pending::Dump(Dump::new()))
 }
 
 fn file_job(
@@ -885,26 +835,5 @@ fn error(refusal: Refusal) -> Response {
     Response::Error {
         error: refusal.kind,
         message: refusal.message,
-    }
-}
-
-fn row(batch: &ConnectionBatch, view: &ConnectionView) -> ConnectionRow {
-    let at = |e: dataplane::addr::Endpoint| (e.addr.into(), e.port);
-    ConnectionRow {
-        protocol: view.protocol.map(|protocol| match protocol {
-            Protocol::Tcp => api::Protocol::Tcp,
-            Protocol::Udp => api::Protocol::Udp,
-            Protocol::Sctp => api::Protocol::Sctp,
-        }),
-        expires: view.expires,
-        state: view.state.to_owned(),
-        client: at(view.client),
-        virtual_: at(view.virtual_),
-        dest: at(view.dest),
-        // There is one engine.
-        engine: batch.data_of(view).map(|data| api::EngineData {
-            name: Engine::Sip.name().to_owned(),
-            data: String::from_utf8_lossy(data).into_owned(),
-        }),
     }
 }

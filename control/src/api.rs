@@ -890,8 +890,10 @@ pub struct CommandView {
     pub count: u64,
     /// CPU time of all of them, microseconds.
     pub cpu_us: u64,
-    /// CPU time of the longest, microseconds.
+    /// CPU time of the longest since the worker takes packets, microseconds.
     pub longest_us: f64,
+    /// Of those since then, how many took 100 microseconds and more.
+    pub slow: u64,
 }
 
 /// A pool of packet buffers in `Status`.

@@ -9,6 +9,7 @@ use dataplane::command::{
     Command, ConnectionBatch, ConnectionView, ControlEnd, Outcome, Reply, Retired, WorkerEnd,
     channel,
 };
+use dataplane::conn::SHARDS;
 use dataplane::packet::{Packet, PortId, PuntClass, Verdict};
 use dataplane::service::{ForwardingMethod, Protocol, ServiceId, VirtualService};
 use dataplane::settings::Settings;
@@ -96,7 +97,12 @@ impl FakeWorker {
         Outcome::Done(retired)
     }
 
+    /// All are in the last shard.
     fn dump(&self, mut batch: Box<ConnectionBatch>) -> Box<ConnectionBatch> {
+        if batch.cursor.end < SHARDS as u32 {
+            batch.cursor.done = true;
+            return batch;
+        }
         while batch.rows.len() < batch.rows.capacity() && batch.cursor.entry < self.connections {
             let n = batch.cursor.entry;
             batch.rows.push(ConnectionView {

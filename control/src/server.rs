@@ -6,6 +6,8 @@
 //! has taken some.
 //! Whatever one client does, sends or fails to read costs it its own connection at most.
 
+mod output;
+
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
@@ -17,6 +19,7 @@ use mio::event::Event;
 use mio::net::{UnixListener, UnixStream};
 use mio::{Interest, Registry, Token};
 
+use self::output::Output;
 use crate::api::{self, ErrorKind, FrameDecoder, Request, Response};
 
 /// Names a connection; never used twice.
@@ -94,9 +97,7 @@ pub enum BindError {
 struct Client {
     stream: UnixStream,
     decoder: FrameDecoder,
-    output: Vec<u8>,
-    /// Bytes of `output` already written.
-    written: usize,
+    output: Output,
     readable: bool,
     /// A request is being answered.
     busy: bool,
@@ -115,11 +116,11 @@ struct Client {
 
 impl Client {
     fn unwritten(&self) -> usize {
-        self.output.len() - self.written
+        self.output.unwritten()
     }
 
     fn refuse(&mut self, message: String) {
-        self.output.extend(api::encode(&Response::Error {
+        self.output.push(&api::encode(&Response::Error {
             error: ErrorKind::Malformed,
             message,
         }));
@@ -134,21 +135,8 @@ impl Client {
 
     /// Writes what it takes; an error is the end of the connection.
     fn flush(&mut self, now: Instant) -> io::Result<()> {
-        while self.unwritten() > 0 {
-            match self.stream.write(&self.output[self.written..]) {
-                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(n) => {
-                    self.written += n;
-                    self.moved = now;
-                }
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
-                Err(e) => return Err(e),
-            }
-        }
-        if self.unwritten() == 0 {
-            self.output.clear();
-            self.written = 0;
+        if self.output.write_to(&mut self.stream)? > 0 {
+            self.moved = now;
         }
         Ok(())
     }
@@ -204,7 +192,7 @@ impl Client {
                         return Ok(Some(request));
                     }
                     Err(refusal) => {
-                        self.output.extend(api::encode(&refusal));
+                        self.output.push(&api::encode(&refusal));
                         if self.unwritten() > READ_SHARE {
                             self.closing = true;
                             self.refused = true;
@@ -400,8 +388,7 @@ impl Server {
                 Client {
                     stream,
                     decoder: FrameDecoder::new(),
-                    output: Vec::new(),
-                    written: 0,
+                    output: Output::default(),
                     readable: true,
                     busy: false,
                     ended: false,
@@ -428,7 +415,7 @@ impl Server {
             // The deadline for reading starts with the first byte there is to read.
             client.moved = now;
         }
-        client.output.extend_from_slice(frame);
+        client.output.push(frame);
         debug_assert!(
             client.unwritten() <= self.limits.output + 2 * api::MAX_FRAME,
             "has_room was not asked before more of a listing was made"

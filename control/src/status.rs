@@ -190,6 +190,7 @@ fn commands(c: &WorkerCounters) -> Vec<CommandView> {
         count: cost.count.get(),
         cpu_us: cost.cpu_ns.get() / 1000,
         longest_us: cost.longest_ns.get() as f64 / 1000.0,
+        slow: cost.slow.get(),
     })
     .collect()
 }

@@ -9,6 +9,7 @@ use crossbeam::queue::ArrayQueue;
 
 use crate::addr::{Addr, Endpoint, Mac};
 use crate::capture::Capture;
+use crate::conn::SHARDS;
 use crate::counters::WorkerCounters;
 use crate::lease::Leases;
 use crate::marks::Marks;
@@ -220,15 +221,40 @@ pub struct DataRange {
     pub len: u16,
 }
 
-/// Where a dump goes on. Start with the default.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// Where a dump goes on. Start with the default, which is for all, or with [`DumpCursor::part`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DumpCursor {
     /// Next shard.
     pub shard: u32,
     /// Next entry in it.
     pub entry: u32,
+    /// The shard before which it ends.
+    pub end: u32,
     /// Set when everything was visited.
     pub done: bool,
+}
+
+impl Default for DumpCursor {
+    fn default() -> DumpCursor {
+        DumpCursor {
+            shard: 0,
+            entry: 0,
+            end: u32::MAX,
+            done: false,
+        }
+    }
+}
+
+impl DumpCursor {
+    /// The `part`-th of `parts` equal parts of the table: parts may be dumped side by side.
+    pub fn part(part: u32, parts: u32) -> DumpCursor {
+        let at = |part: u32| SHARDS as u32 * part / parts.max(1);
+        DumpCursor {
+            shard: at(part),
+            end: at(part + 1),
+            ..DumpCursor::default()
+        }
+    }
 }
 
 /// A batch of copied connections; `rows` and `data` are pushed up to its capacity, never grown.
@@ -291,4 +317,36 @@ pub fn channel(max_dests: usize) -> (ControlEnd, WorkerEnd) {
         counters: Arc::clone(&control.counters),
     };
     (control, worker)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_of_a_dump_are_the_whole() {
+        for parts in [1, 7, 16, 128] {
+            let all: Vec<u32> = (0..parts)
+                .map(|part| DumpCursor::part(part, parts))
+                .flat_map(|cursor| cursor.shard..cursor.end)
+                .collect();
+            assert_eq!(all, (0..SHARDS as u32).collect::<Vec<_>>(), "{parts}");
+        }
+    }
+
+    #[test]
+    fn kinds_have_names_of_their_own() {
+        let mut names = Command::KINDS.to_vec();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), Command::KINDS.len());
+        for (command, name) in [
+            (Command::StopMaster, "stop-master"),
+            (Command::DeleteService(ServiceId(1)), "delete-service"),
+            (Command::DumpConnections(Box::default()), "dump-connections"),
+            (Command::Nop, "nop"),
+        ] {
+            assert_eq!(Command::KINDS[command.kind()], name);
+        }
+    }
 }

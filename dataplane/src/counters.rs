@@ -13,6 +13,9 @@ use crate::service::DestId;
 /// 1 Gbit/s wait in the receive ring.
 const LONG_GAP: Duration = Duration::from_millis(1);
 
+/// No command is to take a worker longer than that, in CPU time.
+pub const SLOW_COMMAND: Duration = Duration::from_micros(100);
+
 /// A 64-bit counter written by one thread and read by any.
 #[derive(Debug, Default)]
 #[repr(transparent)]
@@ -92,8 +95,10 @@ pub struct CommandCost {
     pub count: Counter,
     /// CPU time of all of them, nanoseconds.
     pub cpu_ns: Counter,
-    /// CPU time of the longest, nanoseconds.
+    /// CPU time of the longest while packets could wait for it, nanoseconds.
     pub longest_ns: Counter,
+    /// Those of them that took [`SLOW_COMMAND`] and more.
+    pub slow: Counter,
 }
 
 impl CommandCost {
@@ -102,6 +107,15 @@ impl CommandCost {
         self.count.add(1);
         self.cpu_ns.add(ns);
         self.longest_ns.set(self.longest_ns.get().max(ns));
+        if ns >= SLOW_COMMAND.as_nanos() as u64 {
+            self.slow.add(1);
+        }
+    }
+
+    /// From now on packets wait.
+    pub fn begin(&self) {
+        self.longest_ns.set(0);
+        self.slow.set(0);
     }
 }
 

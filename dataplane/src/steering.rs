@@ -108,6 +108,10 @@ pub struct Steering {
     exact: HashMap<Key, Class>,
     /// Marked addresses by family, sorted and apart from each other.
     marked: [Vec<(Range, Class)>; 2],
+    /// Whether any class is another than [`Class::PLAIN`], and whether any is unsettled: workers ask
+    /// when they take a table over, and have no time to look through it.
+    is_classed: bool,
+    is_unsettled: bool,
 }
 
 impl Steering {
@@ -155,13 +159,22 @@ impl Steering {
             mask: masks[sets.find(number)],
             unsettled: false,
         };
-        Steering {
+        let steering = Steering {
             exact: first.iter().map(|(key, n)| (*key, class(*n))).collect(),
             marked: marked.each_mut().map(|ranges| {
                 let all = ranges.drain(..);
                 all.map(|(range, (of, _))| (range, class(of))).collect()
             }),
-        }
+            ..Steering::default()
+        };
+        steering.summed_up()
+    }
+
+    fn summed_up(mut self) -> Steering {
+        let is_classed = self.classes().any(|class| class != Class::PLAIN);
+        let is_unsettled = self.classes().any(|class| class.unsettled);
+        (self.is_classed, self.is_unsettled) = (is_classed, is_unsettled);
+        self
     }
 
     /// The same after `before` was in force: what is steered in another way now is unsettled, and
@@ -184,7 +197,7 @@ impl Steering {
                 class.unsettled = old.any(|old| moved(&old, class));
             }
         }
-        self
+        self.summed_up()
     }
 
     /// The same where endpoints unknown to the table before may have had connections, steered by
@@ -195,7 +208,7 @@ impl Steering {
         for class in self.exact.values_mut().chain(marked) {
             class.unsettled |= class.mask != Class::PLAIN.mask;
         }
-        self
+        self.summed_up()
     }
 
     /// How packets to and from an endpoint are steered.
@@ -205,12 +218,12 @@ impl Steering {
 
     /// Whether every endpoint is steered by its client's endpoint, and always was.
     pub fn is_plain(&self) -> bool {
-        self.classes().all(|class| class == Class::PLAIN)
+        !self.is_classed
     }
 
     /// Whether some class is unsettled.
     pub fn is_unsettled(&self) -> bool {
-        self.classes().any(|class| class.unsettled)
+        self.is_unsettled
     }
 
     fn classes(&self) -> impl Iterator<Item = Class> + '_ {

@@ -188,6 +188,8 @@ struct Core {
     timeouts: [[u32; 16]; 3],
     /// By destination: what its service has in place of those.
     own_timeouts: Box<[ServiceTimeouts]>,
+    /// The first destination that has not heard of the common timeouts yet.
+    timeouts_at: usize,
     macs: Box<[Box<[Mac]>]>,
     /// The first of each port as [`mac_word`] has it, and [`NO_MAC`] where there is none or its
     /// frames do not take the short way.
@@ -373,6 +375,7 @@ impl Worker {
             settings,
             timeouts: [[0; 16]; 3],
             own_timeouts: vec![ServiceTimeouts::default(); limits.dests].into_boxed_slice(),
+            timeouts_at: 0,
             macs: (0..limits.ports).map(|_| Box::default()).collect(),
             own_macs: vec![NO_MAC; limits.ports].into_boxed_slice(),
             is_steered: false,
@@ -395,6 +398,9 @@ impl Worker {
             is_patient: true,
         };
         core.use_settings(settings);
+        while core.owes_timeouts() {
+            core.tell_dests_timeouts();
+        }
         let told = Told::new(&*shards);
         let mut worker = Worker {
             shards,
@@ -920,6 +926,9 @@ impl Worker {
             }
             if !self.strays.is_idle() {
                 self.look_for_strays();
+            }
+            if self.core.owes_timeouts() {
+                self.core.tell_dests_timeouts();
             }
             if self.core.is_master() {
                 self.repair();

@@ -8,7 +8,8 @@ connections and say no more go through rvsd, while servers come, go and change w
 deleted and added, settings change and files are reloaded. Timeouts are short, so that entries expire as fast as they
 come. A sample is taken each second: memory of the process, descriptors, threads, packets that found no buffer. Asserted
 at the end: memory after the first part of the run does not grow, descriptors and threads are as many as before, the
-pool never ran dry though far more packets came than it has buffers, no connection is left, no request failed.
+pool never ran dry though far more packets came than it has buffers, every buffer is back (but for what rings of ports
+may hold, and those held as many before the load), no connection is left, no request failed.
 """
 import argparse
 import json
@@ -55,6 +56,8 @@ class Samples:
             "at": time.monotonic(), "rss": kib["VmRSS"], "heap": kib["RssAnon"], "threads": int(memory["Threads"]),
             "files": len(list((process / "fd").iterdir())), "connections": sum(w["connections"] for w in workers),
             "no_buffer": counted(ports, "no-mbuf"),
+            "held": sum(pool["size"] - pool["free"] for pool in status["buffers"]),
+            "in_rings": sum(pool["rings"] for pool in status["buffers"]),
             "packets": counted(ports, "rx"),
         }
         self.rows.append(row)
@@ -150,6 +153,11 @@ def verdict(lab, samples, first, began, seconds, report):
     report.update({"seconds": round(last["at"] - began), "packets": last["packets"],
                    "heap_kib": [early, late], "rss_kib": [first["rss"], last["rss"]]})
     check(late <= early + GROWTH, f"memory grew from {early} to {late} KiB: {[row['heap'] for row in samples.rows]}")
+    # Packets that wait for a neighbour keep theirs for seconds.
+    held = wait_for(f"buffers to come back, {first['held']} were held before the load",
+                    lambda: samples.take()["held"] <= first["held"] and samples.rows[-1], 20)
+    check(held["held"] <= held["in_rings"], f"{held['held']} buffers are not free; rings hold {held['in_rings']} at most")
+    report["buffers_held"] = [first["held"], max(row["held"] for row in warm), held["held"]]
     for name in ("files", "threads"):
         # The connection that asked for the sample may be among them still.
         after = wait_for(f"{name} as before, {first[name]}", lambda name=name: samples.take()[name] <= first[name] and samples.rows[-1], 5)

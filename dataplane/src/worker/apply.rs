@@ -9,11 +9,11 @@ use crate::conn::entry::TEMPLATE_SPACE;
 use crate::conn::{Entry, template};
 use crate::proto;
 use crate::schedule::{Loads, Predecessor, Scheduler};
-use crate::service::{Protocol, ServiceId, VirtualService, Withdrawal};
+use crate::service::{Destination, Protocol, ServiceId, VirtualService, Withdrawal};
 use crate::time::{Instant, TICKS_PER_SECOND, Ticks};
 
 /// Entries looked at for one batch of a listing, live or not: packets wait meanwhile.
-const DUMP_VISITS: u32 = 2048;
+const DUMP_VISITS: u32 = 512;
 
 impl Worker {
     /// Applies one command. What is no longer needed goes back to be freed by control.
@@ -138,12 +138,17 @@ impl Worker {
             return Err("more services or real servers than max_services, max_servers");
         }
         let old = core.running.get_mut(id as usize).and_then(Option::take);
-        for (gone, _) in old.iter().flat_map(|o| o.service.all()) {
+        // A change of one of a thousand destinations looks at that one only: the state of each is
+        // in lines that no cache has.
+        let (head, tail) = old
+            .as_ref()
+            .map_or((0, 0), |old| unchanged(&old.service, &service));
+        for (gone, _) in old.iter().flat_map(|o| others(&o.service, head, tail)) {
             if let Some(state) = core.dests.get_mut(gone.id.0 as usize) {
                 state.leave();
             }
         }
-        for (dest, withdrawn) in service.all() {
+        for (dest, withdrawn) in others(&service, head, tail) {
             if let (Some(state), Some(counters)) = (
                 core.dests.get_mut(dest.id.0 as usize),
                 core.counters.dest(dest.id),
@@ -224,7 +229,9 @@ impl Worker {
     fn dump(&self, now: Ticks, batch: &mut ConnectionBatch) {
         let room = batch.rows.capacity();
         let mut visits = DUMP_VISITS;
-        while let Some(shard) = self.shards.get(batch.cursor.shard as usize) {
+        while batch.cursor.shard < batch.cursor.end
+            && let Some(shard) = self.shards.get(batch.cursor.shard as usize)
+        {
             while batch.cursor.entry < shard.touched() {
                 if batch.rows.len() == room || visits == 0 {
                     return;
@@ -247,6 +254,33 @@ impl Worker {
         }
         batch.cursor.done = true;
     }
+}
+
+/// How many destinations at the beginning and at the end of the list are as they were, and have
+/// the same of their service.
+fn unchanged(old: &VirtualService, new: &VirtualService) -> (usize, usize) {
+    let of_service = |s: &VirtualService| (s.options.one_packet, s.options.timeouts);
+    if of_service(old) != of_service(new) {
+        return (0, 0);
+    }
+    let (old, new) = (&old.destinations, &new.destinations);
+    let same = |(a, b): &(&Destination, &Destination)| a == b;
+    let head = old.iter().zip(new).take_while(same).count();
+    let (old, new) = (old.iter().skip(head), new.iter().skip(head));
+    let tail = old.rev().zip(new.rev()).take_while(same).count();
+    (head, tail)
+}
+
+/// All destinations of a service but the first `head` and the last `tail` of those in service.
+fn others(
+    service: &VirtualService,
+    head: usize,
+    tail: usize,
+) -> impl Iterator<Item = (&Destination, Option<Withdrawal>)> {
+    let listed = service.destinations.len();
+    let middle = listed.saturating_sub(tail);
+    let (all, rest) = (service.all(), service.all());
+    all.take(middle).skip(head).chain(rest.skip(listed))
 }
 
 /// Puts a row's engine data into the batch.
@@ -300,4 +334,89 @@ fn view(entry: &Entry, now: Ticks) -> Option<ConnectionView> {
         expires: left / TICKS_PER_SECOND,
         data: None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::addr::Addr;
+    use crate::service::{
+        DestId, ForwardingMethod, ServiceKey, ServiceOptions, ServiceTimeouts, Tunnel,
+    };
+    use proptest::prelude::*;
+
+    fn dest((id, weight): (u32, u32)) -> Destination {
+        Destination {
+            id: DestId(id),
+            endpoint: Endpoint::new(Addr::v4([10, 0, 0, id as u8]), 80),
+            method: ForwardingMethod::Masquerade,
+            weight,
+            last_weight: weight,
+            upper: 0,
+            lower: 0,
+            tunnel: Tunnel::default(),
+        }
+    }
+
+    fn service(listed: &[(u32, u32)], withdrawn: &[(u32, u32)]) -> VirtualService {
+        let vip = Endpoint::new(Addr::v4([10, 0, 0, 1]), 80);
+        let out = |d: &(u32, u32)| (dest(*d), Withdrawal::Failed);
+        VirtualService {
+            id: ServiceId(0),
+            key: ServiceKey::new(Protocol::Tcp, vip),
+            scheduler: "rr",
+            options: ServiceOptions::default(),
+            destinations: listed.iter().copied().map(dest).collect(),
+            withdrawn: withdrawn.iter().map(out).collect(),
+        }
+    }
+
+    fn ids(service: &VirtualService, (head, tail): (usize, usize)) -> Vec<u32> {
+        others(service, head, tail).map(|(d, _)| d.id.0).collect()
+    }
+
+    #[test]
+    fn a_change_looks_at_what_it_changes() {
+        let old = service(&[(5, 1), (4, 1), (3, 1), (2, 1)], &[(1, 1)]);
+        for (new, of_old, of_new) in [
+            (vec![(5, 1), (4, 1), (3, 1), (2, 1)], vec![1], vec![]),
+            (
+                vec![(6, 1), (5, 1), (4, 1), (3, 1), (2, 1)],
+                vec![1],
+                vec![6],
+            ),
+            (vec![(5, 1), (4, 2), (3, 1), (2, 1)], vec![4, 1], vec![4]),
+            (vec![(5, 1), (4, 1), (2, 1)], vec![3, 1], vec![]),
+            (vec![], vec![5, 4, 3, 2, 1], vec![]),
+        ] {
+            let new = service(&new, &[]);
+            let same = unchanged(&old, &new);
+            assert_eq!((ids(&old, same), ids(&new, same)), (of_old, of_new));
+        }
+        let mut other = old.clone();
+        other.options.one_packet = true;
+        assert_eq!(unchanged(&old, &other), (0, 0));
+        other.options.one_packet = false;
+        other.options.timeouts = ServiceTimeouts::default();
+        assert_eq!(unchanged(&old, &other), (4, 0));
+    }
+
+    proptest! {
+        /// What is left out of both lists is the same in both, and nothing is left out twice.
+        #[test]
+        fn what_is_left_out_is_the_same(
+            old in proptest::collection::vec((0u32..6, 0u32..2), 0..8),
+            new in proptest::collection::vec((0u32..6, 0u32..2), 0..8),
+        ) {
+            let (old, new) = (service(&old, &[(7, 1)]), service(&new, &[(8, 1), (9, 1)]));
+            let (head, tail) = unchanged(&old, &new);
+            prop_assert_eq!(&old.destinations[..head], &new.destinations[..head]);
+            let end = |s: &VirtualService| s.destinations[s.destinations.len() - tail..].to_vec();
+            prop_assert_eq!(end(&old), end(&new));
+            for s in [&old, &new] {
+                let left = others(s, head, tail).count();
+                prop_assert_eq!(left + head + tail, s.all().count());
+            }
+        }
+    }
 }

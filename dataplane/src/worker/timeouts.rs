@@ -17,6 +17,9 @@ pub(super) const fn row_of(protocol: Protocol) -> usize {
     }
 }
 
+/// Destinations that hear of new timeouts at a time: some microseconds.
+const DESTS_TOLD: usize = 1024;
+
 const ESTABLISHED: u8 = tcp::State::Established as u8;
 
 impl Core {
@@ -74,11 +77,80 @@ impl Core {
         if before == self.timeouts {
             return;
         }
-        for id in (0..self.dests.len() as u32).map(DestId) {
+        self.timeouts_at = 0;
+        self.tell_dests_timeouts();
+    }
+
+    /// Whether some destinations have not heard of the common timeouts yet.
+    #[inline]
+    pub(super) fn owes_timeouts(&self) -> bool {
+        self.timeouts_at < self.dests.len()
+    }
+
+    /// Tells some more destinations: there may be a million, and packets wait meanwhile.
+    pub(super) fn tell_dests_timeouts(&mut self) {
+        let end = (self.timeouts_at + DESTS_TOLD).min(self.dests.len());
+        for id in (self.timeouts_at as u32..end as u32).map(DestId) {
             let established = self.timeout(id, row_of(Protocol::Tcp), ESTABLISHED);
             if let Some(dest) = self.dests.get_mut(id.0 as usize) {
                 dest.established = established;
             }
         }
+        self.timeouts_at = end;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::command::Command;
+    use crate::conn::{HashKey, Layout, region};
+    use crate::counters::WorkerCounters;
+    use crate::settings::{Settings, Timeouts};
+    use crate::time::{Instant, Ticks};
+    use crate::worker::{Limits, Worker};
+
+    #[test]
+    fn a_million_destinations_hear_of_a_timeout_step_by_step() {
+        let limits = Limits {
+            dests: 3 * DESTS_TOLD,
+            ..Limits::default()
+        };
+        let layout = Layout::for_connections(1024);
+        let memory = vec![0u8; layout.bytes() + 64].leak();
+        let at = memory.as_ptr().align_offset(64);
+        let memory = &mut memory[at..at + layout.bytes()];
+        let key = HashKey([1, 2, 3, 4]);
+        let shards = region::create(memory, layout, key, [0; 16], Ticks(0)).expect("new");
+        let counters = Arc::new(WorkerCounters::new(limits.dests));
+        let mut worker = Worker::new(shards, key, limits, counters, Settings::default());
+        let known = |worker: &Worker, secs| {
+            let ticks = time::secs(secs);
+            let dests = worker.core.dests.iter();
+            dests.filter(|dest| dest.established == ticks).count()
+        };
+        assert_eq!(known(&worker, 900), limits.dests);
+
+        let tcp = |tcp| Settings {
+            timeouts: Timeouts {
+                tcp,
+                ..Timeouts::default()
+            },
+            ..Settings::default()
+        };
+        let mut now = Instant::from_secs(1);
+        worker.apply(now, Command::PutSettings(tcp(50)));
+        assert_eq!(known(&worker, 50), DESTS_TOLD);
+        // Another one before all have heard of the first.
+        worker.apply(now, Command::PutSettings(tcp(60)));
+        assert_eq!((known(&worker, 60), known(&worker, 50)), (DESTS_TOLD, 0));
+        for _ in 0..20 {
+            now = now + core::time::Duration::from_millis(1);
+            worker.expire(now, 64);
+        }
+        assert_eq!(known(&worker, 60), limits.dests);
+        assert!(!worker.core.owes_timeouts());
     }
 }

@@ -37,9 +37,9 @@ use std::net::IpAddr;
 use serde::Serialize;
 
 use crate::api::{
-    ConnectionRow, DaemonView, DrainView, EngineData, Family, HealthView, MarkView, Method, Origin,
-    Persistence, PoolView, Protocol, ServerView, ServiceKey, ServiceTimeouts, ServiceView, Stats,
-    StatusView, Tunnel, VrrpView, WorkerView,
+    BuffersView, ConnectionRow, DaemonView, DrainView, EngineData, Family, HealthView, MarkView,
+    Method, Origin, Persistence, PoolView, Protocol, ServerView, ServiceKey, ServiceTimeouts,
+    ServiceView, Stats, StatusView, Tunnel, VrrpView, WorkerView,
 };
 use crate::schedulers::names_of;
 
@@ -279,8 +279,11 @@ pub struct Status<'a> {
     /// Data ports.
     ports: Vec<Port<'a>>,
     /// Workers: `id`, `core`, `load` in percent, `rx_pps`, `tx_pps`, `rx`, `tx`, `connections`,
-    /// `heartbeat_age_ms`.
+    /// `heartbeat_age_ms`, `longest_gap_us`, `long_gaps`, and `commands`: `name`, `count`, `cpu_us`,
+    /// `longest_us`, `slow`.
     workers: &'a [WorkerView],
+    /// Pools of packet buffers: `name`, `size`, `free`, and `rings`, the most that NICs hold.
+    buffers: &'a [BuffersView],
     /// How packets come to the worker that has their connection.
     steering: &'a str,
     /// Connection table.
@@ -367,6 +370,7 @@ pub fn status(out: &mut dyn Write, view: &StatusView) -> io::Result<()> {
             uptime: view.uptime,
             ports: ports.collect(),
             workers: &view.workers,
+            buffers: &view.buffers,
             steering: &view.steering,
             connections: Used { used, capacity },
             drops: drops.collect(),
