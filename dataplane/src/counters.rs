@@ -119,8 +119,10 @@ impl CommandCost {
     }
 }
 
-/// All counters of one worker, shared with control.
+/// All counters of one worker, shared with control. On lines of their own, and on those that are
+/// fetched with them: another worker's would otherwise go back and forth with them.
 #[derive(Debug)]
+#[repr(align(128))]
 pub struct WorkerCounters {
     /// Frames received, after the driver.
     pub rx_packets: Counter,
@@ -263,4 +265,52 @@ pub struct PortCounters {
     pub twin_dropped: Counter,
     /// Rounds of the housekeeping, some ten a second: its thread is alive.
     pub rounds: Counter,
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    /// Cache lines, by number, that a value lies in.
+    fn lines<T>(of: &T) -> std::ops::RangeInclusive<usize> {
+        let at = core::ptr::from_ref(of).addr();
+        at / 64..=(at + size_of::<T>() - 1) / 64
+    }
+
+    #[test]
+    fn workers_share_no_line_that_they_count_in() {
+        let workers: Vec<_> = (0..8).map(|_| Arc::new(WorkerCounters::new(3))).collect();
+        let mut written = Vec::new();
+        for worker in &workers {
+            // The counts of the Arc are before the first line; nobody writes them while packets pass.
+            written.push(lines(&**worker));
+            for dest in &worker.dests {
+                let dest = lines(dest);
+                assert_eq!(dest.start(), dest.end());
+                written.push(dest);
+            }
+        }
+        let mut all: Vec<usize> = written.into_iter().flatten().collect();
+        let count = all.len();
+        all.sort_unstable();
+        all.dedup();
+        assert_eq!(all.len(), count, "a line is in two places");
+        assert_eq!(core::mem::align_of::<WorkerCounters>(), 128);
+    }
+
+    #[test]
+    fn long_commands_count_from_when_packets_come() {
+        let cost = CommandCost::default();
+        cost.note(300_000);
+        assert_eq!((cost.longest_ns.get(), cost.slow.get()), (300_000, 1));
+        cost.begin();
+        cost.note(99_999);
+        cost.note(50_000);
+        assert_eq!((cost.longest_ns.get(), cost.slow.get()), (99_999, 0));
+        cost.note(100_000);
+        assert_eq!((cost.count.get(), cost.slow.get()), (4, 1));
+        assert_eq!(cost.cpu_ns.get(), 549_999);
+    }
 }

@@ -359,3 +359,19 @@ fn carve(
     }
     Ok(shards)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Neighbours may be of different workers, which write all parts of theirs.
+    #[test]
+    fn shards_share_no_line() {
+        for connections in [1, 1000, 65_536, 1_000_000, 10_000_000] {
+            let layout = Layout::for_connections(connections);
+            assert_eq!(HEADER_BYTES % 64, 0);
+            assert_eq!(layout.shard_bytes() % 64, 0, "{connections}");
+            assert_eq!(Layout::heads_bytes() % 64, 0);
+        }
+    }
+}
