@@ -38,6 +38,9 @@ const ROWS: &[(&str, Family, Method, Side)] = &[
 /// Behind the name of a row: with a master of connection synchronisation.
 const SYNC: &str = "-sync";
 
+/// Behind the name of a row: with the walk of a table that the TLB does not reach.
+const FAR: &str = "-far";
+
 /// Sends `packets` packets of a row through [`Worker::process`], after `flows` connections were
 /// opened by as many SYN and ACK.
 ///
@@ -45,10 +48,8 @@ const SYNC: &str = "-sync";
 /// An unknown row, or packets that did not leave as they should.
 pub fn run(row: &str, flows: u32, packets: u64) -> Result<()> {
     let names: Vec<&str> = ROWS.iter().map(|r| r.0).collect();
-    let (base, sync) = match row.strip_suffix(SYNC) {
-        Some(base) => (base, true),
-        None => (row, false),
-    };
+    let (sync, far) = (row.ends_with(SYNC), row.ends_with(FAR));
+    let base = row.trim_end_matches(SYNC).trim_end_matches(FAR);
     let (_, family, method, side) = *ROWS
         .iter()
         .find(|r| r.0 == base)
@@ -57,6 +58,9 @@ pub fn run(row: &str, flows: u32, packets: u64) -> Result<()> {
     let counters = Arc::new(WorkerCounters::new(limits.dests));
     let mut now = Instant::from_secs(100);
     let mut worker = rig::new_worker(flows, counters, now, false)?;
+    if far {
+        worker.ask_in_groups();
+    }
     if sync {
         let outbox = Arc::new(Outbox::new());
         drop(worker.apply(now, Command::StartMaster(outbox)));

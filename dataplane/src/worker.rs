@@ -143,6 +143,8 @@ pub struct Worker {
     capture: Option<Box<Capture>>,
     /// Addresses that may be served for so long only.
     watch: lease::Watch,
+    /// The table is more than the TLB reaches.
+    is_far: bool,
     /// What backups were told of each entry.
     told: Told,
     /// The packets of a burst that were parsed in full, [`BURST`] places. Kept, so that a burst
@@ -398,6 +400,7 @@ impl Worker {
             core.tell_dests_timeouts();
         }
         let told = Told::new(&*shards);
+        let is_far = Worker::is_far(&*shards);
         let mut worker = Worker {
             shards,
             core,
@@ -407,6 +410,7 @@ impl Worker {
             strays: Strays::default(),
             capture: None,
             watch,
+            is_far,
             told,
             flows: vec![Flow::EMPTY; BURST].into_boxed_slice(),
         };

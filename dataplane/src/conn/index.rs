@@ -84,6 +84,11 @@ impl Index {
         Index { buckets: &mut [] }
     }
 
+    /// What the buckets occupy.
+    pub fn bytes(&self) -> usize {
+        size_of_val::<[Bucket]>(self.buckets)
+    }
+
     /// Number of the bucket in which a hash belongs.
     #[inline(always)]
     pub fn home(&self, hash: KeyHash) -> usize {

@@ -3,7 +3,7 @@
 use super::entry::{Entry, NIL, NewConnection, NewTemplate, flag};
 use super::hash::{HashKey, KeyHash};
 use super::index::{Index, REPLY};
-use super::prefetch::prefetch;
+use super::prefetch::{Line, prefetch};
 use super::wheel::{SLOT_TICKS, Wheel};
 use crate::addr::Endpoint;
 use crate::service::ForwardingMethod;
@@ -557,32 +557,34 @@ impl Shard {
         }
     }
 
-    /// Prefetches the bucket of a hash and says which it is.
+    /// The bucket of a hash, to be prefetched, and which it is.
     #[inline(always)]
-    pub fn prefetch_home(&self, hash: KeyHash) -> u32 {
+    pub fn home(&self, hash: KeyHash) -> (u32, Line) {
         let home = self.index.home(hash);
-        if let Some(bucket) = self.index.at(home) {
-            prefetch(bucket);
-        }
-        home as u32
+        let line = self.index.at(home).map_or(Line::nowhere(), Line::of);
+        (home as u32, line)
     }
 
-    /// Prefetches the first line of the entry that the hash most likely leads to and returns
-    /// its slot ([`NIL`] for none). `home` is its bucket ([`Shard::prefetch_home`]).
+    /// The slot of the entry that the hash most likely leads to, and the entry, to be prefetched.
+    /// With [`NIL`] the entry is the one that a new connection would get. `home` is the bucket
+    /// ([`Shard::home`]).
     #[inline(always)]
-    pub fn prefetch_entry(&self, home: u32, hash: KeyHash) -> u32 {
+    pub fn candidate(&self, home: u32, hash: KeyHash) -> (u32, Line) {
         let slot = self.index.candidate(home as usize, hash);
-        if let Some(entry) = self.entries.get((slot & !REPLY) as usize) {
-            prefetch(entry);
-        } else if slot == NIL {
-            // Perhaps a new connection: it will get this one.
-            self.prefetch_whole(if self.free != NIL {
-                self.free
-            } else {
-                self.fresh
-            });
+        match self.entries.get((slot & !REPLY) as usize) {
+            Some(entry) => (slot, Line::of(entry)),
+            None => (slot, self.next_free()),
         }
-        slot
+    }
+
+    /// The entry that the next new connection gets.
+    fn next_free(&self) -> Line {
+        let number = if self.free != NIL {
+            self.free
+        } else {
+            self.fresh
+        };
+        self.entry(number).map_or(Line::nowhere(), Line::of)
     }
 
     /// Whether `slot` leads to the connection of this tuple, seen from this side.
@@ -692,6 +694,11 @@ impl Shard {
     #[inline(always)]
     pub fn entry_mut(&mut self, i: u32) -> Option<&mut Entry> {
         self.entries.get_mut(i as usize)
+    }
+
+    /// What index and entries occupy.
+    pub fn bytes(&self) -> usize {
+        self.index.bytes() + size_of_val::<[Entry]>(self.entries)
     }
 
     /// Live connections.
