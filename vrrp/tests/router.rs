@@ -609,3 +609,24 @@ fn members_of_a_group_resume_together_or_listen() {
         Role::Backup
     );
 }
+
+#[test]
+fn a_group_waits_for_a_tracker_that_a_reload_brings() {
+    let mut two = plan([1, 2]);
+    two.groups = vec![group("g", &[1, 2])];
+    let mut host = Host::new(two.clone());
+    host.run_for(DOWN / 2);
+    two.instances[0].trackers = vec![Tracked {
+        tracker: SCRIPT,
+        weight: 0,
+        reverse: false,
+    }];
+    two.trackers = BTreeMap::from([(SCRIPT, Tracker::Script(Script::new(1, 1, false)))]);
+    host.apply(two);
+    // Backups go on as such, but nobody is promoted before the script has said something.
+    host.run_for(3 * DOWN);
+    assert_eq!(host.roles(), [Role::Backup; 2]);
+    host.observe(SCRIPT, Observation::Script(true));
+    host.run_for(DOWN);
+    assert_eq!(host.roles(), [Role::Master; 2]);
+}

@@ -1001,3 +1001,14 @@ fn a_start_up_delay_does_not_deafen_a_master_that_resumes() {
     rig.advert(150, HIGHER);
     assert_eq!(rig.said(), "send 100, remove 1, BACKUP higher-priority");
 }
+
+#[test]
+fn a_deadline_that_a_better_priority_moves_into_the_past_is_now() {
+    let mut rig = Rig::started(priority(1));
+    // 3.996 s at priority 1, 3.020 s at 251.
+    rig.run_for(3_900_000);
+    rig.track(250, 0, 0);
+    assert_eq!(rig.said(), "priority 251");
+    rig.run_for(0);
+    assert_eq!(rig.role(), Role::Master);
+}
