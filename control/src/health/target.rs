@@ -68,3 +68,73 @@ impl Target {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::Protocol;
+    use crate::health::Kind;
+    use crate::model::Weights;
+
+    fn at(text: &str) -> SocketAddr {
+        text.parse().unwrap()
+    }
+
+    fn spec(via: Via) -> Spec {
+        Spec {
+            kind: Kind::Tcp,
+            pace: healthcheck::monitor::Pace {
+                delay_loop: std::time::Duration::ZERO,
+                delay_before_retry: std::time::Duration::ZERO,
+                retry: 0,
+                rise: 1,
+                warmup: std::time::Duration::ZERO,
+                deadline: std::time::Duration::ZERO,
+                alpha: false,
+            },
+            addr: None,
+            port: Port::Server,
+            via,
+            source: None,
+            interface: None,
+            fwmark: 0,
+        }
+    }
+
+    #[test]
+    fn where_a_check_goes() {
+        let key = ServerKey {
+            addr: [10, 0, 0, 1].into(),
+            port: 8080,
+        };
+        let way = Way {
+            server: key.addr.into(),
+            tunnel: None,
+        };
+        let target = |way| {
+            let service = ServiceKey::new(Protocol::Tcp, [192, 0, 2, 1].into(), 80);
+            let weights = Weights::default();
+            Target::new(service, &Pooled { key, weights, way }, [].into())
+        };
+        let peer = |target: &Target, spec: &Spec| {
+            let peer = target.peer(spec);
+            (peer.addr, peer.way)
+        };
+        let (direct, nat) = (target(Some(way)), target(None));
+        let own = (at("10.0.0.1:8080"), None);
+        assert_eq!(peer(&direct, &spec(Via::Server)), own);
+        assert_eq!(peer(&nat, &spec(Via::Server)), own);
+        assert_eq!(peer(&nat, &spec(Via::Vip)), own);
+        let vip = (at("192.0.2.1:80"), Some(way));
+        assert_eq!(peer(&direct, &spec(Via::Vip)), vip);
+        let other = Spec {
+            addr: Some([192, 0, 2, 2].into()),
+            port: Port::Is(81),
+            ..spec(Via::Vip)
+        };
+        let other_vip = (at("192.0.2.2:81"), Some(way));
+        assert_eq!(peer(&direct, &other), other_vip);
+        // Another method is another way: the check begins anew.
+        assert!(direct.is_checked_as(&direct) && !direct.is_checked_as(&nat));
+    }
+}

@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::sync::Arc;
 use std::time::{Duration, Instant as Clock};
 
+use dataplane::service::Withdrawal;
 use dataplane::settings::Settings;
 use dataplane::time::Instant;
 use healthcheck::check::http::Version;
@@ -136,6 +137,15 @@ impl Bench {
         let service = self.model.view(service(), &[]).unwrap();
         let found = service.servers.iter().find(|s| s.key == server(port));
         found.unwrap().spec.weight
+    }
+
+    /// Takes what is told for so long.
+    fn idle(&mut self, time: Duration) {
+        let end = Clock::now() + time;
+        while Clock::now() < end {
+            self.health.take(&mut self.model);
+            std::thread::yield_now();
+        }
     }
 
     /// Waits until what is known of a server is like this.
@@ -273,11 +283,7 @@ fn nothing_is_checked_where_the_address_is_not() {
     checks.pool.ha_suspend = true;
     bench.add(port);
     // Twenty times the time in which it would have failed.
-    let end = Clock::now() + Duration::from_millis(800);
-    while Clock::now() < end {
-        bench.health.take(&mut bench.model);
-        std::thread::yield_now();
-    }
+    bench.idle(Duration::from_millis(800));
     assert_eq!(bench.weight(port), 7);
     assert!(bench.health.pools().all(|p| p.suspended));
     let held = [service().addr().unwrap()].into();
@@ -422,6 +428,8 @@ fn another_pace_goes_on_where_the_check_was() {
     bench.wait(port, |s| !s.alive);
     let mut slower = spec(Kind::Tcp);
     slower.pace.delay_loop = Duration::from_secs(3600);
+    // One that began anew would be up until then.
+    slower.pace.warmup = Duration::from_secs(3600);
     let checks = Checks {
         common: vec![slower].into(),
         own: BTreeMap::new(),
@@ -434,6 +442,65 @@ fn another_pace_goes_on_where_the_check_was() {
         Some(&checks),
         &[],
     );
+    bench.idle(Duration::from_millis(300));
     let state = bench.wait(port, has_run);
     assert!(!state.alive, "a reload is no reason to trust it again");
+}
+
+#[test]
+fn an_attempt_that_was_under_way_says_nothing_once_checks_rest() {
+    // Takes connections and says nothing.
+    let silent = TcpListener::bind((LOOPBACK, 0)).unwrap();
+    let port = silent.local_addr().unwrap().port();
+    let mut hasty = spec(page("/"));
+    hasty.pace.deadline = Duration::from_millis(400);
+    let mut bench = Bench::new(vec![hasty]);
+    bench.checks.get_mut(&service()).unwrap().pool.ha_suspend = true;
+    let held = [service().addr().unwrap()].into();
+    bench.model.set_local_addresses(held);
+    bench.add(port);
+    let (_asked, _) = silent.accept().unwrap();
+    bench.model.set_local_addresses([].into());
+    bench.health.follow_addresses(&bench.model);
+    bench.idle(Duration::from_millis(1200));
+    assert_eq!(
+        bench.weight(port),
+        7,
+        "the deadline came while checks rested"
+    );
+    // Nor is anything asked meanwhile.
+    silent.set_nonblocking(true).unwrap();
+    assert!(silent.accept().is_err());
+}
+
+#[test]
+fn clients_leave_a_failed_server_unless_the_file_says_otherwise() {
+    for reschedule in [true, false] {
+        let mut bench = Bench::new(vec![spec(Kind::Tcp)]);
+        bench.checks.get_mut(&service()).unwrap().pool.reschedule = reschedule;
+        let closed = TcpListener::bind((LOOPBACK, 0)).unwrap();
+        let port = closed.local_addr().unwrap().port();
+        drop(closed);
+        bench.add(port);
+        bench.wait(port, |s| !s.alive);
+        let server = bench.model.server_of(service(), server(port)).unwrap();
+        let wanted = reschedule.then_some(Withdrawal::Failed);
+        assert_eq!(server.weights.withdrawal(), wanted);
+    }
+}
+
+#[test]
+fn an_end_is_told_only_to_who_asked_for_it() {
+    for omega in [true, false] {
+        let listener = TcpListener::bind((LOOPBACK, 0)).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let mut bench = Bench::new(vec![spec(Kind::Tcp)]);
+        bench.checks.get_mut(&service()).unwrap().pool.omega = omega;
+        bench.add(port);
+        bench.wait(port, |s| s.alive && has_run(s));
+        bench.health.take_events();
+        bench.health.finish(&mut bench.model);
+        // The server, and the quorum.
+        assert_eq!(bench.health.take_events().len(), if omega { 2 } else { 0 });
+    }
 }
