@@ -49,12 +49,12 @@ fn round(v: &mut [u64; 4]) {
 /// `mh-port` is set (`ip_vs_sh_get_port`).
 #[inline]
 pub(super) fn client(service: &VirtualService, flow: &Flow) -> u32 {
-    let port = if service.options.flags.port && flow.has_ports() {
-        u32::from(flow.src_port)
-    } else {
-        0
+    // What an ICMP error quotes has ports, too, and nothing behind them.
+    let port = match service.options.flags.port {
+        true => flow.src_port,
+        false => 0,
     };
-    flow.src.fold().wrapping_add(port)
+    flow.src.fold().wrapping_add(u32::from(port))
 }
 
 #[cfg(test)]

@@ -89,6 +89,24 @@ mod tests {
         assert_eq!(clients(&mut rig, 40), chosen);
     }
 
+    /// A quoted packet has no more than its ports.
+    #[test]
+    fn the_port_counts_however_the_client_is_known() {
+        let mut rig = Rig::new("sh", &[(11, 1), (12, 1), (13, 1)]);
+        rig.service.options.flags.port = true;
+        let mut chosen = |l4_len| {
+            rig.flow.l4_len = l4_len;
+            let port = |port| {
+                rig.flow.src_port = port;
+                rig.pick()
+            };
+            (1030..1050).map(port).collect::<Vec<u32>>()
+        };
+        let of_packets = chosen(20);
+        assert!([11, 12, 13].iter().all(|n| of_packets.contains(n)));
+        assert_eq!(chosen(0), of_packets);
+    }
+
     #[test]
     fn weight_0_refuses_its_clients() {
         let mut rig = Rig::new("sh", &[(11, 1), (12, 1), (13, 1)]);

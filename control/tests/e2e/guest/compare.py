@@ -161,7 +161,7 @@ class Trial:
 
     def sysctl(self, number, name, value):
         if name == "drop_packet":
-            rate = self.values["am_droprate"]
+            rate = self.values.get("am_droprate", int(self.kernel.defaults["am_droprate"]))
             self.kernel.restart_drops()
             self.kernel.sysctl(am_droprate=rate)
         self.kernel.sysctl(**{name: value})
