@@ -92,6 +92,7 @@ def main():
         try:
             server = lab.servers[0]
             lab.peer(server, "udp_echo.py", PORT, "s")
+            server.ip("rule add from 10.1.0.11 lookup 100")
             lab.start(worker=f"cores = {cores}")
             lab.service("nat", port=PORT, protocol="udp", families=(4,))
             wait_for("an answer", lambda: ask(lab, VIP, 1))

@@ -4,7 +4,6 @@ use anyhow::{Result, ensure};
 use dataplane::addr::Mac;
 use dataplane::counters::WorkerCounters;
 use dataplane::packet::{PortId, Verdict};
-use dataplane::service::DestId;
 
 use crate::rig::{self, Family, Method, Side};
 use crate::traffic::{Client, OPENS, sum};
@@ -156,8 +155,7 @@ pub struct Totals {
 impl Totals {
     /// Sums a worker's counters over all real servers.
     pub fn of(counters: &WorkerCounters) -> Totals {
-        let dests =
-            || (0..(rig::DESTS + rig::MOST_DESTS) as u32).filter_map(|d| counters.dest(DestId(d)));
+        let dests = || counters.dests.iter();
         let punted = counters.punted.iter().map(|c| c.get()).sum::<u64>();
         Totals {
             received: counters.rx_packets.get(),

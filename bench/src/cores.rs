@@ -99,7 +99,7 @@ impl Seat {
 
 /// The second worker's core: it measures when it is asked to, and sleeps otherwise.
 pub struct Second {
-    orders: Sender<Order>,
+    orders: Option<Sender<Order>>,
     results: Receiver<f64>,
 }
 
@@ -159,9 +159,15 @@ impl Cores {
                         break;
                     }
                 }
+                // Its queues go back to the ports before anybody hears that this is over.
+                drop(second);
+                drop(done);
             }),
         )?;
-        let second = Second { orders, results };
+        let second = Second {
+            orders: Some(orders),
+            results,
+        };
         Ok(Some(Cores {
             first,
             second,
@@ -206,11 +212,22 @@ impl Cores {
     }
 
     fn ask(&self, order: Order) -> Result<()> {
-        self.second.orders.send(order).ok().context("second core")
+        let orders = self.second.orders.as_ref();
+        orders
+            .and_then(|orders| orders.send(order).ok())
+            .context("second core")
     }
 
     fn answer(&self) -> Result<f64> {
         self.second.results.recv().context("second core")
+    }
+}
+
+impl Drop for Second {
+    /// The ports are closed next.
+    fn drop(&mut self) {
+        self.orders = None;
+        while self.results.recv().is_ok() {}
     }
 }
 
