@@ -253,7 +253,11 @@ def measure_rules(results, args, services, per_service, changes, scheduler="wlc"
         before = daemon.commands()
         for op, times in change_rules(daemon, services, changes).items():
             times.sort()
-            results.add(group, f"{op}: median until every worker runs it", statistics.median(times), "ms", CHANGE_MS)
+            if keep:
+                # Workers have it as soon as without; the answer says that it is on the disk.
+                results.add(group, f"{op}: median until it is on the disk", statistics.median(times), "ms")
+            else:
+                results.add(group, f"{op}: median until every worker runs it", statistics.median(times), "ms", CHANGE_MS)
             results.add(group, f"{op}: 99 of 100 within", times[len(times) * 99 // 100], "ms")
         add_commands(results, group, before, daemon.commands())
         if keep:

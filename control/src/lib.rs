@@ -20,6 +20,7 @@ pub mod logging;
 pub mod model;
 pub mod netlink;
 pub mod notify;
+pub mod pem;
 pub mod reactor;
 pub mod recovery;
 pub mod reload;

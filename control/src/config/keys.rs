@@ -1150,7 +1150,6 @@ pub const HINTS: &[(&str, &str, &str)] = &[
     ),
     ("vrrp.instance", "use_vmac", "the key is called \"vmac\""),
     ("", "healthcheck", "write [[service.check]]"),
-    ("", "sync", LATER),
     ("", "virtual_server", "write [[service]]"),
     ("", "ports", "write [[port]], once per port"),
     ("", "services", "write [[service]], once per service"),
@@ -1199,8 +1198,6 @@ pub const HINTS: &[(&str, &str, &str)] = &[
     ("workers", "count", "name the cores: cores = [1]"),
     ("log", "level", "the key is called \"filter\""),
 ];
-
-const LATER: &str = "not supported by this version; remove it";
 
 /// Sections in the order of the file, nested ones after their parent.
 pub fn sections() -> Vec<&'static Section> {

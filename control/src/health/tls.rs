@@ -1,7 +1,6 @@
 //! TLS sessions of checks: `rustls` around the attempt's socket.
 
 use std::collections::HashMap;
-use std::fmt::Display;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -18,6 +17,8 @@ use rustls::{
     CertificateError, ClientConfig, ClientConnection, DigitallySignedStruct, Error, RootCertStore,
     SignatureScheme,
 };
+
+use crate::pem::{certificates, read, unreadable};
 
 /// How a TLS session is set up.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -131,29 +132,6 @@ fn roots(ca_file: Option<&Path>) -> Result<RootCertStore, String> {
         added.map_err(|e| unreadable("ca_file", path, &describe(&e)))?;
     }
     Ok(roots)
-}
-
-fn unreadable(key: &str, path: &Path, why: &dyn Display) -> String {
-    format!("{key} {} cannot be read: {why}", path.display())
-}
-
-/// Read whole first: a missing file says so in the system's words.
-fn read(key: &str, path: &Path) -> Result<Vec<u8>, String> {
-    std::fs::read(path).map_err(|e| unreadable(key, path, &e))
-}
-
-/// The certificates of a file that this key of the configuration names; at least one.
-fn certificates(key: &str, path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    let text = read(key, path)?;
-    let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
-    let all = all.map_err(|e| unreadable(key, path, &e))?;
-    match all.is_empty() {
-        true => Err(format!(
-            "{key} {} holds no certificate (PEM)",
-            path.display()
-        )),
-        false => Ok(all),
-    }
 }
 
 impl Identity {

@@ -10,6 +10,7 @@ use lettre::transport::smtp::extension::ClientId;
 use lettre::{Message, SmtpTransport, Transport};
 
 use crate::config::notify::{Login, Mail, MailTls};
+use crate::pem;
 
 /// Mails that wait; what comes then is dropped.
 const QUEUE: usize = 100;
@@ -167,12 +168,12 @@ fn tls(mail: &Mail) -> Result<Tls, String> {
     }
     let mut parameters = TlsParameters::builder(mail.host.clone());
     if let Some(file) = &mail.ca_file {
-        let unreadable = |why: String| format!("ca_file {} cannot be read: {why}", file.display());
-        let text = std::fs::read(file).map_err(|e| unreadable(e.to_string()))?;
-        let authority = Certificate::from_pem(&text).map_err(|e| unreadable(chain(&e)))?;
-        parameters = parameters
-            .certificate_store(CertificateStore::None)
-            .add_root_certificate(authority);
+        parameters = parameters.certificate_store(CertificateStore::None);
+        for authority in pem::certificates("ca_file", file)? {
+            let authority = Certificate::from_der(authority.to_vec())
+                .map_err(|e| pem::unreadable("ca_file", file, &chain(&e)))?;
+            parameters = parameters.add_root_certificate(authority);
+        }
     }
     let parameters = parameters.build_rustls().map_err(|e| chain(&e))?;
     Ok(match mail.tls {
@@ -305,7 +306,8 @@ mod tests {
             "{why}"
         );
         mail.ca_file = Some(file("ca.pem", "no certificate"));
-        assert!(tls(&mail).is_err(), "a CA file without a certificate");
+        let why = tls(&mail).unwrap_err();
+        assert!(why.ends_with("ca.pem holds no certificate (PEM)"), "{why}");
         let login = |password_file| Login {
             username: "lb".into(),
             password_file,
