@@ -279,6 +279,9 @@ fn write(report: &Report, out: &Path, publish: bool) -> Result<()> {
     }
     if publish {
         fs::copy(&png, "docs/bench.png").context("docs/bench.png")?;
+        let plots = Path::new("docs/plots");
+        fs::create_dir_all(plots).context("docs/plots")?;
+        pictures::draw(report, plots)?;
     }
     Ok(())
 }
