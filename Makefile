@@ -4,11 +4,12 @@ CARGO ?= cargo
 # One profile for tests and demo, so that the tree is built once.
 export CARGO
 
-.PHONY: help deps build demo demo-ha test lint bench bench-scale bench-micro bench-idle bench-checks instructions compare soak e2e differential fuzz clean
+.PHONY: help deps build demo demo-ha demo-failover test lint bench bench-scale bench-micro bench-idle bench-checks instructions compare soak e2e differential fuzz clean
 
 help:
 	@echo "make demo    build, then watch requests cross rvsd in NAT, DR and TUN mode (1 minute, needs root)"
 	@echo "make demo-ha build, then watch a pair with one virtual address take over from each other (1 minute, needs root)"
+	@echo "make demo-failover  build, then watch a pair keep all connections while a node is stopped, killed, unplugged (2 minutes, needs root)"
 	@echo "make test    lints, unit, property and end-to-end tests (needs root)"
 	@echo "make bench   nanoseconds per packet against testpmd (needs root and hugepages, which it sets up)"
 	@echo "make instructions  instructions per packet, counted by callgrind: the same in every run"
@@ -40,6 +41,11 @@ demo-ha:
 	@.ci/install-deps demo
 	$(CARGO) build --bins
 	@/usr/bin/python3 -u control/tests/e2e/demo_ha.py
+
+demo-failover:
+	@.ci/install-deps demo
+	$(CARGO) build --bins
+	@/usr/bin/python3 -u control/tests/e2e/demo_failover.py
 
 test:
 	@.ci/install-deps test

@@ -39,8 +39,44 @@ fn shipped_files_are_valid_and_raise_no_warning() {
         "configs/demo-nat.toml",
         "configs/trex-memif.toml",
         "configs/vrrp-pair.toml",
+        "configs/pair-active.toml",
+        "configs/pair-standby.toml",
     ] {
         assert_eq!(parsed(name, &read(name)).warnings, [], "{name}");
+    }
+}
+
+#[test]
+fn the_files_of_the_pair_differ_in_priority_alone_and_comment_every_key() {
+    let [active, standby] =
+        ["active", "standby"].map(|kind| read(&format!("configs/pair-{kind}.toml")));
+    let effective = |text: &str| -> Vec<String> {
+        let lines = text
+            .lines()
+            .filter(|line| !line.starts_with('#') && !line.is_empty());
+        lines.map(str::to_owned).collect()
+    };
+    let differing: Vec<_> = effective(&active)
+        .into_iter()
+        .zip(effective(&standby))
+        .filter(|(a, s)| a != s)
+        .collect();
+    let priorities = ("priority = 150".to_owned(), "priority = 100".to_owned());
+    assert_eq!(differing, [priorities.clone(), priorities]);
+    for (name, text) in [("active", &active), ("standby", &standby)] {
+        let (mut section, mut explained, mut before) = ("", Vec::new(), "");
+        for line in text.lines() {
+            if line.starts_with('[') {
+                section = line;
+            } else if let Some((key, _)) = key_of(line) {
+                if before.starts_with('#') {
+                    explained.push((section, key));
+                }
+                let told = explained.contains(&(section, key));
+                assert!(told, "pair-{name}.toml: {section} {key} has no comment");
+            }
+            before = line;
+        }
     }
 }
 

@@ -266,21 +266,32 @@ class Lab:
         space.batch(f"link set {device} up", *[f"address add {address} dev {device}{nodad(address)}" for address in addresses])
 
     def build(self):
+        self.build_switch()
+        self.client = self.space("client")
+        self.cable(self.client, "c0", "front", f"{CLIENT[0]}/24", f"{CLIENT[1]}/64")
+        self.client.batch(f"route add 10.2.0.0/24 via {FRONT[0]}", f"route add fd02::/64 via {FRONT[1]}")
+        self.build_balancers()
+        self.servers = []
+        for number in range(1, self.count + 1):
+            self.add_server(number)
+
+    def build_switch(self):
         self.switch = self.space("switch")
         # A switch looks at no IP header; Linux bridges may, and drop what is malformed.
         self.switch.sh("for f in /proc/sys/net/bridge/bridge-nf-call-*; do [ ! -e $f ] || echo 0 > $f; done")
         for bridge in ("front", "back"):
             self.switch.batch(f"link add {bridge} type bridge mcast_snooping 0 forward_delay 0", f"link set {bridge} up")
-        self.client = self.space("client")
-        self.cable(self.client, "c0", "front", f"{CLIENT[0]}/24", f"{CLIENT[1]}/64")
-        self.client.batch(f"route add 10.2.0.0/24 via {FRONT[0]}", f"route add fd02::/64 via {FRONT[1]}")
-        self.lb = self.space("lb")
-        self.lb.sh("sysctl -qw net.ipv4.ip_forward=0 net.ipv6.conf.all.forwarding=0")
-        self.cable(self.lb, "f0", "front")
-        self.cable(self.lb, "b0", "back")
-        self.servers = []
-        for number in range(1, self.count + 1):
-            self.add_server(number)
+
+    def build_balancers(self):
+        self.lb = self.balancer_space("lb")
+
+    def balancer_space(self, name):
+        """A namespace with f0 and b0, whose kernel forwards nothing."""
+        space = self.space(name)
+        space.sh("sysctl -qw net.ipv4.ip_forward=0 net.ipv6.conf.all.forwarding=0")
+        self.cable(space, "f0", "front")
+        self.cable(space, "b0", "back")
+        return space
 
     def add_server(self, number):
         """A namespace with nginx that says "server N" and serves /files/. Its default route is the balancer;

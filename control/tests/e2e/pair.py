@@ -19,8 +19,9 @@ LINK_LOCAL = "fe80::100"
 
 class Node:
     def __init__(self, lab, name, number):
+        """`number` is the last part of its own addresses."""
         self.lab, self.name, self.number = lab, name, number
-        self.addr = f"10.1.0.{10 + number}"
+        self.addr = f"10.1.0.{number}"
         self.space = lab.space(name)
         self.space.sh("sysctl -qw net.ipv4.ip_forward=0 net.ipv6.conf.all.forwarding=0")
         self.socket = lab.dir / f"{name}.sock"
@@ -36,25 +37,22 @@ class Node:
         config = self.lab.dir / f"{self.name}.toml"
         table = "\n".join(port(name, f'af_packet = "{name}"') for name in ports)
         config.write_text(config_text(self.socket, f"{PREFIX}{self.name}", table, text, worker, extra))
-        self.device, self.ports, self.config = "tf0", ports, config
+        self.device, self.twins, self.config = "tf0", [f"t{name}" for name in ports], config
         self.start()
 
     def start(self):
         self.program = self.space.spawn([BIN / "rvsd", self.config], f"rvsd.{self.name}")
         wait_for(f"rvsd of {self.name}", lambda: Lab._died(self.program) or self.adm_result("status").returncode == 0, 30)
-        for device in self.ports:
-            net = 1 if device == "f0" else 2
-            twin = f"t{device}"
-            self.space.ip(f"link set {twin} up")
-            self.space.ip(f"address replace 10.{net}.0.{10 + self.number}/24 dev {twin}")
-            self.space.ip(f"address replace fd0{net}::{10 + self.number}/64 dev {twin} nodad")
+        for net, twin in enumerate(self.twins, 1):
+            self.space.batch(f"link set {twin} up", f"address replace 10.{net}.0.{self.number}/24 dev {twin}",
+                             f"address replace fd0{net}::{self.number}/64 dev {twin} nodad")
 
     def keepalived(self, text):
         """Starts Debian's keepalived with this configuration."""
         config = self.lab.dir / f"{self.name}.conf"
         config.write_text("global_defs {\n    script_user root\n}\n" + text)
         self.space.ip(f"address replace {self.addr}/24 dev f0")
-        self.space.ip(f"address replace fd01::{10 + self.number}/64 dev f0 nodad")
+        self.space.ip(f"address replace fd01::{self.number}/64 dev f0 nodad")
         pids = [option for name in "prc" for option in (f"-{name}", self.lab.dir / f"{self.name}.{name}.pid")]
         for option in pids[1::2]:
             option.unlink(missing_ok=True)
@@ -106,13 +104,10 @@ class Pair(Lab):
         super().__init__(servers, **rest)
 
     def build(self):
-        self.switch = self.space("switch")
-        self.switch.sh("for f in /proc/sys/net/bridge/bridge-nf-call-*; do [ ! -e $f ] || echo 0 > $f; done")
-        for bridge in ("front", "back"):
-            self.switch.batch(f"link add {bridge} type bridge mcast_snooping 0 forward_delay 0", f"link set {bridge} up")
+        self.build_switch()
         self.client = self.space("client")
         self.cable(self.client, "c0", "front", "10.1.0.2/24", "fd01::2/64")
-        self.nodes = [Node(self, name, number) for number, name in enumerate("ab", 1)]
+        self.nodes = [Node(self, name, number) for number, name in enumerate("ab", 11)]
         for node in self.nodes:
             self.cable(node.space, "f0", "front")
             if self.back:

@@ -35,10 +35,7 @@ class Standby:
     """Another rvsd with the same services, in a namespace of its own. It has no addresses until it takes over."""
 
     def __init__(self, lab):
-        self.lab, self.space = lab, lab.space("lb2")
-        self.space.sh("sysctl -qw net.ipv4.ip_forward=0 net.ipv6.conf.all.forwarding=0")
-        lab.cable(self.space, "f0", "front")
-        lab.cable(self.space, "b0", "back")
+        self.lab, self.space = lab, lab.balancer_space("lb2")
         link(lab, self.space)
         self.socket, config = lab.dir / "standby.sock", lab.dir / "standby.toml"
         config.write_text(config_text(self.socket, PREFIX + "standby", AF_PACKET_PORTS, services(lab), extra=sync("backup")))

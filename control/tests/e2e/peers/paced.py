@@ -2,7 +2,7 @@
 
     paced.py FILE RATE TIMEOUT URL
 
-FILE gets a JSON line for each request when it ended: t (seconds, monotonic, when it began), ok, by or error. A request
+FILE gets a JSON line for each request when it ended: t (seconds, monotonic, when it began), took, ok, by or error. A request
 fails that is not answered within TIMEOUT seconds; the kernel's own second try of a lost first packet comes later than
 that if TIMEOUT is below 1.
 """
@@ -37,9 +37,10 @@ def get():
 def one():
     began = time.monotonic()
     try:
-        row = {"t": began, "ok": True, "by": get()}
+        row = {"ok": True, "by": get()}
     except OSError as error:
-        row = {"t": began, "ok": False, "error": repr(error)}
+        row = {"ok": False, "error": repr(error)}
+    row.update(t=began, took=time.monotonic() - began)
     with lock:
         out.write(json.dumps(row) + "\n")
 
