@@ -17,7 +17,7 @@ help:
 	@echo "make bench-micro  parser, table, schedulers and checksums by themselves (criterion)"
 	@echo "make bench-idle   what a worker with nothing to do takes, and how late the first packet is (needs root)"
 	@echo "make compare requests per second and latency next to nftables, HAProxy and nginx in the same namespaces (needs root)"
-	@echo "make soak SECONDS=1800    new flows, expiries and rule changes without pause; nothing may add up (needs root)"
+	@echo "make soak SECONDS=1800    new flows, expiries, rule changes without pause, then 50 kills; nothing may add up or be lost (needs root)"
 	@echo "make build   rvsd and rvsadm in target/debug"
 	@echo "make lint    formatting and lints"
 	@echo "make e2e     end-to-end tests only; make e2e ONLY=forwarding.nat for some"
@@ -110,10 +110,11 @@ compare:
 	@/usr/bin/python3 -u bench/compare/compare.py $(COMPARE)
 
 SECONDS ?= 600
+KILLS ?= 50
 soak:
 	@.ci/install-deps test
 	$(CARGO) build --workspace --bins
-	@nice /usr/bin/python3 -u control/tests/e2e/soaking.py --seconds $(SECONDS)
+	@nice /usr/bin/python3 -u control/tests/e2e/soaking.py --seconds $(SECONDS) --kills $(KILLS)
 
 differential:
 	@.ci/install-deps test

@@ -322,6 +322,72 @@ fn torn_entries_are_dropped() {
     assert_eq!(total as usize, living().count() - torn.len());
 }
 
+/// Bytes changed anywhere, few or many: the file is refused, or what is left of it behaves as a table: each entry is found
+/// or not, all expire, and there is room again.
+#[test]
+fn damage_at_random_does_no_harm() {
+    let left = Left::behind();
+    let whole = std::fs::read(left.file()).unwrap();
+    // SplitMix64.
+    let mut seed = 6_u64;
+    let mut random = move |below: usize| {
+        seed = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (seed ^ (seed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((z ^ (z >> 31)) % below as u64) as usize
+    };
+    let (mut refused, mut torn) = (0, 0);
+    for round in 0..32 {
+        // Every fourth time the header may be hit, too.
+        let from = if round % 4 == 0 { 0 } else { HEADER };
+        let places = [1, 100, 10_000, 1_000_000][round / 4 % 4];
+        let mut bytes = whole.clone();
+        for _ in 0..places {
+            let at = from + random(bytes.len() - from);
+            bytes[at] = random(256) as u8;
+        }
+        if from == 0 {
+            bytes[random(100)] ^= 1 << random(8);
+        }
+        let region = Region::map(&Backing::Anonymous, bytes.len(), false).unwrap();
+        // It is rounded up to whole pages.
+        let memory = &mut region.into_bytes()[..bytes.len()];
+        memory.copy_from_slice(&bytes);
+        let Ok(found) = attach(memory, BOOT, LATER) else {
+            assert_eq!(from, 0, "round {round}: damaged entries refuse no table");
+            refused += 1;
+            continue;
+        };
+        torn += found.torn;
+        let mut shards = found.shards;
+        let total: u32 = shards.iter().map(Shard::len).sum();
+        assert!(total as usize <= living().count() + places, "round {round}");
+        for n in 0..CONNECTIONS {
+            let c = connection(n);
+            for side in [Side::Request, Side::Reply] {
+                find(&shards, &c, side);
+            }
+        }
+        let mut now = LATER;
+        while shards.iter().any(|shard| !shard.is_empty()) {
+            for shard in &mut shards {
+                let mut budget = u32::MAX;
+                while let Some(i) = shard.next_due(now, &mut budget) {
+                    shard.remove(i);
+                }
+            }
+            now = now.plus(10_000 * TICKS_PER_SECOND);
+            let late = now.since(LATER) / TICKS_PER_SECOND as i32;
+            assert!(late < 100 * 86_400, "round {round}: one never ends");
+        }
+        for n in 0..CONNECTIONS {
+            let c = connection(n);
+            assert!(shards[shard_of(&c)].insert(&c).is_some(), "round {round}");
+        }
+    }
+    assert!(refused > 0 && torn > 1000, "{refused} refused, {torn} torn");
+}
+
 /// A NAT connection's ports are in its deltas, too.
 #[test]
 fn a_changed_port_is_noticed_in_nat() {

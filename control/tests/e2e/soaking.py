@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 """Hours in minutes: new flows, expiries and rule changes without pause, and nothing may add up.
 
-    soaking.py [--seconds N]        builds a lab of its own; make soak SECONDS=1800
+    soaking.py [--seconds N] [--kills N]        builds labs of its own; make soak SECONDS=1800 KILLS=50
 
 Requests on new connections, a stream of UDP packets from ever new ports and of TCP packets that open
 connections and say no more go through rvsd, while servers come, go and change weight, services are
@@ -10,6 +10,8 @@ come. A sample is taken each second: memory of the process, descriptors, threads
 at the end: memory after the first part of the run does not grow, descriptors and threads are as many as before, the
 pool never ran dry though far more packets came than it has buffers, every buffer is back (but for what rings of ports
 may hold, and those held as many before the load), no connection is left, no request failed.
+
+Then, in another lab, rvsd is killed so many times at random moments under load (cases/crash.py, `kills_under_load`).
 """
 import argparse
 import json
@@ -165,24 +167,37 @@ def verdict(lab, samples, first, began, seconds, report):
     return report
 
 
+def say(text):
+    print(text, flush=True)
+
+
 def main():
+    # It imports this module's neighbours; only the long run needs it.
+    from cases.crash import kills_under_load
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=1800)
+    parser.add_argument("--kills", type=int, default=50, help="a multiple of five; 0 for none")
     options = parser.parse_args()
     need_build()
     end_on_signals()
     remove_leftovers()
-    with Lab(servers=2) as lab:
-        try:
-            report = soak(lab, options.seconds, lambda text: print(text, flush=True))
-        except Failure as failure:
-            print(lab.dump())
-            print(f"soak: {failure}")
-            return 1
-        except KeyboardInterrupt:
-            print("interrupted; everything removed")
-            return 130
-    print(f"soak: {json.dumps(report)}")
+    phases = []
+    if options.seconds:
+        phases.append(lambda lab: say(f"soak: {json.dumps(soak(lab, options.seconds, say))}"))
+    if options.kills:
+        phases.append(lambda lab: kills_under_load(lab, options.kills // 5, say))
+    for phase in phases:
+        with Lab(servers=2) as lab:
+            try:
+                phase(lab)
+            except Failure as failure:
+                print(lab.dump())
+                print(f"soak: {failure}")
+                return 1
+            except KeyboardInterrupt:
+                print("interrupted; everything removed")
+                return 130
+    print("soak: done")
     return 0
 
 
