@@ -154,12 +154,36 @@ impl Last {
                 None => return false,
             }
         }
-        *self = Last {
-            end: Some(now.plus(subject.timeout)),
-            retries,
-            state: subject.state,
-        };
+        self.note(subject.state, subject.timeout, retries, now);
         true
+    }
+
+    /// [`Last::decide`] for an established connection that is not persistent: of all rules those of
+    /// time and number are left.
+    pub fn decide_established(
+        &mut self,
+        rules: &Rules,
+        state: u8,
+        timeout: u32,
+        packets: u32,
+        now: Ticks,
+    ) -> bool {
+        if !is_number(rules, packets, false) {
+            return false;
+        }
+        let Some(retries) = self.refresh(rules, timeout, now) else {
+            return false;
+        };
+        self.note(state, timeout, retries, now);
+        true
+    }
+
+    fn note(&mut self, state: u8, timeout: u32, retries: u8, now: Ticks) {
+        *self = Last {
+            end: Some(now.plus(timeout)),
+            retries,
+            state,
+        };
     }
 
     /// Whether a state has come that is told at once.
@@ -191,26 +215,21 @@ impl Last {
                 return None;
             }
         }
-        let retries = self.refresh(rules, subject, now)?;
-        let by_packets = match (rules.period, rules.refresh_period) {
-            (0, 0) => subject.packets == rules.threshold,
-            (0, _) => true,
-            (period, _) => subject.is_template || subject.packets % period == rules.threshold,
-        };
-        by_packets.then_some(retries)
+        let retries = self.refresh(rules, subject.timeout, now)?;
+        is_number(rules, subject.packets, subject.is_template).then_some(retries)
     }
 
-    /// The rule of `sync_refresh_period`.
-    fn refresh(&self, rules: &Rules, subject: &Subject, now: Ticks) -> Option<u8> {
+    /// The rule of `sync_refresh_period`; timeout in ticks.
+    fn refresh(&self, rules: &Rules, timeout: u32, now: Ticks) -> Option<u8> {
         let (Some(end), 1..) = (self.end, rules.refresh_period) else {
             return Some(0);
         };
         let period = secs(rules.refresh_period);
-        let moved = now.plus(subject.timeout).since(end).unsigned_abs();
-        if moved >= period.min(LEAST.max(subject.timeout / 2)) {
+        let moved = now.plus(timeout).since(end).unsigned_abs();
+        if moved >= period.min(LEAST.max(timeout / 2)) {
             return Some(0);
         }
-        let told_at = Ticks(end.0.wrapping_sub(subject.timeout));
+        let told_at = Ticks(end.0.wrapping_sub(timeout));
         let is_time = now.reached(told_at.plus(period / 8));
         (u32::from(self.retries) < rules.retries && is_time).then_some(self.retries + 1)
     }
@@ -239,6 +258,15 @@ impl Last {
             retries: rest & 3,
             state: (word >> 32) as u8,
         }
+    }
+}
+
+/// Whether the number of packets is one at which is told.
+fn is_number(rules: &Rules, packets: u32, is_template: bool) -> bool {
+    match (rules.period, rules.refresh_period) {
+        (0, 0) => packets == rules.threshold,
+        (0, _) => true,
+        (period, _) => is_template || packets % period == rules.threshold,
     }
 }
 
@@ -284,7 +312,15 @@ mod tests {
         let mut last = Last::default();
         let pace = Pace::of(&rules);
         let at = |n: u32| Ticks(7000 + n * TICKS_PER_SECOND / 10);
-        let due = (1..=60).filter(|&n| last.decide(&rules, &udp(n), at(n)));
+        let mut established = last;
+        let due = (1..=60).filter(|&n| {
+            let subject = tcp(ESTABLISHED, n);
+            let (state, timeout) = (subject.state, udp(n).timeout);
+            let is_told = last.decide(&rules, &udp(n), at(n));
+            let short = established.decide_established(&rules, state, timeout, n, at(n));
+            assert_eq!(short, is_told, "{rules:?}: {n}");
+            is_told
+        });
         let due: Vec<u32> = due.collect();
         assert!(due.iter().all(|&n| pace.is_due(n)), "{rules:?}: {due:?}");
         due

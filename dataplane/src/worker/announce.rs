@@ -6,8 +6,8 @@
 
 use std::sync::Arc;
 
-use super::{Core, Worker};
-use crate::addr::{Addr, Endpoint, Family};
+use super::{Core, Located, Worker};
+use crate::addr::{Addr, Endpoint};
 use crate::conn::entry::{TEMPLATE_SPACE, flag};
 use crate::conn::{Controller, Entry, SHARDS, Shard};
 use crate::packet::Verdict;
@@ -19,6 +19,16 @@ use crate::time::{TICKS_PER_SECOND, Ticks};
 
 /// Entries between a connection and the last one above it: FTP data, FTP control, template.
 const LEVELS: usize = 3;
+
+/// Flags of an entry that are told, in the bits that they have here.
+const SAME: u16 = flag::NOOUTPUT | flag::INACTIVE | flag::OUT_SEQ | flag::NO_CPORT;
+const _: () = {
+    use sync::flag as told;
+    assert!(SAME as u32 == told::NOOUTPUT | told::INACTIVE | told::OUT_SEQ | told::NO_CPORT);
+};
+
+/// Flags of an entry whose addresses are all IPv6.
+const FAMILY_V6: u16 = flag::CLIENT_V6 | flag::DEST_V6;
 
 /// Entries looked at in one step of a repair.
 const REPAIR_SHARE: u32 = 32;
@@ -92,10 +102,29 @@ impl Worker {
         verdict
     }
 
-    /// After a usual packet that may be due.
+    /// After a usual packet that may be due: of an established connection, nearly always of one
+    /// that nothing is above. (The place is read here again, so that the usual way need not keep it.)
     #[cold]
-    pub(super) fn offer_usual(&mut self, now: Ticks, shard: u8, slot: u32) {
-        self.offer(now, usize::from(shard) % SHARDS, slot, None);
+    #[inline(never)]
+    pub(super) fn offer_usual(&mut self, now: Ticks, place: &Located) {
+        let (at, i) = (usize::from(place.hash.shard) % SHARDS, place.slot);
+        let rules = &self.core.settings.sync;
+        let Some(entry) = self.shards.get(at).and_then(|shard| shard.entry(i)) else {
+            return;
+        };
+        if entry.flags & flag::CONTROLLED != 0 || rules.version == Version::V0 {
+            return self.offer(now, at, i, None);
+        }
+        let (timeout, packets) = (entry.timeout, entry.in_pkts);
+        if let Some(master) = &self.core.master
+            && let Some(word) = self.told.at(at, i)
+        {
+            let mut last = Last::unpack(*word, master.epoch);
+            if last.decide_established(rules, entry.state, timeout, packets, now) {
+                *word = last.pack(master.epoch);
+                self.put_out(at, i);
+            }
+        }
     }
 
     /// An entry got another minute for those below it.
@@ -276,24 +305,15 @@ pub(super) fn announcement(entry: &Entry) -> Option<SyncEntry> {
     let (client, virtual_, dest) = (entry.client(), entry.virtual_(), entry.dest());
     let is_template = entry.is_template();
     let method = entry.method();
-    let dest = match (client.addr.family(), dest.addr.family()) {
-        (a, b) if a == b => dest,
+    let dest = match entry.flags & FAMILY_V6 {
+        0 | FAMILY_V6 => dest,
         // Of a connection past the service there is no server.
-        (Family::V4, _) if method == ForwardingMethod::Bypass => Endpoint::new(Addr::v4([0; 4]), 0),
+        flag::DEST_V6 if method == ForwardingMethod::Bypass => Endpoint::new(Addr::v4([0; 4]), 0),
         _ => return None,
     };
-    let same = [
-        (flag::NOOUTPUT, sync::flag::NOOUTPUT),
-        (flag::INACTIVE, sync::flag::INACTIVE),
-        (flag::OUT_SEQ, sync::flag::OUT_SEQ),
-        (flag::NO_CPORT, sync::flag::NO_CPORT),
-        (flag::SYNCED, sync::flag::SYNC),
-    ];
-    let mut flags = method as u32;
-    for (ours, theirs) in same {
-        if entry.flags & ours != 0 {
-            flags |= theirs;
-        }
+    let mut flags = method as u32 | u32::from(entry.flags & SAME);
+    if entry.flags & flag::SYNCED != 0 {
+        flags |= sync::flag::SYNC;
     }
     if is_template {
         // What the kernel's templates take from their destination.

@@ -100,7 +100,7 @@ impl Worker {
         if method == ForwardingMethod::Tunnel {
             let port = core.usual_tunnel(now, entry, packet, plain.len)?;
             if MASTER && core.pace.is_due(entry.in_pkts) {
-                self.offer_usual(now, at.hash.shard, at.slot);
+                self.offer_usual(now, at);
             }
             return Some(port);
         }
@@ -122,7 +122,7 @@ impl Worker {
         count_request(entry, counters, plain.len, timing);
         let port = exit.port;
         if MASTER && core.pace.is_due(entry.in_pkts) {
-            self.offer_usual(now, at.hash.shard, at.slot);
+            self.offer_usual(now, at);
         }
         Some(port)
     }
@@ -214,7 +214,7 @@ impl Worker {
             Side::Request => {
                 count_request(entry, counters, plain.len, timing);
                 if MASTER && core.pace.is_due(entry.in_pkts) {
-                    self.offer_usual(now, at.hash.shard, at.slot);
+                    self.offer_usual(now, at);
                 }
             }
             Side::Reply => count_reply(entry, counters, plain.len, timing),
