@@ -524,6 +524,8 @@ impl State {
         view.warnings
             .extend(self.keeper.trouble().map(str::to_owned));
         view.warnings.extend(self.host.warnings());
+        let sync = self.sync.iter();
+        view.warnings.extend(sync.flat_map(Sync::trouble));
         let routers = self.routers.iter();
         view.warnings
             .extend(routers.flat_map(|routers| routers.warnings()));

@@ -97,4 +97,20 @@ pub struct DaemonView {
     /// Datagrams and connections that made no sense.
     #[serde(default)]
     pub refused: u64,
+    /// Messages are sealed, and only sealed ones are taken.
+    #[serde(default)]
+    pub authenticated: bool,
+    /// Datagrams that were refused because they are not sealed: of a node without a key, or the
+    /// kernel's.
+    #[serde(default)]
+    pub unsigned: u64,
+    /// Because they were sealed with another key, or changed.
+    #[serde(default)]
+    pub forged: u64,
+    /// Because they are too old, or the clocks differ by more than five minutes.
+    #[serde(default)]
+    pub stale: u64,
+    /// Because they came before.
+    #[serde(default)]
+    pub replayed: u64,
 }

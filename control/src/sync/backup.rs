@@ -11,6 +11,7 @@ use dataplane::sync::Batch;
 use dataplane::sync::wire::Message;
 use mio::{Events, Interest, Poll, Token, Waker};
 
+use super::auth::{self, Opener};
 use super::{Counts, count};
 
 const WAKER: Token = Token(usize::MAX - 1);
@@ -21,6 +22,7 @@ const SHARE: usize = 64;
 /// What the thread works with.
 pub struct Backup {
     pub sockets: Vec<UdpSocket>,
+    pub opener: Opener,
     /// Messages of this group are taken, with 0 of every group.
     pub syncid: u8,
     /// Messages of this host alone.
@@ -48,7 +50,7 @@ impl Backup {
         Ok((thread, waker))
     }
 
-    fn run(self, mut poll: Poll, sockets: &[mio::net::UdpSocket]) {
+    fn run(mut self, mut poll: Poll, sockets: &[mio::net::UdpSocket]) {
         let mut events = Events::with_capacity(64);
         let mut buffer = vec![0; 65536];
         while !self.stop.load(Relaxed) {
@@ -71,7 +73,7 @@ impl Backup {
     }
 
     /// Reads some datagrams; false if there are no more.
-    fn read(&self, socket: &mio::net::UdpSocket, buffer: &mut [u8], batch: &mut Batch) -> bool {
+    fn read(&mut self, socket: &mio::net::UdpSocket, buffer: &mut [u8], batch: &mut Batch) -> bool {
         for _ in 0..SHARE {
             match socket.recv_from(buffer) {
                 Ok((len, from)) => {
@@ -91,8 +93,12 @@ impl Backup {
     }
 
     /// Takes what makes sense of a datagram.
-    fn take(&self, bytes: &[u8], batch: &mut Batch) {
+    fn take(&mut self, bytes: &[u8], batch: &mut Batch) {
         count(&self.counts.messages, 1);
+        let bytes = match self.opener.open(auth::wall(), bytes) {
+            Ok(bytes) => bytes,
+            Err(why) => return self.counts.unauthentic.count(why),
+        };
         let Ok(message) = Message::decode(bytes) else {
             count(&self.counts.refused, 1);
             return;

@@ -11,6 +11,7 @@ use std::time::Duration;
 use dataplane::sync::Outbox;
 use dataplane::sync::wire::{Message, Version};
 
+use super::auth::{self, Sealer};
 use super::pack::Packer;
 use super::{Counts, count};
 use crate::clock;
@@ -30,6 +31,8 @@ const QUIET: Duration = Duration::from_secs(60);
 /// What the thread works with.
 pub struct Master {
     pub sockets: Vec<UdpSocket>,
+    /// By socket.
+    pub sealers: Vec<Sealer>,
     pub outboxes: Vec<Arc<Outbox>>,
     pub syncid: u8,
     pub maxlen: u16,
@@ -40,10 +43,19 @@ pub struct Master {
     pub stop: Arc<AtomicBool>,
 }
 
+/// A message that waits for its socket.
+struct Waiting {
+    message: Vec<u8>,
+    entries: u64,
+}
+
 /// Messages on their way, by socket.
 struct Line {
     sockets: Vec<UdpSocket>,
-    waiting: Vec<VecDeque<Vec<u8>>>,
+    sealers: Vec<Sealer>,
+    /// The message at hand with its trailer.
+    sealed: Vec<u8>,
+    waiting: Vec<VecDeque<Waiting>>,
     most: usize,
     counts: Arc<Counts>,
     complained: Option<dataplane::time::Instant>,
@@ -52,24 +64,32 @@ struct Line {
 impl Line {
     /// Sends a message, or lets it wait behind others; a full queue loses it.
     fn send(&mut self, port: usize, message: &[u8]) {
+        let entries = entries(message);
+        let mut sealed = std::mem::take(&mut self.sealed);
+        sealed.clear();
+        sealed.extend_from_slice(message);
+        self.sealers[port].seal(auth::wall(), &mut sealed);
         let is_free = self.waiting.get(port).is_some_and(VecDeque::is_empty);
-        if is_free && self.try_send(port, message) {
-            return;
+        if !is_free || !self.try_send(port, &sealed, entries) {
+            let waiting = &mut self.waiting[port];
+            if waiting.len() < self.most {
+                waiting.push_back(Waiting {
+                    message: sealed.clone(),
+                    entries,
+                });
+            } else {
+                count(&self.counts.lost, entries);
+            }
         }
-        let waiting = &mut self.waiting[port];
-        if waiting.len() < self.most {
-            waiting.push_back(message.to_vec());
-        } else {
-            count(&self.counts.lost, entries(message));
-        }
+        self.sealed = sealed;
     }
 
     /// Sends what waits, as far as sockets take it.
     fn retry(&mut self) {
         for port in 0..self.waiting.len() {
-            while let Some(message) = self.waiting[port].pop_front() {
-                if !self.try_send(port, &message) {
-                    self.waiting[port].push_front(message);
+            while let Some(next) = self.waiting[port].pop_front() {
+                if !self.try_send(port, &next.message, next.entries) {
+                    self.waiting[port].push_front(next);
                     break;
                 }
             }
@@ -77,12 +97,12 @@ impl Line {
     }
 
     /// False if the socket takes nothing now. A message that cannot be sent at all is lost.
-    fn try_send(&mut self, port: usize, message: &[u8]) -> bool {
+    fn try_send(&mut self, port: usize, message: &[u8], entries: u64) -> bool {
         loop {
             match self.sockets[port].send(message) {
                 Ok(_) => {
                     count(&self.counts.messages, 1);
-                    count(&self.counts.entries, entries(message));
+                    count(&self.counts.entries, entries);
                     return true;
                 }
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
@@ -90,7 +110,7 @@ impl Line {
                 // The device's queue is full.
                 Err(e) if e.raw_os_error() == Some(libc::ENOBUFS) => return false,
                 Err(e) => {
-                    count(&self.counts.lost, entries(message));
+                    count(&self.counts.lost, entries);
                     self.complain(&e);
                     return true;
                 }
@@ -131,10 +151,14 @@ impl Master {
 
     fn run(mut self) {
         let ports = self.sockets.len();
-        let mut packer = Packer::new(ports, self.syncid, self.maxlen, self.version());
+        let trailer = self.sealers.first().map_or(0, Sealer::room) as u16;
+        let room = self.maxlen.saturating_sub(trailer);
+        let mut packer = Packer::new(ports, self.syncid, room, self.version());
         let mut line = Line {
-            waiting: vec![VecDeque::new(); ports],
+            waiting: (0..ports).map(|_| VecDeque::new()).collect(),
             sockets: std::mem::take(&mut self.sockets),
+            sealers: std::mem::take(&mut self.sealers),
+            sealed: Vec::new(),
             most: if self.queue == 0 { QUEUE } else { self.queue },
             counts: Arc::clone(&self.counts),
             complained: None,

@@ -4,6 +4,7 @@
 //! thread reads messages and hands what it understood to the control loop, which gives it to the
 //! workers as commands. Neither the workers nor the loop ever wait for a socket.
 
+pub mod auth;
 mod backup;
 mod master;
 mod pack;
@@ -21,6 +22,7 @@ use dataplane::sync::wire::Version;
 use dataplane::sync::{Batch, Outbox};
 use mio::Waker;
 
+use self::auth::{KeyFiles, Keys, Opener, Purpose, Sealer, Why};
 use crate::api::{DaemonSpec, DaemonView, ErrorKind, SyncRole};
 use crate::model::Refusal;
 use crate::update::Update;
@@ -42,6 +44,8 @@ pub struct Plan {
     pub role: Role,
     /// How; the role in it does not count.
     pub daemon: Option<DaemonSpec>,
+    /// Keys of all daemons, also of those that `rvsadm` starts.
+    pub keys: KeyFiles,
 }
 
 /// When which half runs.
@@ -91,6 +95,28 @@ pub(crate) struct Counts {
     entries: AtomicU64,
     lost: AtomicU64,
     refused: AtomicU64,
+    unauthentic: Unauthentic,
+}
+
+/// Messages that were refused because of their trailer.
+#[derive(Debug, Default)]
+struct Unauthentic {
+    unsigned: AtomicU64,
+    forged: AtomicU64,
+    stale: AtomicU64,
+    replayed: AtomicU64,
+}
+
+impl Unauthentic {
+    fn count(&self, why: Why) {
+        let counter = match why {
+            Why::Unsigned => &self.unsigned,
+            Why::Key | Why::Forged => &self.forged,
+            Why::Stale => &self.stale,
+            Why::Replayed | Why::Crowded => &self.replayed,
+        };
+        count(counter, 1);
+    }
 }
 
 fn count(counter: &AtomicU64, n: u64) {
@@ -136,6 +162,9 @@ pub struct Sync {
     plan: Plan,
     /// Virtual routers that are master here.
     masters: Vec<String>,
+    keys: Arc<Keys>,
+    /// What is wrong with the key files.
+    wrong_keys: Vec<String>,
 }
 
 impl Sync {
@@ -151,7 +180,14 @@ impl Sync {
             is_old: Arc::default(),
             plan: Plan::default(),
             masters: Vec::new(),
+            keys: Arc::default(),
+            wrong_keys: Vec::new(),
         }
+    }
+
+    /// What is wrong and has not been put right.
+    pub fn trouble(&self) -> impl Iterator<Item = String> + '_ {
+        self.wrong_keys.iter().cloned()
     }
 
     fn place(&mut self, role: SyncRole) -> &mut Option<Running> {
@@ -175,6 +211,11 @@ impl Sync {
         if self.place(spec.role).is_some() {
             let told = format!("a {name} daemon runs already; stop it first");
             return Err(Refusal::new(ErrorKind::DaemonRunning, told));
+        }
+        if !self.wrong_keys.is_empty() && self.keys.ring().current.is_none() {
+            // Never in clear in place of what was asked for.
+            let told = format!("no {name} daemon without its keys: {}", self.wrong_keys[0]);
+            return Err(Refusal::new(ErrorKind::Failed, told));
         }
         let device = socket::Device::find(&spec.interface).map_err(|_| {
             let told = format!("interface \"{}\" is not there; see ip link", spec.interface);
@@ -220,8 +261,11 @@ impl Sync {
                     self.outboxes = (0..workers.len()).map(|_| Arc::default()).collect();
                 }
                 self.note_settings(settings);
+                let seal = |_| Sealer::new(Arc::clone(&self.keys), Purpose::Entries);
+                let sealers: Result<Vec<_>, _> = (0..ports).map(seal).collect();
                 let master = master::Master {
                     sockets: sockets.map_err(failed)?,
+                    sealers: sealers.map_err(|_| failed(io::Error::other("no random numbers")))?,
                     outboxes: self.outboxes.clone(),
                     syncid: spec.syncid,
                     maxlen,
@@ -239,6 +283,7 @@ impl Sync {
                 let peer = (!spec.group.is_multicast()).then_some(spec.group);
                 let backup = backup::Backup {
                     sockets: sockets.map_err(failed)?,
+                    opener: Opener::new(Arc::clone(&self.keys), Purpose::Entries),
                     syncid: spec.syncid,
                     peer,
                     batches: self.batches.0.clone(),
@@ -319,6 +364,11 @@ impl Sync {
                     entries: counts.entries.load(Relaxed),
                     lost: forgotten + counts.lost.load(Relaxed),
                     refused: counts.refused.load(Relaxed),
+                    authenticated: self.keys.ring().current.is_some(),
+                    unsigned: counts.unauthentic.unsigned.load(Relaxed),
+                    forged: counts.unauthentic.forged.load(Relaxed),
+                    stale: counts.unauthentic.stale.load(Relaxed),
+                    replayed: counts.unauthentic.replayed.load(Relaxed),
                 }
             })
             .collect()
@@ -346,11 +396,50 @@ impl Sync {
         settings: &Settings,
         workers: &mut Workers,
     ) -> Vec<String> {
-        if self.plan == *plan {
+        let waited = !self.wrong_keys.is_empty() && plan.role != Role::None;
+        // The files may be others although their names are the same.
+        let mut complaints = self.load_keys(&plan.keys, settings, workers);
+        if self.plan != *plan || waited {
+            self.plan = plan.clone();
+            complaints.extend(self.arrange(settings, workers));
+        }
+        complaints
+    }
+
+    /// Reads the keys. If they are of no use, those of before stay in use.
+    fn load_keys(
+        &mut self,
+        files: &KeyFiles,
+        settings: &Settings,
+        workers: &mut Workers,
+    ) -> Vec<String> {
+        self.wrong_keys.clear();
+        let ring = match files.load() {
+            Ok(ring) => ring,
+            Err(wrong) => {
+                self.wrong_keys = wrong.iter().map(ToString::to_string).collect();
+                return self.wrong_keys.clone();
+            }
+        };
+        let old = self.keys.ring();
+        if *old == ring {
             return Vec::new();
         }
-        self.plan = plan.clone();
-        self.arrange(settings, workers)
+        tracing::info!(event = "sync", current = ?ring.current, previous = ?ring.previous, "keys");
+        let is_other = old.current.is_some() != ring.current.is_some();
+        self.keys.set(ring);
+        let mut complaints = Vec::new();
+        for role in [SyncRole::Master, SyncRole::Backup] {
+            // Messages have less room with a trailer.
+            if is_other && let Some(running) = self.place(role) {
+                let spec = running.spec.clone();
+                let _ = self.stop(role, workers);
+                if let Err(refusal) = self.start(&spec, settings, workers) {
+                    complaints.push(refusal.message);
+                }
+            }
+        }
+        complaints
     }
 
     /// A virtual router became master, or ceased to be it. Complaints about what did not work.

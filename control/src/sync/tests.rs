@@ -279,6 +279,7 @@ fn the_file_and_a_virtual_router_say_what_runs() {
         let plan = Plan {
             role,
             daemon: Some(daemon.clone()),
+            ..Plan::default()
         };
         node.sync.follow(&plan, &node.settings, &mut node.workers)
     };
@@ -314,6 +315,7 @@ fn the_file_and_a_virtual_router_say_what_runs() {
             interface: "nosuch0".into(),
             ..daemon
         }),
+        ..Plan::default()
     };
     let told = node.sync.follow(&plan, &node.settings, &mut node.workers);
     assert!(told[0].contains("\"nosuch0\" is not there"), "{told:?}");
@@ -337,4 +339,194 @@ fn multicast_sockets() {
         }
     }
     assert!(Message::decode(&[]).is_err());
+}
+
+/// A key file, as `Plan` names it.
+fn key_file(dir: &tempfile::TempDir, name: &str, key: &str) -> std::path::PathBuf {
+    use std::os::unix::fs::PermissionsExt;
+    let path = dir.path().join(name);
+    std::fs::write(&path, key).unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+    path
+}
+
+fn sealer(key: &str) -> Sealer {
+    let ring = auth::Ring {
+        current: Some(auth::Key::new(key.as_bytes())),
+        previous: None,
+    };
+    Sealer::new(Arc::new(Keys::new(ring)), Purpose::Entries).unwrap()
+}
+
+const KEY: &str = "0123456789abcdef";
+const NEXT: &str = "fedcba9876543210";
+
+/// A backup with a key takes what its nodes sealed, once, and counts what it refuses; a reload with
+/// other keys reaches it while it runs.
+#[test]
+fn a_backup_with_a_key() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut node = Node::new(1);
+    let port = free_port();
+    let mut plan = Plan {
+        role: Role::Backup,
+        daemon: Some(spec(SyncRole::Backup, port)),
+        keys: KeyFiles {
+            current: Some(key_file(&dir, "key", KEY)),
+            previous: None,
+        },
+    };
+    let follow = |node: &mut Node, plan: &Plan| {
+        let Node {
+            sync,
+            settings,
+            workers,
+            ..
+        } = node;
+        sync.follow(plan, settings, workers)
+    };
+    assert_eq!(follow(&mut node, &plan), [""; 0]);
+    let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let message = |n| {
+        let mut buffer = vec![0; 1472];
+        let mut encoder = Encoder::new(Version::V1, 7);
+        encoder
+            .push(&mut buffer, &entry(n), &Default::default())
+            .unwrap();
+        let len = encoder.finish(&mut buffer);
+        buffer.truncate(len);
+        buffer
+    };
+    let mut sent = 0;
+    let mut send = |node: &Node, bytes: &[u8]| {
+        socket.send_to(bytes, ("127.0.0.1", port)).unwrap();
+        sent += 1;
+        wait("the message", || {
+            node.view(SyncRole::Backup).messages == sent
+        });
+        let view = node.view(SyncRole::Backup);
+        assert!(view.authenticated);
+        [
+            view.entries,
+            view.unsigned,
+            view.forged,
+            view.stale,
+            view.replayed,
+        ]
+    };
+    let sealed = |sealer: &mut Sealer, wall, n| {
+        let mut bytes = message(n);
+        sealer.seal(wall, &mut bytes);
+        bytes
+    };
+    let (mut ours, mut other) = (sealer(KEY), sealer(NEXT));
+    assert_eq!(send(&node, &message(1)), [0, 1, 0, 0, 0]);
+    let good = sealed(&mut ours, auth::wall(), 2);
+    assert_eq!(send(&node, &good), [1, 1, 0, 0, 0]);
+    assert_eq!(send(&node, &good), [1, 1, 0, 0, 1]);
+    let old = sealed(&mut ours, auth::wall() - 400_000, 3);
+    assert_eq!(send(&node, &old), [1, 1, 0, 1, 1]);
+    let foreign = sealed(&mut other, auth::wall(), 4);
+    assert_eq!(send(&node, &foreign), [1, 1, 1, 1, 1]);
+    plan.keys.previous = Some(key_file(&dir, "next", NEXT));
+    assert_eq!(follow(&mut node, &plan), [""; 0]);
+    assert_eq!(send(&node, &foreign), [2, 1, 1, 1, 1]);
+    // The same names, another content; what was heard is still known.
+    key_file(&dir, "key", NEXT);
+    plan.keys.previous = None;
+    assert_eq!(follow(&mut node, &plan), [""; 0]);
+    assert_eq!(send(&node, &foreign), [2, 1, 1, 1, 2]);
+    let late = sealed(&mut ours, auth::wall(), 5);
+    assert_eq!(send(&node, &late), [2, 1, 2, 1, 2]);
+}
+
+/// Two nodes with a key understand each other, and no message is longer than `maxlen`.
+#[test]
+fn sealed_from_outbox_to_command() {
+    let dir = tempfile::tempdir().unwrap();
+    let keys = KeyFiles {
+        current: Some(key_file(&dir, "key", KEY)),
+        previous: None,
+    };
+    let port = free_port();
+    let socket = std::net::UdpSocket::bind(("127.0.0.1", port)).unwrap();
+    let mut active = Node::new(1);
+    let plan = Plan {
+        role: Role::Master,
+        daemon: Some(DaemonSpec {
+            maxlen: Some(400),
+            ..spec(SyncRole::Master, port)
+        }),
+        keys,
+    };
+    let Node {
+        sync,
+        settings,
+        workers,
+        ..
+    } = &mut active;
+    assert_eq!(sync.follow(&plan, settings, workers), [""; 0]);
+    let envelope = active.fakes[0].end.commands.pop().unwrap();
+    let Command::StartMaster(outbox) = envelope.command else {
+        panic!("no outbox");
+    };
+    for n in 0..50 {
+        outbox.put(entry(n), None);
+    }
+    let mut opener = Opener::new(Arc::clone(&active.sync.keys), Purpose::Entries);
+    let mut buffer = vec![0; 65536];
+    let (mut taken, mut last) = (0, 0);
+    while taken < 50 {
+        let len = socket.recv(&mut buffer).unwrap();
+        assert!(len <= 400, "{len}");
+        assert!(Message::decode(&buffer[..len]).is_err(), "in clear");
+        let opened = opener.open(auth::wall(), &buffer[..len]).unwrap();
+        last = opened.len();
+        taken += Message::decode(opened).unwrap().entries().count();
+    }
+    assert!(last > 0);
+    let view = active.view(SyncRole::Master);
+    assert_eq!((view.entries, view.lost, view.authenticated), (50, 0, true));
+}
+
+/// Without its keys no daemon runs that was to have them, whoever asks for it; with the file in
+/// place the next reload starts it.
+#[test]
+fn never_in_clear_in_place_of_sealed() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut node = Node::new(1);
+    let daemon = spec(SyncRole::Backup, free_port());
+    let plan = Plan {
+        role: Role::Backup,
+        daemon: Some(daemon.clone()),
+        keys: KeyFiles {
+            current: Some(dir.path().join("key")),
+            previous: None,
+        },
+    };
+    let follow = |node: &mut Node| {
+        let Node {
+            sync,
+            settings,
+            workers,
+            ..
+        } = node;
+        sync.follow(&plan, settings, workers)
+    };
+    let told = follow(&mut node);
+    assert!(told[0].contains("No such file"), "{told:?}");
+    assert!(
+        told[1].contains("no backup daemon without its keys"),
+        "{told:?}"
+    );
+    assert!(node.start(&daemon).is_err());
+    assert_eq!(node.sync.trouble().count(), 1);
+    key_file(&dir, "key", KEY);
+    assert_eq!(follow(&mut node), [""; 0]);
+    assert!(node.view(SyncRole::Backup).authenticated);
+    assert_eq!(node.sync.trouble().count(), 0);
+    // A file that is bad later leaves what was read in use.
+    key_file(&dir, "key", "short");
+    assert!(follow(&mut node)[0].contains("too short"));
+    assert!(node.view(SyncRole::Backup).authenticated);
 }

@@ -220,6 +220,11 @@ impl State {
             entries: 0,
             lost: 0,
             refused: 0,
+            authenticated: false,
+            unsigned: 0,
+            forged: 0,
+            stale: 0,
+            replayed: 0,
         });
         self.daemons.sort_by_key(|daemon| daemon.role);
         Ok(())

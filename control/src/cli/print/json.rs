@@ -21,7 +21,8 @@
 //!   persistence template of a mark has no `protocol`. A template of an engine has `engine`,
 //!   `{"name", "data"}`.
 //! - `-L --timeout`: `{"tcp", "tcp_fin", "udp"}`. `-L --daemon`: `{"daemons": [{"role",
-//!   "interface", "syncid", "maxlen", "group", "port", "ttl", "messages", "entries", "lost", "refused"}]}`.
+//!   "interface", "syncid", "maxlen", "group", "port", "ttl", "messages", "entries", "lost", "refused",
+//!   "authenticated", "unsigned", "forged", "stale", "replayed"}]}`.
 //! - `mark list`: `{"marks": [{"mark", "match", "origin"}]}`, where `match` has those of `source`,
 //!   `destination` (networks), `protocol`, `source_port`, `destination_port` (`80` or `80-89`),
 //!   `vlan` and `port` that the rule asks for, and `family`.

@@ -47,6 +47,18 @@ pub(super) static SYNC: Section = Section {
             Computed("1472 (IPv6: 1452)"),
             "largest message, bytes of UDP payload; with IP and UDP headers it should fit the MTU of the interface",
         ),
+        key(
+            "key_file",
+            Text,
+            Computed("none"),
+            "file with a secret of at least 16 random bytes, mode 0600: messages are sealed with it, and only sealed ones are taken, so none of kernel nodes. The clocks of all nodes have to agree to five minutes. A reload reads it again",
+        ),
+        key(
+            "previous_key_file",
+            Text,
+            Computed("none"),
+            "second key that is taken while keys are exchanged (docs/sync.md)",
+        ),
     ],
 };
 

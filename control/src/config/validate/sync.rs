@@ -1,13 +1,15 @@
 //! `[sync]`, and what the sysctls of synchronisation must be together.
 
 use std::net::IpAddr;
+use std::path::PathBuf;
 
 use dataplane::settings::Settings;
 
-use super::super::file::File;
+use super::super::file::{File, Table};
 use super::Notes;
 use super::number;
 use crate::api::{DaemonSpec, SYNC_GROUP, SyncRole};
+use crate::sync::auth::KeyFiles;
 use crate::sync::{Plan, Role};
 
 /// Longest name of a kernel interface.
@@ -67,7 +69,32 @@ pub(super) fn plan(file: &File, notes: &mut Notes<'_>) -> Plan {
     Plan {
         daemon: (role != Role::None).then_some(daemon),
         role,
+        keys: keys(table, notes),
     }
+}
+
+/// Where the keys are; the files are read when they are used.
+fn keys(table: &Table, notes: &mut Notes<'_>) -> KeyFiles {
+    let mut file = |key| {
+        let path = PathBuf::from(table.text(key)?);
+        if !path.is_absolute() {
+            let told = format!(
+                "sync.{key}: \"{}\" is no full path; begin it with /",
+                path.display()
+            );
+            notes.mistake(table.line_of(key), told);
+        }
+        Some(path)
+    };
+    let files = KeyFiles {
+        current: file("key_file"),
+        previous: file("previous_key_file"),
+    };
+    if files.current.is_none() && files.previous.is_some() {
+        let told = "sync.previous_key_file goes with key_file; add key_file or remove it";
+        notes.mistake(table.line_of("previous_key_file"), told);
+    }
+    files
 }
 
 /// The threshold is a remainder.
