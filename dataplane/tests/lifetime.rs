@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use dataplane::packet::{PortId, Verdict};
+use dataplane::packet::{DropReason, PortId, Verdict};
 use dataplane::service::Protocol;
 
 mod support;
@@ -434,4 +434,48 @@ fn a_table_that_was_taken_over_is_counted() {
     assert_eq!(counters.connections.get(), 11);
     // They are not new: nothing was scheduled here.
     assert_eq!(counters.dest(DestId(0)).unwrap().conns.get(), 0);
+}
+
+/// A table full of connections that are over, as that of a busy web service is (TIME_WAIT lasts two
+/// minutes), has room for new ones; those in the middle of their handshake stay.
+#[test]
+fn connections_that_are_over_make_room_first() {
+    let mut rig = rig("-m", &[5, 6]);
+    for n in 0..4000 {
+        for flags in ["syn", "ack", "rst"] {
+            rig.inject(0, &segment(n, flags));
+        }
+    }
+    let full = rig.connections().len();
+    assert!((1024..4000).contains(&full), "{full}");
+    pass(&mut rig, Duration::from_millis(1500));
+    let refused = rig.counters.drops[DropReason::TableFull as usize].get();
+    let half_open = |rig: &mut Rig| {
+        let rows = rig.connections();
+        rows.iter().filter(|c| c.state == "SYN_RECV").count()
+    };
+    for n in 5000..5200 {
+        rig.inject(0, &segment(n, "syn"));
+    }
+    assert_eq!(half_open(&mut rig), 200);
+    assert_eq!(rig.connections().len(), full);
+    assert_eq!(
+        rig.counters.drops[DropReason::TableFull as usize].get(),
+        refused
+    );
+}
+
+/// What ended just now may still have packets under way, and stays.
+#[test]
+fn nobody_makes_room_within_a_second() {
+    let mut rig = rig("-m", &[5, 6]);
+    for n in 0..4000 {
+        for flags in ["syn", "ack", "rst"] {
+            rig.inject(0, &segment(n, flags));
+        }
+    }
+    let full = rig.connections().len();
+    rig.inject(0, &segment(5000, "syn"));
+    assert!(rig.connections().iter().all(|c| c.state != "SYN_RECV"));
+    assert_eq!(rig.connections().len(), full);
 }

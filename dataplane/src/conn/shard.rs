@@ -29,7 +29,11 @@ pub struct Shard {
     /// is far away and was asked for. [`NIL`] for none.
     owed: u32,
     owed_reply: KeyHash,
+    /// Where [`Shard::next_quiet`] goes on.
+    hand: u32,
 }
+
+const _: () = assert!(size_of::<Shard>().is_power_of_two());
 
 /// No hash that is asked for.
 const NO_HASH: KeyHash = KeyHash { shard: 0, bits: 0 };
@@ -94,6 +98,7 @@ impl Shard {
             key,
             owed: NIL,
             owed_reply: NO_HASH,
+            hand: 0,
         }
     }
 
@@ -110,6 +115,7 @@ impl Shard {
             key,
             owed: NIL,
             owed_reply: NO_HASH,
+            hand: 0,
         }
     }
 
@@ -521,6 +527,24 @@ impl Shard {
     /// The half-open connection to give up first.
     pub fn oldest_half_open(&self) -> Option<u32> {
         self.wheel.oldest_half_open()
+    }
+
+    /// The next entry, in the order of their places and around, that is one of those asked for and
+    /// had no packet for a second; `None` when it is not among the next `most`. Another call goes
+    /// on behind it.
+    pub fn next_quiet(&mut self, most: u32, is: impl Fn(&Entry) -> bool) -> Option<u32> {
+        for _ in 0..most.min(self.fresh) {
+            let i = self.hand % self.fresh;
+            self.hand = i + 1;
+            let goes = self.entry(i).is_some_and(|entry| {
+                let since = i64::from(entry.timeout) - i64::from(self.wheel.left(entry));
+                entry.is_valid() && since >= i64::from(TICKS_PER_SECOND) && is(entry)
+            });
+            if goes {
+                return Some(i);
+            }
+        }
+        None
     }
 
     /// Prefetches the entry that [`Shard::next_due`] will look at first.

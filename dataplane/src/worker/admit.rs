@@ -3,11 +3,11 @@
 use core::net::IpAddr;
 
 use super::steer::{Meeting, Way};
-use super::{Core, Running, Worker, ends, ftp};
+use super::{Core, Running, TCP, Worker, ends, ftp};
 use crate::addr::Endpoint;
 use crate::conn::entry::flag;
 use crate::conn::template::{FTP, TemplateKey};
-use crate::conn::{KeyHash, NewConnection, Shard, Side};
+use crate::conn::{Entry, KeyHash, NewConnection, Shard, Side};
 use crate::dests;
 use crate::flow::Flow;
 use crate::forward::nat;
@@ -21,6 +21,10 @@ use crate::service::{DestId, ForwardingMethod, Protocol, ServiceId, ServiceKey, 
 use crate::sync::decide::Last;
 use crate::time::Instant;
 use crate::wire::icmp::Answer;
+
+/// How many entries of a full shard are looked at for one that is over: two lines each, one behind
+/// the other in memory.
+const LOOK: u32 = 16;
 
 /// Where a new connection goes.
 pub(super) struct Chosen {
@@ -37,6 +41,14 @@ pub(super) enum Refusal {
     NoDestination,
     /// Refused.
     Drop(DropReason),
+}
+
+/// Whether both ends of a connection have closed it. Its entry is there for packets that are late.
+fn is_over(entry: &Entry) -> bool {
+    let closed = [tcp::State::TimeWait, tcp::State::Close];
+    !entry.is_template()
+        && entry.protocol() == TCP
+        && closed.contains(&tcp::State::from_number(entry.state))
 }
 
 impl Worker {
@@ -209,7 +221,8 @@ impl Worker {
         }
     }
 
-    /// Adds an entry; the oldest half-open connection makes room for it.
+    /// Adds an entry. When there is no room a connection that is over makes some, or the oldest
+    /// half-open one: clients of those may still be waiting for an answer.
     pub(super) fn insert(
         &mut self,
         shard: usize,
@@ -224,9 +237,11 @@ impl Worker {
             }
             return added;
         }
-        let oldest = place.oldest_half_open()?;
+        let given_up = place
+            .next_quiet(LOOK, is_over)
+            .or_else(|| place.oldest_half_open())?;
         self.core.counters.reclaimed.add(1);
-        self.end(shard, oldest);
+        self.end(shard, given_up);
         let added = add(self.shards.get_mut(shard)?);
         if let Some(i) = added {
             self.core.counters.connections.add(1);
