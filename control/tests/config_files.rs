@@ -41,6 +41,7 @@ fn shipped_files_are_valid_and_raise_no_warning() {
         "configs/vrrp-pair.toml",
         "configs/pair-active.toml",
         "configs/pair-standby.toml",
+        "configs/ecmp-node.toml",
     ] {
         assert_eq!(parsed(name, &read(name)).warnings, [], "{name}");
     }

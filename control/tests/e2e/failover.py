@@ -33,16 +33,16 @@ HERE_INSTEAD = (('memory = "hugepages"', 'memory = "no-huge"\nfile_prefix = "{pr
 
 
 class Member(Node):
-    """A node with one of the pair's files; only what differs in a lab is replaced."""
+    """A node with a file of configs/; only what differs in a lab is replaced."""
 
-    def __init__(self, lab, name, number, core):
+    def __init__(self, lab, name, number, core, file):
         super().__init__(lab, name, number)
-        self.core = core
+        self.core, self.file = core, file
 
     def configure(self, edit=lambda text: text):
-        text = edit((REPO / "configs" / f"pair-{self.name}.toml").read_text())
+        text = edit((REPO / "configs" / self.file).read_text())
         for old, new in HERE_INSTEAD:
-            check(text.count(old) == 1, f"pair-{self.name}.toml has {text.count(old)} lines {old}")
+            check(text.count(old) == 1, f"{self.file} has {text.count(old)} lines {old}")
             text = text.replace(old, new.format(prefix=PREFIX, name=self.name, core=self.core, dir=self.lab.dir, socket=self.socket))
         self.config = self.lab.dir / f"{self.name}.toml"
         self.config.write_text(text)
@@ -61,17 +61,24 @@ class Member(Node):
         return {(row[3], row[4]) for row in rows}
 
 
+def two_nodes(lab, files):
+    """Nodes by these names with these files, on both bridges and with a cable eth1 between them."""
+    nodes = [Member(lab, name, 3 + core, core, file) for core, (name, file) in enumerate(files.items())]
+    for node in nodes:
+        lab.cable(node.space, "f0", "front")
+        lab.cable(node.space, "b0", "back")
+    one, two = nodes
+    one.space.batch(f"link add eth1 type veth peer name eth1 netns {two.space.name}")
+    for node in nodes:
+        node.space.batch(f"address add 10.3.0.{node.number}/24 dev eth1", "link set eth1 up")
+    return nodes
+
+
 class Failover(Lab):
     """`with Failover() as pair:` builds the network; `pair.start()` starts both nodes."""
 
     def build_balancers(self):
-        self.active, self.standby = self.nodes = [Member(self, name, 3 + core, core) for core, name in enumerate(("active", "standby"))]
-        for node in self.nodes:
-            self.cable(node.space, "f0", "front")
-            self.cable(node.space, "b0", "back")
-        self.active.space.batch(f"link add eth1 type veth peer name eth1 netns {self.standby.space.name}")
-        for node in self.nodes:
-            node.space.batch(f"address add 10.3.0.{node.number}/24 dev eth1", "link set eth1 up")
+        self.active, self.standby = self.nodes = two_nodes(self, {"active": "pair-active.toml", "standby": "pair-standby.toml"})
 
     def nginx(self, space, name, extra=PACED):
         return super().nginx(space, name, extra)
