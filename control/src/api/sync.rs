@@ -113,4 +113,7 @@ pub struct DaemonView {
     /// Because they came before.
     #[serde(default)]
     pub replayed: u64,
+    /// How often its interface went away.
+    #[serde(default)]
+    pub cuts: u64,
 }

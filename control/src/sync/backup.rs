@@ -12,7 +12,9 @@ use dataplane::sync::wire::Message;
 use mio::{Events, Interest, Poll, Token, Waker};
 
 use super::auth::{self, Opener};
-use super::{Counts, count};
+use super::{Counts, LOOK, count, socket};
+use crate::api::SyncRole;
+use crate::clock;
 
 const WAKER: Token = Token(usize::MAX - 1);
 
@@ -22,6 +24,7 @@ const SHARE: usize = 64;
 /// What the thread works with.
 pub struct Backup {
     pub sockets: Vec<UdpSocket>,
+    pub interface: socket::Opener,
     pub opener: Opener,
     /// Messages of this group are taken, with 0 of every group.
     pub syncid: u8,
@@ -33,33 +36,51 @@ pub struct Backup {
     pub stop: Arc<AtomicBool>,
 }
 
+/// Sockets that the thread is told of.
+fn register(poll: &Poll, sockets: Vec<UdpSocket>) -> io::Result<Vec<mio::net::UdpSocket>> {
+    let mut registered = Vec::new();
+    for (n, socket) in sockets.into_iter().enumerate() {
+        let mut socket = mio::net::UdpSocket::from_std(socket);
+        poll.registry()
+            .register(&mut socket, Token(n), Interest::READABLE)?;
+        registered.push(socket);
+    }
+    Ok(registered)
+}
+
 impl Backup {
     /// Starts the thread. It ends when `stop` is set and the waker is rung.
-    pub fn start(self) -> io::Result<(JoinHandle<()>, Arc<Waker>)> {
+    pub fn start(mut self) -> io::Result<(JoinHandle<()>, Arc<Waker>)> {
         let poll = Poll::new()?;
         let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
-        let mut sockets = Vec::new();
-        for (n, socket) in self.sockets.iter().enumerate() {
-            let mut socket = mio::net::UdpSocket::from_std(socket.try_clone()?);
-            poll.registry()
-                .register(&mut socket, Token(n), Interest::READABLE)?;
-            sockets.push(socket);
-        }
+        let sockets = register(&poll, std::mem::take(&mut self.sockets))?;
         let thread = std::thread::Builder::new().name("rvs-sync-backup".to_owned());
-        let thread = thread.spawn(move || self.run(poll, &sockets))?;
+        let thread = thread.spawn(move || self.run(poll, sockets))?;
         Ok((thread, waker))
     }
 
-    fn run(mut self, mut poll: Poll, sockets: &[mio::net::UdpSocket]) {
+    fn run(mut self, mut poll: Poll, mut sockets: Vec<mio::net::UdpSocket>) {
         let mut events = Events::with_capacity(64);
         let mut buffer = vec![0; 65536];
+        let mut looked = clock::now();
         while !self.stop.load(Relaxed) {
-            match poll.poll(&mut events, None) {
+            match poll.poll(&mut events, Some(LOOK)) {
                 Err(e) if e.kind() != io::ErrorKind::Interrupted => {
                     tracing::error!(reason = %e, "the synchronisation backup ends: epoll failed");
                     return;
                 }
                 _ => {}
+            }
+            let now = clock::now();
+            if now.since(looked) >= LOOK {
+                looked = now;
+                let other = self.counts.look(&mut self.interface, SyncRole::Backup);
+                if let Some(Ok(other)) = other.map(|other| register(&poll, other)) {
+                    sockets = other;
+                }
+            }
+            if events.is_empty() {
+                continue;
             }
             // Every socket until it is empty: readiness is told once.
             let mut open: Vec<&mio::net::UdpSocket> = sockets.iter().collect();

@@ -13,7 +13,9 @@ use dataplane::sync::wire::{Message, Version};
 
 use super::auth::{self, Sealer};
 use super::pack::Packer;
-use super::{Counts, count};
+use super::socket::Opener;
+use super::{Counts, LOOK, count};
+use crate::api::SyncRole;
 use crate::clock;
 
 /// Pause while nothing waits: an outbox takes what comes in it many times over.
@@ -31,6 +33,7 @@ const QUIET: Duration = Duration::from_secs(60);
 /// What the thread works with.
 pub struct Master {
     pub sockets: Vec<UdpSocket>,
+    pub interface: Opener,
     /// By socket.
     pub sealers: Vec<Sealer>,
     pub outboxes: Vec<Arc<Outbox>>,
@@ -163,8 +166,15 @@ impl Master {
             counts: Arc::clone(&self.counts),
             complained: None,
         };
+        let mut looked = clock::now();
         while !self.stop.load(Relaxed) {
             let now = clock::now();
+            if now.since(looked) >= LOOK {
+                looked = now;
+                if let Some(sockets) = self.counts.look(&mut self.interface, SyncRole::Master) {
+                    line.sockets = sockets;
+                }
+            }
             packer.set_version(self.version(), |port, message| line.send(port, message));
             line.retry();
             let mut busy = false;

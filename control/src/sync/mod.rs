@@ -11,10 +11,11 @@ mod pack;
 mod socket;
 
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use crossbeam::channel::{Receiver, Sender, bounded};
 use dataplane::settings::Settings;
@@ -23,6 +24,7 @@ use dataplane::sync::{Batch, Outbox};
 use mio::Waker;
 
 use self::auth::{KeyFiles, Keys, Opener, Purpose, Sealer, Why};
+use self::socket::Change;
 use crate::api::{DaemonSpec, DaemonView, ErrorKind, SyncRole};
 use crate::model::Refusal;
 use crate::update::Update;
@@ -96,7 +98,43 @@ pub(crate) struct Counts {
     lost: AtomicU64,
     refused: AtomicU64,
     unauthentic: Unauthentic,
+    /// Its interface is not there.
+    is_cut: AtomicBool,
+    /// How often it went.
+    cuts: AtomicU64,
 }
+
+impl Counts {
+    /// Looks at the interface and tells of a change; other sockets if it came back.
+    fn look(&self, interface: &mut socket::Opener, role: SyncRole) -> Option<Vec<UdpSocket>> {
+        let (name, state) = (interface.interface().to_owned(), role.name());
+        match interface.look() {
+            Change::None => None,
+            Change::Gone => {
+                self.is_cut.store(true, Relaxed);
+                count(&self.cuts, 1);
+                tracing::warn!(
+                    event = "sync",
+                    state,
+                    "interface {name} is gone; the {state} daemon waits for it to come back"
+                );
+                None
+            }
+            Change::Back(sockets) => {
+                self.is_cut.store(false, Relaxed);
+                tracing::info!(event = "sync", state, "interface {name} is back");
+                Some(sockets)
+            }
+            Change::Failed(e) => {
+                tracing::debug!(event = "sync", state, reason = %e, "sockets on {name}");
+                None
+            }
+        }
+    }
+}
+
+/// Between two looks at the interface.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// Messages that were refused because of their trailer.
 #[derive(Debug, Default)]
@@ -187,7 +225,13 @@ impl Sync {
 
     /// What is wrong and has not been put right.
     pub fn trouble(&self) -> impl Iterator<Item = String> + '_ {
-        self.wrong_keys.iter().cloned()
+        let cut = [&self.master, &self.backup].into_iter().flatten();
+        let cut = cut.filter(|running| running.counts.is_cut.load(Relaxed));
+        let cut = cut.map(|running| {
+            let (role, interface) = (running.spec.role.name(), &running.spec.interface);
+            format!("the {role} daemon's interface {interface} is not there")
+        });
+        self.wrong_keys.iter().cloned().chain(cut)
     }
 
     fn place(&mut self, role: SyncRole) -> &mut Option<Running> {
@@ -255,8 +299,8 @@ impl Sync {
         };
         match spec.role {
             SyncRole::Master => {
-                let open = |n| socket::sender(spec, &device, n, buffer);
-                let sockets = (0..ports).map(open).collect::<io::Result<Vec<_>>>();
+                let opened = socket::Opener::open(spec, &device, ports, buffer);
+                let (interface, sockets) = opened.map_err(failed)?;
                 if self.outboxes.len() != workers.len() {
                     self.outboxes = (0..workers.len()).map(|_| Arc::default()).collect();
                 }
@@ -264,7 +308,8 @@ impl Sync {
                 let seal = |_| Sealer::new(Arc::clone(&self.keys), Purpose::Entries);
                 let sealers: Result<Vec<_>, _> = (0..ports).map(seal).collect();
                 let master = master::Master {
-                    sockets: sockets.map_err(failed)?,
+                    sockets,
+                    interface,
                     sealers: sealers.map_err(|_| failed(io::Error::other("no random numbers")))?,
                     outboxes: self.outboxes.clone(),
                     syncid: spec.syncid,
@@ -278,11 +323,12 @@ impl Sync {
                 workers.send(&Update::StartMaster(self.outboxes.clone().into()));
             }
             SyncRole::Backup => {
-                let open = |n| socket::receiver(spec, &device, n, buffer);
-                let sockets = (0..ports).map(open).collect::<io::Result<Vec<_>>>();
+                let opened = socket::Opener::open(spec, &device, ports, buffer);
+                let (interface, sockets) = opened.map_err(failed)?;
                 let peer = (!spec.group.is_multicast()).then_some(spec.group);
                 let backup = backup::Backup {
-                    sockets: sockets.map_err(failed)?,
+                    sockets,
+                    interface,
                     opener: Opener::new(Arc::clone(&self.keys), Purpose::Entries),
                     syncid: spec.syncid,
                     peer,
@@ -369,6 +415,7 @@ impl Sync {
                     forged: counts.unauthentic.forged.load(Relaxed),
                     stale: counts.unauthentic.stale.load(Relaxed),
                     replayed: counts.unauthentic.replayed.load(Relaxed),
+                    cuts: counts.cuts.load(Relaxed),
                 }
             })
             .collect()

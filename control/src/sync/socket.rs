@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV
 use rustix::net::sockopt;
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::api::DaemonSpec;
+use crate::api::{DaemonSpec, SyncRole};
 
 /// A kernel interface.
 #[derive(Clone, Copy, Debug)]
@@ -31,6 +31,91 @@ impl Device {
             index,
             mtu: mtu.unwrap_or(1500),
         })
+    }
+}
+
+/// What opens the sockets of a daemon, and opens them again when its interface is another one: sockets
+/// stay bound to one that was removed, and its group is left with it.
+#[derive(Debug)]
+pub struct Opener {
+    spec: DaemonSpec,
+    ports: u16,
+    /// `sync_sock_size`.
+    buffer: usize,
+    /// The interface that the sockets are bound to.
+    index: u32,
+    is_gone: bool,
+}
+
+/// What has become of the interface since it was looked at last.
+#[derive(Debug)]
+pub enum Change {
+    /// Nothing.
+    None,
+    /// It is not there any more.
+    Gone,
+    /// It is there again; sockets for it.
+    Back(Vec<UdpSocket>),
+    /// It is there again, but sockets cannot be had yet.
+    Failed(io::Error),
+}
+
+impl Opener {
+    /// For these ports of this interface; and the sockets.
+    ///
+    /// # Errors
+    /// Of the system.
+    pub fn open(
+        spec: &DaemonSpec,
+        device: &Device,
+        ports: u16,
+        buffer: usize,
+    ) -> io::Result<(Opener, Vec<UdpSocket>)> {
+        let opener = Opener {
+            spec: spec.clone(),
+            ports,
+            buffer,
+            index: device.index,
+            is_gone: false,
+        };
+        let sockets = opener.sockets(device)?;
+        Ok((opener, sockets))
+    }
+
+    fn sockets(&self, device: &Device) -> io::Result<Vec<UdpSocket>> {
+        let open = match self.spec.role {
+            SyncRole::Master => sender,
+            SyncRole::Backup => receiver,
+        };
+        let open = |n| open(&self.spec, device, n, self.buffer);
+        (0..self.ports).map(open).collect()
+    }
+
+    /// Looks whether the interface is still the one that the sockets are bound to.
+    pub fn look(&mut self) -> Change {
+        let Ok(device) = Device::find(&self.spec.interface) else {
+            let was_there = !std::mem::replace(&mut self.is_gone, true);
+            return if was_there {
+                Change::Gone
+            } else {
+                Change::None
+            };
+        };
+        if device.index == self.index && !self.is_gone {
+            return Change::None;
+        }
+        match self.sockets(&device) {
+            Ok(sockets) => {
+                (self.index, self.is_gone) = (device.index, false);
+                Change::Back(sockets)
+            }
+            Err(e) => Change::Failed(e),
+        }
+    }
+
+    /// Its interface.
+    pub fn interface(&self) -> &str {
+        &self.spec.interface
     }
 }
 

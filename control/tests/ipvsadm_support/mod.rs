@@ -225,6 +225,7 @@ impl State {
             forged: 0,
             stale: 0,
             replayed: 0,
+            cuts: 0,
         });
         self.daemons.sort_by_key(|daemon| daemon.role);
         Ok(())

@@ -2,6 +2,7 @@
 
 The nodes talk over y0, a cable of their own between namespaces, 10.3.0.1 and .2.
 """
+import json
 import re
 import signal
 import time
@@ -19,8 +20,9 @@ def link(lab, other):
         space.batch(f"address add 10.3.0.{number}/24 dev y0", "link set y0 up")
 
 
-def sync(role):
-    return f'\n[sync]\nrole = "{role}"\ninterface = "y0"\nsyncid = {SYNCID}\n'
+def sync(role, key=None):
+    text = f'\n[sync]\nrole = "{role}"\ninterface = "y0"\nsyncid = {SYNCID}\n'
+    return text + (f'key_file = "{key}"\n' if key else "")
 
 
 def services(lab, mode="nat"):
@@ -34,11 +36,11 @@ def services(lab, mode="nat"):
 class Standby:
     """Another rvsd with the same services, in a namespace of its own. It has no addresses until it takes over."""
 
-    def __init__(self, lab):
+    def __init__(self, lab, key=None):
         self.lab, self.space = lab, lab.balancer_space("lb2")
         link(lab, self.space)
         self.socket, config = lab.dir / "standby.sock", lab.dir / "standby.toml"
-        config.write_text(config_text(self.socket, PREFIX + "standby", AF_PACKET_PORTS, services(lab), extra=sync("backup")))
+        config.write_text(config_text(self.socket, PREFIX + "standby", AF_PACKET_PORTS, services(lab), extra=sync("backup", key)))
         self.program = self.space.spawn([BIN / "rvsd", config], "standby")
         wait_for("the standby to answer", lambda: lab._died(self.program) or self.result("status").returncode == 0, 30)
 
@@ -111,6 +113,45 @@ def test_a_standby_goes_on(lab):
     for vip in VIPS["nat"]:
         names = sorted({lab.client.curl(f"http://{at(vip, 80)}/") for _ in range(4)})
         check(names == [f"server {server.number}" for server in lab.servers], f"{vip}: {names}")
+
+
+@lasts(120)
+def test_the_interface_goes_and_comes_back(lab):
+    """Sealed messages; the cable is removed and made anew, and set down and up: both daemons say so and go on."""
+    key = lab.dir / "sync.key"
+    key.write_text("no more than a test of 32 bytes.\n")
+    key.chmod(0o600)
+    lab.write_config(services=services(lab), extra=sync("master", key))
+    standby = Standby(lab, key)
+    lab.start()
+    vip = VIPS["nat"][0]
+
+    def daemon(adm):
+        view, = json.loads(adm("-L --daemon --json"))["daemons"]
+        return view
+
+    def told(what):
+        before = daemon(standby.adm)["entries"]
+        lab.client.curl(f"http://{at(vip, 80)}/")
+        wait_for(f"the standby to be told, {what}", lambda: daemon(standby.adm)["entries"] > before, 10)
+    told("at first")
+    lab.lb.batch("link del y0")
+    for name, adm in (("master", lab.adm), ("backup", standby.adm)):
+        wait_for(f"the {name} to miss its interface", lambda: daemon(adm)["cuts"] == 1, 10)
+        check(f"the {name} daemon's interface y0 is not there" in adm("status"), adm("status"))
+    lab.client.curl(f"http://{at(vip, 80)}/")
+    link(lab, standby.space)
+    for adm in (lab.adm, standby.adm):
+        wait_for("the interface to be back", lambda: "y0 is not there" not in adm("status"), 10)
+    told("after the cable was made anew")
+    lab.lb.batch("link set y0 down")
+    time.sleep(2)
+    lab.lb.batch("link set y0 up")
+    told("after the cable was down")
+    for adm in (lab.adm, standby.adm):
+        view = daemon(adm)
+        check(view["authenticated"] and not any(view[name] for name in ("unsigned", "forged", "stale", "replayed")), view)
+    check("interface y0 is gone" in lab.rvsd.output() and "interface y0 is back" in lab.rvsd.output(), lab.rvsd.output()[-2000:])
 
 
 def test_daemons_come_and_go(lab):
