@@ -4,7 +4,7 @@ CARGO ?= cargo
 # One profile for tests and demo, so that the tree is built once.
 export CARGO
 
-.PHONY: help deps build demo demo-ha demo-failover test lint bench bench-scale bench-micro bench-idle bench-checks instructions compare soak e2e differential fuzz clean
+.PHONY: help deps build demo demo-ha demo-failover test lint bench bench-scale bench-micro bench-idle bench-checks bench-sync instructions compare soak e2e differential fuzz clean
 
 help:
 	@echo "make demo    build, then watch requests cross rvsd in NAT, DR and TUN mode (1 minute, needs root)"
@@ -15,6 +15,7 @@ help:
 	@echo "make instructions  instructions per packet, counted by callgrind: the same in every run"
 	@echo "make bench-scale  start, memory, rule changes and listings with a million servers and ten million connections (needs root)"
 	@echo "make bench-micro  parser, table, schedulers and checksums by themselves (criterion)"
+	@echo "make bench-sync  connections a second that the master of synchronisation announces on one core"
 	@echo "make bench-idle   what a worker with nothing to do takes, and how late the first packet is (needs root)"
 	@echo "make compare requests per second and latency next to nftables, HAProxy and nginx in the same namespaces (needs root)"
 	@echo "make soak SECONDS=1800    new flows, expiries, rule changes without pause, then 50 kills; nothing may add up or be lost (needs root)"
@@ -98,6 +99,10 @@ bench-checks:
 	$(CARGO) build --release --workspace --bins
 	@RVS_BIN=$${CARGO_TARGET_DIR:-$(CURDIR)/target}/release /usr/bin/python3 -u bench/checks/checks.py $(ADVERTS)
 
+# How many connections a second the master of synchronisation announces on one core (SYNC: rate, seconds, key file).
+bench-sync:
+	$(CARGO) run --release -p control --example announce -- $(SYNC)
+
 e2e:
 	@.ci/install-deps test
 	$(CARGO) build --workspace --bins --example replay
@@ -111,9 +116,11 @@ compare:
 
 SECONDS ?= 600
 KILLS ?= 50
+SEEDS ?= 3000
 soak:
 	@.ci/install-deps test
 	$(CARGO) build --workspace --bins
+	RVS_FROM=$$(date +%s) RVS_SEEDS=$(SEEDS) $(CARGO) test -p dataplane --test cluster clusters -- --nocapture
 	@nice /usr/bin/python3 -u control/tests/e2e/soaking.py --seconds $(SECONDS) --kills $(KILLS)
 
 differential:
