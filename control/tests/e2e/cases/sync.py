@@ -39,9 +39,9 @@ class Standby:
     def __init__(self, lab, key=None):
         self.lab, self.space = lab, lab.balancer_space("lb2")
         link(lab, self.space)
-        self.socket, config = lab.dir / "standby.sock", lab.dir / "standby.toml"
-        config.write_text(config_text(self.socket, PREFIX + "standby", AF_PACKET_PORTS, services(lab), extra=sync("backup", key)))
-        self.program = self.space.spawn([BIN / "rvsd", config], "standby")
+        self.socket, self.config = lab.dir / "standby.sock", lab.dir / "standby.toml"
+        self.config.write_text(config_text(self.socket, PREFIX + "standby", AF_PACKET_PORTS, services(lab), extra=sync("backup", key)))
+        self.program = self.space.spawn([BIN / "rvsd", self.config], "standby")
         wait_for("the standby to answer", lambda: lab._died(self.program) or self.result("status").returncode == 0, 30)
 
     def result(self, arguments):
@@ -117,7 +117,8 @@ def test_a_standby_goes_on(lab):
 
 @lasts(120)
 def test_the_interface_goes_and_comes_back(lab):
-    """Sealed messages; the cable is removed and made anew, and set down and up: both daemons say so and go on."""
+    """Sealed messages; the cable is removed and made anew, and set down and up: both daemons say so and go on. Then without
+    a group."""
     key = lab.dir / "sync.key"
     key.write_text("no more than a test of 32 bytes.\n")
     key.chmod(0o600)
@@ -148,6 +149,11 @@ def test_the_interface_goes_and_comes_back(lab):
     time.sleep(2)
     lab.lb.batch("link set y0 up")
     told("after the cable was down")
+    for config, adm, peer in ((standby.config, standby.adm, "10.3.0.1"), (lab.config, lab.adm, "10.3.0.2")):
+        config.write_text(config.read_text().replace("interface = \"y0\"\n", f'interface = "y0"\ngroup = "{peer}"\n'))
+        adm("reload")
+        check(daemon(adm)["group"] == peer, daemon(adm))
+    told("from peer to peer")
     for adm in (lab.adm, standby.adm):
         view = daemon(adm)
         check(view["authenticated"] and not any(view[name] for name in ("unsigned", "forged", "stale", "replayed")), view)
