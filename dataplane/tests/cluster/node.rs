@@ -315,12 +315,13 @@ impl Node {
                         self.lease = Lease::Ended { free_at };
                     }
                 }
-                Output::Announce { what, rounds: n } if what == Announced::VirtualAddresses => {
-                    match &mut self.lease {
-                        Lease::Opening { rounds, .. } => *rounds = (*rounds).max(n),
-                        _ => (0..n).for_each(|_| acts.push(Act::Announce)),
-                    }
-                }
+                Output::Announce {
+                    what: Announced::VirtualAddresses,
+                    rounds: n,
+                } => match &mut self.lease {
+                    Lease::Opening { rounds, .. } => *rounds = (*rounds).max(n),
+                    _ => (0..n).for_each(|_| acts.push(Act::Announce)),
+                },
                 Output::State { role, .. } => self.change_role(role == Role::Master),
                 _ => {}
             }

@@ -326,7 +326,7 @@ impl Sim {
         }
         for i in 0..self.servers.len() {
             for packet in self.servers[i].poll(self.now) {
-                self.from_server(i, packet)?;
+                self.by_server(i, packet)?;
             }
         }
         let packets = self.clients.poll(self.now)?;
@@ -354,10 +354,10 @@ impl Sim {
                         self.send(Event::Announced(side, i));
                     }
                 }
-                Act::Advert(packet) => self.to_others(i, |to| Event::Advert(to, packet.clone())),
+                Act::Advert(packet) => self.tell_others(i, |to| Event::Advert(to, packet.clone())),
                 Act::Sync(message) => {
                     self.judge_message(i, &message)?;
-                    self.to_others(i, |to| Event::Sync(to, message.clone()));
+                    self.tell_others(i, |to| Event::Sync(to, message.clone()));
                 }
                 Act::Announce => {}
             }
@@ -370,7 +370,7 @@ impl Sim {
         [from, to].iter().all(all)
     }
 
-    fn to_others(&mut self, from: usize, event: impl Fn(usize) -> Event) {
+    fn tell_others(&mut self, from: usize, event: impl Fn(usize) -> Event) {
         for to in 0..self.nodes.len() {
             if to != from && self.is_open(from, to) {
                 self.send(event(to));
@@ -404,7 +404,7 @@ impl Sim {
                 self.holders[side] = Some(node);
                 Ok(())
             }
-            Event::ToNode(side, frame) => self.to_node(side, &frame),
+            Event::ToNode(side, frame) => self.node_gets(side, &frame),
             Event::ToServer(i, packet) => {
                 self.servers[i].receive(packet);
                 Ok(())
@@ -475,7 +475,7 @@ impl Sim {
     }
 
     /// A frame for the virtual address, or from a server that answers by the node that has it.
-    fn to_node(&mut self, side: u16, frame: &[u8]) -> Result<(), String> {
+    fn node_gets(&mut self, side: u16, frame: &[u8]) -> Result<(), String> {
         let Some(i) = self.holders[usize::from(side)] else {
             return Ok(());
         };
@@ -522,7 +522,7 @@ impl Sim {
         node.passed += 1;
         trail.nodes.insert(i);
         let is_for = |server: &&str| mac_of(&addr(server)).0 == sent[..6];
-        let Some(to) = SERVERS.iter().position(|server| is_for(&server)) else {
+        let Some(to) = SERVERS.iter().position(is_for) else {
             return Err(format!("node {i} sent a packet of flow {flow} to nobody"));
         };
         let server: Ipv4Addr = SERVERS[to].parse().unwrap();
@@ -549,7 +549,7 @@ impl Sim {
         Ok(())
     }
 
-    fn from_server(&mut self, i: usize, packet: Vec<u8>) -> Result<(), String> {
+    fn by_server(&mut self, i: usize, packet: Vec<u8>) -> Result<(), String> {
         self.look(&packet, false)?;
         let (src_port, ..) = segment(&packet);
         if src_port == SERVICES[1] {
