@@ -137,9 +137,9 @@ fn main() -> std::io::Result<()> {
     let mut sync = Sync::new(Arc::new(Waker::new(poll.registry(), Token(0))?));
     let (ends, fakes): (Vec<_>, Vec<_>) = (0..WORKERS).map(|_| channel(4)).unzip();
     let mut workers = Workers::new(ends);
-    for complaint in sync.follow(&plan, &Settings::default(), &mut workers) {
-        eprintln!("announce: {complaint}");
-        std::process::exit(1);
+    let complaints = sync.follow(&plan, &Settings::default(), &mut workers);
+    if !complaints.is_empty() {
+        return Err(std::io::Error::other(complaints.join("; ")));
     }
     let outboxes: Vec<Arc<Outbox>> = fakes
         .iter()
