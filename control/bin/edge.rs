@@ -1,6 +1,9 @@
 //! The edge of the daemon: DPDK, ports, twins, workers, the pump. Built from a validated
 //! configuration, taken down in reverse order.
 
+mod port;
+
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,14 +11,12 @@ use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use crate::steering::Steering;
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, bail};
 use control::config::{self, Config};
 use control::status::{PoolHandle, PortHandle};
 use dataplane::addr::Mac;
 use dataplane::command::{Command, ControlEnd, WorkerEnd, channel};
-use dataplane::conn::{HashKey, Shard};
-use dataplane::counters::PortCounters;
+use dataplane::conn::{HashKey, Shard, image};
 use dataplane::packet::{PortId, PuntClass};
 use dataplane::probe::Exchange;
 use dataplane::team::Team;
@@ -24,17 +25,17 @@ use dpdk::clock::Clock;
 use dpdk::eal::{Eal, EalConfig, HugepageFiles, Iova, Memory};
 use dpdk::host::{Capability, Host};
 use dpdk::mbuf::HEADROOM;
-use dpdk::members::{Member, Members};
 use dpdk::mempool::{self, Demand, Mempool};
 use dpdk::peers::{PEER_SLOTS, Peers};
-use dpdk::poll::{Idle, Lane, Loop, Parking, Rings, Way};
-use dpdk::port::{Port, PortConfig, PortInfo, RunningPort};
+use dpdk::poll::{Idle, Lane, Loop, Parking, Rings};
+use dpdk::port::Port;
 use dpdk::pump::{Bell, Pump, Twin};
-use dpdk::ring;
-use dpdk::tap::{self, Tap};
+use dpdk::tap::Tap;
 use tracing::{info, warn};
 
+use self::port::start_port;
 use crate::memif;
+use crate::steering::Steering;
 use crate::table::Table;
 
 /// Slots of the punt queues, by class: adverts and ARP never wait behind transit. Those of the 510
@@ -78,8 +79,40 @@ pub struct Edge {
     bell: Bell,
     loops: mpsc::Receiver<Loop>,
     running: usize,
-    pump: JoinHandle<io::Result<Vec<RunningPort>>>,
+    pump: Option<JoinHandle<io::Result<Vec<Twin>>>>,
     pool: Arc<Mempool>,
+    /// What a process beside this one has to know.
+    pub mark: Mark,
+    /// As they were attached.
+    devices: Vec<String>,
+}
+
+/// Twins that are open, by name.
+pub type Taps = BTreeMap<String, Tap>;
+
+/// What a process beside this one has to know of its DPDK.
+#[derive(Clone, Debug)]
+pub struct Mark {
+    /// Keeps the runtime files of the two apart.
+    pub prefix: String,
+    /// Whether long frames take several buffers.
+    pub scatter: bool,
+}
+
+/// What is left of an edge whose ports belong to another process.
+pub struct HandedOver {
+    /// The twins, to be passed on.
+    pub taps: Vec<Tap>,
+    loops: Vec<Loop>,
+    _rest: (Arc<Mempool>, Eal),
+}
+
+impl HandedOver {
+    /// All connections, one by one, for a process that keeps them in another way.
+    pub fn records(&self) -> Vec<u8> {
+        let all = self.loops.iter();
+        image::encode(all.flat_map(|polled| (0..).zip(polled.worker.shards())))
+    }
 }
 
 /// Where received frames are put.
@@ -100,6 +133,15 @@ impl Buffers {
             rings: u64::from(rings),
             free: Arc::new(move || u64::from(pool.available())),
         });
+    }
+}
+
+/// The prefix of the configuration, or another one while that is in use.
+fn other_prefix(config: &Config, used: &str) -> String {
+    let first = &config.dpdk.file_prefix;
+    match first == used {
+        true => format!("{first}-b"),
+        false => first.clone(),
     }
 }
 
@@ -128,192 +170,316 @@ pub fn eal_config(config: &Config) -> EalConfig {
         log_level: from.log_level.join(" "),
         single_file_segments: from.single_file_segments,
         telemetry: from.telemetry,
+        attach_later: false,
         extra_args: from.extra_args.clone(),
     }
 }
 
-/// Starts DPDK, ports, twins, the pump and the workers. `prepare_twin` is called for each twin
-/// once its device exists and before the port serves.
-pub fn start(
-    config: &Config,
-    mut table: Table,
-    probes: Option<Arc<Exchange>>,
-    mut prepare_twin: impl FnMut(&config::Port) -> Result<()>,
-) -> Result<Edge> {
-    check_capabilities(config)?;
-    memif::remove_dead_sockets(config)?;
-    let eal = Eal::init(&eal_config(config))?;
-    let opened = config
-        .ports
-        .iter()
-        .map(|port| Ok(Port::open(&eal, &port.device_name)?))
-        .collect::<Result<Vec<Port>>>()?;
-    let scatter = scatters(config, &opened)?;
-    let pool = Arc::new(make_pool(&eal, config, scatter)?);
-    let mut buffers = Buffers {
-        pool: Arc::clone(&pool),
-        scatter,
-        known: Vec::new(),
-    };
-    let size = pool.available();
-    buffers.know(POOL, size, descriptors(config), Mempool::clone(&pool));
-    let bell = Bell::new().context("no descriptor left for the pump's bell")?;
-    let stop = Arc::new(AtomicBool::new(false));
-    let open = Arc::new(AtomicBool::new(false));
+/// DPDK without its ports: environment, and packet buffers if nothing else could be in the way.
+pub struct Ground {
+    eal: Eal,
+    prefix: String,
+    /// Made before ports said whether long frames take several buffers.
+    made: Option<(bool, Mempool)>,
+    /// Devices to be attached.
+    devices: Vec<String>,
+}
 
-    let team = config.dpdk.worker_cores.len();
-    let mut steering = Steering::plan(config, &opened, &table.key)?;
-    // For each worker, its view of all ports.
-    let mut lanes: Vec<Vec<Lane>> = (0..team).map(|_| Vec::new()).collect();
-    let mut twins = Vec::new();
-    let mut ports = Vec::new();
-    let mut macs = Vec::new();
-    for (number, (wanted, port)) in config.ports.iter().zip(opened).enumerate() {
-        let number = PortId(u16::try_from(number).context("too many ports")?);
-        let (handle, mac, of_port, twin) = start_port(
-            &eal,
-            &mut buffers,
-            config,
-            number,
-            port,
-            &mut steering,
-            &mut prepare_twin,
-        )
-        .with_context(|| format!("port {}", wanted.name))?;
-        macs.push(mac);
-        ports.push(handle);
-        for (mine, lane) in lanes.iter_mut().zip(of_port) {
-            mine.push(lane);
-        }
-        twins.push(twin);
-    }
-
-    if team > 1 {
-        info!(event = "steering", "packets are steered {steering}");
-    }
-    let (done, loops) = mpsc::channel();
-    let mut workers = Vec::new();
-    table.deal(team, steering.keys().map(|keys| &**keys));
-    let Table { shards, key, .. } = table;
-    let peers = Peers::connect(&eal, team)?;
-    let mut shards: Vec<Option<Shard>> = shards.into_iter().map(Some).collect();
-    let mut seats = seats(team, config.workers.max_servers);
-    for (number, (lanes, peers)) in lanes.into_iter().zip(peers).enumerate() {
-        let share = Share::of(number, team);
-        let mine = |(shard, place): (u8, &mut Option<Shard>)| match share.elsewhere(shard) {
-            Some(_) => None,
-            None => place.take(),
-        };
-        let shards = (0..).zip(&mut shards).filter_map(mine).collect();
-        let (control, end) = channel(config.workers.max_servers as usize);
-        let mut worker = make_worker(config, share, shards, key, &end, &macs);
-        if let Some(seat) = seats.next() {
-            worker.join(seat);
-        }
-        if let Some(keys) = steering.keys() {
-            worker.steer_by_nics(Arc::clone(keys));
-        }
-        let mut polled = Loop {
-            worker,
-            end,
-            lanes,
-            pool: Arc::clone(&pool),
-            idle: idle_of(config),
-            rings: rings_of(config, &ports),
-            stop: Arc::clone(&stop),
-            bell: bell.clone(),
-            clock: Clock::new(eal.tsc_hz()),
-            parking: Parking::default(),
-            peers,
-        };
-        workers.push(control);
-        let (done, opened) = (done.clone(), Arc::clone(&open));
-        eal.launch(
-            number,
-            Box::new(move || {
-                polled.wait(&opened);
-                // The receiver is only gone when the daemon gave up waiting.
-                let _ = done.send(polled.run());
-            }),
-        )?;
-    }
-    let pump = Pump {
-        twins,
-        pool: Arc::clone(&pool),
-        bell: bell.clone(),
-        stop: Arc::clone(&stop),
-        probes,
-    };
-    let pump = thread::Builder::new()
-        .name("rvs-pump".to_owned())
-        .spawn(move || {
-            // Adverts, ARP and BGP go through it: it waits behind no listing and no check. Without
-            // the right to that it runs as they do.
-            let _ = rustix::process::nice(PUMP_NICE);
-            let stop = Arc::clone(&pump.stop);
-            let ended = dpdk::eal::register_thread()
-                .map_err(io::Error::other)
-                .and_then(|_registered| pump.run());
-            if !stop.load(Ordering::Acquire) {
-                // Without the pump there is no ARP, no BGP, no check: better no daemon at all.
-                let why = ended
-                    .as_ref()
-                    .err()
-                    .map_or_else(String::new, ToString::to_string);
-                tracing::error!(event = "pump", "the pump thread ended ({why}); rvsd ends");
-                let _ = rustix::process::kill_process(
-                    rustix::process::getpid(),
-                    rustix::process::Signal::TERM,
-                );
-            }
-            ended
+impl Ground {
+    /// Starts DPDK with the devices of the configuration.
+    ///
+    /// # Errors
+    /// What this host lacks.
+    pub fn with_devices(config: &Config) -> Result<Ground> {
+        check_capabilities(config)?;
+        memif::remove_dead_sockets(config)?;
+        Ok(Ground {
+            eal: Eal::init(&eal_config(config))?,
+            prefix: config.dpdk.file_prefix.clone(),
+            made: None,
+            devices: Vec::new(),
         })
-        .context("pump thread")?;
-    Ok(Edge {
-        running: workers.len(),
-        workers,
-        ports,
-        pools: buffers.known,
-        dpdk: eal.version(),
-        open,
-        steering: steering.to_string(),
-        eal,
-        stop,
-        bell,
-        loops,
-        pump,
-        pool,
-    })
+    }
+
+    /// Starts DPDK while a process with this `mark` still has the devices, and does all that can be
+    /// done without them.
+    ///
+    /// # Errors
+    /// What this host lacks for two of them.
+    pub fn beside(config: &Config, mark: &Mark) -> Result<Ground> {
+        check_capabilities(config)?;
+        let wanted = eal_config(config);
+        let devices = [&wanted.vdevs[..], &wanted.pci[..]].concat();
+        let prefix = other_prefix(config, &mark.prefix);
+        let eal = Eal::init(&EalConfig {
+            file_prefix: prefix.clone(),
+            attach_later: true,
+            ..wanted
+        })
+        .context("a second process beside the running one, which it needs memory for")?;
+        let pool = make_pool(&eal, config, mark.scatter)?;
+        Ok(Ground {
+            eal,
+            prefix,
+            made: Some((mark.scatter, pool)),
+            devices,
+        })
+    }
+
+    /// Starts ports, twins, the pump and the workers. `table` is asked for when the ports can be
+    /// had; `taps` are the twins that are open already. `prepare_twin` is called for each twin once
+    /// its device exists and before the port serves.
+    ///
+    /// # Errors
+    /// What a port, a twin or a thread lacks.
+    pub fn start(
+        self,
+        config: &Config,
+        table: impl FnOnce() -> Result<Table>,
+        mut taps: Taps,
+        probes: Option<Arc<Exchange>>,
+        mut prepare_twin: impl FnMut(&config::Port) -> Result<()>,
+    ) -> Result<Edge> {
+        let Ground {
+            eal,
+            prefix,
+            made,
+            devices,
+        } = self;
+        if !devices.is_empty() {
+            memif::remove_dead_sockets(config)?;
+        }
+        for device in &devices {
+            dpdk::port::attach(&eal, device)?;
+        }
+        let opened = config
+            .ports
+            .iter()
+            .map(|port| Ok(Port::open(&eal, &port.device_name)?))
+            .collect::<Result<Vec<Port>>>()?;
+        let scatter = scatters(config, &opened)?;
+        let pool = match made {
+            Some((as_made, pool)) if as_made == scatter => pool,
+            other => {
+                drop(other);
+                make_pool(&eal, config, scatter)?
+            }
+        };
+        let pool = Arc::new(pool);
+        let mut buffers = Buffers {
+            pool: Arc::clone(&pool),
+            scatter,
+            known: Vec::new(),
+        };
+        let size = pool.available();
+        buffers.know(POOL, size, descriptors(config), Mempool::clone(&pool));
+        let bell = Bell::new().context("no descriptor left for the pump's bell")?;
+        let stop = Arc::new(AtomicBool::new(false));
+        let open = Arc::new(AtomicBool::new(false));
+        let mut table = table()?;
+
+        let team = config.dpdk.worker_cores.len();
+        let mut steering = Steering::plan(config, &opened, &table.key)?;
+        // For each worker, its view of all ports.
+        let mut lanes: Vec<Vec<Lane>> = (0..team).map(|_| Vec::new()).collect();
+        let mut twins = Vec::new();
+        let mut ports = Vec::new();
+        let mut macs = Vec::new();
+        for (number, (wanted, port)) in config.ports.iter().zip(opened).enumerate() {
+            let number = PortId(u16::try_from(number).context("too many ports")?);
+            let (handle, mac, of_port, twin) = start_port(
+                &eal,
+                &mut buffers,
+                config,
+                number,
+                port,
+                &mut steering,
+                taps.remove(&wanted.twin),
+                &mut prepare_twin,
+            )
+            .with_context(|| format!("port {}", wanted.name))?;
+            macs.push(mac);
+            ports.push(handle);
+            for (mine, lane) in lanes.iter_mut().zip(of_port) {
+                mine.push(lane);
+            }
+            twins.push(twin);
+        }
+
+        if team > 1 {
+            info!(event = "steering", "packets are steered {steering}");
+        }
+        let (done, loops) = mpsc::channel();
+        let mut workers = Vec::new();
+        table.deal(team, steering.keys().map(|keys| &**keys));
+        let Table { shards, key, .. } = table;
+        let peers = Peers::connect(&eal, team)?;
+        let mut shards: Vec<Option<Shard>> = shards.into_iter().map(Some).collect();
+        let mut seats = seats(team, config.workers.max_servers);
+        for (number, (lanes, peers)) in lanes.into_iter().zip(peers).enumerate() {
+            let share = Share::of(number, team);
+            let mine = |(shard, place): (u8, &mut Option<Shard>)| match share.elsewhere(shard) {
+                Some(_) => None,
+                None => place.take(),
+            };
+            let shards = (0..).zip(&mut shards).filter_map(mine).collect();
+            let (control, end) = channel(config.workers.max_servers as usize);
+            let mut worker = make_worker(config, share, shards, key, &end, &macs);
+            if let Some(seat) = seats.next() {
+                worker.join(seat);
+            }
+            if let Some(keys) = steering.keys() {
+                worker.steer_by_nics(Arc::clone(keys));
+            }
+            let mut polled = Loop {
+                worker,
+                end,
+                lanes,
+                pool: Arc::clone(&pool),
+                idle: idle_of(config),
+                rings: rings_of(config, &ports),
+                stop: Arc::clone(&stop),
+                bell: bell.clone(),
+                clock: Clock::new(eal.tsc_hz()),
+                parking: Parking::default(),
+                peers,
+            };
+            workers.push(control);
+            let (done, opened) = (done.clone(), Arc::clone(&open));
+            eal.launch(
+                number,
+                Box::new(move || {
+                    polled.wait(&opened);
+                    // The receiver is only gone when the daemon gave up waiting.
+                    let _ = done.send(polled.run());
+                }),
+            )?;
+        }
+        let pump = Pump {
+            twins,
+            pool: Arc::clone(&pool),
+            bell: bell.clone(),
+            stop: Arc::clone(&stop),
+            probes,
+        };
+        let pump = thread::Builder::new()
+            .name("rvs-pump".to_owned())
+            .spawn(move || {
+                // Adverts, ARP and BGP go through it: it waits behind no listing and no check. Without
+                // the right to that it runs as they do.
+                let _ = rustix::process::nice(PUMP_NICE);
+                let stop = Arc::clone(&pump.stop);
+                let ended = dpdk::eal::register_thread()
+                    .map_err(io::Error::other)
+                    .and_then(|_registered| pump.run());
+                if !stop.load(Ordering::Acquire) {
+                    // Without the pump there is no ARP, no BGP, no check: better no daemon at all.
+                    let why = ended
+                        .as_ref()
+                        .err()
+                        .map_or_else(String::new, ToString::to_string);
+                    tracing::error!(event = "pump", "the pump thread ended ({why}); rvsd ends");
+                    let _ = rustix::process::kill_process(
+                        rustix::process::getpid(),
+                        rustix::process::Signal::TERM,
+                    );
+                }
+                ended
+            })
+            .context("pump thread")?;
+        Ok(Edge {
+            running: workers.len(),
+            workers,
+            ports,
+            pools: buffers.known,
+            dpdk: eal.version(),
+            open,
+            steering: steering.to_string(),
+            mark: Mark { prefix, scatter },
+            devices: config
+                .dpdk
+                .vdevs
+                .iter()
+                .chain(&config.dpdk.pci)
+                .cloned()
+                .collect(),
+            eal,
+            stop,
+            bell,
+            loops,
+            pump: Some(pump),
+            pool,
+        })
+    }
 }
 
 impl Edge {
     /// Stops workers and pump, then ports, then DPDK. Twins stay, without carrier.
-    pub fn stop(self) -> Result<()> {
-        self.stop.store(true, Ordering::Release);
-        for _ in 0..self.running {
-            // Dropping the loop gives its queues back to the ports.
-            drop(
-                self.loops
-                    .recv_timeout(STOP_DEADLINE)
-                    .context("a worker does not end")?,
-            );
-        }
-        for worker in 0..self.running {
-            self.eal.wait(worker)?;
-        }
-        self.bell.ring();
-        let ports = match self.pump.join() {
-            Ok(ports) => ports.context("pump")?,
-            Err(_) => bail!("the pump thread panicked"),
-        };
-        for port in ports {
-            if let Err(refused) = port.stop() {
+    pub fn stop(mut self) -> Result<()> {
+        drop(self.end_workers()?);
+        for twin in self.end_pump()? {
+            if let Err(refused) = twin.retire().stop() {
                 warn!("{}", refused.error);
             }
         }
         drop(self.pool);
         self.eal.cleanup()?;
         Ok(())
+    }
+
+    /// Stops workers, pump and ports and lets go of the devices, for a process that takes them over.
+    /// The twins are open all the time, so that the kernel sees no change.
+    ///
+    /// # Errors
+    /// A worker does not end, or a device cannot be given back.
+    pub fn hand_over(mut self) -> Result<HandedOver> {
+        // What is not in the way of the ports is freed when nobody waits any more.
+        let loops = self.end_workers()?;
+        let mut taps = Vec::new();
+        for twin in self.end_pump()? {
+            let (port, tap) = twin.part();
+            if let Err(refused) = port.stop() {
+                bail!(refused.error);
+            }
+            taps.push(tap);
+        }
+        // A bond before its members.
+        for device in self.devices.iter().rev() {
+            let name = device.split(',').next().unwrap_or(device);
+            dpdk::port::detach(&self.eal, name)?;
+        }
+        Ok(HandedOver {
+            taps,
+            loops,
+            _rest: (self.pool, self.eal),
+        })
+    }
+
+    /// Ends the workers; their queues are the ports' again.
+    fn end_workers(&mut self) -> Result<Vec<Loop>> {
+        self.stop.store(true, Ordering::Release);
+        let mut ended = Vec::new();
+        for _ in 0..self.running {
+            let mut polled = self
+                .loops
+                .recv_timeout(STOP_DEADLINE)
+                .context("a worker does not end")?;
+            polled.lanes.clear();
+            ended.push(polled);
+        }
+        for worker in 0..self.running {
+            self.eal.wait(worker)?;
+        }
+        Ok(ended)
+    }
+
+    fn end_pump(&mut self) -> Result<Vec<Twin>> {
+        self.bell.ring();
+        let pump = self.pump.take().context("the pump has ended")?;
+        match pump.join() {
+            Ok(twins) => twins.context("pump"),
+            Err(_) => bail!("the pump thread panicked"),
+        }
     }
 }
 
@@ -398,15 +564,6 @@ fn make_pool(eal: &Eal, config: &Config, scatter: bool) -> Result<Mempool> {
     })
 }
 
-/// Buffers for packets that are cut to segments when they come: each is back at once.
-fn make_long_pool(eal: &Eal, port: &config::Port) -> Result<(String, Mempool)> {
-    let name = format!("long-{}", port.name);
-    let name: String = name.chars().take(25).collect();
-    let pool = Mempool::new(eal, &name, LONG_BUFFERS, 64, u16::MAX, None)
-        .context("rx_gso_fixup needs 64 MiB more; raise memory_mb in [dpdk]")?;
-    Ok((name, pool))
-}
-
 fn make_worker(
     config: &Config,
     share: Share,
@@ -464,256 +621,5 @@ fn rings_of(config: &Config, ports: &[PortHandle]) -> Rings {
     });
     Rings {
         rings: rings.collect(),
-    }
-}
-
-fn start_port(
-    eal: &Eal,
-    buffers: &mut Buffers,
-    config: &Config,
-    number: PortId,
-    port: Port,
-    steering: &mut Steering,
-    prepare_twin: &mut impl FnMut(&config::Port) -> Result<()>,
-) -> Result<(PortHandle, Mac, Vec<Lane>, Twin)> {
-    let wanted = &config.ports[usize::from(number.0)];
-    let team = config.dpdk.worker_cores.len();
-    let info = port.info()?;
-    let workers = u16::try_from(team).context("too many workers")?;
-    // Without RSS everything comes by the first queue, and what the others have is for nothing.
-    let most = if info.has_rss { info.max_rx_queues } else { 1 };
-    // The driver of af_packet ports names 1500 as its most, whatever its ring takes.
-    let by_kernel = wanted.is_af_packet() && wanted.mtu > info.max_mtu;
-    let setup = PortConfig {
-        rx_queues: match wanted.rx_queues {
-            0 => workers.min(most),
-            asked => asked,
-        },
-        tx_queues: workers.min(info.max_tx_queues),
-        rx_descriptors: wanted.rx_descriptors,
-        tx_descriptors: wanted.tx_descriptors,
-        mtu: (wanted.mtu != info.mtu && !by_kernel).then_some(wanted.mtu),
-        scatter: buffers.scatter,
-        rss_key: steering.key(wanted),
-    };
-    let long = match wanted.rx_gso_fixup {
-        true => {
-            let (name, pool) = make_long_pool(eal, wanted)?;
-            let rings = u32::from(setup.rx_queues) * u32::from(setup.rx_descriptors);
-            buffers.know(&name, LONG_BUFFERS, rings, pool.clone());
-            Some(pool)
-        }
-        false => None,
-    };
-    let received = long.as_ref().unwrap_or(&buffers.pool);
-    let mut port = port
-        .start(&setup, received)
-        .map_err(|refused| refused.error)?;
-    // A bond has the address of a member, and only now.
-    let info = PortInfo {
-        mac: port.info()?.mac,
-        ..info
-    };
-    // Now, as the start of a bond gives its members the driver's default.
-    for interface in wanted.kernel_interfaces().filter(|_| by_kernel) {
-        tap::set_interface_mtu(interface, wanted.mtu)
-            .with_context(|| format!("{interface} does not take an MTU of {}", wanted.mtu))?;
-    }
-    if wanted.promiscuous
-        && let Err(why) = port.set_promiscuous(true)
-    {
-        warn!("{why}; the port goes on without");
-    }
-    // Adverts and neighbour discovery come to groups; a port without filters sees them anyway.
-    if let Err(why) = port.set_all_multicast(true) {
-        tracing::debug!("{why}; taken to see all group frames anyway");
-        // The bonding driver filters by itself, whatever its members see.
-        if !wanted.members().is_empty()
-            && let Err(why) = port.set_promiscuous(true)
-        {
-            warn!("{why}; frames for groups may be missed");
-        }
-    }
-    let counters = Arc::new(PortCounters::default());
-    if let Ok(link) = port.link() {
-        counters.link.set(u32::from(link.up));
-        counters.speed.set(link.mbps.unwrap_or(0));
-    }
-    let tap = Tap::open(&wanted.twin)?;
-    tap.set_persistent(true)?;
-    // Before the device is up: a later change of carrier reaches its routes up to a second late.
-    let carrier = port.link().is_ok_and(|link| link.up);
-    tap.set_carrier(carrier)?;
-    tap.set_mac(info.mac)?;
-    tap.set_mtu(wanted.mtu)?;
-    prepare_twin(wanted)?;
-    tap.set_up(true)?;
-
-    let (to_wire, from_kernel) = ring::single_producer(eal, WIRE_SLOTS)?;
-    let mut from_kernel = Some(from_kernel);
-    let rx = Queues::new(setup.rx_queues, team, number);
-    steering.set_up(&mut port, wanted, |worker| rx.of(worker));
-    let tx = Queues::new(setup.tx_queues, team, number);
-    let mut lanes = Vec::new();
-    let mut punt = Vec::new();
-    for worker in 0..team {
-        let mut senders = Vec::new();
-        let mut receivers = Vec::new();
-        for slots in PUNT_SLOTS {
-            let (sender, receiver) = ring::single_producer(eal, slots)?;
-            senders.push(sender);
-            receivers.push(receiver);
-        }
-        let four = "one ring for each class";
-        punt.push(receivers.try_into().map_err(|_| anyhow!(four))?);
-        let rx = match rx.of(worker) {
-            Some(queue) => Some(port.rx_queue(queue).context("a receive queue is in use")?),
-            None => None,
-        };
-        let tx = match tx.of(worker) {
-            Some(queue) => Way::from(port.tx_queue(queue).context("a transmit queue is in use")?),
-            None => Way::Worker(tx.stand_in(worker)),
-        };
-        let mut lane = Lane::new(
-            number,
-            rx,
-            tx,
-            senders.try_into().map_err(|_| anyhow!(four))?,
-            from_kernel.take_if(|_| worker == usize::from(number.0) % team),
-            wanted.rx_csum_fixup,
-        );
-        lane.cuts_to = wanted.rx_gso_fixup.then_some(wanted.mtu);
-        lanes.push(lane);
-    }
-
-    let handle = PortHandle {
-        name: wanted.name.clone(),
-        device: wanted.device_name.clone(),
-        driver: info.driver.clone(),
-        twin: wanted.twin.clone(),
-        mac: info.mac.to_string(),
-        mtu: wanted.mtu,
-        offloads: offloads(&port, &info, buffers.scatter, wanted),
-        counters: Arc::clone(&counters),
-    };
-    info!(
-        port = %handle.name,
-        driver = %handle.driver,
-        mac = %handle.mac,
-        twin = %handle.twin,
-        "port started"
-    );
-    let twin = Twin {
-        port,
-        tap,
-        punt,
-        to_wire,
-        counters,
-        carrier,
-        members: members_of(wanted),
-        lost: false,
-    };
-    Ok((handle, info.mac, lanes, twin))
-}
-
-/// What is below a port.
-fn members_of(wanted: &config::Port) -> Members {
-    let member = |device: &str, interface: &str| Member {
-        device: device.to_owned(),
-        interface: interface.to_owned(),
-    };
-    match &wanted.device {
-        config::Device::AfPacket { interface } => {
-            Members::single(Some(member(&wanted.device_name, interface)))
-        }
-        config::Device::Bond {
-            mode,
-            members,
-            primary,
-            ..
-        } => {
-            let kernel = members
-                .iter()
-                .filter_map(|m| Some(member(&m.device, m.interface.as_deref()?)));
-            let one_sends = *mode == config::BondMode::ActiveBackup;
-            Members::bond(kernel.collect(), primary.clone(), one_sends)
-        }
-        _ => Members::default(),
-    }
-}
-
-/// What is in use, as `rvsadm status` names it.
-fn offloads(
-    port: &RunningPort,
-    info: &PortInfo,
-    scatter: bool,
-    wanted: &config::Port,
-) -> Vec<String> {
-    let in_use = [
-        ("rss", port.setup().rss),
-        ("scatter", scatter && info.has_scatter),
-        ("multi-seg", scatter && info.has_multi_segments),
-        ("csum-fixup", wanted.rx_csum_fixup),
-        ("gso-fixup", wanted.rx_gso_fixup),
-    ];
-    let names = in_use.iter().filter(|(_, used)| *used);
-    names.map(|(name, _)| (*name).to_owned()).collect()
-}
-
-/// Which worker has which queue of a port. With fewer queues than workers, each port starts with
-/// another worker, so that one-queue ports are spread over them.
-struct Queues {
-    queues: usize,
-    team: usize,
-    first: usize,
-}
-
-impl Queues {
-    fn new(queues: u16, team: usize, port: PortId) -> Queues {
-        let queues = usize::from(queues);
-        let first = if queues < team {
-            usize::from(port.0) % team
-        } else {
-            0
-        };
-        Queues {
-            queues,
-            team,
-            first,
-        }
-    }
-
-    /// The queue of a worker, if it has one.
-    fn of(&self, worker: usize) -> Option<u16> {
-        let queue = (worker + self.team - self.first) % self.team;
-        (queue < self.queues).then_some(queue as u16)
-    }
-
-    /// The worker that sends for one that has no queue.
-    fn stand_in(&self, worker: usize) -> usize {
-        (worker % self.queues.max(1) + self.first) % self.team
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_queue_has_one_worker_and_every_worker_a_way() {
-        for team in 1..9 {
-            for queues in 1..12 {
-                for port in 0..5 {
-                    let q = Queues::new(queues, team, PortId(port));
-                    let mut owned: Vec<u16> = (0..team).filter_map(|w| q.of(w)).collect();
-                    owned.sort_unstable();
-                    let used = queues.min(team as u16);
-                    assert_eq!(owned, (0..used).collect::<Vec<_>>());
-                    for w in (0..team).filter(|&w| q.of(w).is_none()) {
-                        assert!(q.of(q.stand_in(w)).is_some());
-                    }
-                }
-            }
-        }
     }
 }

@@ -3,20 +3,29 @@
 
 use std::fs;
 use std::io::{self, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Instant as WallClock;
 
 use anyhow::{Context, Result, anyhow};
 use control::clock;
 use control::config::Config;
 use control::model::Model;
-use dataplane::conn::{HashKey, Layout, Shard, region};
+use control::recovery::disk;
+use dataplane::conn::{HashKey, Layout, Shard, image, region};
 use dataplane::steering::Steering;
 use dataplane::toeplitz::Toeplitz;
 use dataplane::worker::{Places, Share, deal};
 use dpdk::region::{Backing, Region, RegionError};
 use rustix::fs::{FlockOperation, flock};
 use tracing::{info, warn};
+
+/// What there is of the table of the process before.
+pub enum Left {
+    /// Its file, if it has one.
+    File,
+    /// Records of its connections; its file is not to be touched before this process serves.
+    Records(Vec<u8>),
+}
 
 /// The connection table, ready for the workers.
 pub struct Table {
@@ -26,7 +35,77 @@ pub struct Table {
     pub key: HashKey,
     /// If it was taken over: how packets are steered by the rules of now.
     pub steering: Option<Steering>,
+    /// A file that is to have the name of another one once this process serves.
+    pub renamed: Option<(PathBuf, PathBuf)>,
 }
+
+/// Whether a process that is about to take over can go on with the table as it lies in `used`, the
+/// file of the one that serves.
+pub fn fits(config: &Config, used: Option<&Path>, boot: [u8; 16]) -> bool {
+    let named = config.state.table.as_deref();
+    let Some(path) = named.filter(|path| Some(*path) == used) else {
+        return false;
+    };
+    let layout = Layout::for_connections(config.workers.connections);
+    let mut head = Vec::new();
+    let read =
+        fs::File::open(path).and_then(|file| file.take(region::HEAD as u64).read_to_end(&mut head));
+    read.is_ok() && region::examine(&head, boot) == Ok(layout)
+}
+
+/// Makes a new table and puts the connections of `records` into it. If the configuration names a
+/// file, it is made beside that.
+///
+/// # Errors
+/// There is no memory for a table anywhere.
+pub fn restore(
+    config: &Config,
+    boot: [u8; 16],
+    model: &mut Model,
+    records: &[u8],
+) -> Result<Table> {
+    let began = WallClock::now();
+    let layout = Layout::for_connections(config.workers.connections);
+    let beside = config.state.table.as_ref().and_then(|path| {
+        let new = disk::with_suffix(path, ".new");
+        let made = disk::remove(&new)
+            .map_err(Into::into)
+            .and_then(|()| map_file(&new, layout, boot));
+        match made {
+            Ok(region) => Some((region, new, path.clone())),
+            Err(why) => {
+                warn!(event = "table", "{why:#}; {IN_MEMORY}");
+                None
+            }
+        }
+    });
+    let (region, renamed) = match beside {
+        Some((region, new, path)) => (region, Some((new, path))),
+        None => (map(&Backing::Anonymous, layout)?, None),
+    };
+    let mut table = create(region, layout, boot)?;
+    let now = clock::now();
+    let restored = image::decode(records, &mut table.shards, &table.key, now.ticks());
+    let unbound = region::bind(&mut table.shards, |entry| model.bind(now, entry));
+    info!(
+        event = "table",
+        connections = restored.entries,
+        torn = restored.torn,
+        lost = restored.lost,
+        unbound,
+        ms = began.elapsed().as_millis() as u64,
+        "took over the connection table of the last run, one by one"
+    );
+    if restored.entries > 0 {
+        model.expect_strays();
+        table.steering = Some(model.steering());
+    }
+    table.renamed = renamed;
+    Ok(table)
+}
+
+const IN_MEMORY: &str = "the table is in memory that ends with rvsd, so connections will not outlive \
+                         a crash (see [state])";
 
 impl Table {
     /// Deals what was taken over to so many workers; `nics`: the keys by which NICs steer.
@@ -65,11 +144,7 @@ pub fn open(config: &Config, boot: [u8; 16], model: &mut Model) -> Result<Table>
     let region = match map_file(path, layout, boot) {
         Ok(region) => region,
         Err(why) => {
-            warn!(
-                event = "table",
-                "{why:#}; the table is in memory that ends with rvsd, so connections will not \
-                 outlive a crash (see [state])"
-            );
+            warn!(event = "table", "{why:#}; {IN_MEMORY}");
             return create(map(&Backing::Anonymous, layout)?, layout, boot);
         }
     };
@@ -104,6 +179,7 @@ fn take_over(region: Region, boot: [u8; 16], model: &mut Model) -> Result<Table>
         shards,
         key,
         steering,
+        renamed: None,
     })
 }
 
@@ -195,5 +271,6 @@ fn create(region: Region, layout: Layout, boot: [u8; 16]) -> Result<Table> {
         shards,
         key,
         steering: None,
+        renamed: None,
     })
 }

@@ -5,6 +5,7 @@
 
 mod drain;
 mod dump;
+mod upgrade;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use dataplane::command::ConnectionBatch;
 use dataplane::time::Instant;
 
 use self::dump::Dump;
+pub use self::upgrade::Prepared;
 use crate::api::{self, DaemonSpec, ErrorKind, Request, Response, ServiceFrames};
 use crate::capture::{Captures, Notice, Wanted};
 use crate::config::{
@@ -53,6 +55,8 @@ enum Pending {
     Files,
     /// The next notice about a capture.
     Capture,
+    /// A successor to be prepared, or to fail.
+    Upgrade,
 }
 
 /// Who wants something done with the configuration file.
@@ -117,6 +121,7 @@ pub struct Admin {
     signalled: Vec<SignalReload>,
     /// Connections that wait for the disk once, after all of their changes.
     batches: BTreeSet<ClientId>,
+    upgrade: Option<upgrade::Ordered>,
 }
 
 impl Admin {
@@ -131,6 +136,7 @@ impl Admin {
             signal_waits: Vec::new(),
             signalled: Vec::new(),
             batches: BTreeSet::new(),
+            upgrade: None,
         }
     }
 
@@ -160,6 +166,9 @@ impl Admin {
         let begun = match request {
             Request::Capture { .. } | Request::StopCapture => {
                 self.begin_capture(now, state, client, request)
+            }
+            Request::Upgrade { binary, deadline } => {
+                self.begin_upgrade(state, client, binary, deadline)
             }
             Request::Batch => {
                 self.batches.insert(client);
@@ -265,6 +274,7 @@ impl Admin {
         self.captures.forget(now, client, &mut state.workers);
         self.pending.remove(&client);
         self.batches.remove(&client);
+        self.forget_upgrade(client);
         self.wishes
             .retain(|(asker, _)| *asker != Asker::Client(client));
     }
@@ -435,7 +445,7 @@ impl Admin {
         let applied = state.workers.applied();
         let mut more = false;
         self.pending.retain(|client, pending| match pending {
-            Pending::Files | Pending::Capture => true,
+            Pending::Files | Pending::Capture | Pending::Upgrade => true,
             Pending::Applied {
                 commit,
                 answer,
@@ -613,6 +623,7 @@ fn begin(now: Instant, state: &mut State, request: Request) -> Begun {
         | Request::Save
         | Request::Batch
         | Request::EndBatch
+        | Request::Upgrade { .. }
         | Request::Capture { .. }
         | Request::StopCapture => {
             let message = "this is not answered here".to_owned();

@@ -196,6 +196,16 @@ pub enum Request {
         /// Undo what `rvsadm` added or changed since the file was loaded.
         discard_live: bool,
     },
+    /// `rvsadm upgrade`: another program takes over from this one. Answered with
+    /// [`Response::Text`] by the old one, when the new one forwards packets.
+    Upgrade {
+        /// The program; without, the one that lies where this one lay at its start.
+        #[serde(default)]
+        binary: Option<std::path::PathBuf>,
+        /// Seconds it may take until nothing is in its way.
+        #[serde(default)]
+        deadline: Option<u32>,
+    },
     /// `rvsadm diff`: file against running.
     Diff,
     /// `rvsadm save`: running to the file.

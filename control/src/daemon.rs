@@ -15,12 +15,13 @@ use crate::host::Host;
 use crate::logging::Logging;
 use crate::model::Model;
 use crate::notify::Notifier;
-use crate::reactor::Reactor;
+use crate::reactor::{End, OnOpen, Reactor};
 use crate::script::{Launch, Scripts};
 use crate::server::{Limits, Server};
 use crate::signals::Signals;
 use crate::state::{Parts, State, Version};
 use crate::status::{PoolHandle, PortHandle};
+use crate::upgrade::{self, Estate};
 use crate::vrrp::{Place, Sources, Surroundings};
 use crate::workers::Workers;
 
@@ -46,12 +47,23 @@ pub struct Args {
     /// Print sizes of the connection table for the configuration, and end.
     #[arg(long)]
     pub print_layout: bool,
+    /// Take over from the process at the other end of standard input (`rvsadm upgrade` asks for it).
+    #[arg(long, hide = true)]
+    pub take_over: bool,
+    /// Go on with what standard input says (after an upgrade that failed).
+    #[arg(long, hide = true, conflicts_with = "take_over")]
+    pub resume: bool,
     /// Print the version, and end.
     #[arg(long, short = 'V')]
     pub version: bool,
 }
 
 impl Args {
+    /// All of them as they were given.
+    pub fn words(&self) -> Vec<std::ffi::OsString> {
+        std::env::args_os().skip(1).collect()
+    }
+
     /// The configuration file.
     pub fn config(&self) -> &Path {
         self.named_config.as_deref().unwrap_or(&self.config)
@@ -112,6 +124,8 @@ pub struct Begun {
     pub rules_file: Option<PathBuf>,
     /// Where VRRP notes until when its adverts count.
     pub leases: Place,
+    /// What goes before and after this process.
+    pub succession: Succession,
 }
 
 /// What runs below control.
@@ -168,7 +182,17 @@ pub fn ended(run: Result<()>, stop: Result<()>) -> Result<()> {
     }
 }
 
-/// Runs the control loop until a signal ends it.
+/// What is asked of the loop besides serving.
+pub struct Succession {
+    /// How this process was started.
+    pub launch: upgrade::Launch,
+    /// What the process before left.
+    pub estate: Option<Estate>,
+    /// Told when packets are let in.
+    pub on_open: Option<OnOpen>,
+}
+
+/// Runs the control loop until a signal or a successor ends it.
 ///
 /// # Errors
 /// Epoll fails, or there is no room for a thread.
@@ -180,9 +204,9 @@ pub fn run(
     commit: &str,
     logging: &Logging,
     signals: Signals,
-) -> Result<()> {
+) -> Result<End> {
     let now = clock::now();
-    let config = begun.config;
+    let (config, succession) = (begun.config, begun.succession);
     let version = Version {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         commit: commit.to_owned(),
@@ -223,6 +247,13 @@ pub fn run(
     let state = State::new(now, config, begun.model, parts);
     let mut reactor = Reactor::new(now, server, state).context("control loop")?;
     reactor.open_when_ready(dataplane.open);
+    reactor.allow_upgrade(succession.launch);
+    if let Some(estate) = &succession.estate {
+        reactor.settle(estate);
+    }
+    if let Some(tell) = succession.on_open {
+        reactor.tell_when_open(tell);
+    }
     if let Some(file) = begun.rules_file {
         reactor.keep_rules(file).context("thread for the rules")?;
     }

@@ -42,6 +42,12 @@ impl Drains {
         self.under_way.retain(|subject, _| is_drained(subject));
     }
 
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = (Subject, Drain)> + '_ {
+        let drains = self.under_way.iter();
+        drains.map(|(subject, drain)| (*subject, *drain))
+    }
+
     /// The drain of a server.
     pub fn get(&self, subject: &Subject) -> Option<Drain> {
         self.under_way.get(subject).copied()
@@ -56,6 +62,14 @@ impl Drains {
             *subject
         })
         .collect()
+    }
+}
+
+impl FromIterator<(Subject, Drain)> for Drains {
+    fn from_iter<T: IntoIterator<Item = (Subject, Drain)>>(drains: T) -> Drains {
+        Drains {
+            under_way: drains.into_iter().collect(),
+        }
     }
 }
 

@@ -37,6 +37,7 @@ pub mod timers;
 pub mod trash;
 pub mod twin;
 pub mod update;
+pub mod upgrade;
 pub mod vrrp;
 pub mod watchdog;
 pub mod workers;

@@ -15,7 +15,7 @@ use dataplane::command::Event as WorkerEvent;
 use dataplane::time::Instant;
 use mio::{Events, Poll, Token, Waker};
 
-use crate::admin::{Admin, SignalReload};
+use crate::admin::{Admin, Prepared, SignalReload};
 use crate::capture::Captures;
 use crate::clock;
 use crate::files::Files;
@@ -26,6 +26,7 @@ use crate::signals::Signals;
 use crate::state::State;
 use crate::sync::Sync;
 use crate::timers::{Timer, Timers};
+use crate::upgrade::{Estate, Launch};
 use crate::watchdog::ServiceManager;
 
 const LISTENER: Token = Token(0);
@@ -83,6 +84,33 @@ pub struct Reactor {
     /// There is work that waits for nothing.
     hurry: bool,
     host_readable: bool,
+    /// A successor waits for the ports.
+    prepared: Option<Prepared>,
+    /// Told when packets are let in.
+    on_open: Option<OnOpen>,
+}
+
+/// Told when packets are let in, and when that was.
+pub type OnOpen = Box<dyn FnOnce(Instant)>;
+
+/// How a loop ended.
+pub enum End {
+    /// By a signal; all was given up.
+    Stopped,
+    /// A successor waits for the ports; nobody was told of an end.
+    HandOver(Box<Parting>),
+}
+
+/// What a loop leaves to its successor.
+pub struct Parting {
+    /// Who ordered it, and the new program.
+    pub prepared: Prepared,
+    /// What was reigned over.
+    pub state: State,
+    /// Its clients.
+    pub server: Server,
+    /// What watches over us.
+    pub manager: ServiceManager,
 }
 
 impl Reactor {
@@ -124,6 +152,8 @@ impl Reactor {
             open: Arc::default(),
             hurry: true,
             host_readable: true,
+            prepared: None,
+            on_open: None,
         })
     }
 
@@ -136,6 +166,21 @@ impl Reactor {
         self.signals = Some(signals);
         self.on_signals();
         Ok(())
+    }
+
+    /// Calls this once packets are let in.
+    pub fn tell_when_open(&mut self, tell: OnOpen) {
+        self.on_open = Some(tell);
+    }
+
+    /// Lets another program take over when that is ordered.
+    pub fn allow_upgrade(&mut self, launch: Launch) {
+        self.state.launch = Some(Arc::new(launch));
+    }
+
+    /// Goes on with what a process before has left.
+    pub fn settle(&mut self, estate: &Estate) {
+        estate.settle(&mut self.state);
     }
 
     /// Sets a flag when every worker has the configuration of the start.
@@ -162,16 +207,32 @@ impl Reactor {
         &self.state
     }
 
-    /// Runs until a signal or [`Handle::stop`] ends it.
+    /// Runs until a signal, [`Handle::stop`] or a successor ends it.
     ///
     /// # Errors
     /// Of epoll; nothing else ends the loop.
-    pub fn run(&mut self) -> io::Result<()> {
+    pub fn run(mut self) -> io::Result<End> {
         while self.turn()? {}
+        if let Some(prepared) = self.prepared.take_if(|_| !self.handle.stop.load(Relaxed)) {
+            return Ok(End::HandOver(Box::new(Parting {
+                prepared,
+                state: self.state,
+                server: self.server,
+                manager: self.manager,
+            })));
+        }
         self.manager.stopping();
         self.state.finish();
         tracing::info!(event = "stop", "rvsd ends");
-        Ok(())
+        Ok(End::Stopped)
+    }
+
+    /// Whether a successor is prepared and nothing is under way that it would not hear of.
+    fn may_hand_over(&mut self, now: Instant) -> bool {
+        if self.prepared.is_none() {
+            self.prepared = self.admin.take_successor(now, &mut self.server);
+        }
+        self.prepared.is_some() && self.starting == Start::Done && self.state.keeper.is_idle()
     }
 
     /// One wake: waits, then does what is due. False when the loop is to end.
@@ -221,7 +282,7 @@ impl Reactor {
             .fetch_add(1, Relaxed);
         let took = clock::now().since(now);
         self.state.turns.note(now, took);
-        Ok(!self.handle.stop.load(Relaxed))
+        Ok(!self.handle.stop.load(Relaxed) && !self.may_hand_over(now))
     }
 
     fn timeout(&self, now: Instant) -> Duration {
@@ -374,6 +435,9 @@ impl Reactor {
         if state.workers.applied() >= generation && state.heartbeats.all_started() {
             self.starting = Start::Done;
             self.open.store(true, Release);
+            if let Some(tell) = self.on_open.take() {
+                tell(clock::now());
+            }
             state.follow_vrrp_config();
             self.manager.ready(&self.summary());
             tracing::info!(event = "ready", generation, "{}", self.summary());

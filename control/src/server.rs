@@ -10,6 +10,7 @@ mod output;
 
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -264,7 +265,11 @@ impl Server {
         limits: Limits,
     ) -> Result<Server, BindError> {
         let (listener, identity) = listen(path, mode, group)?;
-        Ok(Server {
+        Ok(Server::on(path, listener, identity, limits))
+    }
+
+    fn on(path: &Path, listener: UnixListener, identity: (u64, u64), limits: Limits) -> Server {
+        Server {
             listener,
             path: path.to_owned(),
             identity,
@@ -275,7 +280,51 @@ impl Server {
             gone: Vec::new(),
             hurry: false,
             limits,
-        })
+        }
+    }
+
+    /// Goes on with a socket that a process before listened at.
+    ///
+    /// # Errors
+    /// Of the system.
+    pub fn adopt(path: &Path, listener: OwnedFd, limits: Limits) -> io::Result<Server> {
+        let listener = std::os::unix::net::UnixListener::from(listener);
+        listener.set_nonblocking(true)?;
+        let metadata = std::fs::symlink_metadata(path)?;
+        Ok(Server::on(
+            path,
+            UnixListener::from_std(listener),
+            (metadata.dev(), metadata.ino()),
+            limits,
+        ))
+    }
+
+    /// The socket, for a process that goes on with it.
+    pub fn listener(&self) -> BorrowedFd<'_> {
+        self.listener.as_fd()
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Gives a client its last answer and waits until it has taken it, or for a while. Another
+    /// process has the socket.
+    pub fn say_last(mut self, id: ClientId, response: &Response, within: Duration) {
+        // The file stays.
+        self.identity = (0, 0);
+        let Some(client) = self.clients.get_mut(&id) else {
+            return;
+        };
+        client.output.push(&api::encode(response));
+        let until = std::time::Instant::now() + within;
+        while client.output.unwritten() > 0 && std::time::Instant::now() < until {
+            if client.output.write_to(&mut client.stream).is_err() {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 
     /// Registers the listener under `token`; connections take `first_client` and later ones.

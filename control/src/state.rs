@@ -23,6 +23,7 @@ use crate::script::Scripts;
 use crate::status::{self, PoolHandle, PortHandle, Sampler, Turns};
 use crate::sync::Sync;
 use crate::update::{Subject, Update};
+use crate::upgrade::Launch;
 use crate::vrrp::{LeaseBook, Notice, Routers, Surroundings};
 use crate::watchdog::{Heartbeats, PumpBeat};
 use crate::workers::{WorkerRefusal, Workers};
@@ -106,6 +107,8 @@ pub struct State {
     pub surroundings: Surroundings,
     /// Rung by threads that have something to tell.
     pub waker: Option<Arc<Waker>>,
+    /// How this process was started; without it no other can take over.
+    pub launch: Option<Arc<Launch>>,
     /// Drains under way.
     pub drains: Drains,
     /// Connection synchronisation, once the control loop runs.
@@ -190,6 +193,7 @@ impl State {
             scripts: parts.scripts,
             notifier: parts.notifier,
             health: None,
+            launch: None,
             drains: Drains::default(),
             keeper: Keeper::default(),
             routers: None,
@@ -415,6 +419,17 @@ impl State {
         }
         // As keepalived gives them; a script that takes longer is ended with us.
         self.notifier.finish(LAST_WORDS);
+    }
+
+    /// Another process goes on: nobody is told of an end. Until when adverts count.
+    pub fn leave(&mut self) -> String {
+        // While packets are forwarded and adverts sent: scripts may take a while. The socket of the
+        // stream is free then.
+        self.notifier.finish(LAST_WORDS);
+        self.notifier = Notifier::default();
+        self.sync = None;
+        let routers = self.routers.take();
+        routers.map(Routers::leave).unwrap_or_default()
     }
 
     /// Ends what is left of the connections of servers whose drain has come to its deadline.

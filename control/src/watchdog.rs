@@ -170,6 +170,11 @@ impl ServiceManager {
         }
     }
 
+    /// Another process is the daemon now.
+    pub fn handed_over(&self, pid: u32) {
+        self.tell(&[NotifyState::MainPid(pid)]);
+    }
+
     /// Shutting down.
     pub fn stopping(&self) {
         self.tell(&[NotifyState::Stopping]);

@@ -614,12 +614,16 @@ fn owned_addresses() {
         Lab::devices();
         owned::add("wan", addr("10.7.0.200"), 32).unwrap();
         owned::add("wan", addr("fd07::200"), 128).unwrap();
-        let removed = owned::remove_all("wan").unwrap();
+        let removed = owned::remove_all("wan", &BTreeSet::new()).unwrap();
         assert_eq!(
             removed,
             ["10.7.0.200", "fd07::200"].map(|a| a.parse::<IpAddr>().unwrap())
         );
-        assert!(owned::remove_all("wan").unwrap().is_empty());
+        assert!(
+            owned::remove_all("wan", &BTreeSet::new())
+                .unwrap()
+                .is_empty()
+        );
         let listing = Command::new("ip")
             .args(["addr", "show", "dev", "wan"])
             .output()
@@ -630,7 +634,9 @@ fn owned_addresses() {
             "{listing}"
         );
         assert!(!listing.contains("200"), "{listing}");
-        let error = owned::remove_all("nothing").unwrap_err().to_string();
+        let error = owned::remove_all("nothing", &BTreeSet::new())
+            .unwrap_err()
+            .to_string();
         assert!(error.starts_with("listing addresses on nothing"), "{error}");
     });
 }

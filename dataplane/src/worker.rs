@@ -423,6 +423,11 @@ impl Worker {
         worker
     }
 
+    /// All shards by number; those of other workers are empty.
+    pub fn shards(&self) -> &[Shard] {
+        &*self.shards
+    }
+
     /// Counts what is in a table that was taken over. It was counted as new when it was made.
     fn count_in_all(&mut self) {
         let counters = &self.core.counters;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use dataplane::conn::{Layout, Shard, region};
+use dataplane::conn::{Layout, Shard, image, region};
 use dataplane::packet::Verdict;
 use dataplane::time::Ticks;
 use dataplane::toeplitz::Toeplitz;
@@ -162,12 +162,29 @@ fn open(team: &mut Team) {
     }
 }
 
-/// Takes the table of one team over by another, whose workers find all that there was.
-fn taken_over(before: How, after: How) -> Dealt {
-    let layout = Layout::for_connections(4096);
+/// How a table comes to the next team.
+#[derive(Clone, Copy)]
+enum Way {
+    /// As it lies.
+    Region,
+    /// Entry by entry, to a table of other sizes.
+    Records,
+}
+
+fn memory_for(layout: Layout) -> &'static mut [u8] {
     let bytes: &'static mut [u8] = vec![0u8; layout.bytes() + 64].leak();
     let skip = bytes.as_ptr().align_offset(64);
-    let memory = &mut bytes[skip..skip + layout.bytes()];
+    &mut bytes[skip..skip + layout.bytes()]
+}
+
+/// Takes the table of one team over by another, whose workers find all that there was.
+fn taken_over(before: How, after: How) -> Dealt {
+    taken_over_by(Way::Region, before, after)
+}
+
+fn taken_over_by(way: Way, before: How, after: How) -> Dealt {
+    let layout = Layout::for_connections(4096);
+    let memory = memory_for(layout);
     let address = memory.as_mut_ptr();
     let shards = region::create(memory, layout, KEY, BOOT, START.ticks()).unwrap();
     let mut team = Team::new(before, shards);
@@ -179,13 +196,31 @@ fn taken_over(before: How, after: How) -> Dealt {
         .collect();
     let connections = team.connections();
     let controlled = team.controlled();
+    let all = team.workers.iter();
+    let records = image::encode(all.flat_map(|rig| (0..).zip(rig.worker.shards())));
     drop(team);
 
-    // SAFETY: the bytes are leaked, and whoever had them is gone.
-    let memory = unsafe { core::slice::from_raw_parts_mut(address, layout.bytes()) };
-    let found = region::attach(memory, BOOT, Ticks(START.ticks().0)).unwrap();
-    assert_eq!(found.torn, 0);
-    let mut shards = found.shards;
+    let now = Ticks(START.ticks().0);
+    let mut shards = match way {
+        Way::Region => {
+            // SAFETY: the bytes are leaked, and whoever had them is gone.
+            let memory = unsafe { core::slice::from_raw_parts_mut(address, layout.bytes()) };
+            let found = region::attach(memory, BOOT, now).unwrap();
+            assert_eq!(found.torn, 0);
+            found.shards
+        }
+        Way::Records => {
+            let layout = Layout::for_connections(10_000);
+            let mut shards = region::create(memory_for(layout), layout, KEY, BOOT, now).unwrap();
+            let restored = image::decode(&records, &mut shards, &KEY, now);
+            let all = connections.len() as u32;
+            assert_eq!(
+                (restored.entries, restored.torn, restored.lost),
+                (all, 0, 0)
+            );
+            shards
+        }
+    };
     let (workers, nics) = after;
     let keys = nics.map(|key| Toeplitz::new([key, !key]));
     // The rules of the new run, as control knows them.
@@ -266,4 +301,35 @@ fn nics_that_steer_now_or_not_any_more() {
         assert_eq!(dealt.lost, 0, "{before:?} to {after:?}");
         assert!(dealt.moved > 0, "{before:?} to {after:?}");
     }
+}
+
+/// A successor whose table has another layout or size gets the entries one by one.
+#[test]
+fn records_of_entries_are_as_good_as_the_table() {
+    for (before, after) in [
+        ((1, None), (1, None)),
+        ((1, None), (3, None)),
+        ((4, None), (2, Some(7))),
+    ] {
+        taken_over_by(Way::Records, before, after);
+    }
+}
+
+#[test]
+fn damaged_records_are_dropped_and_counted() {
+    let layout = Layout::for_connections(64);
+    let mut shards = region::create(memory_for(layout), layout, KEY, BOOT, START.ticks()).unwrap();
+    let torn = |bytes: &[u8], shards: &mut [Shard]| {
+        let restored = image::decode(bytes, shards, &KEY, START.ticks());
+        (restored.entries, restored.torn)
+    };
+    for byte in [0, 0x5a, 0xff] {
+        assert_eq!(torn(&[byte; 3 * image::RECORD], &mut shards), (0, 3));
+    }
+    assert_eq!(
+        torn(&[0; image::RECORD - 1], &mut shards),
+        (0, 1),
+        "cut short"
+    );
+    assert_eq!(torn(&[], &mut shards), (0, 0));
 }

@@ -115,12 +115,11 @@ fn carry(pool: &Mempool, frame: &[u8], mark: u32) -> Option<Mbuf> {
 }
 
 impl Pump {
-    /// Runs until `stop` is set (and the bell rung), then takes the carrier from the twins and
-    /// gives the ports back.
+    /// Runs until `stop` is set (and the bell rung), then gives the twins back.
     ///
     /// # Errors
     /// epoll could not be set up.
-    pub fn run(mut self) -> io::Result<Vec<RunningPort>> {
+    pub fn run(mut self) -> io::Result<Vec<Twin>> {
         let poller = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let wake = epoll::EventData::new_u64(u64::MAX);
         epoll::add(&poller, &*self.bell.event, wake, epoll::EventFlags::IN)?;
@@ -160,7 +159,7 @@ impl Pump {
                 self.wait(&poller, &mut events, left)?;
             }
         }
-        Ok(self.twins.into_iter().map(Twin::retire).collect())
+        Ok(self.twins)
     }
 
     /// Takes probes to a worker, by the ring of a twin: whichever takes it knows all ways.
@@ -353,8 +352,13 @@ impl Twin {
         }
     }
 
-    /// The twin stays, with its addresses and routes, but shows that nobody serves the port.
-    fn retire(self) -> RunningPort {
+    /// Port and device, for somebody who serves them without a break.
+    pub fn part(self) -> (RunningPort, Tap) {
+        (self.port, self.tap)
+    }
+
+    /// The device stays, with its addresses and routes, but shows that nobody serves the port.
+    pub fn retire(self) -> RunningPort {
         // A twin that was deleted by hand has no carrier to take.
         let _ = self.tap.set_carrier(false);
         self.counters.link.set(0);

@@ -10,6 +10,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use rustix::fs::{FallocateFlags, FlockOperation, fallocate, flock, fstatfs, ftruncate};
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, mmap_anonymous, munmap};
@@ -137,6 +138,19 @@ impl Region {
     }
 }
 
+/// Files that are mapped, for their locks.
+static HELD: Mutex<Vec<File>> = Mutex::new(Vec::new());
+
+/// Gives up the locks of regions that a process after this one is to map. From here on nothing of
+/// this one touches their bytes: whoever had them has ended.
+pub fn release_all() {
+    let mut held = HELD.lock().unwrap_or_else(PoisonError::into_inner);
+    for file in held.drain(..) {
+        // Closing is not enough: the mapping keeps the file, and the file its lock.
+        let _ = flock(&file, FlockOperation::Unlock);
+    }
+}
+
 fn map_file(path: &Path, len: usize, prefault: bool) -> Result<Region, RegionError> {
     let failed = |cause: io::Error| RegionError::File {
         path: path.to_owned(),
@@ -184,8 +198,9 @@ fn map_file(path: &Path, len: usize, prefault: bool) -> Result<Region, RegionErr
             cause,
         }
     })?;
-    // The lock lasts as long as the descriptor, and that as long as the mapping.
-    core::mem::forget(file);
+    // The lock lasts as long as the descriptor, and that as long as the mapping or until `release`.
+    let mut held = HELD.lock().unwrap_or_else(PoisonError::into_inner);
+    held.push(file);
     // SAFETY: mapped just now, readable and writable, `len` bytes, never unmapped. Nobody else maps
     // the file: the lock keeps out those who ask for it, and the file is private to its user.
     let bytes = unsafe { lend(address, len) };

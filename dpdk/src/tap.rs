@@ -17,6 +17,7 @@ use thiserror::Error;
 const TUNSETCARRIER: c_ulong = 0x4004_54e2;
 const TUNSETPERSIST: c_ulong = 0x4004_54cb;
 const TUNSETIFF: c_ulong = 0x4004_54ca;
+const TUNGETIFF: c_ulong = 0x8004_54d2;
 
 /// Why a TAP device could not be opened or changed.
 #[derive(Debug, Error)]
@@ -92,16 +93,27 @@ impl Tap {
                 },
             });
         }
-        // SAFETY: a plain system call; the result is checked.
-        let fd = unsafe { libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) };
-        if fd < 0 {
-            return Err(TapError::Tun(io::Error::last_os_error()));
-        }
-        // SAFETY: a new descriptor that nobody else owns.
-        let control = unsafe { OwnedFd::from_raw_fd(fd) };
         Ok(Tap {
             tun,
-            control,
+            control: control_socket()?,
+            name: name.to_owned(),
+        })
+    }
+
+    /// A TAP device that another process had open; `tun` is its descriptor.
+    ///
+    /// # Errors
+    /// The descriptor is none of `/dev/net/tun`, or not of the device `name`.
+    pub fn adopt(name: &str, tun: OwnedFd) -> Result<Tap, TapError> {
+        let mut attached = request("");
+        // SAFETY: TUNGETIFF fills an ifreq; another kind of file refuses it.
+        let rc = unsafe { libc::ioctl(tun.as_raw_fd(), TUNGETIFF, &mut attached) };
+        if rc != 0 || attached.ifr_name != request(name).ifr_name {
+            return Err(TapError::NotATap(name.to_owned()));
+        }
+        Ok(Tap {
+            tun: File::from(tun),
+            control: control_socket()?,
             name: name.to_owned(),
         })
     }
@@ -241,6 +253,16 @@ impl Tap {
             cause: io::Error::last_os_error(),
         }
     }
+}
+
+fn control_socket() -> Result<OwnedFd, TapError> {
+    // SAFETY: a plain system call; the result is checked.
+    let fd = unsafe { libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) };
+    if fd < 0 {
+        return Err(TapError::Tun(io::Error::last_os_error()));
+    }
+    // SAFETY: a new descriptor that nobody else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 impl AsFd for Tap {

@@ -42,6 +42,22 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// The same for requests that read or write files (reload, save, diff).
 const FILE_PATIENCE: Duration = Duration::from_secs(60);
 
+/// What a new program may take beyond its deadline, until it has the ports and forwards.
+const UPGRADE_PATIENCE: Duration = Duration::from_secs(60);
+/// Its deadline if none is given; rvsd has the same.
+const UPGRADE_DEADLINE: Duration = Duration::from_secs(120);
+
+/// How long an answer may take that is no listing.
+fn patience_for(request: &Request) -> Duration {
+    match request {
+        Request::Upgrade { deadline, .. } => {
+            let given = deadline.map(|secs| Duration::from_secs(u64::from(secs)));
+            given.unwrap_or(UPGRADE_DEADLINE) + UPGRADE_PATIENCE
+        }
+        _ => FILE_PATIENCE,
+    }
+}
+
 /// What the program finds around itself.
 pub struct Environment<'a> {
     /// Names of hosts and services.
@@ -181,7 +197,7 @@ impl Session<'_> {
             Action::Vrrp => self.list_vrrp(line.json)?,
             Action::Events { follow } => events::run(self, follow, line.json)?,
             Action::Text(request) => {
-                let patience = self.environment.patience.max(FILE_PATIENCE);
+                let patience = self.environment.patience.max(patience_for(&request));
                 let client = self.client()?;
                 client.set_patience(patience)?;
                 let answer = client.ask(request)?;

@@ -854,6 +854,8 @@ pub enum Word {
     Save,
     /// File to running.
     Reload,
+    /// Another program in the place of the daemon's.
+    Upgrade,
     /// Packets to a file.
     Capture,
     /// A keepalived.conf to a configuration.
@@ -1045,6 +1047,25 @@ pub const WORDS: &[WordSpec] = &[
             help: "undo what rvsadm added or changed since the file was loaded",
         }],
         help: "load the configuration file again",
+    },
+    WordSpec {
+        word: Word::Upgrade,
+        name: "upgrade",
+        arguments: "",
+        options: &[
+            WordOption {
+                long: "binary",
+                value: Some("FILE"),
+                help: "this program; without, the one that lies where rvsd was started from",
+            },
+            WordOption {
+                long: "deadline",
+                value: Some("TIME"),
+                help: "how long it may take until it is ready for the ports, 2m",
+            },
+        ],
+        help: "let a new rvsd take over without losing a connection; the old one goes on if the new \
+               one fails",
     },
     WordSpec {
         word: Word::Capture,

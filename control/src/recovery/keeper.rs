@@ -101,6 +101,11 @@ impl Keeper {
         self.writer.is_none() || self.settled >= version
     }
 
+    /// Whether nothing is being written.
+    pub fn is_idle(&self) -> bool {
+        self.under_way.is_none()
+    }
+
     /// Why the rules that run are not on the disk.
     pub fn trouble(&self) -> Option<&str> {
         self.trouble.as_deref()

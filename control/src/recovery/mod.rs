@@ -39,6 +39,8 @@ pub struct Recovery {
     kept: Option<Kept>,
     /// Servers that the operator drained, whatever else is kept.
     drained: Vec<Subject>,
+    /// What VRRP noted in a process that has handed over.
+    leases: Option<String>,
 }
 
 impl Recovery {
@@ -90,8 +92,36 @@ impl Recovery {
             boot,
             kept,
             drained,
+            leases: None,
         }
     }
+
+    /// Goes on after a process that has let go of the directory, with what ran there.
+    pub fn inherit(config: &Config, boot: [u8; 16], kept: Kept, leases: String) -> Recovery {
+        let directory = config.state.directory.as_ref();
+        let run = directory.and_then(|directory| match Run::go_on(directory, boot) {
+            Ok(run) => Some(run),
+            Err(why) => {
+                tracing::warn!(
+                    event = "state",
+                    "state directory {}: {why}; live changes will not outlive a crash (see [state])",
+                    directory.display()
+                );
+                None
+            }
+        });
+        Recovery {
+            directory: directory.filter(|_| run.is_some()).cloned(),
+            run,
+            boot,
+            kept: Some(kept),
+            drained: Vec::new(),
+            leases: Some(leases),
+        }
+    }
+
+    /// Gives the directory to a process after this one.
+    pub fn let_go(self) {}
 
     /// Where the rules are to be kept, if anywhere.
     pub fn rules_file(&self) -> Option<PathBuf> {
@@ -111,6 +141,7 @@ impl Recovery {
             paths: paths.collect(),
             boot: self.boot,
             may_resume: before == Some(Ended::Crashed),
+            inherited: self.leases.clone(),
         }
     }
 
@@ -121,7 +152,16 @@ impl Recovery {
     pub fn model(&self, now: Instant, config: &Config) -> Result<Model, Refusal> {
         if let Some(kept) = &self.kept {
             match with_kept(now, config, kept) {
-                Ok(model) => return Ok(model),
+                Ok(model) => {
+                    let running = &kept.running;
+                    tracing::info!(
+                        event = "recovery",
+                        services = running.services.len(),
+                        live = rules::live_changes(running, &config.rules),
+                        "going on with the rules of the last run, which did not end in order"
+                    );
+                    return Ok(model);
+                }
                 Err(why) => tracing::error!(
                     event = "recovery",
                     "the rules that ran are refused ({}); rvsd starts from {} alone",
@@ -248,7 +288,10 @@ pub fn from_file(now: Instant, config: &Config) -> Result<Model, Refusal> {
 }
 
 /// What ran, after a reload of the file as it is now.
-fn with_kept(now: Instant, config: &Config, kept: &Kept) -> Result<Model, Refusal> {
+///
+/// # Errors
+/// The rules exceed a capacity.
+pub fn with_kept(now: Instant, config: &Config, kept: &Kept) -> Result<Model, Refusal> {
     let mut running = kept.running.clone();
     let difference = config::plan(&kept.last, &running, &config.rules, false);
     difference.apply_to(&mut running);
@@ -265,14 +308,7 @@ fn with_kept(now: Instant, config: &Config, kept: &Kept) -> Result<Model, Refusa
     };
     let mut plan: Plan = config::plan(&nothing, &empty.running(), &running.to_rules(), false);
     plan.actions.extend(rules::origins(&running));
-    let model = reload::carry_out(&empty, &plan, now, &[])?;
-    tracing::info!(
-        event = "recovery",
-        services = running.services.len(),
-        live = rules::live_changes(&running, &config.rules),
-        "going on with the rules of the last run, which did not end in order"
-    );
-    Ok(model)
+    reload::carry_out(&empty, &plan, now, &[])
 }
 
 #[cfg(test)]

@@ -55,20 +55,8 @@ impl Run {
     /// # Errors
     /// It cannot be written to, or another daemon uses it.
     pub fn begin(directory: &Path, now: Instant, boot: [u8; 16]) -> io::Result<Run> {
-        fs::create_dir_all(directory)?;
-        let lock = File::open(directory)?;
-        flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|e| match e {
-            rustix::io::Errno::WOULDBLOCK => {
-                io::Error::other("another rvsd uses it; give each its own")
-            }
-            other => other.into(),
-        })?;
-        let file = directory.join("run.json");
-        let found = match fs::read(&file) {
-            Ok(bytes) => Some(bytes),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => None,
-            Err(e) => return Err(e),
-        };
+        let (lock, file) = lock(directory)?;
+        let found = read(&file)?;
         let (before, record) = follow(found.as_deref(), now, boot);
         // It was made by us: there is nothing that could not be JSON.
         let bytes = serde_json::to_vec(&record).unwrap_or_default();
@@ -76,6 +64,28 @@ impl Run {
         Ok(Run {
             file,
             before,
+            found,
+            _directory: lock,
+        })
+    }
+
+    /// Goes on with the record of a process that hands over: its run did not end.
+    ///
+    /// # Errors
+    /// It cannot be written to, or another daemon uses it.
+    pub fn go_on(directory: &Path, boot: [u8; 16]) -> io::Result<Run> {
+        let (lock, file) = lock(directory)?;
+        let found = read(&file)?;
+        if found.is_none() {
+            let fresh = Record {
+                boot,
+                crashes: Vec::new(),
+            };
+            disk::replace(&file, &serde_json::to_vec(&fresh).unwrap_or_default())?;
+        }
+        Ok(Run {
+            file,
+            before: Ended::Crashed,
             found,
             _directory: lock,
         })
@@ -110,6 +120,27 @@ impl Run {
 impl fmt::Display for Run {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.file.display())
+    }
+}
+
+/// Locks a directory, which is made if need be; the lock and the path of the record.
+fn lock(directory: &Path) -> io::Result<(File, PathBuf)> {
+    fs::create_dir_all(directory)?;
+    let lock = File::open(directory)?;
+    flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|e| match e {
+        rustix::io::Errno::WOULDBLOCK => {
+            io::Error::other("another rvsd uses it; give each its own")
+        }
+        other => other.into(),
+    })?;
+    Ok((lock, directory.join("run.json")))
+}
+
+fn read(file: &Path) -> io::Result<Option<Vec<u8>>> {
+    match fs::read(file) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(e),
     }
 }
 

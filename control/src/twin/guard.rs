@@ -5,6 +5,7 @@
 
 use std::fs;
 use std::io::{self, Write};
+use std::mem::ManuallyDrop;
 use std::process::{Command, Stdio};
 
 use super::sysctls;
@@ -86,6 +87,26 @@ impl Guard {
             let _ = fs::write(sysctls::path("ipv6", device, "disable_ipv6"), "1");
         }
         Ok(guard)
+    }
+}
+
+impl Guard {
+    /// The guard that a process which still runs has on `device` for the same port, if it has one.
+    /// It is ours only if that process hands over.
+    ///
+    /// # Errors
+    /// `nft` is missing or refuses.
+    pub fn standing(port: &str, device: &str) -> Result<Option<ManuallyDrop<Guard>>, GuardError> {
+        let table = table_name(port);
+        let found = Leftovers::of(device, &nft(device, "list ruleset netdev\n")?);
+        let guard = Guard {
+            device: device.into(),
+            restores_ipv6: found.ipv6_was_on,
+            table,
+        };
+        let stands = found.tables == [guard.table.as_str()];
+        let guard = ManuallyDrop::new(guard);
+        Ok(stands.then_some(guard))
     }
 }
 

@@ -5,6 +5,7 @@
 //! 112, VRRP's protocol number, or, for IPv4 on older kernels, by the label `DEVICE:vrrp`.
 //! Before a port starts, what carries the mark is removed.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::net::IpAddr;
 
@@ -71,11 +72,11 @@ pub fn add(device: &str, addr: Addr, prefix_len: u8) -> Result<(), OwnedError> {
         .map_err(fail)
 }
 
-/// Removes all addresses of ours from a device; returns them.
+/// Removes addresses of ours from a device, except those of `keep`; returns them.
 ///
 /// # Errors
 /// Of the kernel, at the first address that cannot be removed.
-pub fn remove_all(device: &str) -> Result<Vec<IpAddr>, OwnedError> {
+pub fn remove_all(device: &str, keep: &BTreeSet<IpAddr>) -> Result<Vec<IpAddr>, OwnedError> {
     let fail = |what: String| {
         move |source| OwnedError {
             what,
@@ -91,6 +92,7 @@ pub fn remove_all(device: &str) -> Result<Vec<IpAddr>, OwnedError> {
     for body in ask(&socket, list).map_err(listing())? {
         ours.extend(owned(&body, index, device));
     }
+    ours.retain(|(addr, _)| !keep.contains(&IpAddr::from(*addr)));
     for (addr, prefix_len) in &ours {
         let request = change(RTM_DELADDR, 0, index, *addr, *prefix_len);
         match ask(&socket, request) {

@@ -32,6 +32,8 @@ pub struct Place {
     pub boot: [u8; 16],
     /// Whether what is found counts: not after crash upon crash, nor after an orderly end.
     pub may_resume: bool,
+    /// What a process that handed over had noted ([`Memory::text`]); counts in the place of a file.
+    pub inherited: Option<String>,
 }
 
 /// See the module.
@@ -48,12 +50,13 @@ pub struct Memory {
 impl Memory {
     /// Reads what the process before left.
     pub fn open(place: Place) -> Memory {
-        let text = place
-            .paths
-            .iter()
-            .find_map(|path| fs::read_to_string(path).ok());
+        let mut paths = place.paths.iter();
+        let text = match &place.inherited {
+            Some(text) => Some(text.clone()),
+            None => paths.find_map(|path| fs::read_to_string(path).ok()),
+        };
         let boot = hex(place.boot);
-        let left = match place.may_resume {
+        let left = match place.may_resume || place.inherited.is_some() {
             true => text
                 .iter()
                 .flat_map(|text| text.lines())
@@ -76,6 +79,36 @@ impl Memory {
     /// Until when an instance that is made now may resume; asked once.
     pub fn take(&mut self, who: &Who) -> Option<Instant> {
         self.left.remove(who)
+    }
+
+    /// Whether the process before handed over, so that what it put on interfaces is still there.
+    pub fn is_inherited(&self) -> bool {
+        self.place.inherited.is_some()
+    }
+
+    /// All lines, for a process that goes on.
+    pub fn text(&self) -> String {
+        let boot = hex(self.place.boot);
+        let mut rows: Vec<_> = self.lines.iter().collect();
+        rows.sort_by_key(|(_, (line, _))| *line);
+        let mut text = String::with_capacity(rows.len() * LINE);
+        for ((interface, family, vrid), (_, until)) in rows {
+            let start = text.len();
+            let family = match family {
+                Family::V4 => 4,
+                Family::V6 => 6,
+            };
+            // Writing to a String does not fail.
+            let _ = write!(
+                text,
+                "{} {boot} {family} {vrid} {interface}",
+                digits(*until)
+            );
+            let len = text.len() - start;
+            text.extend(std::iter::repeat_n(' ', (LINE - 1).saturating_sub(len)));
+            text.push('\n');
+        }
+        text
     }
 
     /// These are the instances from now on.
@@ -136,26 +169,7 @@ impl Memory {
 
     /// Writes all lines under the name at once.
     fn write(&self, path: &Path) -> io::Result<File> {
-        let boot = hex(self.place.boot);
-        let mut rows: Vec<_> = self.lines.iter().collect();
-        rows.sort_by_key(|(_, (line, _))| *line);
-        let mut text = String::with_capacity(rows.len() * LINE);
-        for ((interface, family, vrid), (_, until)) in rows {
-            let start = text.len();
-            let family = match family {
-                Family::V4 => 4,
-                Family::V6 => 6,
-            };
-            // Writing to a String does not fail.
-            let _ = write!(
-                text,
-                "{} {boot} {family} {vrid} {interface}",
-                digits(*until)
-            );
-            let len = text.len() - start;
-            text.extend(std::iter::repeat_n(' ', (LINE - 1).saturating_sub(len)));
-            text.push('\n');
-        }
+        let text = self.text();
         let new = path.with_extension("new");
         let mut file = File::options()
             .write(true)
@@ -212,6 +226,7 @@ mod tests {
             paths: vec![PathBuf::from("/nowhere/leases"), path.to_owned()],
             boot: [boot; 16],
             may_resume: true,
+            inherited: None,
         }
     }
 
@@ -234,6 +249,14 @@ mod tests {
         // What was not asked for yet stays, whatever is planned.
         next.plan([who(9), who(2)].into_iter());
         assert_eq!(fs::metadata(&path).unwrap().len(), 2 * LINE as u64);
+        // A process that hands over says the same without a file.
+        let mut heir = Memory::open(Place {
+            inherited: Some(next.text()),
+            boot: [7; 16],
+            ..Place::default()
+        });
+        assert!(heir.is_inherited() && !next.is_inherited());
+        assert_eq!(heir.take(&who(2)), Some(Instant(6)));
         let mut third = Memory::open(place(&path, 7));
         let all = [1, 2, 3, 9].map(|vrid| third.take(&who(vrid)));
         assert_eq!(all, [None, Some(Instant(6)), None, None]);

@@ -57,6 +57,8 @@ enum Order {
     Live(String),
     /// End.
     End,
+    /// End without a word: another process goes on.
+    Leave,
 }
 
 /// Something that happened, in order: what notifications are made of.
@@ -135,7 +137,7 @@ pub struct Routers {
     notices: Receiver<Notice>,
     driver: Arc<Waker>,
     view: Arc<Mutex<VrrpView>>,
-    thread: Option<JoinHandle<()>>,
+    thread: Option<JoinHandle<String>>,
 }
 
 impl Routers {
@@ -178,7 +180,7 @@ impl Routers {
             {
                 tracing::info!(%reason, "VRRP runs without real-time priority (needs CAP_SYS_NICE)");
             }
-            driver.run();
+            driver.run()
         })?;
         let routers = Routers {
             orders,
@@ -229,6 +231,15 @@ impl Routers {
     pub fn finish(mut self) -> Vec<Notice> {
         self.end();
         self.notices.try_iter().collect()
+    }
+
+    /// Ends without a word to the peers and leaves addresses where they are; until when adverts
+    /// count, for the process that goes on ([`Place::inherited`]).
+    pub fn leave(mut self) -> String {
+        self.order(Order::Leave);
+        let thread = self.thread.take();
+        let left = thread.and_then(|thread| thread.join().ok());
+        left.unwrap_or_default()
     }
 
     fn end(&mut self) {

@@ -1,5 +1,7 @@
 //! One connection: 128 bytes of plain old data, the same for both families.
 
+pub mod image;
+
 use core::sync::atomic::{AtomicU32, Ordering, compiler_fence};
 
 use zerocopy::{FromBytes, IntoBytes, KnownLayout};

@@ -10,7 +10,7 @@ pub mod shard;
 pub mod template;
 pub mod wheel;
 
-pub use entry::{Controller, Entry, NIL, NewConnection, NewTemplate, Signature};
+pub use entry::{Controller, Entry, NIL, NewConnection, NewTemplate, Signature, image};
 pub use hash::{HashKey, KeyHash};
 pub use region::{Layout, RegionError, SHARDS};
 pub use shard::{Shard, Side};

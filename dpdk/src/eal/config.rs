@@ -42,6 +42,10 @@ pub enum Iova {
     Pa,
 }
 
+/// An address that no device has: with it as the only one that is allowed, EAL knows the bus and
+/// touches nothing on it.
+const NO_DEVICE: &str = "ffff:ff:1f.7";
+
 /// What EAL is started with.
 #[derive(Clone, Debug)]
 pub struct EalConfig {
@@ -67,6 +71,9 @@ pub struct EalConfig {
     pub single_file_segments: bool,
     /// Whether the telemetry socket is opened.
     pub telemetry: bool,
+    /// Whether devices are left alone at the start, to be attached when another process has let go
+    /// of them ([`crate::port::attach`]).
+    pub attach_later: bool,
     /// Arguments passed on as they are.
     pub extra_args: Vec<String>,
 }
@@ -88,6 +95,7 @@ impl Default for EalConfig {
             log_level: "error".to_owned(),
             single_file_segments: false,
             telemetry: false,
+            attach_later: false,
             extra_args: Vec::new(),
         }
     }
@@ -130,10 +138,15 @@ impl EalConfig {
             args.push("--no-pci".to_owned());
         }
         // Two words each: older and newer parsers agree on that for short options.
-        for device in &self.pci {
-            args.extend(["-a".to_owned(), device.clone()]);
+        if self.attach_later && !self.pci.is_empty() {
+            args.extend(["-a".to_owned(), NO_DEVICE.to_owned()]);
         }
-        args.extend(self.vdevs.iter().map(|vdev| format!("--vdev={vdev}")));
+        if !self.attach_later {
+            for device in &self.pci {
+                args.extend(["-a".to_owned(), device.clone()]);
+            }
+            args.extend(self.vdevs.iter().map(|vdev| format!("--vdev={vdev}")));
+        }
         args.extend(
             self.log_level
                 .split_whitespace()

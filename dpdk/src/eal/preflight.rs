@@ -127,6 +127,9 @@ impl EalConfig {
 
     /// The virtual ports that have come to nothing: EAL starts without them.
     pub(super) fn missing_vdevs(&self) -> Vec<String> {
+        if self.attach_later {
+            return Vec::new();
+        }
         self.vdevs
             .iter()
             .map(|vdev| vdev_name(vdev))

@@ -301,6 +301,7 @@ fn word_command(spec: &WordSpec, words: &[String]) -> Result<Line, Failure> {
     let (mut discard_live, mut workers, mut packets, mut seconds) = (false, false, 0, 0);
     let mut import = Import::default();
     let (mut no_wait, mut deadline, mut service) = (false, None, None);
+    let mut binary = None;
     let mut follow = false;
     let mut rest = words.iter();
     while let Some(word) = rest.next() {
@@ -359,6 +360,7 @@ fn word_command(spec: &WordSpec, words: &[String]) -> Result<Line, Failure> {
             ))),
         };
         match name {
+            "binary" => binary = text()?,
             "output" => import.output = text()?,
             "report" => import.report = text()?,
             "config-id" => import.id = text()?,
@@ -416,6 +418,13 @@ fn word_command(spec: &WordSpec, words: &[String]) -> Result<Line, Failure> {
         Word::Diff => Action::Text(Request::Diff),
         Word::Save => Action::Text(Request::Save),
         Word::Reload => Action::Text(Request::Reload { discard_live }),
+        Word::Upgrade => Action::Text(Request::Upgrade {
+            binary: match binary {
+                Some(file) => Some(absolute(spec.name, &file)?.into()),
+                None => None,
+            },
+            deadline,
+        }),
         Word::ImportKeepalived => {
             let [file] = plain.as_slice() else {
                 return Err(Failure::Usage(format!(
@@ -436,7 +445,7 @@ fn word_command(spec: &WordSpec, words: &[String]) -> Result<Line, Failure> {
             let filter: Vec<&str> = filter.iter().map(|w| w.as_str()).collect();
             Action::Capture(Request::Capture {
                 port: port.to_string(),
-                file: absolute(file)?,
+                file: absolute(spec.name, file)?,
                 filter: filter.join(" "),
                 packets,
                 seconds,
@@ -522,13 +531,13 @@ fn sysctl(words: &[&String]) -> Request {
 }
 
 /// The daemon has a working directory of its own, so it gets no relative path.
-fn absolute(file: &str) -> Result<String, Failure> {
+fn absolute(command: &str, file: &str) -> Result<String, Failure> {
     let path = std::path::absolute(file)
-        .map_err(|err| Failure::Usage(format!("capture: file `{file}': {err}")))?;
+        .map_err(|err| Failure::Usage(format!("{command}: file `{file}': {err}")))?;
     match path.into_os_string().into_string() {
         Ok(path) => Ok(path),
         Err(path) => Err(Failure::Usage(format!(
-            "capture: path {path:?} is not UTF-8"
+            "{command}: path {path:?} is not UTF-8"
         ))),
     }
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use vrrp::config::Key;
+use vrrp::instance::{Cause, Role};
 use vrrp::output::Announced;
 use vrrp::time::Instant;
 
@@ -50,6 +51,27 @@ impl Driver {
         }
         for key in open {
             self.open(now, key);
+        }
+        self.clear_left(now);
+    }
+
+    /// Takes away what the process before left for an instance that does not go on as master.
+    fn clear_left(&mut self, now: Instant) {
+        let mut left = Vec::new();
+        for (key, slot) in self.slots.iter_mut().filter(|(_, slot)| slot.is_left) {
+            let waits = match slot.role {
+                Role::Backup => slot.cause == Cause::Resume.name() && now.since(slot.since) < GRACE,
+                Role::Fault => false,
+                _ => true,
+            };
+            slot.is_left = waits && !slot.holds;
+            if !waits && !slot.holds {
+                let addresses = slot.config.addresses.iter().map(|a| a.addr);
+                left.push((*key, addresses.collect::<Vec<_>>()));
+            }
+        }
+        for (key, addresses) in left {
+            self.remove_addresses(key, &addresses);
         }
     }
 

@@ -90,6 +90,8 @@ struct Slot {
     /// Its place on the board of leases.
     place: Option<dataplane::lease::Slot>,
     lease: Lease,
+    /// Its addresses may be on their interfaces because the process before left them there.
+    is_left: bool,
 }
 
 pub struct Driver {
@@ -126,6 +128,16 @@ pub struct Driver {
     places: BTreeMap<String, dataplane::lease::Slot>,
     /// Why something could not be done, told once for each instance until it changes.
     troubles: BTreeMap<(Key, &'static str), String>,
+}
+
+/// What became of the orders.
+enum Orders {
+    /// All are carried out.
+    Done,
+    /// Everything is to be given up.
+    End,
+    /// Another process goes on.
+    Leave,
 }
 
 impl Slot {
@@ -187,15 +199,16 @@ impl Driver {
         Ok((driver, waker))
     }
 
-    /// Runs until it is told to end.
-    pub fn run(mut self) {
+    /// Runs until it is told to end; what it noted, if it is to leave.
+    pub fn run(mut self) -> String {
         let mut events = Events::with_capacity(256);
         loop {
             let timeout = self.timeout(now());
             match self.poll.poll(&mut events, Some(timeout)) {
                 Err(e) if e.kind() != io::ErrorKind::Interrupted => {
                     tracing::error!(reason = %e, "VRRP ends: epoll failed");
-                    return self.end();
+                    self.end();
+                    return String::new();
                 }
                 _ => {}
             }
@@ -209,8 +222,13 @@ impl Driver {
             // What came in first: silence is not judged while adverts wait unread.
             self.read_links();
             self.read_frames();
-            if !self.take_orders() {
-                return self.end();
+            match self.take_orders() {
+                Orders::Done => {}
+                Orders::End => {
+                    self.end();
+                    return String::new();
+                }
+                Orders::Leave => return self.parts.memory.text(),
             }
             self.take_seen();
             let now = now();
@@ -257,8 +275,7 @@ impl Driver {
         period.clamp(Duration::from_millis(5), Duration::from_millis(100))
     }
 
-    /// False when it is to end.
-    fn take_orders(&mut self) -> bool {
+    fn take_orders(&mut self) -> Orders {
         loop {
             match self.parts.orders.try_recv() {
                 Ok(Order::Apply(config, places)) => self.apply(now(), config, places),
@@ -269,8 +286,9 @@ impl Driver {
                         self.open(now(), key);
                     }
                 }
-                Ok(Order::End) | Err(TryRecvError::Disconnected) => return false,
-                Err(TryRecvError::Empty) => return true,
+                Ok(Order::End) | Err(TryRecvError::Disconnected) => return Orders::End,
+                Ok(Order::Leave) => return Orders::Leave,
+                Err(TryRecvError::Empty) => return Orders::Done,
             }
         }
     }

@@ -76,6 +76,7 @@ impl Driver {
                     holds: false,
                     place,
                     lease: Lease::Free,
+                    is_left: self.parts.memory.is_inherited(),
                 },
             };
             slots.insert(*key, slot);

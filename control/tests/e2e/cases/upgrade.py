@@ -1,0 +1,272 @@
+"""`rvsadm upgrade`: another rvsd takes over, and nobody notices."""
+import os
+import re
+import signal
+import socket
+import time
+from pathlib import Path
+
+from cases.crash import Traffic, state, took_over
+from cases.vrrp_pair import prepared, rows, service, steady
+from lab import BIN, HERE, at, check, lasts, network, wait_for
+from pair import VIP, down, instance
+
+LOOSE = 1000    # ms; machines that run tests do much else
+
+
+class Successor:
+    """The process that took over from one we started."""
+
+    def __init__(self, pid, before):
+        self.pid, self.name, self.argv, self.log, self.process = pid, before.name, before.argv, before.log, before.process
+        self.first = getattr(before, "first", before)
+
+    def running(self):
+        try:
+            state = Path(f"/proc/{self.pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+            # The first thread may be gone before the others.
+            return state not in "ZX" or len(os.listdir(f"/proc/{self.pid}/task")) > 1
+        except OSError:
+            return False
+
+    def signal(self, number):
+        os.kill(self.pid, number)
+
+    def wait(self, seconds=10):
+        wait_for(f"process {self.pid} to end", lambda: not self.running(), seconds)
+
+    def stop(self, seconds=5):
+        if self.running():
+            self.signal(signal.SIGTERM)
+        self.wait(seconds)
+
+    def output(self):
+        return Path(self.log).read_text(errors="replace")
+
+
+def followed(old, text):
+    """The process that took over from `old` by what `rvsadm upgrade` said; checks the pause in forwarding."""
+    found = re.search(r"\(process (\d+)\); forwarding paused for (\d+) ms", text)
+    check(found, f"said: {text}")
+    old.wait()
+    print(f"         forwarding paused for {found.group(2)} ms")
+    check(int(found.group(2)) < LOOSE, text)
+    return Successor(int(found.group(1)), old)
+
+
+def upgrade(lab, arguments=""):
+    """Upgrades to the same program."""
+    lab.rvsd = followed(lab.rvsd, lab.adm(f"upgrade {arguments}", 60))
+    lab.wait_ready()
+
+
+def resets(lab):
+    """TCP resets that any host of the lab has sent or got."""
+    total = 0
+    for space in (lab.client, lab.lb, *lab.servers):
+        names, values = [line.split() for line in space.sh("cat /proc/net/snmp").splitlines() if line.startswith("Tcp:")]
+        row = dict(zip(names, values))
+        total += int(row["OutRsts"]) + int(row["EstabResets"])
+    return total
+
+
+def adverse(lab, arguments, *words):
+    """An upgrade that fails and says these words; the process stays the same."""
+    before = lab.rvsd.pid
+    result = lab.adm_result(f"upgrade {arguments}", 60)
+    said = result.stdout + result.stderr
+    check(result.returncode == 1, f"upgrade {arguments}: exit {result.returncode}: {said}")
+    for word in words:
+        check(word in said, f"`{word}` is not in: {said}")
+    check(lab.rvsd.running() and lab.rvsd.pid == before, "the old process is gone")
+
+
+@lasts(240)
+@network(servers=2)
+def test_nobody_notices(lab):
+    """Upgrades under downloads, idle connections and short requests, NAT and DR, both families: nothing is lost, no reset."""
+    lab.write_config(extra=state(lab))
+    lab.start()
+    vips = [vip for mode in ("nat", "dr") for vip in lab.service(mode)]
+    lab.adm("--set 77 0 0")
+    traffic = Traffic(lab, vips, "400k")
+    load = lab.load(*[f"http://{at(vip, 80)}/" for vip in vips], threads=2)
+    load.answered(20)
+    rules, clean = lab.adm("-Sn"), resets(lab)
+    for turn in range(3):
+        upgrade(lab)
+        load.answered(20)
+        check(lab.adm("-Sn") == rules, "live services are gone")
+        check("77 120 300" in lab.adm("-L --timeout"), "the timeout is lost")
+        connections, torn, unbound = took_over(lab)
+        check(connections >= 6 * len(vips) and (torn, unbound) == (0, 0), f"{connections} connections, {torn} torn, {unbound} unbound")
+    report = load.finish()
+    print(f"         {report['ok']} requests, the slowest took {report['slowest']} s")
+    traffic.finish()
+    check(resets(lab) == clean, f"{resets(lab) - clean} resets")
+    lab.rvsd.stop()
+    check(not lab.socket.exists(), "the admin socket stayed")
+    tables = lab.lb.sh("nft list tables netdev")
+    check("rvs_" not in tables, f"guards stayed: {tables}")
+
+
+@lasts(120)
+@network(servers=2)
+def test_failed_starts(lab):
+    """A program that is not there, is none, ends, hangs, or refuses the file: one line, and rvsd goes on as before."""
+    lab.write_config(extra=state(lab))
+    lab.start()
+    vips = lab.service("nat")
+    traffic = Traffic(lab, vips, "600k")
+    load = lab.load(*[f"http://{at(vip, 80)}/" for vip in vips], threads=2)
+    adverse(lab, f"--binary {lab.dir}/absent", "cannot be started", "absent", "nothing has changed")
+    adverse(lab, "--binary /bin/false", "ended before it was ready", "exit status: 1")
+    adverse(lab, f"--binary {BIN}/rvsadm", "ended before it was ready")
+    sleeper = lab.dir / "sleeper"
+    sleeper.write_text("#!/bin/sh\nexec sleep 100\n")
+    sleeper.chmod(0o755)
+    adverse(lab, f"--binary {sleeper} --deadline 2s", "was not ready within 2 s")
+    good = lab.config.read_text()
+    lab.config.write_text(good + '\n[[service]]\nprotocol = "tcp"\naddress = "10.1.0.100"\nport = 99\nscheduler = "wlcc"\n')
+    adverse(lab, "", "does not start", 'did you mean "wlc"', str(lab.config))
+    lab.config.write_text(good)
+    load.answered(20)
+    check("took over" not in lab.rvsd.output(), "something took over")
+    upgrade(lab)
+    load.answered(20)
+    load.finish()
+    traffic.finish()
+
+
+@lasts(120)
+@network(servers=2)
+def test_a_failure_with_the_ports(lab):
+    """A program that says it is prepared and dies with the ports: the old one takes them back, nothing is lost."""
+    lab.write_config(extra=state(lab))
+    lab.start()
+    vips = lab.service("nat") + lab.service("dr")
+    lab.adm(f"-A -u {at(vips[0], 53)} -s wlc")
+    traffic = Traffic(lab, vips, "400k")
+    load = lab.load(*[f"http://{at(vip, 80)}/" for vip in vips], threads=2)
+    load.answered(20)
+    impostor = lab.dir / "impostor"
+    impostor.write_text(f"#!/bin/sh\nexec /usr/bin/python3 -I -S {HERE}/peers/impostor.py die\n")
+    impostor.chmod(0o755)
+    rules, clean = lab.adm("-Sn"), resets(lab)
+    adverse(lab, f"--binary {impostor}", "ended before it was ready", "takes the ports back")
+    lab.wait_ready()
+    check(lab.adm("-Sn") == rules, "live services are gone")
+    load.answered(20)
+    upgrade(lab)
+    load.answered(20)
+    load.finish()
+    traffic.finish()
+    check(resets(lab) == clean, f"{resets(lab) - clean} resets")
+
+
+@lasts(120)
+@network(servers=2)
+def test_another_number_of_workers(lab):
+    """One worker, then two, then one: persistent clients keep everything."""
+    def configure(worker):
+        lab.write_config(extra=state(lab), worker=worker)
+    configure("")
+    lab.start()
+    vips = lab.service("nat", options="-p 300")
+    traffic = Traffic(lab, vips, "400k")
+    clean = resets(lab)
+    for worker in ("cores = [0, 1]", ""):
+        configure(worker)
+        upgrade(lab)
+        connections, torn, unbound = took_over(lab)
+        check(connections >= 7 * len(vips) and (torn, unbound) == (0, 0), f"{connections} connections, {torn} torn, {unbound} unbound")
+    moved = [line for line in lab.rvsd.output().splitlines() if "were moved to the workers of this one" in line]
+    check(moved and all("lost=0" in line for line in moved), f"said: {moved}")
+    traffic.finish()
+    check(resets(lab) == clean, f"{resets(lab) - clean} resets")
+
+
+@lasts(120)
+@network(servers=2)
+def test_another_table(lab):
+    """A table of another size, none that outlives a process, and back: each connection is carried over by itself."""
+    lab.write_config(extra=state(lab))
+    lab.start()
+    vips = lab.service("nat", options="-p 300") + lab.service("dr")
+    traffic = Traffic(lab, vips, "400k")
+    clean = resets(lab)
+    small = lab.config.read_text()
+    lab.write_config(extra=state(lab), worker="connections = 150000")
+    large = lab.config.read_text()
+    anonymous = re.sub(r"(?m)^table = .*$", "", small)
+    for text in (large, anonymous, anonymous, small):
+        lab.config.write_text(text)
+        upgrade(lab)
+        check("one by one" in lab.rvsd.output().rsplit("handing over", 1)[1], "the table went over as it lies")
+        connections, torn, unbound = took_over(lab)
+        check(connections >= 6 * len(vips) and (torn, unbound) == (0, 0), f"{connections} connections, {torn} torn, {unbound} unbound")
+    check(not list(lab.dir.glob("table.new")), "a file was left")
+    lab.rvsd.signal(signal.SIGKILL)
+    lab.rvsd.wait()
+    lab.start(addresses=False)
+    connections, torn, unbound = took_over(lab)
+    check(connections >= 6 * len(vips) and (torn, unbound) == (0, 0), f"after a crash {connections} connections, {torn} torn, {unbound} unbound")
+    traffic.finish()
+    check(resets(lab) == clean, f"{resets(lab) - clean} resets")
+
+
+@lasts(120)
+@prepared(servers=2, back=True)
+def test_a_master_stays_master(lab, a, b):
+    """Both nodes of a pair are upgraded under load: no priority 0, no other master, no storm of announcements."""
+    for node, priority in ((a, 100), (b, 99)):
+        node.rvsd(instance(priority, "1s") + service("nat", servers=lab.servers), ports=("f0", "b0"),
+                  extra=state(lab, lab.dir / f"{node.name}.state", lab.dir / f"{node.name}.table"))
+    for server in lab.servers:
+        server.ip("route add default via 10.2.0.11")
+    a.expect("MASTER")
+    b.expect("BACKUP")
+    load = steady(lab)
+    wait_for("some answers", lambda: len(rows(load)) > 10)
+    slow = lab.dir / "slow"
+    download = lab.client.spawn(["curl", "-sSf", "--limit-rate", "1m", "-m", "60", "-o", slow, f"http://{VIP}/files/10m"], "curl")
+    wait_for("the download to begin", lambda: slow.exists() and slow.stat().st_size)
+    since = time.monotonic()
+    became = b.instance()["counters"]["became-master"]
+    for node in (b, a, a):
+        node.program = followed(node.program, node.adm("upgrade"))
+        wait_for(f"rvsd of {node.name}", lambda: node.adm_result("status").returncode == 0)
+    a.expect("MASTER")
+    check(a.instance()["cause"] == "resume" and a.holds(), a.instance())
+    back = time.monotonic()
+    wait_for("answers again", lambda: len([row for row in rows(load, back + 0.5) if row["ok"]]) > 5)
+    time.sleep(down(99, 1))
+    check(not lab.adverts(a, since, zero=True) and not lab.adverts(b, since, zero=True), "somebody gave up")
+    check(not lab.adverts(b, since), "the other node took over")
+    b.expect("BACKUP")
+    check(not b.holds(), "the backup holds the address")
+    check(became == 0 and b.instance()["counters"]["became-master"] == 0, b.instance()["counters"])
+    announced = [row for row in lab.seen(kind="arp", port=a.wire, addr=VIP) if row["t"] > since]
+    check(len(announced) <= 40, f"{len(announced)} announcements")
+    check(download.wait(60) == 0, f"the download ended: {download.output()}")
+    load.stop()
+
+
+@network(servers=1)
+def test_the_service_manager_follows(lab):
+    """MAINPID comes from the old process when the new one serves; SIGHUP to the new one is a reload."""
+    lab.write_config(extra=state(lab))
+    manager = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    manager.bind(str(lab.dir / "notify"))
+    manager.settimeout(10)
+    lab.rvsd = lab.lb.spawn(["env", f"NOTIFY_SOCKET={lab.dir}/notify", BIN / "rvsd", lab.config], "rvsd")
+    lab.wait_ready()
+    old = lab.rvsd.pid
+    upgrade(lab)
+    told = []
+    while not told or not told[-1].startswith("MAINPID="):
+        told.append(manager.recv(4096).decode())
+        check("STOPPING=1" not in told[-1], f"told: {told}")
+    check(told[-1].strip() == f"MAINPID={lab.rvsd.pid}" and lab.rvsd.pid != old, f"told: {told}")
+    lab.rvsd.signal(signal.SIGHUP)
+    wait_for("a reload", lambda: "RELOADING=1" in manager.recv(4096).decode())
