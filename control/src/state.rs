@@ -9,7 +9,7 @@ use dataplane::time::Instant;
 use mio::Waker;
 use vrrp::instance::Role;
 
-use crate::api::{ErrorKind, ServiceKey, StatusView};
+use crate::api::{ErrorKind, ServiceKey, StatusView, SyncRole};
 use crate::config::{self, Config, OperatorState, Plan, describe_server, describe_service};
 use crate::drains::Drains;
 use crate::health::{Event, Health};
@@ -411,6 +411,11 @@ impl State {
             health.finish(&mut self.model);
         }
         self.tell_events();
+        // Whoever takes over with the last adverts knows all connections by then.
+        if let Some(sync) = &mut self.sync {
+            // It may not run.
+            let _ = sync.stop(SyncRole::Master, &mut self.workers);
+        }
         // Their last adverts and notices come before scripts are waited for.
         if let Some(routers) = self.routers.take() {
             for notice in routers.finish() {

@@ -24,6 +24,9 @@ const PAUSE: Duration = Duration::from_millis(10);
 /// Announcements taken from one outbox before the others have their turn.
 const SHARE: usize = 256;
 
+/// And when the daemon ends: whatever is there, though workers may go on announcing.
+const LAST_SHARE: usize = 1 << 15;
+
 /// Messages that may wait for a socket if `sync_qlen_max` does not say.
 const QUEUE: usize = 4096;
 
@@ -167,7 +170,11 @@ impl Master {
             complained: None,
         };
         let mut looked = clock::now();
-        while !self.stop.load(Relaxed) {
+        loop {
+            // Looked at first: what was announced before is sent before the thread ends, for a peer
+            // that takes over now.
+            let is_last = self.stop.load(Relaxed);
+            let share = if is_last { LAST_SHARE } else { SHARE };
             let now = clock::now();
             if now.since(looked) >= LOOK {
                 looked = now;
@@ -179,7 +186,7 @@ impl Master {
             line.retry();
             let mut busy = false;
             for outbox in &self.outboxes {
-                for _ in 0..SHARE {
+                for _ in 0..share {
                     let some = outbox.take(|entry, engine| {
                         let sent = |port: usize, message: &[u8]| line.send(port, message);
                         if !packer.push(now, entry, engine, sent) {
@@ -191,6 +198,11 @@ impl Master {
                     }
                 }
                 busy |= !outbox.is_empty();
+            }
+            if is_last {
+                packer.close(|port, message| line.send(port, message));
+                line.retry();
+                return;
             }
             packer.tend(now, |port, message| line.send(port, message));
             if !busy {

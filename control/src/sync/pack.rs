@@ -50,9 +50,7 @@ impl Packer {
         if version == self.version {
             return;
         }
-        for port in 0..self.open.len() {
-            self.flush(port, &mut send);
-        }
+        self.close(&mut send);
         self.version = version;
         for open in &mut self.open {
             open.encoder = Encoder::new(version, self.syncid);
@@ -91,6 +89,13 @@ impl Packer {
             if now.since(self.open[port].since) >= AGE {
                 self.flush(port, &mut send);
             }
+        }
+    }
+
+    /// Gives up what is open, however young.
+    pub fn close(&mut self, mut send: impl FnMut(usize, &[u8])) {
+        for port in 0..self.open.len() {
+            self.flush(port, &mut send);
         }
     }
 

@@ -144,6 +144,28 @@ fn what_one_node_announces_the_other_takes() {
     }
 }
 
+/// A message that is not full waits a second for others, but not when the daemon ends.
+#[test]
+fn what_waits_is_sent_at_the_end() {
+    let port = free_port();
+    let (mut active, mut standby) = (Node::new(1), Node::new(1));
+    standby.start(&spec(SyncRole::Backup, port)).unwrap();
+    active.start(&spec(SyncRole::Master, port)).unwrap();
+    let envelope = active.fakes[0].end.commands.pop().unwrap();
+    let Command::StartMaster(outbox) = envelope.command else {
+        panic!("no outbox");
+    };
+    for n in 0..3 {
+        outbox.put(entry(n), None);
+    }
+    active.stop(SyncRole::Master).unwrap();
+    wait("three entries", || {
+        standby.view(SyncRole::Backup).entries == 3
+    });
+    // Nothing of an earlier run is sent later.
+    assert!(outbox.is_empty());
+}
+
 #[test]
 fn a_backup_takes_what_makes_sense_and_its_group_alone() {
     let port = free_port();

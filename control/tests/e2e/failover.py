@@ -9,6 +9,7 @@ same one still has them); before each change of hands it calls `trial.about_to_c
 and which of that the successor does not know.
 """
 import json
+import shutil
 import time
 
 from lab import PREFIX, REPO, VIPS, Lab, at, check, payloads, wait_for
@@ -112,7 +113,7 @@ class Trial:
     """Load through a pair, and what each event did to it."""
 
     def __init__(self, pair, downloads=DOWNLOADS, idle=IDLE):
-        self.pair, self.file, self.rows = pair, pair.dir / "lasting.json", []
+        self.pair, self.file, self.rows, self.notes = pair, pair.dir / "lasting.json", [], []
         vips = [vip for vips in VIPS.values() for vip in vips]
         copy = payloads() / PAYLOAD
         lasting = pair.peer(pair.client, "lasting.py", self.file, downloads, idle, PAUSE, copy, *vips)
@@ -189,15 +190,15 @@ class Trial:
 
     def table(self):
         """What to print at the end."""
-        lines = [f"{'event':<34}{'connections':<12}{'before':>8}{'lost':>6}{'unsynced':>10}{'gap':>10}"]
+        lines = [f"{'event':<38}{'connections':<12}{'before':>8}{'lost':>6}{'unsynced':>10}{'gap':>10}"]
         for row in self.rows:
             title = row["event"] if row["kind"] == KINDS[0] else ""
             if row["kind"] == "short":
-                lines.append(f"{title:<34}{'short':<12}{row['before']:>8}{'-':>6}{'-':>10}{row['gap'] * 1000:>7.0f} ms   {row['failed']} failed")
+                lines.append(f"{title:<38}{'short':<12}{row['before']:>8}{'-':>6}{'-':>10}{row['gap'] * 1000:>7.0f} ms   {row['failed']} failed")
             else:
-                lines.append(f"{title:<34}{row['kind']:<12}{row['before']:>8}{row['lost']:>6}{row['unsynced']:>10}{row['gap'] * 1000:>7.0f} ms")
+                lines.append(f"{title:<38}{row['kind']:<12}{row['before']:>8}{row['lost']:>6}{row['unsynced']:>10}{row['gap'] * 1000:>7.0f} ms")
                 lines += [f"    lost: {who}" for who in row.get("who", [])]
-        return "\n".join(lines)
+        return "\n".join(lines + self.notes)
 
 
 # ---- what befalls the pair -------------------------------------------------------------------------
@@ -215,6 +216,21 @@ def killed(trial):
     trial.about_to_change(trial.pair.standby)
     trial.pair.active.crash()
     trial.pair.standby.expect("MASTER", "front")
+
+
+def replaced(trial):
+    """Another machine takes the standby's place, with empty disks; once it knows all connections the active node is killed."""
+    pair, standby = trial.pair, trial.pair.standby
+    standby.stop()
+    (pair.dir / f"{standby.name}.table").unlink()
+    shutil.rmtree(pair.dir / f"{standby.name}.state")
+    standby.start()
+    standby.expect("BACKUP", "front")
+    began = time.monotonic()
+    everything = {(row["local"], at(row["host"], 80)) for row in trial.alive(0).values()}
+    wait_for("the new standby to know all connections", lambda: everything <= standby.known(), 30)
+    trial.notes.append(f"a new standby knew all connections {time.monotonic() - began:.1f} s after it was there")
+    killed(trial)
 
 
 def unplugged(trial):
@@ -256,4 +272,5 @@ def taken_back(trial):
 
 EVENTS = (("the active node is stopped", stopped), ("it comes back", started),
           ("kill -9 of the active node", killed), ("it is started again", started),
-          ("its cables are pulled", unplugged), ("they are plugged in again", plugged))
+          ("its cables are pulled", unplugged), ("they are plugged in again", plugged),
+          ("a new standby, kill -9 of the active", replaced), ("it is started again", started))
