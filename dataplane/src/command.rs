@@ -19,7 +19,7 @@ use crate::route::{Fib, Link, LinkId, Neighbour, NeighbourId};
 use crate::schedule::Scheduler;
 use crate::service::{ForwardingMethod, Protocol, ServiceId, VirtualService};
 use crate::settings::Settings;
-use crate::sync::{Batch, Outbox};
+use crate::sync::{Batch, Collection, Outbox};
 
 /// A command with the generation that its reply carries back.
 pub struct Envelope {
@@ -77,13 +77,15 @@ pub enum Command {
     /// Takes over connections that a master announced; every worker is given all of them and
     /// takes its own.
     PutConnections(Arc<Batch>),
+    /// Copies connections out for a peer, from `cursor` on, until the collection is full.
+    CollectConnections(Box<Collection>),
     /// Does nothing: a barrier.
     Nop,
 }
 
 impl Command {
     /// What each kind of command is called, by [`Command::kind`].
-    pub const KINDS: [&str; 20] = [
+    pub const KINDS: [&str; 21] = [
         "put-service",
         "delete-service",
         "put-roles",
@@ -103,6 +105,7 @@ impl Command {
         "start-master",
         "stop-master",
         "put-connections",
+        "collect-connections",
         "nop",
     ];
 
@@ -128,7 +131,8 @@ impl Command {
             Command::StartMaster(_) => 16,
             Command::StopMaster => 17,
             Command::PutConnections(_) => 18,
-            Command::Nop => 19,
+            Command::CollectConnections(_) => 19,
+            Command::Nop => 20,
         }
     }
 }
@@ -150,6 +154,8 @@ pub enum Outcome {
     Refused(&'static str, Retired),
     /// The batch of `DumpConnections`, filled.
     Connections(Box<ConnectionBatch>),
+    /// The collection of `CollectConnections`, filled.
+    Collected(Box<Collection>),
 }
 
 /// Parts that a worker no longer needs.

@@ -8,14 +8,16 @@
 
 mod batch;
 mod check;
+mod collection;
 pub mod decide;
 pub mod outbox;
 pub mod wire;
 
 use crate::addr::Endpoint;
 use crate::helper::sequence::Adjustment;
-pub use batch::{BATCH, Batch, Synced};
+pub use batch::{Age, BATCH, Batch, Synced};
 pub use check::Refusal;
+pub use collection::{Collection, Wanted};
 pub use decide::Rules;
 pub use outbox::Outbox;
 

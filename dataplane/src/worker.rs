@@ -10,6 +10,7 @@ mod announce;
 mod answer;
 mod apply;
 mod bypass;
+mod collect;
 mod deal;
 mod defence;
 mod engine;

@@ -25,6 +25,7 @@ use dataplane::service::{
     VirtualService,
 };
 use dataplane::settings::Settings;
+use dataplane::sync::Collection;
 use dataplane::wire::fragment::Fragments;
 use play::{Became, Carrier};
 use support::notation::build;
@@ -274,6 +275,8 @@ fn every_other_command() {
     });
     let dump = Command::DumpConnections(batch);
     assert!(apply(&mut rig, "dump connections", dump));
+    let collect = Command::CollectConnections(Box::new(Collection::with_room(1)));
+    assert!(apply(&mut rig, "collect connections", collect));
 
     let ring = Arc::new(CaptureRing::new(2));
     for _ in 0..2 {

@@ -145,6 +145,13 @@ impl Last {
         self.end.is_some()
     }
 
+    /// By how many ticks an end that was told is behind the one that it has now; `None` if none
+    /// was told.
+    pub fn behind(&self, deadline: Ticks) -> Option<u32> {
+        let end = self.end?;
+        Some(deadline.since(end).max(0) as u32)
+    }
+
     /// Whether it is announced; if so, that is noted.
     pub fn decide(&mut self, rules: &Rules, subject: &Subject, now: Ticks) -> bool {
         let mut retries = 0;

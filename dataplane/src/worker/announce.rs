@@ -283,6 +283,26 @@ impl Worker {
     }
 }
 
+impl Worker {
+    /// Whether a backup's copy of an entry ends so many ticks too early: it was announced, or came
+    /// from a master itself, and lives on since.
+    pub(super) fn moved(&self, at: usize, i: u32, entry: &Entry, ticks: u32) -> bool {
+        let Some(master) = &self.core.master else {
+            return false;
+        };
+        let word = self
+            .told
+            .words
+            .get(at)
+            .and_then(|words| words.get(i as usize));
+        let last = word.map(|word| Last::unpack(*word, master.epoch));
+        match last.and_then(|last| last.behind(Ticks(entry.deadline))) {
+            Some(behind) => behind >= ticks,
+            None => entry.flags & flag::SYNCED != 0,
+        }
+    }
+}
+
 impl Core {
     /// Whether this worker tells backups of its connections.
     #[inline(always)]

@@ -12,13 +12,23 @@ use crate::schedule::{Loads, Predecessor, Scheduler};
 use crate::service::{Destination, Protocol, ServiceId, VirtualService, Withdrawal};
 use crate::time::{Instant, TICKS_PER_SECOND, Ticks};
 
-/// Entries looked at for one batch of a listing, live or not: packets wait meanwhile.
-const DUMP_VISITS: u32 = 512;
-
 impl Worker {
     /// Applies one command. What is no longer needed goes back to be freed by control.
     pub fn apply(&mut self, now: Instant, command: Command) -> Outcome {
         let mut retired = Retired::default();
+        let command = match command {
+            // They change nothing.
+            Command::DumpConnections(mut batch) => {
+                self.dump(now.ticks(), &mut batch);
+                return Outcome::Connections(batch);
+            }
+            Command::CollectConnections(mut collection) => {
+                self.collect(now.ticks(), &mut collection);
+                return Outcome::Collected(collection);
+            }
+            Command::Nop => return Outcome::Done(retired),
+            command => command,
+        };
         self.core.begin_epoch();
         let done = match command {
             Command::PutService { service, scheduler } => {
@@ -87,10 +97,6 @@ impl Worker {
                 self.judge();
                 Ok(())
             }
-            Command::DumpConnections(mut batch) => {
-                self.dump(now.ticks(), &mut batch);
-                return Outcome::Connections(batch);
-            }
             Command::StartCapture(capture) => {
                 retired.capture = self.capture.replace(capture);
                 Ok(())
@@ -112,7 +118,7 @@ impl Worker {
                 retired.batch = Some(batch);
                 Ok(())
             }
-            Command::Nop => Ok(()),
+            Command::DumpConnections(_) | Command::CollectConnections(_) | Command::Nop => Ok(()),
         };
         match done {
             Ok(()) => Outcome::Done(retired),
@@ -227,32 +233,23 @@ impl Worker {
 
     /// Copies connections from the cursor on until the batch is full.
     fn dump(&self, now: Ticks, batch: &mut ConnectionBatch) {
-        let room = batch.rows.capacity();
-        let mut visits = DUMP_VISITS;
-        while batch.cursor.shard < batch.cursor.end
-            && let Some(shard) = self.shards.get(batch.cursor.shard as usize)
-        {
-            while batch.cursor.entry < shard.touched() {
-                if batch.rows.len() == room || visits == 0 {
-                    return;
-                }
-                visits -= 1;
-                if let Some(entry) = shard.entry(batch.cursor.entry)
-                    && let Some(mut row) = view(entry, now)
-                {
-                    let data = entry.engine_data().map(|at| self.core.engine_data.get(at));
-                    let Ok(place) = copy_data(batch, data) else {
-                        return;
-                    };
-                    row.data = place;
-                    batch.rows.push(row);
-                }
-                batch.cursor.entry += 1;
+        let mut cursor = batch.cursor;
+        self.walk_table(&mut cursor, |_, _, entry| {
+            if batch.rows.len() == batch.rows.capacity() {
+                return false;
             }
-            batch.cursor.shard += 1;
-            batch.cursor.entry = 0;
-        }
-        batch.cursor.done = true;
+            let Some(mut row) = view(entry, now) else {
+                return true;
+            };
+            let data = entry.engine_data().map(|at| self.core.engine_data.get(at));
+            let Ok(place) = copy_data(batch, data) else {
+                return false;
+            };
+            row.data = place;
+            batch.rows.push(row);
+            true
+        });
+        batch.cursor = cursor;
     }
 }
 

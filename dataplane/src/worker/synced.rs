@@ -7,11 +7,11 @@
 
 use super::announce::announcement;
 use super::steer::Way;
-use super::{Core, Worker, ftp, timeouts};
+use super::{Core, Worker, collect, ftp, timeouts};
 use crate::addr::Endpoint;
 use crate::conn::entry::flag;
 use crate::conn::template::{FTP, TemplateKey};
-use crate::conn::{KeyHash, NIL, NewConnection, NewTemplate, Side};
+use crate::conn::{Entry, KeyHash, NIL, NewConnection, NewTemplate, Side};
 use crate::dests;
 use crate::flow::Flow;
 use crate::forward::nat;
@@ -21,7 +21,7 @@ use crate::roles::is_ftp_data;
 use crate::route::Unresolved;
 use crate::service::{DestId, ForwardingMethod, Protocol, ServiceKey};
 use crate::sync::decide::Last;
-use crate::sync::{self, Batch, SyncEntry};
+use crate::sync::{self, Age, Batch, SyncEntry};
 use crate::time::{Instant, Ticks, secs};
 
 /// Timeout of a template that was told without one, ticks.
@@ -29,6 +29,9 @@ const TEMPLATE_TIMEOUT: u32 = secs(180);
 
 /// Longest timeout, seconds: what `ipvsadm` lets set.
 const MAX_TIMEOUT: u32 = 2_678_400;
+
+/// Ticks that an announcement is under way at most, about.
+const DELAY: u32 = secs(3);
 
 /// The real server of a connection, and its method; unknown: [`DestId::NONE`] and the method told.
 #[derive(Clone, Copy)]
@@ -42,15 +45,22 @@ impl Worker {
     pub(super) fn take_synced(&mut self, now: Instant, batch: &Batch) {
         for row in batch.rows.iter().take(sync::BATCH) {
             let (entry, now) = (&row.entry, now.ticks());
+            let idle = match row.age {
+                Age::Announced => None,
+                // It has ended meanwhile.
+                Age::Copied(idle) if idle >= secs(entry.timeout.clamp(1, MAX_TIMEOUT)) => continue,
+                Age::Copied(idle) => Some(idle),
+            };
             if entry.is_template() {
-                self.take_template(now, entry, batch.data_of(row));
+                self.take_template(now, entry, batch.data_of(row), idle);
             } else {
-                self.take_connection(now, entry);
+                self.take_connection(now, entry, idle);
             }
         }
     }
 
-    fn take_connection(&mut self, now: Ticks, told: &SyncEntry) {
+    /// `idle`: of a copy, ticks since its last packet.
+    fn take_connection(&mut self, now: Ticks, told: &SyncEntry, idle: Option<u32>) {
         let Some(protocol) = Protocol::from_number(told.protocol) else {
             return;
         };
@@ -66,10 +76,13 @@ impl Worker {
         let known = (self.shard(hash)).lookup(hash, Side::Request, told.protocol, c, v);
         let known = known.and_then(|i| Some((i, self.shard(hash).entry(i)?)));
         if let Some((i, entry)) = known {
+            if is_newer(entry, now, told, idle) {
+                return;
+            }
             if entry.dest() == told.dest {
                 let is_unbound = is_unbound(entry.dest_id(), entry.method());
                 if !is_unbound || self.core.server_of(told).id == DestId::NONE {
-                    return self.refresh(now, at, i, told);
+                    return self.refresh(now, at, i, told, idle);
                 }
             } else if told.flags & sync::flag::INACTIVE != 0 {
                 // The end of a connection that another one has replaced.
@@ -78,7 +91,7 @@ impl Worker {
             self.end(at, i);
         }
         let server = self.core.server_of(told);
-        self.add_synced(now, hash, protocol, told, server);
+        self.add_synced(now, hash, protocol, (told, idle), server);
     }
 
     /// Makes the connection. `None`: there is no room.
@@ -87,7 +100,7 @@ impl Worker {
         now: Ticks,
         hash: KeyHash,
         protocol: Protocol,
-        told: &SyncEntry,
+        (told, idle): (&SyncEntry, Option<u32>),
         server: Server,
     ) -> Option<u32> {
         let inactive = told.flags & sync::flag::INACTIVE != 0;
@@ -129,12 +142,12 @@ impl Worker {
             (entry.delta_l3, entry.delta_l4) = nat::deltas(&told.virtual_, &told.dest);
         }
         entry.fwmark = told.fwmark;
-        self.set_synced(now, at, i, told);
+        self.set_synced(now, at, i, told, idle);
         Some(i)
     }
 
     /// A connection that is known was told of again.
-    fn refresh(&mut self, now: Ticks, at: usize, i: u32, told: &SyncEntry) {
+    fn refresh(&mut self, now: Ticks, at: usize, i: u32, told: &SyncEntry, idle: Option<u32>) {
         let core = &self.core;
         let Some(entry) = self.shards.get_mut(at).and_then(|shard| shard.entry_mut(i)) else {
             return;
@@ -144,11 +157,12 @@ impl Worker {
             entry.flags ^= flag::INACTIVE;
             dests::turn(&core.counters, &core.changes, entry.dest_id(), !inactive);
         }
-        self.set_synced(now, at, i, told);
+        self.set_synced(now, at, i, told, idle);
     }
 
-    /// State, timeout and sequence numbers as told; its time begins anew.
-    fn set_synced(&mut self, now: Ticks, at: usize, i: u32, told: &SyncEntry) {
+    /// State, timeout and sequence numbers as told; its time begins anew, or began with the last
+    /// packet of a copy.
+    fn set_synced(&mut self, now: Ticks, at: usize, i: u32, told: &SyncEntry, idle: Option<u32>) {
         let core = &self.core;
         let Some(shard) = self.shards.get_mut(at) else {
             return;
@@ -174,7 +188,7 @@ impl Worker {
         entry.in_pkts = core.settings.sync.threshold;
         entry.state = state;
         entry.timeout = timeout;
-        entry.deadline = now.plus(timeout).0;
+        entry.deadline = now.plus(timeout.saturating_sub(idle.unwrap_or(0))).0;
         let half_open = protocol == Some(Protocol::Tcp)
             && !told.is_template()
             && state == tcp::State::SynRecv as u8;
@@ -182,7 +196,13 @@ impl Worker {
         self.told.put(at, i, Last::received(state));
     }
 
-    fn take_template(&mut self, now: Ticks, told: &SyncEntry, data: Option<&[u8]>) {
+    fn take_template(
+        &mut self,
+        now: Ticks,
+        told: &SyncEntry,
+        data: Option<&[u8]>,
+        idle: Option<u32>,
+    ) {
         // The mark in the place of its address is no endpoint; its servers are.
         let (protocol, other) = match told.protocol {
             0 => (Protocol::Tcp.number(), told.dest),
@@ -215,13 +235,17 @@ impl Worker {
         };
         let server = self.core.server_of(told);
         if let Some(i) = known {
+            let entry = self.shard(hash).entry(i);
+            if entry.is_some_and(|entry| is_newer(entry, now, told, idle)) {
+                return;
+            }
             if bound(i) || server.id == DestId::NONE {
-                return self.set_synced(now, at, i, told);
+                return self.set_synced(now, at, i, told, idle);
             }
             self.end(at, i);
         }
         if self
-            .add_template_synced(now, hash, &key, told, server, data)
+            .add_template_synced(now, hash, &key, (told, idle), server, data)
             .is_none()
         {
             self.core.counters.sync_refused.add(1);
@@ -233,7 +257,7 @@ impl Worker {
         now: Ticks,
         hash: KeyHash,
         key: &TemplateKey,
-        told: &SyncEntry,
+        (told, idle): (&SyncEntry, Option<u32>),
         server: Server,
         data: Option<&[u8]>,
     ) -> Option<()> {
@@ -262,7 +286,7 @@ impl Worker {
         let entry = self.shards.get_mut(at)?.entry_mut(i)?;
         entry.extension = kept;
         entry.flags |= flag::SYNCED;
-        self.set_synced(now, at, i, told);
+        self.set_synced(now, at, i, told, idle);
         Some(())
     }
 
@@ -305,10 +329,24 @@ impl Worker {
             return None;
         }
         self.end(at, i);
-        let i = self.add_synced(now, hash, protocol, &told, server)?;
+        let i = self.add_synced(now, hash, protocol, (&told, None), server)?;
         self.shards.get_mut(at)?.entry_mut(i)?.in_pkts = packets;
         Some(i)
     }
+}
+
+/// Whether an entry had a packet after the last one of a copy, or at the same time: one that came
+/// meanwhile, or that was recovered from the table of the run before. An announcement is newer
+/// than anything.
+///
+/// The time of an entry that was announced began when the announcement came, a moment after the
+/// packet. Of two that are so close the end of a connection counts.
+fn is_newer(entry: &Entry, now: Ticks, told: &SyncEntry, idle: Option<u32>) -> bool {
+    let Some(copied) = idle else { return false };
+    let known = collect::idle(entry, now);
+    let is_end = told.flags & sync::flag::INACTIVE != 0 && entry.flags & flag::INACTIVE == 0;
+    let is_close = entry.flags & flag::SYNCED != 0 && copied < known + DELAY;
+    known <= copied && !(is_end && is_close && !told.is_template())
 }
 
 /// Whether a connection was told of and waits for its server.
