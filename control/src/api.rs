@@ -29,7 +29,7 @@ pub use frame::{
 };
 pub use health::{CheckView, HealthView, PoolView, SorryView};
 pub use mark::{MarkMatch, MarkView, Net, PortRange};
-pub use sync::{DaemonSpec, DaemonView, SYNC_GROUP, SYNC_PORT, SyncRole};
+pub use sync::{DaemonSpec, DaemonView, PeerView, SYNC_GROUP, SYNC_PORT, SyncRole};
 pub use timeouts::{OneTimeout, ServiceTimeouts};
 pub use vrrp::{VrrpAlarmView, VrrpInstanceView, VrrpPeerView, VrrpView};
 

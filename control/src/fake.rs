@@ -13,6 +13,7 @@ use dataplane::conn::SHARDS;
 use dataplane::packet::{Packet, PortId, PuntClass, Verdict};
 use dataplane::service::{ForwardingMethod, Protocol, ServiceId, VirtualService};
 use dataplane::settings::Settings;
+use dataplane::sync::{Age, Collection, EngineData, SyncEntry};
 use dataplane::time::Instant;
 
 /// See the module.
@@ -27,6 +28,8 @@ pub struct FakeWorker {
     pub applied: usize,
     /// Connections it pretends to hold.
     pub connections: u32,
+    /// Connections that it was told of, and how old they were.
+    pub taken: Vec<(SyncEntry, Age)>,
     /// Given a frame in each turn while it is there.
     pub capture: Option<Box<Capture>>,
     /// Says why it refuses a command, if it does.
@@ -43,6 +46,7 @@ impl FakeWorker {
             settings: Settings::default(),
             applied: 0,
             connections: 0,
+            taken: Vec::new(),
             capture: None,
             refuse: |_| None,
         };
@@ -91,10 +95,49 @@ impl FakeWorker {
             Command::StartCapture(capture) => retired.capture = self.capture.replace(capture),
             Command::StopCapture => retired.capture = self.capture.take(),
             Command::PutSettings(settings) => self.settings = settings,
+            Command::PutConnections(batch) => {
+                let rows = batch.rows.iter().map(|row| (row.entry, row.age));
+                self.taken.extend(rows);
+                retired.batch = Some(batch);
+            }
+            Command::CollectConnections(collection) => {
+                return Outcome::Collected(self.collect(collection));
+            }
             Command::DumpConnections(batch) => return Outcome::Connections(self.dump(batch)),
             _ => {}
         }
         Outcome::Done(retired)
+    }
+
+    /// The same as [`FakeWorker::dump`] shows; each has been idle for as many ticks as its number.
+    fn collect(&self, mut collection: Box<Collection>) -> Box<Collection> {
+        if collection.cursor.end < SHARDS as u32 {
+            collection.cursor.done = true;
+            return collection;
+        }
+        let wanted = collection.wanted.active_within.unwrap_or(u32::MAX);
+        let room = collection.batch.rows.capacity();
+        while collection.batch.rows.len() < room && collection.cursor.entry < self.connections {
+            let n = collection.cursor.entry;
+            let entry = SyncEntry {
+                protocol: 6,
+                flags: 0,
+                state: 1,
+                client: Endpoint::new(Addr::v4((0x0b00_0000 + n).to_be_bytes()), 40_000),
+                virtual_: Endpoint::new(Addr::v4([10, 0, 0, 1]), 80),
+                dest: Endpoint::new(Addr::v4([192, 168, 0, 1]), 8080),
+                fwmark: 0,
+                timeout: 900,
+                sequence: None,
+            };
+            if n <= wanted {
+                let none = EngineData::default();
+                collection.batch.push_copy(entry, &none, n);
+            }
+            collection.cursor.entry += 1;
+        }
+        collection.cursor.done = collection.cursor.entry >= self.connections;
+        collection
     }
 
     /// All are in the last shard.

@@ -39,5 +39,6 @@ pub mod twin;
 pub mod update;
 pub mod upgrade;
 pub mod vrrp;
+pub mod walk;
 pub mod watchdog;
 pub mod workers;

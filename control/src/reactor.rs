@@ -334,8 +334,10 @@ impl Reactor {
     }
 
     fn serve(&mut self, now: Instant) {
+        let mut collected = Vec::new();
         if self.state.workers.is_waiting() {
-            let progress = self.state.workers.poll();
+            let mut progress = self.state.workers.poll();
+            collected = std::mem::take(&mut progress.collected);
             for refusal in &progress.refusals {
                 tracing::error!(
                     worker = refusal.worker,
@@ -348,6 +350,7 @@ impl Reactor {
             self.admin
                 .on_progress(now, &mut self.server, workers, progress);
         }
+        self.state.tend_copies(now, collected);
         let step = self.server.step(now, self.poll.registry());
         for client in step.gone {
             self.admin.forget(now, &mut self.state, client);

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use dataplane::probe::Exchange;
+use dataplane::sync::Collection;
 use dataplane::time::Instant;
 use mio::Waker;
 use vrrp::instance::Role;
@@ -26,7 +27,7 @@ use crate::update::{Subject, Update};
 use crate::upgrade::Launch;
 use crate::vrrp::{LeaseBook, Notice, Routers, Surroundings};
 use crate::watchdog::{Heartbeats, PumpBeat};
-use crate::workers::{WorkerRefusal, Workers};
+use crate::workers::{Ticket, WorkerRefusal, Workers};
 
 /// How long notifications have when the daemon ends.
 const LAST_WORDS: std::time::Duration = std::time::Duration::from_secs(1);
@@ -495,9 +496,19 @@ impl State {
 
     /// Gives the workers what a master told of; true if some waits for room.
     pub fn follow_sync(&mut self) -> bool {
-        match &mut self.sync {
-            Some(sync) => sync.deliver(&mut self.workers),
-            None => false,
+        let Some(sync) = &mut self.sync else {
+            return false;
+        };
+        for (place, news) in sync.take_news() {
+            news.log(&place);
+        }
+        sync.deliver(&mut self.workers)
+    }
+
+    /// Gives peers what workers copied for them.
+    pub fn tend_copies(&mut self, now: Instant, collected: Vec<(Ticket, Box<Collection>)>) {
+        if let Some(sync) = &mut self.sync {
+            sync.tend(now, collected, &mut self.workers);
         }
     }
 
@@ -545,7 +556,7 @@ impl State {
             .extend(self.keeper.trouble().map(str::to_owned));
         view.warnings.extend(self.host.warnings());
         let sync = self.sync.iter();
-        view.warnings.extend(sync.flat_map(Sync::trouble));
+        view.warnings.extend(sync.flat_map(Sync::warnings));
         let routers = self.routers.iter();
         view.warnings
             .extend(routers.flat_map(|routers| routers.warnings()));

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use dataplane::command::{Command, ConnectionBatch, ControlEnd, Envelope, Event, Outcome, Reply};
 use dataplane::counters::WorkerCounters;
-use dataplane::sync::Batch;
+use dataplane::sync::{Batch, Collection};
 
 use crate::update::{Subject, Update};
 
@@ -41,6 +41,8 @@ pub struct WorkerRefusal {
 pub struct Progress {
     /// Filled batches.
     pub batches: Vec<(Ticket, Box<ConnectionBatch>)>,
+    /// Filled collections.
+    pub collected: Vec<(Ticket, Box<Collection>)>,
     /// Refused updates.
     pub refusals: Vec<WorkerRefusal>,
 }
@@ -129,27 +131,40 @@ impl Workers {
         worker: usize,
         batch: Box<ConnectionBatch>,
     ) -> Result<Ticket, Box<ConnectionBatch>> {
+        self.ask(worker, batch, Command::DumpConnections)
+    }
+
+    /// Asks a worker to fill a collection; `Err` gives it back when the ring has no room now.
+    pub fn collect(
+        &mut self,
+        worker: usize,
+        collection: Box<Collection>,
+    ) -> Result<Ticket, Box<Collection>> {
+        self.ask(worker, collection, Command::CollectConnections)
+    }
+
+    fn ask<T>(&mut self, worker: usize, what: T, command: fn(T) -> Command) -> Result<Ticket, T> {
         let Some(lane) = self.lanes.get_mut(worker) else {
-            return Err(batch);
+            return Err(what);
         };
         if !lane.unsent.is_empty() || lane.end.commands.is_full() {
-            return Err(batch);
+            return Err(what);
         }
         self.generation += 1;
-        let dump = InFlight {
+        let sent = InFlight {
             generation: self.generation,
             update: None,
         };
-        lane.push(dump, Command::DumpConnections(batch));
+        lane.push(sent, command(what));
         Ok(Ticket(self.generation))
     }
 
     /// Gives every worker connections that a master told of; `Err` gives them back while one of
-    /// them has much to do already. Nothing waits for it.
-    pub fn put_connections(&mut self, batch: Arc<Batch>) -> Result<(), Arc<Batch>> {
+    /// them has more to do already than the ring's `share`-th part. Nothing waits for it.
+    pub fn put_connections(&mut self, batch: Arc<Batch>, share: usize) -> Result<(), Arc<Batch>> {
         let has_room = |lane: &Lane| {
             let commands = &lane.end.commands;
-            lane.unsent.is_empty() && commands.len() < commands.capacity() / 2
+            lane.unsent.is_empty() && commands.len() < commands.capacity() / share.max(1)
         };
         if !self.lanes.iter().all(has_room) {
             return Err(batch);
@@ -303,6 +318,9 @@ impl Lane {
                 }
                 Outcome::Connections(batch) => {
                     progress.batches.push((Ticket(generation), batch));
+                }
+                Outcome::Collected(collection) => {
+                    progress.collected.push((Ticket(generation), collection));
                 }
             }
         }

@@ -1,6 +1,6 @@
 //! A listing of connections: batch by batch, as workers fill them and as its reader takes them.
 
-use dataplane::command::{ConnectionBatch, ConnectionView, DumpCursor};
+use dataplane::command::{ConnectionBatch, ConnectionView};
 use dataplane::service::{Engine, Protocol};
 use dataplane::time::Instant;
 
@@ -8,78 +8,39 @@ use super::DEADLINE;
 use crate::api::{self, ConnectionRow, ErrorKind};
 use crate::model::Refusal;
 use crate::state::State;
+use crate::walk::Walk;
 use crate::workers::{self, Ticket};
 
 /// A listing of connections under way.
 pub struct Dump {
-    /// The next part of a worker's table.
-    worker: usize,
-    part: u32,
-    /// Parts that are listed side by side: an answer of a worker is heard once a millisecond.
-    lanes: Box<[Lane; LANES]>,
-}
-
-/// Parts of a listing that are under way at a time.
-const LANES: usize = 8;
-
-/// Parts of a worker's table.
-const PARTS: u32 = 16;
-
-/// A part of a worker's table that is being listed.
-#[derive(Default)]
-struct Lane {
-    /// Whose, and where to go on; none if there is nothing to do.
-    at: Option<(usize, DumpCursor)>,
-    under_way: Option<(Ticket, Instant)>,
-    spare: Option<Box<ConnectionBatch>>,
+    walk: Walk<ConnectionBatch>,
 }
 
 impl Dump {
     /// From the beginning.
     pub fn new() -> Dump {
         Dump {
-            worker: 0,
-            part: 0,
-            lanes: Default::default(),
+            walk: Walk::default(),
         }
     }
 
     /// The lane that waits for this answer.
     pub fn lane_of(&self, ticket: Ticket) -> Option<usize> {
-        let waits = |lane: &Lane| lane.under_way.is_some_and(|(t, _)| t == ticket);
-        self.lanes.iter().position(waits)
+        self.walk.lane_of(ticket)
     }
 
     /// The rows of a batch that came back to a lane.
     pub fn take(&mut self, lane: usize, mut batch: Box<ConnectionBatch>) -> Vec<ConnectionRow> {
         let rows = batch.rows.iter().map(|view| row(&batch, view)).collect();
-        if let Some(lane) = self.lanes.get_mut(lane) {
-            let went_on = |(worker, _)| (worker, batch.cursor);
-            lane.at = lane.at.map(went_on).filter(|(_, cursor)| !cursor.done);
-            lane.under_way = None;
-            batch.rows.clear();
-            batch.data.clear();
-            lane.spare = Some(batch);
-        }
+        batch.rows.clear();
+        batch.data.clear();
+        self.walk.came_back(lane, batch.cursor, Some(batch));
         rows
     }
 
     /// Whether all parts of all workers were listed.
     pub fn is_over(&self, workers: usize) -> bool {
-        self.worker >= workers && self.lanes.iter().all(|lane| lane.at.is_none())
-    }
-
-    /// The next part, if there is one.
-    fn next_part(&mut self, workers: usize) -> Option<(usize, DumpCursor)> {
-        if self.worker >= workers {
-            return None;
-        }
-        let next = (self.worker, DumpCursor::part(self.part, PARTS));
-        self.part += 1;
-        if self.part == PARTS {
-            (self.worker, self.part) = (self.worker + 1, 0);
-        }
-        Some(next)
+        self.walk.is_over(workers)
     }
 
     /// Asks workers for what may be asked for.
@@ -92,37 +53,28 @@ impl Dump {
         state: &mut State,
         has_room: bool,
     ) -> Result<(), Refusal> {
-        let workers = state.workers.len();
-        for at in 0..LANES {
-            if self.lanes[at].at.is_none() && has_room {
-                self.lanes[at].at = self.next_part(workers);
-            }
-            let lane = &mut self.lanes[at];
-            let Some((worker, cursor)) = lane.at else {
-                continue;
-            };
-            if let Some((_, since)) = lane.under_way {
-                if now.since(since) >= DEADLINE {
-                    return Err(Refusal::new(
-                        ErrorKind::Busy,
-                        format!(
-                            "worker {worker} did not list its connections within {} s",
-                            DEADLINE.as_secs()
-                        ),
-                    ));
-                }
-                continue;
-            }
-            if !has_room {
-                continue;
-            }
-            let mut batch = lane.spare.take().unwrap_or_else(workers::batch);
-            batch.cursor = cursor;
-            match state.workers.fill(worker, batch) {
-                Ok(ticket) => lane.under_way = Some((ticket, now)),
-                // Its ring is full: the next turn tries again.
-                Err(batch) => lane.spare = Some(batch),
-            }
+        if let Some((worker, since)) = self.walk.slowest()
+            && now.since(since) >= DEADLINE
+        {
+            return Err(Refusal::new(
+                ErrorKind::Busy,
+                format!(
+                    "worker {worker} did not list its connections within {} s",
+                    DEADLINE.as_secs()
+                ),
+            ));
+        }
+        if has_room {
+            let workers = &mut state.workers;
+            self.walk.advance(
+                now,
+                workers,
+                workers::batch,
+                |workers, worker, at, mut batch| {
+                    batch.cursor = at;
+                    workers.fill(worker, batch)
+                },
+            );
         }
         Ok(())
     }

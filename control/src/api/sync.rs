@@ -53,6 +53,13 @@ pub struct DaemonSpec {
     /// TTL of messages.
     #[serde(default = "ttl")]
     pub ttl: u8,
+    /// Whether other nodes of RVS are spoken to besides, on the port 1000 above.
+    #[serde(default = "peers")]
+    pub peers: bool,
+}
+
+fn peers() -> bool {
+    true
 }
 
 fn group() -> IpAddr {
@@ -116,4 +123,38 @@ pub struct DaemonView {
     /// How often its interface went away.
     #[serde(default)]
     pub cuts: u64,
+    /// Nodes of RVS with the other half.
+    #[serde(default)]
+    pub peers: Vec<PeerView>,
+}
+
+/// Another node of RVS, as listed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeerView {
+    /// Where it is.
+    pub addr: IpAddr,
+    /// The MAC of its interface.
+    pub node: String,
+    /// Whether it was heard lately.
+    pub alive: bool,
+    /// Milliseconds since then.
+    pub heard_ms: u64,
+    /// Entries in its table.
+    pub connections: u64,
+    /// Its whole table came; of a backup, nothing is to come.
+    pub complete: bool,
+    /// How often messages were found to be missing.
+    pub gaps: u64,
+    /// Messages that were.
+    pub missed: u64,
+    /// Copies that mended that.
+    pub repairs: u64,
+    /// Whole tables that were copied.
+    pub transfers: u64,
+    /// Copies that kept timers from running out.
+    pub refreshes: u64,
+    /// Entries of the last whole table.
+    pub copied: u64,
+    /// Milliseconds that it took.
+    pub copied_ms: u64,
 }

@@ -12,6 +12,7 @@ use dataplane::sync::wire::Message;
 use mio::{Events, Interest, Poll, Token, Waker};
 
 use super::auth::{self, Opener};
+use super::peer::counted::{Ledger, Receipts};
 use super::{Counts, LOOK, count, socket};
 use crate::api::SyncRole;
 use crate::clock;
@@ -33,6 +34,8 @@ pub struct Backup {
     pub batches: Sender<Arc<Batch>>,
     pub control: Arc<Waker>,
     pub counts: Arc<Counts>,
+    /// For peers that ask what came.
+    pub receipts: Option<Arc<Receipts>>,
     pub stop: Arc<AtomicBool>,
 }
 
@@ -63,6 +66,7 @@ impl Backup {
         let mut events = Events::with_capacity(64);
         let mut buffer = vec![0; 65536];
         let mut looked = clock::now();
+        let mut ledger = Ledger::new(self.receipts.clone(), sockets.len());
         while !self.stop.load(Relaxed) {
             match poll.poll(&mut events, Some(LOOK)) {
                 Err(e) if e.kind() != io::ErrorKind::Interrupted => {
@@ -82,25 +86,37 @@ impl Backup {
             if events.is_empty() {
                 continue;
             }
+            ledger.begin();
             // Every socket until it is empty: readiness is told once.
-            let mut open: Vec<&mio::net::UdpSocket> = sockets.iter().collect();
+            let mut open: Vec<(usize, &mio::net::UdpSocket)> = sockets.iter().enumerate().collect();
             while !open.is_empty() && !self.stop.load(Relaxed) {
                 let mut batch = Batch::default();
-                open.retain(|socket| self.read(socket, &mut buffer, &mut batch));
-                self.pass_on(batch);
+                open.retain(|socket| self.read(*socket, &mut buffer, &mut batch, &mut ledger));
+                self.pass_on(batch, &mut ledger);
                 let _ = self.control.wake();
             }
+            ledger.end();
         }
     }
 
     /// Reads some datagrams; false if there are no more.
-    fn read(&mut self, socket: &mio::net::UdpSocket, buffer: &mut [u8], batch: &mut Batch) -> bool {
+    fn read(
+        &mut self,
+        (n, socket): (usize, &mio::net::UdpSocket),
+        buffer: &mut [u8],
+        batch: &mut Batch,
+        ledger: &mut Ledger,
+    ) -> bool {
         for _ in 0..SHARE {
             match socket.recv_from(buffer) {
                 Ok((len, from)) => {
                     let is_peers = self.peer.is_none_or(|peer| peer == from.ip());
                     match buffer.get(..len).filter(|_| is_peers) {
-                        Some(bytes) => self.take(bytes, batch),
+                        Some(bytes) => {
+                            if self.take(bytes, batch, ledger) {
+                                ledger.add(from.ip(), n);
+                            }
+                        }
                         None => count(&self.counts.refused, 1),
                     }
                 }
@@ -113,19 +129,22 @@ impl Backup {
         true
     }
 
-    /// Takes what makes sense of a datagram.
-    fn take(&mut self, bytes: &[u8], batch: &mut Batch) {
+    /// Takes what makes sense of a datagram. False if it is no message, or for others.
+    fn take(&mut self, bytes: &[u8], batch: &mut Batch, ledger: &mut Ledger) -> bool {
         count(&self.counts.messages, 1);
         let bytes = match self.opener.open(auth::wall(), bytes) {
             Ok(bytes) => bytes,
-            Err(why) => return self.counts.unauthentic.count(why),
+            Err(why) => {
+                self.counts.unauthentic.count(why);
+                return false;
+            }
         };
         let Ok(message) = Message::decode(bytes) else {
             count(&self.counts.refused, 1);
-            return;
+            return false;
         };
         if self.syncid != 0 && message.syncid != self.syncid {
-            return;
+            return false;
         }
         for entry in message.entries() {
             match entry {
@@ -133,20 +152,22 @@ impl Backup {
                     count(&self.counts.entries, 1);
                     batch.push(entry, &engine);
                     if batch.is_full() {
-                        self.pass_on(std::mem::take(batch));
+                        self.pass_on(std::mem::take(batch), ledger);
                     }
                 }
                 _ => count(&self.counts.refused, 1),
             }
         }
+        true
     }
 
-    /// Hands a batch to the control loop. A loop that is far behind loses it; the master tells of
-    /// living connections again.
-    fn pass_on(&self, batch: Batch) {
+    /// Hands a batch to the control loop. A loop that is far behind loses it; a master of RVS is
+    /// asked again, others tell of living connections again.
+    fn pass_on(&self, batch: Batch, ledger: &mut Ledger) {
         let rows = batch.rows.len() as u64;
         if rows != 0 && self.batches.try_send(Arc::new(batch)).is_err() {
             count(&self.counts.lost, rows);
+            ledger.dropped(rows);
         }
     }
 }

@@ -13,6 +13,7 @@ use dataplane::sync::wire::{Message, Version};
 
 use super::auth::{self, Sealer};
 use super::pack::Packer;
+use super::peer::counted::SentBy;
 use super::socket::Opener;
 use super::{Counts, LOOK, count};
 use crate::api::SyncRole;
@@ -46,6 +47,8 @@ pub struct Master {
     pub queue: usize,
     pub is_old: Arc<AtomicBool>,
     pub counts: Arc<Counts>,
+    /// What was sent by each socket.
+    pub sent: Arc<SentBy>,
     pub stop: Arc<AtomicBool>,
 }
 
@@ -64,6 +67,7 @@ struct Line {
     waiting: Vec<VecDeque<Waiting>>,
     most: usize,
     counts: Arc<Counts>,
+    sent: Arc<SentBy>,
     complained: Option<dataplane::time::Instant>,
 }
 
@@ -109,6 +113,7 @@ impl Line {
                 Ok(_) => {
                     count(&self.counts.messages, 1);
                     count(&self.counts.entries, entries);
+                    self.sent.add(port, entries);
                     return true;
                 }
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
@@ -167,6 +172,7 @@ impl Master {
             sealed: Vec::new(),
             most: if self.queue == 0 { QUEUE } else { self.queue },
             counts: Arc::clone(&self.counts),
+            sent: Arc::clone(&self.sent),
             complained: None,
         };
         let mut looked = clock::now();

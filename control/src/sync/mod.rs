@@ -2,12 +2,14 @@
 //!
 //! A master's thread empties the outboxes of the workers into messages and sends them; a backup's
 //! thread reads messages and hands what it understood to the control loop, which gives it to the
-//! workers as commands. Neither the workers nor the loop ever wait for a socket.
+//! workers as commands. Neither the workers nor the loop ever wait for a socket. What nodes of RVS do
+//! for each other besides is in [`peer`].
 
 pub mod auth;
 mod backup;
 mod master;
 mod pack;
+pub mod peer;
 mod socket;
 
 use std::io;
@@ -20,18 +22,32 @@ use std::time::Duration;
 use crossbeam::channel::{Receiver, Sender, bounded};
 use dataplane::settings::Settings;
 use dataplane::sync::wire::Version;
-use dataplane::sync::{Batch, Outbox};
+use dataplane::sync::{Batch, Collection, Outbox};
+use dataplane::time::Instant;
 use mio::Waker;
 
 use self::auth::{KeyFiles, Keys, Opener, Purpose, Sealer, Why};
 use self::socket::Change;
-use crate::api::{DaemonSpec, DaemonView, ErrorKind, SyncRole};
+use crate::api::{DaemonSpec, DaemonView, ErrorKind, PeerView, SyncRole};
+use crate::clock;
 use crate::model::Refusal;
 use crate::update::Update;
-use crate::workers::Workers;
+use crate::workers::{Ticket, Workers};
+
+use self::peer::copies::Copies;
+use self::peer::counted::{Receipts, SentBy};
+use self::peer::link::{Link, Parts, Place, Sockets};
+use self::peer::machine::News;
 
 /// Batches that may wait for the workers. What does not fit is lost and counted.
 const BATCHES: usize = 1024;
+
+/// Batches of copies that may wait for the workers. The peer's stream waits for them.
+const COPIES: usize = 256;
+
+/// Part of a worker's ring that announcements may fill, and copies, which nobody hurries.
+const SHARE: usize = 2;
+const COPIES_SHARE: usize = 8;
 
 /// Largest UDP payload over IPv4.
 const MAX_PAYLOAD: u16 = 65535 - 28;
@@ -195,6 +211,15 @@ pub struct Sync {
     batches: (Sender<Arc<Batch>>, Receiver<Arc<Batch>>),
     /// Taken from there, but the workers had no room.
     waiting: Option<Arc<Batch>>,
+    /// The same of copies.
+    copied: (Sender<Arc<Batch>>, Receiver<Arc<Batch>>),
+    copied_waiting: Option<Arc<Batch>>,
+    /// Copies that peers want of us.
+    copies: Copies,
+    /// Where other nodes of RVS are spoken to.
+    links: Vec<Link>,
+    /// Masters that were started.
+    runs: u32,
     /// Whether the master writes the old format.
     is_old: Arc<AtomicBool>,
     plan: Plan,
@@ -215,23 +240,17 @@ impl Sync {
             backup: None,
             batches: bounded(BATCHES),
             waiting: None,
+            copied: bounded(COPIES),
+            copied_waiting: None,
+            copies: Copies::default(),
+            links: Vec::new(),
+            runs: 0,
             is_old: Arc::default(),
             plan: Plan::default(),
             masters: Vec::new(),
             keys: Arc::default(),
             wrong_keys: Vec::new(),
         }
-    }
-
-    /// What is wrong and has not been put right.
-    pub fn trouble(&self) -> impl Iterator<Item = String> + '_ {
-        let cut = [&self.master, &self.backup].into_iter().flatten();
-        let cut = cut.filter(|running| running.counts.is_cut.load(Relaxed));
-        let cut = cut.map(|running| {
-            let (role, interface) = (running.spec.role.name(), &running.spec.interface);
-            format!("the {role} daemon's interface {interface} is not there")
-        });
-        self.wrong_keys.iter().cloned().chain(cut)
     }
 
     fn place(&mut self, role: SyncRole) -> &mut Option<Running> {
@@ -289,6 +308,7 @@ impl Sync {
             Refusal::new(ErrorKind::Failed, told)
         };
         let buffer = settings.sync_sock_size as usize;
+        let link = self.link(spec, &device, workers, &mut warnings);
         let mut running = Running {
             spec: spec.clone(),
             maxlen,
@@ -307,6 +327,8 @@ impl Sync {
                 self.note_settings(settings);
                 let seal = |_| Sealer::new(Arc::clone(&self.keys), Purpose::Entries);
                 let sealers: Result<Vec<_>, _> = (0..ports).map(seal).collect();
+                self.runs += 1;
+                let sent = Arc::new(SentBy::new(ports.into()));
                 let master = master::Master {
                     sockets,
                     interface,
@@ -317,15 +339,21 @@ impl Sync {
                     queue: settings.sync_qlen_max as usize,
                     is_old: Arc::clone(&self.is_old),
                     counts,
+                    sent: Arc::clone(&sent),
                     stop,
                 };
                 running.thread = Some(master.start().map_err(failed)?);
                 workers.send(&Update::StartMaster(self.outboxes.clone().into()));
+                if let Some(link) = link.and_then(|n| self.links.get(n)) {
+                    link.change(|running| running.master = Some((self.runs, sent)));
+                }
             }
             SyncRole::Backup => {
                 let opened = socket::Opener::open(spec, &device, ports, buffer);
                 let (interface, sockets) = opened.map_err(failed)?;
                 let peer = (!spec.group.is_multicast()).then_some(spec.group);
+                let link = link.and_then(|n| self.links.get(n));
+                let receipts = link.map(|link| Arc::new(Receipts::new(Arc::clone(link.waker()))));
                 let backup = backup::Backup {
                     sockets,
                     interface,
@@ -335,9 +363,14 @@ impl Sync {
                     batches: self.batches.0.clone(),
                     control: Arc::clone(&self.control),
                     counts,
+                    receipts: receipts.clone(),
                     stop,
                 };
                 let (thread, waker) = backup.start().map_err(failed)?;
+                if let (Some(link), Some(receipts)) = (link, receipts) {
+                    let backup = Some((receipts, Arc::clone(&waker)));
+                    link.change(|running| running.backup = backup);
+                }
                 (running.thread, running.waker) = (Some(thread), Some(waker));
             }
         }
@@ -354,15 +387,77 @@ impl Sync {
         Ok(warnings)
     }
 
+    /// The link of a daemon, by its number; made if there is none. Without it a daemon does what a
+    /// kernel's does.
+    fn link(
+        &mut self,
+        spec: &DaemonSpec,
+        device: &socket::Device,
+        workers: &Workers,
+        warnings: &mut Vec<String>,
+    ) -> Option<usize> {
+        if !spec.peers {
+            return None;
+        }
+        let place = Place::of(spec);
+        let found = self.links.iter().position(|link| *link.place() == place);
+        if found.is_some() {
+            return found;
+        }
+        let started = Sockets::open(spec, device).and_then(|sockets| {
+            Link::start(Parts {
+                place,
+                sockets,
+                batches: self.copied.0.clone(),
+                desk: self.copies.desk(),
+                control: Arc::clone(&self.control),
+                counters: workers.counters().to_vec(),
+            })
+        });
+        match started {
+            Ok(link) => {
+                self.links.push(link);
+                Some(self.links.len() - 1)
+            }
+            Err(e) => {
+                warnings.push(format!(
+                    "nodes of RVS are not spoken to on {}: {e}; check that nobody else has port \
+                     {}, or set peers = false",
+                    spec.interface,
+                    peer::port_beside(spec.port)
+                ));
+                None
+            }
+        }
+    }
+
+    /// Leaves peers that no daemon needs.
+    fn leave_idle(&mut self) {
+        self.links.retain(|link| !link.is_idle());
+    }
+
     /// Stops a daemon.
     ///
     /// # Errors
     /// It does not run.
     pub fn stop(&mut self, role: SyncRole, workers: &mut Workers) -> Result<(), Refusal> {
+        self.end(role, workers)?;
+        self.leave_idle();
+        Ok(())
+    }
+
+    fn end(&mut self, role: SyncRole, workers: &mut Workers) -> Result<(), Refusal> {
         let Some(running) = self.place(role).take() else {
             let told = format!("no {} daemon runs", role.name());
             return Err(Refusal::new(ErrorKind::NoDaemon, told));
         };
+        let place = Place::of(&running.spec);
+        if let Some(link) = self.links.iter().find(|link| *link.place() == place) {
+            link.change(|running| match role {
+                SyncRole::Master => running.master = None,
+                SyncRole::Backup => running.backup = None,
+            });
+        }
         drop(running);
         if role == SyncRole::Master {
             workers.send(&Update::StopMaster);
@@ -416,24 +511,82 @@ impl Sync {
                     stale: counts.unauthentic.stale.load(Relaxed),
                     replayed: counts.unauthentic.replayed.load(Relaxed),
                     cuts: counts.cuts.load(Relaxed),
+                    peers: self.peers(spec),
                 }
             })
             .collect()
     }
 
-    /// Gives the workers what was received, as far as they have room; true if some waits.
+    /// Other nodes on the link of a daemon that have the other half of it.
+    fn peers(&self, spec: &DaemonSpec) -> Vec<PeerView> {
+        let place = Place::of(spec);
+        let link = self.links.iter().find(|link| *link.place() == place);
+        let view = link.map(Link::view).unwrap_or_default();
+        let now = clock::now();
+        view.peers
+            .iter()
+            .filter(|peer| match spec.role {
+                SyncRole::Master => peer.hello.is_backup,
+                SyncRole::Backup => peer.hello.is_master,
+            })
+            .map(|peer| peer.view(now))
+            .collect()
+    }
+
+    /// What is wrong and has not been put right, in lines for the operator.
+    pub fn warnings(&self) -> Vec<String> {
+        let cut = [&self.master, &self.backup].into_iter().flatten();
+        let cut = cut.filter(|running| running.counts.is_cut.load(Relaxed));
+        let cut = cut.map(|running| {
+            let (role, interface) = (running.spec.role.name(), &running.spec.interface);
+            format!("the {role} daemon's interface {interface} is not there")
+        });
+        let links = self.links.iter().flat_map(Link::warnings);
+        self.wrong_keys.iter().cloned().chain(cut).chain(links).collect()
+    }
+
+    /// Whether a backup that runs knows what it can know: every master that is there has given its
+    /// whole table.
+    pub fn is_ready(&self) -> bool {
+        self.links.iter().all(|link| link.view().is_ready)
+    }
+
+    /// What happened on the links since the last call.
+    pub fn take_news(&self) -> Vec<(Place, News)> {
+        let of = |link: &Link| {
+            let news = link.news().map(|news| (link.place().clone(), news));
+            news.collect::<Vec<_>>()
+        };
+        self.links.iter().flat_map(of).collect()
+    }
+
+    /// Takes what workers copied for peers and asks them for more.
+    pub fn tend(
+        &mut self,
+        now: Instant,
+        collected: Vec<(Ticket, Box<Collection>)>,
+        workers: &mut Workers,
+    ) {
+        for (ticket, collection) in collected {
+            self.copies.collected(ticket, collection);
+        }
+        self.copies.advance(now, workers);
+    }
+
+    /// Gives the workers what was received, announcements first, as far as they have room; true if
+    /// some waits.
     pub fn deliver(&mut self, workers: &mut Workers) -> bool {
-        loop {
-            let next = self
-                .waiting
-                .take()
-                .or_else(|| self.batches.1.try_recv().ok());
-            let Some(batch) = next else { return false };
-            if let Err(batch) = workers.put_connections(batch) {
-                self.waiting = Some(batch);
-                return true;
+        let announced = (&mut self.waiting, &self.batches.1, SHARE);
+        let copied = (&mut self.copied_waiting, &self.copied.1, COPIES_SHARE);
+        for (waiting, batches, share) in [announced, copied] {
+            while let Some(batch) = waiting.take().or_else(|| batches.try_recv().ok()) {
+                if let Err(batch) = workers.put_connections(batch, share) {
+                    *waiting = Some(batch);
+                    return true;
+                }
             }
         }
+        false
     }
 
     /// Runs what a file asks for from now on. Complaints about what did not work.
@@ -515,7 +668,7 @@ impl Sync {
         for role in [SyncRole::Master, SyncRole::Backup] {
             let place = self.place(role).as_ref();
             if place.is_some_and(|running| !wanted.contains(&running.spec)) {
-                let _ = self.stop(role, workers);
+                let _ = self.end(role, workers);
             }
         }
         let mut complaints = Vec::new();
@@ -528,6 +681,7 @@ impl Sync {
                 Err(refusal) => complaints.push(refusal.message),
             }
         }
+        self.leave_idle();
         complaints
     }
 }

@@ -36,6 +36,7 @@ fn spec(role: SyncRole, port: u16) -> DaemonSpec {
         group: Ipv4Addr::LOCALHOST.into(),
         port,
         ttl: 1,
+        peers: true,
     }
 }
 

@@ -111,6 +111,7 @@ impl Draft {
                 group: SYNC_GROUP,
                 port: SYNC_PORT,
                 ttl: 1,
+                peers: true,
             },
             socket: None,
         })

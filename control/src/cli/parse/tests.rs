@@ -356,6 +356,7 @@ fn synchronisation_daemons() {
         group: "239.1.1.1".parse().expect("an address"),
         port: 9999,
         ttl: 3,
+        peers: true,
     };
     assert_eq!(whole, want);
     let stop = Request::StopDaemon {

@@ -22,7 +22,9 @@
 //!   `{"name", "data"}`.
 //! - `-L --timeout`: `{"tcp", "tcp_fin", "udp"}`. `-L --daemon`: `{"daemons": [{"role",
 //!   "interface", "syncid", "maxlen", "group", "port", "ttl", "messages", "entries", "lost", "refused",
-//!   "authenticated", "unsigned", "forged", "stale", "replayed", "cuts"}]}`.
+//!   "authenticated", "unsigned", "forged", "stale", "replayed", "cuts",
+//!   "peers": [{"addr", "node", "alive", "heard_ms", "connections", "complete", "gaps", "missed", "repairs",
+//!   "transfers", "refreshes", "copied", "copied_ms"}]}]}`: `peers` are other nodes of RVS.
 //! - `mark list`: `{"marks": [{"mark", "match", "origin"}]}`, where `match` has those of `source`,
 //!   `destination` (networks), `protocol`, `source_port`, `destination_port` (`80` or `80-89`),
 //!   `vlan` and `port` that the rule asks for, and `family`.

@@ -42,6 +42,12 @@ pub(super) static SYNC: Section = Section {
         ),
         key("ttl", Integer(1, 255), Value("1"), "TTL of messages"),
         key(
+            "peers",
+            Boolean,
+            Value("true"),
+            "speak to other nodes of RVS besides, by UDP and TCP on the port 1000 above `port`: whole tables for who joins, repair of what was lost, an alarm when the link is gone",
+        ),
+        key(
             "maxlen",
             Integer(1, 65507),
             Computed("1472 (IPv6: 1452)"),

@@ -65,6 +65,7 @@ pub(super) fn plan(file: &File, notes: &mut Notes<'_>) -> Plan {
         group,
         port: number(table, "port"),
         ttl: number(table, "ttl"),
+        peers: table.boolean("peers").unwrap_or(true),
     };
     Plan {
         daemon: (role != Role::None).then_some(daemon),

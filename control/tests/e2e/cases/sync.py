@@ -160,6 +160,54 @@ def test_the_interface_goes_and_comes_back(lab):
     check("interface y0 is gone" in lab.rvsd.output() and "interface y0 is back" in lab.rvsd.output(), lab.rvsd.output()[-2000:])
 
 
+def peer(text):
+    """The one peer in `-L --daemon --json`, once it is there."""
+    peers = [peer for daemon in json.loads(text)["daemons"] for peer in daemon["peers"]]
+    return peers[0] if len(peers) == 1 else None
+
+
+@lasts(120)
+def test_a_standby_joins_late(lab):
+    """A standby that starts later gets the whole table at once, also what was never announced; messages that are lost
+    on the way are noticed and repaired; a link that is down raises an alarm and changes no role."""
+    lab.write_config(services=services(lab), extra=sync("master") + "\n[ipvs]\nsync_threshold = 1000000\nsync_period = 0\n")
+    lab.start()
+    def load(count):
+        for number in range(count):
+            for vip in VIPS["nat"]:
+                command = f"curl -gsSf --limit-rate 10k -m 100 -o /dev/null 'http://{at(vip, 80)}/files/10m'"
+                lab.client.spawn(["sh", "-c", command], "idle")
+    load(5)
+    wanted = 5 * len(VIPS["nat"])
+    wait_for("downloads", lambda: len(established(lab.adm("-Lnc"))) == wanted, 20)
+    standby = Standby(lab)
+    wait_for("the whole table", lambda: established(standby.adm("-Lnc")) == established(lab.adm("-Lnc")), 15)
+    wait_for("the transfer to be counted", lambda: (peer(standby.adm("--json -L --daemon")) or {}).get("transfers") == 1, 10)
+    found = peer(standby.adm("--json -L --daemon"))
+    check(found["alive"] and found["complete"] and found["copied"] >= wanted and found["gaps"] == 0, f"{found}")
+    check(peer(lab.adm("--json -L --daemon"))["alive"], "the master knows its backup")
+    # From now on connections are announced, and nothing of that comes.
+    drop = "add table inet x; add chain inet x in { type filter hook input priority 0; }; add rule inet x in udp dport 8848 drop"
+    standby.space.run(["nft", drop])
+    lab.adm("sysctl sync_threshold='3 50'")
+    load(5)
+    wait_for("more downloads", lambda: len(established(lab.adm("-Lnc"))) == 2 * wanted, 20)
+    wait_for("a repair", lambda: peer(standby.adm("--json -L --daemon"))["repairs"] > 0, 15)
+    wait_for("what was lost", lambda: established(standby.adm("-Lnc")) == established(lab.adm("-Lnc")), 10)
+    found = peer(standby.adm("--json -L --daemon"))
+    check(found["missed"] > 0 and found["transfers"] == 1, f"{found}")
+    standby.space.run(["nft", "delete table inet x"])
+    # The link goes.
+    check("synchronisation" not in standby.adm("status"), standby.adm("status"))
+    lab.lb.ip("link set y0 down")
+    for node in (lab, standby):
+        wait_for("the alarm", lambda: "nothing is heard of 10.3.0." in node.adm("status"), 15)
+    check(standby.adm("-L --daemon").startswith("backup"), "its role stays")
+    lab.lb.ip("link set y0 up")
+    for node in (lab, standby):
+        wait_for("the alarm to end", lambda: "synchronisation" not in node.adm("status"), 15)
+
+
 def test_daemons_come_and_go(lab):
     """rvsadm starts, lists and stops daemons with ipvsadm's words; a reload follows [sync]."""
     other = lab.space("other")
