@@ -88,7 +88,7 @@ impl Line {
                     entries,
                 });
             } else {
-                count(&self.counts.lost, entries);
+                self.lose(port, entries);
             }
         }
         self.sealed = sealed;
@@ -121,12 +121,18 @@ impl Line {
                 // The device's queue is full.
                 Err(e) if e.raw_os_error() == Some(libc::ENOBUFS) => return false,
                 Err(e) => {
-                    count(&self.counts.lost, entries);
+                    self.lose(port, entries);
                     self.complain(&e);
                     return true;
                 }
             }
         }
+    }
+
+    /// A message does not leave. Backups of RVS notice: it counts as sent.
+    fn lose(&mut self, port: usize, entries: u64) {
+        count(&self.counts.lost, entries);
+        self.sent.add(port, entries);
     }
 
     fn complain(&mut self, error: &io::Error) {

@@ -412,6 +412,7 @@ impl Sync {
                 desk: self.copies.desk(),
                 control: Arc::clone(&self.control),
                 counters: workers.counters().to_vec(),
+                keys: Arc::clone(&self.keys),
             })
         });
         match started {

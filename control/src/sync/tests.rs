@@ -545,11 +545,11 @@ fn never_in_clear_in_place_of_sealed() {
         "{told:?}"
     );
     assert!(node.start(&daemon).is_err());
-    assert_eq!(node.sync.trouble().count(), 1);
+    assert_eq!(node.sync.warnings().len(), 1);
     key_file(&dir, "key", KEY);
     assert_eq!(follow(&mut node), [""; 0]);
     assert!(node.view(SyncRole::Backup).authenticated);
-    assert_eq!(node.sync.trouble().count(), 0);
+    assert_eq!(node.sync.warnings().len(), 0);
     // A file that is bad later leaves what was read in use.
     key_file(&dir, "key", "short");
     assert!(follow(&mut node)[0].contains("too short"));

@@ -15,6 +15,7 @@ use mio::net::TcpStream;
 
 use super::copies::{Order, Piece, pieces};
 use super::frame::{self, Ask, Frame, Packer, Refusal, Want};
+use super::record::Seals;
 
 /// A peer that neither sends nor takes anything in this time is given up.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -91,6 +92,13 @@ impl Pipe {
         Ok(true)
     }
 
+    /// Appends a frame to what waits.
+    fn put(&mut self, seals: &mut Seals, frame: &Frame<'_>) {
+        let mut bytes = Vec::new();
+        frame::encode(&mut bytes, frame);
+        seals.write(&mut self.output, &bytes);
+    }
+
     fn is_stuck(&self, now: Instant) -> bool {
         now.since(self.moved) >= PATIENCE
     }
@@ -127,9 +135,9 @@ pub struct Fetch {
 
 impl Fetch {
     /// Over a stream that is being connected.
-    pub fn new(now: Instant, stream: TcpStream, ask: Ask) -> Fetch {
+    pub fn new(now: Instant, stream: TcpStream, seals: &mut Seals, ask: Ask) -> Fetch {
         let mut pipe = Pipe::new(now, stream);
-        frame::encode(&mut pipe.output, &Frame::Ask(ask));
+        pipe.put(seals, &Frame::Ask(ask));
         Fetch {
             pipe,
             batch: Batch::default(),
@@ -146,14 +154,19 @@ impl Fetch {
     }
 
     /// Goes on as far as it can.
-    pub fn step(&mut self, now: Instant, batches: &Sender<Arc<Batch>>) -> Step {
-        match self.go_on(now, batches) {
+    pub fn step(&mut self, now: Instant, seals: &mut Seals, batches: &Sender<Arc<Batch>>) -> Step {
+        match self.go_on(now, seals, batches) {
             Ok(step) => step,
             Err(why) => Step::Failed(why),
         }
     }
 
-    fn go_on(&mut self, now: Instant, batches: &Sender<Arc<Batch>>) -> Result<Step, String> {
+    fn go_on(
+        &mut self,
+        now: Instant,
+        seals: &mut Seals,
+        batches: &Sender<Arc<Batch>>,
+    ) -> Result<Step, String> {
         if let Ok(Some(e)) | Err(e) = self.pipe.stream.take_error() {
             return Err(e.to_string());
         }
@@ -174,7 +187,7 @@ impl Fetch {
         self.pipe.write(now).map_err(|e| e.to_string())?;
         let read = self.pipe.read(now, SHARE);
         // What came before an end counts.
-        self.understand()?;
+        self.understand(seals)?;
         self.hand_over(batches);
         match read {
             _ if self.end.is_some() => Ok(Step::Busy),
@@ -186,13 +199,14 @@ impl Fetch {
         }
     }
 
-    fn understand(&mut self) -> Result<(), String> {
+    fn understand(&mut self, seals: &mut Seals) -> Result<(), String> {
         let input = std::mem::take(&mut self.pipe.input);
         let mut at = 0;
         while self.end.is_none() {
             let rest = input.get(at..).unwrap_or(&[]);
-            let decoded = frame::decode(rest).map_err(|e| format!("no frame: {e:?}"))?;
-            let Some((frame, len)) = decoded else { break };
+            let Some((frame, len)) = seals.read(rest)? else {
+                break;
+            };
             at += len;
             match frame {
                 Frame::Start { .. } => {}
@@ -302,19 +316,24 @@ impl Serve {
     }
 
     /// Goes on as far as it can.
-    pub fn step(&mut self, now: Instant, giver: &Giver<'_>) -> Step {
-        match self.go_on(now, giver) {
+    pub fn step(&mut self, now: Instant, seals: &mut Seals, giver: &Giver<'_>) -> Step {
+        match self.go_on(now, seals, giver) {
             Ok(step) => step,
             Err(why) => Step::Failed(why),
         }
     }
 
-    fn go_on(&mut self, now: Instant, giver: &Giver<'_>) -> Result<Step, String> {
+    fn go_on(
+        &mut self,
+        now: Instant,
+        seals: &mut Seals,
+        giver: &Giver<'_>,
+    ) -> Result<Step, String> {
         if self.pieces.is_none() && !self.is_over {
             self.pipe
                 .read(now, frame::MAX_PAYLOAD)
                 .map_err(|e| e.to_string())?;
-            self.listen(giver)?;
+            self.listen(seals, giver)?;
         }
         let mut written = 0;
         loop {
@@ -343,7 +362,7 @@ impl Serve {
             match pieces.try_recv() {
                 Ok(piece) => {
                     let _ = giver.control.wake();
-                    self.pack(piece);
+                    self.pack(seals, piece);
                     written += self.pipe.output.len();
                 }
                 Err(TryRecvError::Empty) => {
@@ -356,16 +375,14 @@ impl Serve {
         }
     }
 
-    fn listen(&mut self, giver: &Giver<'_>) -> Result<(), String> {
-        let decoded = frame::decode(&self.pipe.input).map_err(|e| format!("no frame: {e:?}"))?;
-        let ask = match decoded {
+    fn listen(&mut self, seals: &mut Seals, giver: &Giver<'_>) -> Result<(), String> {
+        let ask = match seals.read(&self.pipe.input)? {
             Some((Frame::Ask(ask), _)) => ask,
             Some(_) => return Err("no question".to_owned()),
             None => return Ok(()),
         };
-        let out = &mut self.pipe.output;
         if giver.syncid != Some(ask.syncid) {
-            frame::encode(out, &Frame::Refuse(Refusal::NoMaster));
+            self.pipe.put(seals, &Frame::Refuse(Refusal::NoMaster));
             self.is_over = true;
             return Ok(());
         }
@@ -388,20 +405,21 @@ impl Serve {
             waker: Arc::clone(giver.own),
         };
         if giver.desk.try_send(order).is_err() {
-            frame::encode(out, &Frame::Refuse(Refusal::Busy));
+            self.pipe.put(seals, &Frame::Refuse(Refusal::Busy));
             self.is_over = true;
             return Ok(());
         }
         let _ = giver.control.wake();
         let (boot, connections) = (giver.boot, giver.connections);
-        frame::encode(out, &Frame::Start { boot, connections });
+        self.pipe.put(seals, &Frame::Start { boot, connections });
         self.packer = Packer::new(ask.syncid);
         self.pieces = Some(receiver);
         Ok(())
     }
 
-    fn pack(&mut self, piece: Piece) {
-        let out = &mut self.pipe.output;
+    fn pack(&mut self, seals: &mut Seals, piece: Piece) {
+        let mut frames = Vec::new();
+        let out = &mut frames;
         match piece {
             Piece::Part(collection) => {
                 let batch = &collection.batch;
@@ -429,5 +447,6 @@ impl Serve {
                 self.is_over = true;
             }
         }
+        seals.write(&mut self.pipe.output, &frames);
     }
 }

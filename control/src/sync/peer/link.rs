@@ -25,8 +25,10 @@ use super::frame::Ask;
 use super::hello::{self, Hello};
 use super::machine::{self, Input, Machine, Me, News, Output, Peer, Roles};
 use super::port_beside;
+use super::record::Seals;
 use crate::api::DaemonSpec;
 use crate::clock;
+use crate::sync::auth::{self, Keys, Opener, Purpose, Sealer};
 use crate::sync::socket::{self, Device};
 
 const WAKER: Token = Token(0);
@@ -159,6 +161,8 @@ pub struct Parts {
     pub control: Arc<Waker>,
     /// To count connections.
     pub counters: Vec<Arc<WorkerCounters>>,
+    /// What everything is sealed with.
+    pub keys: Arc<Keys>,
 }
 
 /// A link that runs. Dropped, it says goodbye and ends.
@@ -253,6 +257,8 @@ struct Driver {
     receiver: mio::net::UdpSocket,
     listener: TcpListener,
     tcp_port: u16,
+    hellos: Seals,
+    streams: Seals,
     batches: Sender<Arc<Batch>>,
     desk: Sender<Order>,
     control: Arc<Waker>,
@@ -307,6 +313,15 @@ impl Driver {
         let registry = poll.registry();
         registry.register(&mut receiver, HELLO, Interest::READABLE)?;
         registry.register(&mut listener, LISTENER, Interest::READABLE)?;
+        let seals = |purpose| {
+            let keys = || Arc::clone(&parts.keys);
+            let sealer = Sealer::new(keys(), purpose);
+            let opener = Opener::new(keys(), purpose);
+            sealer.map(|sealer| Seals { sealer, opener })
+        };
+        let (hellos, streams) = seals(Purpose::Hello)
+            .and_then(|hellos| Ok((hellos, seals(Purpose::Stream)?)))
+            .map_err(|_| io::Error::other("the system has no random numbers"))?;
         let me = Me {
             syncid: parts.place.syncid,
             boot: RandomState::new().build_hasher().finish(),
@@ -319,6 +334,8 @@ impl Driver {
             receiver,
             listener,
             tcp_port,
+            hellos,
+            streams,
             batches: parts.batches,
             desk: parts.desk,
             control: parts.control,
@@ -433,15 +450,19 @@ impl Driver {
             sent: master.map_or_else(Vec::new, |(_, sent)| sent.get()),
         };
         // One that cannot be sent is one that is lost: the peer sees it.
-        let _ = self.sender.send(&hello.encode());
+        let mut bytes = hello.encode();
+        self.hellos.sealer.seal(auth::wall(), &mut bytes);
+        let _ = self.sender.send(&bytes);
     }
 
     fn read_hellos(&mut self, now: Instant) {
-        let mut bytes = [0; hello::MAX + 1];
+        let mut bytes = [0; hello::MAX + auth::TRAILER + 1];
         loop {
             match self.receiver.recv_from(&mut bytes) {
                 Ok((len, from)) => {
-                    if let Ok(hello) = Hello::decode(bytes.get(..len).unwrap_or(&[])) {
+                    let sealed = bytes.get(..len).unwrap_or(&[]);
+                    let opened = self.hellos.opener.open(auth::wall(), sealed);
+                    if let Some(hello) = opened.ok().and_then(|b| Hello::decode(b).ok()) {
                         self.handle(now, Input::Hello(from, Box::new(hello)));
                     }
                 }
@@ -498,7 +519,7 @@ impl Driver {
         let mut stream = TcpStream::from_std(socket.into());
         let both = Interest::READABLE | Interest::WRITABLE;
         self.poll.registry().register(&mut stream, FETCH, both)?;
-        self.fetch = Some(Fetch::new(now, stream, ask));
+        self.fetch = Some(Fetch::new(now, stream, &mut self.streams, ask));
         Ok(())
     }
 
@@ -507,7 +528,7 @@ impl Driver {
         let Some(fetch) = &mut self.fetch else {
             return false;
         };
-        let done = match fetch.step(now, &self.batches) {
+        let done = match fetch.step(now, &mut self.streams, &self.batches) {
             Step::Waits => return false,
             Step::Busy => {
                 let _ = self.control.wake();
@@ -554,7 +575,7 @@ impl Driver {
         let mut busy = false;
         self.served.retain(|_, serve| {
             let peer = serve.from.ip();
-            match serve.step(now, &giver) {
+            match serve.step(now, &mut self.streams, &giver) {
                 Step::Waits => return true,
                 Step::Busy => {
                     busy = true;

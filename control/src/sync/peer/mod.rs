@@ -14,6 +14,7 @@ pub mod hello;
 pub mod link;
 pub mod machine;
 mod news;
+mod record;
 mod view;
 
 /// What UDP and TCP ports of the peers are above the port of the synchronisation: none of up to 64

@@ -15,6 +15,7 @@ use super::machine::News;
 use super::port_beside;
 use crate::clock;
 use crate::fake::FakeWorker;
+use crate::sync::auth::{Key, Keys, Ring};
 use crate::workers::Workers;
 
 /// A node: a link and the loop around it.
@@ -41,7 +42,7 @@ fn sockets(own: &str, receiver: UdpSocket, peer: &UdpSocket) -> Sockets {
     }
 }
 
-fn node(own: &str, sockets: Sockets, syncid: u8, connections: u32) -> Node {
+fn node(own: &str, sockets: Sockets, key: &[u8], connections: u32) -> Node {
     let poll = Poll::new().unwrap();
     let waker = Arc::new(Waker::new(poll.registry(), Token(0)).unwrap());
     let (ends, mut fakes): (Vec<_>, Vec<_>) = (0..2).map(|_| FakeWorker::new(4)).unzip();
@@ -54,7 +55,7 @@ fn node(own: &str, sockets: Sockets, syncid: u8, connections: u32) -> Node {
         interface: "lo".to_owned(),
         group: own.parse().unwrap(),
         port: 8848,
-        syncid,
+        syncid: 7,
         ttl: 1,
     };
     let link = Link::start(Parts {
@@ -64,6 +65,10 @@ fn node(own: &str, sockets: Sockets, syncid: u8, connections: u32) -> Node {
         desk: copies.desk(),
         control: Arc::clone(&waker),
         counters: workers.counters().to_vec(),
+        keys: Arc::new(Keys::new(Ring {
+            current: (!key.is_empty()).then(|| Key::new(key)),
+            previous: None,
+        })),
     });
     Node {
         addr: own.parse().unwrap(),
@@ -80,6 +85,10 @@ fn node(own: &str, sockets: Sockets, syncid: u8, connections: u32) -> Node {
 
 /// Two that hear each other. The first has so many connections.
 fn two(connections: u32) -> (Node, Node) {
+    keyed([b"", b""], connections)
+}
+
+fn keyed(keys: [&[u8]; 2], connections: u32) -> (Node, Node) {
     let (a, b) = ("127.0.0.1", "127.0.0.2");
     let (to_a, to_b) = (
         UdpSocket::bind((a, 0)).unwrap(),
@@ -87,7 +96,10 @@ fn two(connections: u32) -> (Node, Node) {
     );
     let of_a = sockets(a, to_a.try_clone().unwrap(), &to_b);
     let of_b = sockets(b, to_b, &to_a);
-    (node(a, of_a, 7, connections), node(b, of_b, 7, 0))
+    (
+        node(a, of_a, keys[0], connections),
+        node(b, of_b, keys[1], 0),
+    )
 }
 
 impl Node {
@@ -150,9 +162,30 @@ fn wait(
     }
 }
 
+const KEY: &[u8] = b"0123456789abcdef0123456789abcdef";
+
 #[test]
 fn who_joins_gets_the_whole_table() {
-    let (mut a, mut b) = two(100_000);
+    whole_table([b"", b""]);
+}
+
+#[test]
+fn who_joins_with_the_key_gets_the_whole_table() {
+    whole_table([KEY, KEY]);
+}
+
+#[test]
+fn nodes_with_other_keys_do_not_know_each_other() {
+    let (mut a, mut b) = keyed([KEY, b"fedcba9876543210fedcba9876543210"], 100);
+    a.start_master(1);
+    let (_receipts, _ledger) = b.start_backup(1);
+    wait("a backup alone", &mut a, &mut b, |_, b| b.view().is_ready);
+    assert!(a.view().peers.is_empty() && b.view().peers.is_empty());
+    assert_eq!(b.taken(), 0);
+}
+
+fn whole_table(keys: [&[u8]; 2]) {
+    let (mut a, mut b) = keyed(keys, 100_000);
     a.start_master(1);
     let (_receipts, mut ledger) = b.start_backup(1);
     assert!(!b.view().is_ready);
