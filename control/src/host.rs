@@ -44,6 +44,9 @@ pub trait Host {
     /// Whether everything the kernel has was read once, so that traffic can be served.
     fn is_synced(&self) -> bool;
 
+    /// Whether the MAC of every next hop to a real server is known.
+    fn is_warm(&self) -> bool;
+
     /// Numbers of mirrored routes and of neighbours with a known MAC.
     fn counts(&self) -> (u64, u64);
 
@@ -86,6 +89,9 @@ impl Host for FixedHost {
     fn resolve(&mut self, _now: Instant, _link: LinkId, _addr: Addr) {}
     fn change_servers(&mut self, _now: Instant, _servers: &[(IpAddr, bool)]) {}
     fn is_synced(&self) -> bool {
+        true
+    }
+    fn is_warm(&self) -> bool {
         true
     }
     fn counts(&self) -> (u64, u64) {

@@ -271,6 +271,7 @@ impl Reactor {
         self.follow_host(now);
         self.serve(now);
         self.state.follow_vrrp();
+        self.state.follow_gate(now);
         self.state.follow_backup(now);
         self.do_timers(now);
         self.finish_start(now);

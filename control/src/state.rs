@@ -25,7 +25,7 @@ use crate::status::{self, PoolHandle, PortHandle, Sampler, Turns};
 use crate::sync::Sync;
 use crate::update::{Subject, Update};
 use crate::upgrade::Launch;
-use crate::vrrp::{LeaseBook, Notice, Routers, Surroundings};
+use crate::vrrp::{Gate, LeaseBook, Notice, Ready, Routers, Surroundings};
 use crate::watchdog::{Heartbeats, PumpBeat};
 use crate::workers::{Ticket, WorkerRefusal, Workers};
 
@@ -102,6 +102,8 @@ pub struct State {
     pub routers: Option<Routers>,
     /// Places of virtual routers on the board that workers go by.
     pub leases: LeaseBook,
+    /// Whether masters that live are left alone.
+    gate: Gate,
     /// Addresses of masters that workers do not know yet.
     introduced: Vec<Introduced>,
     /// What virtual routers need of this daemon.
@@ -199,6 +201,7 @@ impl State {
             keeper: Keeper::default(),
             routers: None,
             leases: LeaseBook::default(),
+            gate: Gate::new(now),
             introduced: Vec::new(),
             surroundings: parts.surroundings,
             waker: None,
@@ -326,12 +329,47 @@ impl State {
             (None, Some(waker)) if !config.instances.is_empty() => {
                 let surroundings = self.surroundings.clone();
                 let board = self.leases.board();
-                match Routers::start(Arc::clone(waker), surroundings, board, config, places) {
+                let held = self.gate.is_held();
+                match Routers::start(Arc::clone(waker), surroundings, board, config, places, held) {
                     Ok(routers) => self.routers = Some(routers),
                     Err(reason) => tracing::error!(%reason, "VRRP does not run"),
                 }
             }
             (None, _) => {}
+        }
+    }
+
+    /// Leaves living masters alone until this node can go on with what they do, or has waited for as
+    /// long as it is to.
+    pub fn follow_gate(&mut self, now: Instant) {
+        let Some(routers) = &self.routers else {
+            return;
+        };
+        let ready = Ready {
+            table: self.sync.as_ref().is_none_or(Sync::is_ready),
+            checks: self.health.as_ref().is_none_or(Health::has_run),
+            neighbours: self.host.is_warm(),
+        };
+        let longest = self.config.vrrp.takeover_wait;
+        if !self.gate.judge(now, ready, longest) {
+            return;
+        }
+        let is_held = self.gate.is_held();
+        routers.hold(is_held);
+        let missing = ready.missing();
+        match (is_held, missing.is_empty()) {
+            (true, _) => tracing::info!(
+                event = "takeover-wait",
+                "living masters are left alone until there is: {missing}"
+            ),
+            (false, true) => tracing::info!(
+                event = "takeover-ready",
+                "this node can go on with what a master does"
+            ),
+            (false, false) => tracing::warn!(
+                event = "takeover-ready",
+                "takeover_wait is over; still missing: {missing}"
+            ),
         }
     }
 

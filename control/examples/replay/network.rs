@@ -122,6 +122,9 @@ impl Host for FixedNetwork {
     fn is_synced(&self) -> bool {
         true
     }
+    fn is_warm(&self) -> bool {
+        true
+    }
     fn counts(&self) -> (u64, u64) {
         self.counts
     }

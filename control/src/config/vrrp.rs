@@ -14,6 +14,8 @@ use vrrp::track::LinkDelays;
 pub struct Vrrp {
     /// Real-time priority of the thread, 0 for none.
     pub rt_priority: u8,
+    /// Longest wait before this node takes over from a living master.
+    pub takeover_wait: Duration,
     /// How fast addresses are announced on an interface that is not named in `paces`.
     pub pace: Pace,
     /// On those that are.

@@ -302,6 +302,12 @@ impl Health {
         self.states.values()
     }
 
+    /// Whether every check has run.
+    pub fn has_run(&self) -> bool {
+        let mut checks = self.states.values().flat_map(|report| &report.checks);
+        checks.all(|check| check.has_run)
+    }
+
     /// The services that the file has checks or a pool for.
     pub fn pools(&self) -> impl Iterator<Item = PoolView> + '_ {
         self.pools.values().map(Followed::view)

@@ -308,6 +308,10 @@ impl Host for Driver {
         self.mirror.is_synced()
     }
 
+    fn is_warm(&self) -> bool {
+        self.mirror.is_warm()
+    }
+
     fn counts(&self) -> (u64, u64) {
         let (routes, neighbours) = self.mirror.counts();
         (routes as u64, neighbours as u64)

@@ -275,6 +275,11 @@ impl Mirror {
         self.synced
     }
 
+    /// Whether the MAC of every next hop to a real server is known.
+    pub fn is_warm(&self) -> bool {
+        self.neighbours.is_warm()
+    }
+
     /// The table that workers were told last.
     pub fn fib(&self) -> &Arc<Fib> {
         &self.published

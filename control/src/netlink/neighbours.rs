@@ -77,6 +77,11 @@ pub struct Neighbours {
 }
 
 impl Neighbours {
+    /// Whether the MAC of every wanted neighbour is known.
+    pub fn is_warm(&self) -> bool {
+        self.wanted.keys().all(|hop| self.known.contains_key(hop))
+    }
+
     /// Room for `capacity` neighbours; wanted ones are confirmed every `refresh`.
     pub fn new(capacity: u32, refresh: Duration) -> Neighbours {
         Neighbours {

@@ -549,7 +549,7 @@ impl Sync {
     /// Whether a backup that runs knows what it can know: every master that is there has given its
     /// whole table.
     pub fn is_ready(&self) -> bool {
-        self.links.iter().all(|link| link.view().is_ready)
+        self.links.iter().all(Link::is_ready)
     }
 
     /// What happened on the links since the last call.

@@ -12,6 +12,7 @@
 //! ```
 
 mod driver;
+mod gate;
 mod kernel;
 mod leases;
 mod links;
@@ -36,6 +37,7 @@ use mio::Waker;
 use vrrp::instance::{Cause, Role};
 use vrrp::time::Instant;
 
+pub use gate::{Gate, Ready};
 pub use leases::LeaseBook;
 pub use memory::Place;
 pub use vitals::Sources;
@@ -55,6 +57,8 @@ enum Order {
     Apply(Arc<Vrrp>, BTreeMap<String, Slot>),
     /// Workers know that this host holds the addresses of this instance.
     Live(String),
+    /// Leave living masters alone, or do not.
+    Hold(bool),
     /// End.
     End,
     /// End without a word: another process goes on.
@@ -151,6 +155,7 @@ impl Routers {
         board: Arc<Board>,
         config: Arc<Vrrp>,
         places: BTreeMap<String, Slot>,
+        is_held: bool,
     ) -> io::Result<Routers> {
         let (orders, taken) = unbounded();
         let (told, notices) = unbounded();
@@ -189,6 +194,7 @@ impl Routers {
             view,
             thread: Some(thread),
         };
+        routers.hold(is_held);
         routers.apply(config, places);
         Ok(routers)
     }
@@ -201,6 +207,11 @@ impl Routers {
     /// Workers know that this host holds the addresses of this instance; see [`Notice::Holds`].
     pub fn live(&self, instance: String) {
         self.order(Order::Live(instance));
+    }
+
+    /// Whether living masters are to be left alone for now.
+    pub fn hold(&self, is_held: bool) {
+        self.order(Order::Hold(is_held));
     }
 
     /// What happened since the last call, in order.

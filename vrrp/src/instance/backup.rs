@@ -28,11 +28,12 @@ impl Instance {
             backup.preempt_at = None;
             true
         } else {
-            match preempt {
+            let is_left = match preempt {
                 Preempt::Never => true,
                 Preempt::Now => false,
                 Preempt::After(delay) => now < *backup.preempt_at.get_or_insert(now + delay),
-            }
+            };
+            is_left || self.facts.is_held
         };
         if !is_accepted {
             // The timer runs on: the lower master is taken over from at the old deadline.

@@ -42,6 +42,8 @@ pub(super) struct Facts {
     pub is_deaf: bool,
     pub group: Health,
     pub is_grouped: bool,
+    /// The node leaves a living master alone.
+    pub is_held: bool,
 }
 
 impl Facts {
@@ -59,6 +61,7 @@ impl Facts {
             is_deaf: false,
             group: Health::Fine,
             is_grouped,
+            is_held: false,
         }
     }
 
@@ -169,7 +172,8 @@ impl Instance {
         if self.resume_until.take().is_some_and(|until| now <= until) {
             return self.resume(now, out);
         }
-        let is_eager = self.config.is_owner() && self.config.starts_as_master;
+        let is_owner = self.config.is_owner() && self.config.starts_as_master;
+        let is_eager = is_owner && !self.facts.is_held;
         let wait = match cause {
             // RFC 5798, 6.4.1: the owner does not wait. A start-up delay still counts.
             Cause::Start if is_eager => core::time::Duration::from_micros(1),

@@ -74,6 +74,9 @@ pub enum Input<'a> {
     Track(Summary),
     /// Some frame came in on the interface: its receive path works.
     FrameHeard,
+    /// Whether the node is to leave a living master alone for now, whatever its priority: it is not
+    /// ready to go on with what that one does. A master that is gone is replaced all the same.
+    Hold(bool),
     /// No advert of the last round could be sent.
     SendFailed,
     /// Somebody else removed one of our addresses.
@@ -277,6 +280,7 @@ impl Instance {
                 self.update_priority(now, out);
                 self.evaluate(now, out);
             }
+            Input::Hold(is_held) => self.facts.is_held = is_held,
             Input::SendFailed => {
                 if let State::Master(master) = &mut self.state {
                     master.lease.take_back();

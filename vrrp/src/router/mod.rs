@@ -36,6 +36,8 @@ pub struct Router {
     timeouts: BTreeSet<(Instant, Key)>,
     /// Steps that wait for room in the queue of outputs.
     backlog: VecDeque<(Key, Input<'static>)>,
+    /// Living masters are left alone.
+    is_held: bool,
     /// Instances that may be master without listening, until then.
     resumable: BTreeMap<Key, Instant>,
     refused: InvalidCounters,
@@ -164,6 +166,19 @@ impl Router {
     /// whose last adverts keep the peers waiting until then.
     pub fn resume(&mut self, key: Key, until: Instant) {
         self.resumable.insert(key, until);
+    }
+
+    /// Whether living masters are to be left alone for now ([`Input::Hold`]). Also for instances to
+    /// come.
+    pub fn hold(&mut self, now: Instant, is_held: bool, out: &mut Outputs) {
+        if is_held == self.is_held {
+            return;
+        }
+        self.is_held = is_held;
+        let keys = self.keys(|_| true);
+        self.backlog
+            .extend(keys.into_iter().map(|key| (key, Input::Hold(is_held))));
+        self.drain(now, out);
     }
 
     /// No advert of an instance's last round could be sent.

@@ -228,6 +228,7 @@ impl Router {
             Input::Link { is_up, mac },
             Input::Source(source),
             Input::Track(summary),
+            Input::Hold(self.is_held),
         ] {
             slot.instance.handle(now, input, out);
         }

@@ -25,6 +25,12 @@ pub static VRRP: Section = Section {
             "time after the start during which no advert is heard and none is missed",
         ),
         key(
+            "takeover_wait",
+            Duration(0, HOUR),
+            Value("\"30s\""),
+            "longest wait before this node takes over from a master that lives: until synchronisation has copied its table, every health check has run, and real servers are found; a master that is gone is replaced at once",
+        ),
+        key(
             "rt_priority",
             Integer(0, 99),
             Value("50"),

@@ -24,6 +24,7 @@ pub(super) fn vrrp(file: &File, notes: &mut Notes<'_>) -> Vrrp {
     let track = file.section("track");
     let mut out = Vrrp {
         rt_priority: number(table, "rt_priority"),
+        takeover_wait: table.duration("takeover_wait").unwrap_or_default(),
         pace: pace(table, Pace::default()),
         scripts: named(
             track,

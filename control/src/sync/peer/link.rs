@@ -134,8 +134,6 @@ pub struct Running {
 pub struct View {
     /// Peers that were heard.
     pub peers: Vec<Peer>,
-    /// See [`Machine::is_ready`].
-    pub is_ready: bool,
     /// The interface has its carrier.
     pub has_link: bool,
 }
@@ -144,6 +142,8 @@ pub struct View {
 struct Shared {
     running: Mutex<Running>,
     view: Mutex<View>,
+    /// See [`Machine::is_ready`].
+    is_ready: AtomicBool,
     stop: AtomicBool,
 }
 
@@ -201,6 +201,7 @@ impl Link {
         let shared = Arc::new(Shared {
             running: Mutex::default(),
             view: Mutex::default(),
+            is_ready: AtomicBool::new(false),
             stop: AtomicBool::new(false),
         });
         let place = parts.place.clone();
@@ -228,7 +229,7 @@ impl Link {
     /// What runs has changed.
     pub fn change(&self, change: impl FnOnce(&mut Running)) {
         change(&mut lock(&self.shared.running));
-        lock(&self.shared.view).is_ready = false;
+        self.shared.is_ready.store(false, Relaxed);
         let _ = self.waker.wake();
     }
 
@@ -236,6 +237,11 @@ impl Link {
     pub fn is_idle(&self) -> bool {
         let running = lock(&self.shared.running);
         running.master.is_none() && running.backup.is_none()
+    }
+
+    /// Whether this node knows what it can know ([`Machine::is_ready`]).
+    pub fn is_ready(&self) -> bool {
+        self.shared.is_ready.load(Relaxed)
     }
 
     /// How it stands.
@@ -380,9 +386,12 @@ impl Driver {
             busy |= self.step_served(now);
             *lock(&self.shared.view) = View {
                 peers: self.machine.peers().cloned().collect(),
-                is_ready: self.machine.is_ready(now),
                 has_link: self.machine.has_link(),
             };
+            let is_ready = self.machine.is_ready(now);
+            if self.shared.is_ready.swap(is_ready, Relaxed) != is_ready {
+                let _ = self.control.wake();
+            }
         }
         self.say_hello(true);
     }

@@ -179,7 +179,7 @@ fn nodes_with_other_keys_do_not_know_each_other() {
     let (mut a, mut b) = keyed([KEY, b"fedcba9876543210fedcba9876543210"], 100);
     a.start_master(1);
     let (_receipts, _ledger) = b.start_backup(1);
-    wait("a backup alone", &mut a, &mut b, |_, b| b.view().is_ready);
+    wait("a backup alone", &mut a, &mut b, |_, b| b.link.is_ready());
     assert!(a.view().peers.is_empty() && b.view().peers.is_empty());
     assert_eq!(b.taken(), 0);
 }
@@ -188,11 +188,11 @@ fn whole_table(keys: [&[u8]; 2]) {
     let (mut a, mut b) = keyed(keys, 100_000);
     a.start_master(1);
     let (_receipts, mut ledger) = b.start_backup(1);
-    assert!(!b.view().is_ready);
+    assert!(!b.link.is_ready());
     wait("the table", &mut a, &mut b, |_, b| {
         ledger.begin();
         ledger.end();
-        b.view().is_ready
+        b.link.is_ready()
     });
     for fake in &b.fakes {
         assert_eq!(fake.taken.len(), 100_000);
@@ -240,7 +240,7 @@ fn a_gap_is_found_and_mended() {
     sent.add(0, 3);
     wait("the table", &mut a, &mut b, |_, b| {
         read(addr, [0, 0]);
-        b.view().is_ready
+        b.link.is_ready()
     });
     assert_eq!(b.taken(), 5000);
     (0..5).for_each(|_| sent.add(0, 3));
@@ -255,7 +255,7 @@ fn a_gap_is_found_and_mended() {
     // A part of the table: each connection is idle for its number of ticks, 128 a second.
     let again = b.taken() - 5000;
     assert!((3 * 128..60 * 128).contains(&again), "{again} copied again");
-    assert!(b.view().is_ready);
+    assert!(b.link.is_ready());
 }
 
 #[test]
@@ -266,7 +266,7 @@ fn a_master_that_is_no_more_gives_nothing() {
     let (_receipts, _ledger) = b.start_backup(1);
     a.link.change(|running| running.master = None);
     wait("a backup without masters", &mut a, &mut b, |_, b| {
-        b.view().is_ready
+        b.link.is_ready()
     });
     assert_eq!(b.taken(), 0);
 }

@@ -286,6 +286,7 @@ impl Driver {
                         self.open(now(), key);
                     }
                 }
+                Ok(Order::Hold(is_held)) => self.router.hold(now(), is_held, &mut self.out),
                 Ok(Order::End) | Err(TryRecvError::Disconnected) => return Orders::End,
                 Ok(Order::Leave) => return Orders::Leave,
                 Err(TryRecvError::Empty) => return Orders::Done,

@@ -41,8 +41,10 @@ class Standby:
         link(lab, self.space)
         self.socket, self.config = lab.dir / "standby.sock", lab.dir / "standby.toml"
         self.config.write_text(config_text(self.socket, PREFIX + "standby", AF_PACKET_PORTS, services(lab), extra=sync("backup", key)))
+
+    def start(self):
         self.program = self.space.spawn([BIN / "rvsd", self.config], "standby")
-        wait_for("the standby to answer", lambda: lab._died(self.program) or self.result("status").returncode == 0, 30)
+        wait_for("the standby to answer", lambda: self.lab._died(self.program) or self.result("status").returncode == 0, 30)
 
     def result(self, arguments):
         return run([str(BIN / "rvsadm"), "--socket", str(self.socket), *arguments.split()], fail=False)
@@ -81,6 +83,7 @@ def test_a_standby_goes_on(lab):
     """The active node is killed in the middle of downloads (NAT, IPv4 and IPv6); the standby finishes them."""
     lab.write_config(services=services(lab), extra=sync("master"))
     standby = Standby(lab)
+    standby.start()
     lab.start()
     daemon = f"mcast=y0, syncid={SYNCID}, maxlen=1472, group={GROUP}, port={PORT}, ttl=1"
     check(lab.adm("-L --daemon") == f"master sync daemon ({daemon})\n", lab.adm("-L --daemon"))
@@ -124,6 +127,7 @@ def test_the_interface_goes_and_comes_back(lab):
     key.chmod(0o600)
     lab.write_config(services=services(lab), extra=sync("master", key))
     standby = Standby(lab, key)
+    standby.start()
     lab.start()
     vip = VIPS["nat"][0]
 
@@ -171,6 +175,7 @@ def test_a_standby_joins_late(lab):
     """A standby that starts later gets the whole table at once, also what was never announced; messages that are lost
     on the way are noticed and repaired; a link that is down raises an alarm and changes no role."""
     lab.write_config(services=services(lab), extra=sync("master") + "\n[ipvs]\nsync_threshold = 1000000\nsync_period = 0\n")
+    standby = Standby(lab)
     lab.start()
     def load(count):
         for number in range(count):
@@ -180,7 +185,7 @@ def test_a_standby_joins_late(lab):
     load(5)
     wanted = 5 * len(VIPS["nat"])
     wait_for("downloads", lambda: len(established(lab.adm("-Lnc"))) == wanted, 20)
-    standby = Standby(lab)
+    standby.start()
     wait_for("the whole table", lambda: established(standby.adm("-Lnc")) == established(lab.adm("-Lnc")), 15)
     wait_for("the transfer to be counted", lambda: (peer(standby.adm("--json -L --daemon")) or {}).get("transfers") == 1, 10)
     found = peer(standby.adm("--json -L --daemon"))
@@ -206,6 +211,48 @@ def test_a_standby_joins_late(lab):
     lab.lb.ip("link set y0 up")
     for node in (lab, standby):
         wait_for("the alarm to end", lambda: "synchronisation" not in node.adm("status"), 15)
+
+
+@lasts(120)
+def test_a_takeover_waits_for_the_table():
+    """A node of higher priority leaves a living master alone until it has its table, and replaces one that dies at once."""
+    import pair
+    with pair.Pair() as lab:
+        a, b = lab.nodes
+        a.space.batch(f"link add y0 type veth peer name y0 netns {b.space.name}")
+        for number, node in enumerate((a, b), 1):
+            node.space.batch(f"address add 10.3.0.{number}/24 dev y0", "link set y0 up")
+        table = '[vrrp]\ntakeover_wait = "60s"\n'
+        closed = "add table inet x; add chain inet x in { type filter hook input priority 0; }; add rule inet x in tcp dport 9848 reject with tcp reset"
+
+        def start(node, priority):
+            node.rvsd(table + pair.instance(priority), extra=sync("vrrp:v"))
+
+        def stays_backup(seconds):
+            end = time.monotonic() + seconds
+            while time.monotonic() < end:
+                check(a.instance()["state"] == "BACKUP", f"it took over without the table: {a.adm('vrrp')}")
+                time.sleep(0.1)
+        try:
+            start(b, 100)
+            b.expect("MASTER")
+            b.space.run(["nft", closed])
+            start(a, 200)
+            stays_backup(4)
+            b.space.run(["nft", "delete table inet x"])
+            a.expect("MASTER", seconds=20)
+            b.expect("BACKUP")
+            # The other way round: the master dies while its table cannot be had.
+            a.stop()
+            b.expect("MASTER")
+            b.space.run(["nft", closed])
+            a.start()
+            stays_backup(2)
+            b.crash()
+            a.expect("MASTER", seconds=3)
+        except BaseException:
+            print(lab.dump())
+            raise
 
 
 def test_daemons_come_and_go(lab):
