@@ -118,6 +118,7 @@ fn main() -> std::io::Result<()> {
             group: Ipv4Addr::LOCALHOST.into(),
             port: reader.local_addr()?.port(),
             ttl: 1,
+            peers: false,
         }),
         keys: KeyFiles {
             current: arguments.get(2).map(PathBuf::from),

@@ -404,10 +404,11 @@ impl Sync {
         if found.is_some() {
             return found;
         }
-        let started = Sockets::open(spec, device).and_then(|sockets| {
+        let started = Sockets::open(&place, device).and_then(|sockets| {
             Link::start(Parts {
                 place,
                 sockets,
+                device: *device,
                 batches: self.copied.0.clone(),
                 desk: self.copies.desk(),
                 control: Arc::clone(&self.control),
@@ -543,7 +544,12 @@ impl Sync {
             format!("the {role} daemon's interface {interface} is not there")
         });
         let links = self.links.iter().flat_map(Link::warnings);
-        self.wrong_keys.iter().cloned().chain(cut).chain(links).collect()
+        self.wrong_keys
+            .iter()
+            .cloned()
+            .chain(cut)
+            .chain(links)
+            .collect()
     }
 
     /// Whether a backup that runs knows what it can know: every master that is there has given its

@@ -26,7 +26,7 @@ use super::hello::{self, Hello};
 use super::machine::{self, Input, Machine, Me, News, Output, Peer, Roles};
 use super::port_beside;
 use super::record::Seals;
-use crate::api::DaemonSpec;
+use crate::api::{DaemonSpec, SyncRole};
 use crate::clock;
 use crate::sync::auth::{self, Keys, Opener, Purpose, Sealer};
 use crate::sync::socket::{self, Device};
@@ -75,6 +75,20 @@ impl Place {
             ttl: spec.ttl,
         }
     }
+
+    /// What its own sockets are opened by.
+    fn spec(&self) -> DaemonSpec {
+        DaemonSpec {
+            role: SyncRole::Backup,
+            interface: self.interface.clone(),
+            syncid: self.syncid,
+            maxlen: None,
+            group: self.group,
+            port: port_beside(self.port),
+            ttl: self.ttl,
+            peers: true,
+        }
+    }
 }
 
 /// The sockets of a link.
@@ -88,16 +102,12 @@ pub struct Sockets {
 }
 
 impl Sockets {
-    /// Opens them, bound to the interface of a daemon.
+    /// Opens them, bound to the interface of a place.
     ///
     /// # Errors
     /// Of the system.
-    pub fn open(spec: &DaemonSpec, device: &Device) -> io::Result<Sockets> {
-        let port = port_beside(spec.port);
-        let spec = DaemonSpec {
-            port,
-            ..spec.clone()
-        };
+    pub fn open(place: &Place, device: &Device) -> io::Result<Sockets> {
+        let spec = place.spec();
         let (domain, any): (Domain, IpAddr) = match spec.group {
             IpAddr::V4(_) => (Domain::IPV4, Ipv4Addr::UNSPECIFIED.into()),
             IpAddr::V6(_) => (Domain::IPV6, Ipv6Addr::UNSPECIFIED.into()),
@@ -115,8 +125,20 @@ impl Sockets {
             sender: socket::sender(&spec, device, 0, 0)?,
             receiver: socket::receiver(&spec, device, 0, 0)?,
             // Somebody else may have the number; hellos say which it is.
-            listener: listen(port).or_else(|_| listen(0))?.into(),
+            listener: listen(spec.port).or_else(|_| listen(0))?.into(),
         })
+    }
+
+    /// Has them watched.
+    fn register(self, poll: &Poll) -> io::Result<(UdpSocket, mio::net::UdpSocket, TcpListener)> {
+        self.listener.set_nonblocking(true)?;
+        self.receiver.set_nonblocking(true)?;
+        let mut listener = TcpListener::from_std(self.listener);
+        let mut receiver = mio::net::UdpSocket::from_std(self.receiver);
+        let registry = poll.registry();
+        registry.register(&mut receiver, HELLO, Interest::READABLE)?;
+        registry.register(&mut listener, LISTENER, Interest::READABLE)?;
+        Ok((self.sender, receiver, listener))
     }
 }
 
@@ -153,6 +175,8 @@ pub struct Parts {
     pub place: Place,
     /// Its sockets.
     pub sockets: Sockets,
+    /// The interface that they are bound to.
+    pub device: Device,
     /// For copies that come.
     pub batches: Sender<Arc<Batch>>,
     /// For copies that are wanted.
@@ -259,6 +283,8 @@ impl Link {
 struct Driver {
     poll: Poll,
     place: Place,
+    /// Number of the interface that the sockets are bound to.
+    index: u32,
     sender: UdpSocket,
     receiver: mio::net::UdpSocket,
     listener: TcpListener,
@@ -306,19 +332,8 @@ impl Driver {
         waker: Arc<Waker>,
         news: Sender<News>,
     ) -> io::Result<Driver> {
-        let Sockets {
-            sender,
-            receiver,
-            listener,
-        } = parts.sockets;
+        let (sender, receiver, listener) = parts.sockets.register(&poll)?;
         let tcp_port = listener.local_addr()?.port();
-        listener.set_nonblocking(true)?;
-        receiver.set_nonblocking(true)?;
-        let mut listener = TcpListener::from_std(listener);
-        let mut receiver = mio::net::UdpSocket::from_std(receiver);
-        let registry = poll.registry();
-        registry.register(&mut receiver, HELLO, Interest::READABLE)?;
-        registry.register(&mut listener, LISTENER, Interest::READABLE)?;
         let seals = |purpose| {
             let keys = || Arc::clone(&parts.keys);
             let sealer = Sealer::new(keys(), purpose);
@@ -336,6 +351,7 @@ impl Driver {
             poll,
             node: mac_of(&parts.place.interface),
             place: parts.place,
+            index: parts.device.index,
             sender,
             receiver,
             listener,
@@ -378,6 +394,7 @@ impl Driver {
             self.read_hellos(now);
             self.accept(now);
             if now >= self.machine.next_timeout() {
+                self.follow_interface();
                 let link = Input::Link(has_carrier(&self.place.interface));
                 self.handle(now, link);
                 self.handle(now, Input::Timer);
@@ -425,6 +442,25 @@ impl Driver {
                 }
             }
         }
+    }
+
+    /// Sockets stay bound to an interface that was removed: one that comes in its place gets its
+    /// own.
+    fn follow_interface(&mut self) {
+        let Ok(device) = Device::find(&self.place.interface) else {
+            return;
+        };
+        if device.index == self.index {
+            return;
+        }
+        let opened = Sockets::open(&self.place, &device);
+        let Ok((sender, receiver, listener)) = opened.and_then(|s| s.register(&self.poll)) else {
+            // The next look tries again: it may have no address yet.
+            return;
+        };
+        self.tcp_port = listener.local_addr().map_or(0, |addr| addr.port());
+        (self.sender, self.receiver, self.listener) = (sender, receiver, listener);
+        self.index = device.index;
     }
 
     fn follow_running(&mut self, now: Instant) {

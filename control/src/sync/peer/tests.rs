@@ -16,6 +16,7 @@ use super::port_beside;
 use crate::clock;
 use crate::fake::FakeWorker;
 use crate::sync::auth::{Key, Keys, Ring};
+use crate::sync::socket::Device;
 use crate::workers::Workers;
 
 /// A node: a link and the loop around it.
@@ -61,6 +62,7 @@ fn node(own: &str, sockets: Sockets, key: &[u8], connections: u32) -> Node {
     let link = Link::start(Parts {
         place,
         sockets,
+        device: Device::find("lo").unwrap(),
         batches,
         desk: copies.desk(),
         control: Arc::clone(&waker),
