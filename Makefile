@@ -85,7 +85,7 @@ bench-idle:
 instructions:
 	@.ci/install-deps bench
 	RUSTFLAGS="-C target-cpu=x86-64-v3" $(CARGO) build --release -p bench --target-dir target/v3
-	@for row in nat-request nat-reply dr-established tun-established nat6-request nat6-reply nat-request-sync nat-request-far; do \
+	@for row in nat-request nat-reply dr-established tun-established nat6-request nat6-reply nat-request-sync nat-request-far nat-request-checked; do \
 	  valgrind --tool=callgrind --callgrind-out-file=target/v3/callgrind.$$row --collect-atstart=no \
 	    --toggle-collect='bench::walk::counted*' target/v3/release/bench --walk $$row 2>&1 \
 	  | awk -v row=$$row '/Collected/ {printf "%-18s %7.1f instructions a packet\n", row, $$4 / 65536}'; \

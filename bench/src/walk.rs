@@ -41,6 +41,9 @@ const SYNC: &str = "-sync";
 /// Behind the name of a row: with the walk of a table that the TLB does not reach.
 const FAR: &str = "-far";
 
+/// Behind the name of a row: with a NIC that found the header checksums right.
+const CHECKED: &str = "-checked";
+
 /// Sends `packets` packets of a row through [`Worker::process`], after `flows` connections were
 /// opened by as many SYN and ACK.
 ///
@@ -49,7 +52,10 @@ const FAR: &str = "-far";
 pub fn run(row: &str, flows: u32, packets: u64) -> Result<()> {
     let names: Vec<&str> = ROWS.iter().map(|r| r.0).collect();
     let (sync, far) = (row.ends_with(SYNC), row.ends_with(FAR));
-    let base = row.trim_end_matches(SYNC).trim_end_matches(FAR);
+    let checked = row.ends_with(CHECKED);
+    let base = [SYNC, FAR, CHECKED]
+        .iter()
+        .fold(row, |row, suffix| row.trim_end_matches(suffix));
     let (_, family, method, side) = *ROWS
         .iter()
         .find(|r| r.0 == base)
@@ -75,12 +81,22 @@ pub fn run(row: &str, flows: u32, packets: u64) -> Result<()> {
     for flags in [SYN, ACK] {
         let count = u64::from(flows);
         match family {
-            Family::V4 => {
-                walk::<Request4, LEN4>(&mut worker, &mut now, expect, flags, &clients, count)
-            }
-            Family::V6 => {
-                walk::<Request6, LEN6>(&mut worker, &mut now, expect, flags, &clients, count)
-            }
+            Family::V4 => walk::<Request4, LEN4>(
+                &mut worker,
+                &mut now,
+                expect,
+                (flags, false),
+                &clients,
+                count,
+            ),
+            Family::V6 => walk::<Request6, LEN6>(
+                &mut worker,
+                &mut now,
+                expect,
+                (flags, false),
+                &clients,
+                count,
+            ),
         }?;
     }
     let mut clients = rig::clients_in(&worker, dataplane::proto::tcp::State::Established as u8);
@@ -94,18 +110,38 @@ pub fn run(row: &str, flows: u32, packets: u64) -> Result<()> {
     expect.is_new = false;
     now = now + Duration::from_secs(1);
     let sent = match (family, side) {
-        (Family::V4, Side::Request) => {
-            walk::<Request4, LEN4>(&mut worker, &mut now, expect, ACK, &clients, packets)
-        }
-        (Family::V4, Side::Reply) => {
-            walk::<Reply4, LEN4>(&mut worker, &mut now, expect, ACK, &clients, packets)
-        }
-        (Family::V6, Side::Request) => {
-            walk::<Request6, LEN6>(&mut worker, &mut now, expect, ACK, &clients, packets)
-        }
-        (Family::V6, Side::Reply) => {
-            walk::<Reply6, LEN6>(&mut worker, &mut now, expect, ACK, &clients, packets)
-        }
+        (Family::V4, Side::Request) => walk::<Request4, LEN4>(
+            &mut worker,
+            &mut now,
+            expect,
+            (ACK, checked),
+            &clients,
+            packets,
+        ),
+        (Family::V4, Side::Reply) => walk::<Reply4, LEN4>(
+            &mut worker,
+            &mut now,
+            expect,
+            (ACK, checked),
+            &clients,
+            packets,
+        ),
+        (Family::V6, Side::Request) => walk::<Request6, LEN6>(
+            &mut worker,
+            &mut now,
+            expect,
+            (ACK, checked),
+            &clients,
+            packets,
+        ),
+        (Family::V6, Side::Reply) => walk::<Reply6, LEN6>(
+            &mut worker,
+            &mut now,
+            expect,
+            (ACK, checked),
+            &clients,
+            packets,
+        ),
     }?;
     println!("{row} {flows}: {sent} packets");
     Ok(())
@@ -116,7 +152,7 @@ fn walk<S: Shape<LEN>, const LEN: usize>(
     worker: &mut Worker,
     now: &mut Instant,
     expect: Expect,
-    flags: u8,
+    (flags, checked): (u8, bool),
     clients: &[Client],
     packets: u64,
 ) -> Result<u64> {
@@ -129,6 +165,9 @@ fn walk<S: Shape<LEN>, const LEN: usize>(
             .map(|room| Packet::new(room, ROOM as u16, LEN as u16, PortId(0)))
             .collect();
         generator.received(&mut burst);
+        for packet in &mut burst {
+            packet.checked.ipv4 = checked;
+        }
         if expect.is_new {
             worker.process(*now, &mut burst, &mut out);
         } else {

@@ -28,19 +28,20 @@ use dpdk::mbuf::HEADROOM;
 use dpdk::mempool::{self, Demand, Mempool};
 use dpdk::peers::{PEER_SLOTS, Peers};
 use dpdk::poll::{Idle, Lane, Loop, Parking, Rings};
-use dpdk::port::Port;
+use dpdk::port::{Offloads, Port};
 use dpdk::pump::{Bell, Pump, Twin};
 use dpdk::tap::Tap;
 use tracing::{info, warn};
 
 use self::port::start_port;
 use crate::memif;
+use crate::offloads;
 use crate::steering::Steering;
 use crate::table::Table;
 
-/// Slots of the punt queues, by class: adverts and ARP never wait behind transit. Those of the 510
-/// virtual routers that a LAN can have come at once.
-const PUNT_SLOTS: [u32; PuntClass::COUNT] = [512, 256, 1024, 1024];
+/// Slots of the punt queues, by class: adverts wait behind nothing. Those of the 510 virtual routers
+/// that a LAN can have come at once.
+const PUNT_SLOTS: [u32; PuntClass::COUNT] = [512, 512, 256, 1024, 1024];
 
 /// Slots of the queue from a twin to the wire.
 const WIRE_SLOTS: u32 = 1024;
@@ -285,6 +286,8 @@ impl Ground {
         let mut twins = Vec::new();
         let mut ports = Vec::new();
         let mut macs = Vec::new();
+        let mut assists = Vec::new();
+        let mut assisted = false;
         for (number, (wanted, port)) in config.ports.iter().zip(opened).enumerate() {
             let number = PortId(u16::try_from(number).context("too many ports")?);
             let (handle, mac, of_port, twin) = start_port(
@@ -299,6 +302,9 @@ impl Ground {
             )
             .with_context(|| format!("port {}", wanted.name))?;
             macs.push(mac);
+            let setup = twin.port.setup();
+            assists.push(offloads::assist(&setup));
+            assisted |= setup.offloads != Offloads::NONE;
             ports.push(handle);
             for (mine, lane) in lanes.iter_mut().zip(of_port) {
                 mine.push(lane);
@@ -316,15 +322,21 @@ impl Ground {
         let peers = Peers::connect(&eal, team)?;
         let mut shards: Vec<Option<Shard>> = shards.into_iter().map(Some).collect();
         let mut seats = seats(team, config.workers.max_servers);
-        for (number, (lanes, peers)) in lanes.into_iter().zip(peers).enumerate() {
+        for (number, (mut lanes, peers)) in lanes.into_iter().zip(peers).enumerate() {
             let share = Share::of(number, team);
             let mine = |(shard, place): (u8, &mut Option<Shard>)| match share.elsewhere(shard) {
                 Some(_) => None,
                 None => place.take(),
             };
             let shards = (0..).zip(&mut shards).filter_map(mine).collect();
+            for lane in &mut lanes {
+                lane.assisted = assisted;
+            }
             let (control, end) = channel(config.workers.max_servers as usize);
             let mut worker = make_worker(config, share, shards, key, &end, &macs);
+            for (port, &assist) in (0..).zip(&assists) {
+                worker.assist(PortId(port), assist);
+            }
             if let Some(seat) = seats.next() {
                 worker.join(seat);
             }

@@ -27,6 +27,7 @@ use dataplane::probe::Exchange;
 mod edge;
 mod hand_over;
 mod memif;
+mod offloads;
 mod steering;
 mod succeed;
 mod table;

@@ -848,10 +848,13 @@ pub struct PortView {
     pub link: bool,
     /// Mbit/s, 0 unknown.
     pub speed: u32,
-    /// What the device does for the data plane (`rss`, `scatter`, `multi-seg`), and what is done in
-    /// software in its place (`csum-fixup`).
+    /// What the device does for the data plane (`rss`, `scatter`, `multi-seg`, `vlan-strip`), and what
+    /// is done in software in its place (`csum-fixup`).
     #[serde(default)]
     pub offloads: Vec<String>,
+    /// What the device offers besides, and is not asked for.
+    #[serde(default)]
+    pub offers: Vec<String>,
     /// Counters by name (rx, tx, missed, no-mbuf, errors, tx-full, twin-rx, twin-tx ...).
     pub counters: Vec<(String, u64)>,
 }

@@ -28,6 +28,8 @@ pub struct PortHandle {
     pub mtu: u16,
     /// What the device does for us, and what is done in software in its place.
     pub offloads: Vec<String>,
+    /// What it could do besides.
+    pub offers: Vec<String>,
     /// State and counters.
     pub counters: Arc<PortCounters>,
 }
@@ -80,6 +82,7 @@ pub fn port_view(port: &PortHandle) -> PortView {
         mac: port.mac.clone(),
         mtu: port.mtu,
         offloads: port.offloads.clone(),
+        offers: port.offers.clone(),
         link: c.link.get() != 0 && c.failed.get() == 0,
         speed: c.speed.get(),
         counters: named
@@ -297,7 +300,7 @@ mod tests {
         sum_workers(&mut view, &counters, 1000);
         assert_eq!(view.drops.len(), 1);
         assert_eq!((view.drops[0].0.as_str(), view.drops[0].1), ("no-route", 2));
-        assert_eq!(view.punted[2], ("host".to_owned(), 4));
+        assert_eq!(view.punted[3], ("host".to_owned(), 4));
         assert_eq!(view.connections, (0, 1000));
     }
 }

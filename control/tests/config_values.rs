@@ -302,7 +302,7 @@ fn services_and_servers() {
     let settings = config.settings();
     assert_eq!((settings.timeouts.tcp, settings.timeouts.udp), (900, 30));
     assert!(settings.sloppy_tcp && settings.pmtu_disc);
-    assert_eq!(settings.punt_limits, [20_000, 50_000, 0, 200_000]);
+    assert_eq!(settings.punt_limits, [20_000, 20_000, 50_000, 0, 200_000]);
     let key = |protocol, addr: &str, port| {
         let addr = addr.parse().expect("a literal address");
         ServiceKey::new(protocol, addr, port)

@@ -124,6 +124,8 @@ pub struct Exit {
     pub macs: [u8; 12],
     /// Where frames leave.
     pub port: PortId,
+    /// VLAN id of the tag that the NIC puts in, 0 for none.
+    pub tci: u16,
     /// Longest IP packet that may go as it is; 0 if none may without further questions.
     pub most: u16,
     /// Longest IPv4 packet that may go in an IPv4 packet (IP in IP, GRE without checksum); 0 if
@@ -148,6 +150,7 @@ impl Exit {
     pub const NONE: Exit = Exit {
         macs: [0; 12],
         port: PortId(0),
+        tci: 0,
         most: 0,
         most_inside: 0,
         shim_len: 0,
@@ -163,6 +166,7 @@ impl Exit {
         let mut exit = Exit {
             macs: hop.macs,
             port: hop.port,
+            tci: hop.tci,
             most: mtu,
             epoch,
             established: dest.established,

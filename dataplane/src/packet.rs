@@ -4,6 +4,29 @@
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub struct PortId(pub u16);
 
+/// What the NIC of a port does for the frames that leave by it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Assist {
+    /// It takes the 802.1Q tag out of frames that come and puts [`Packet::vlan_tci`] into those that
+    /// leave.
+    pub tags: bool,
+    /// It works out UDP checksums over the whole payload ([`Packet::owed_udp`]).
+    pub udp_sums: bool,
+}
+
+/// What the NIC says about a frame that came. Without a word from it all are false, and the worker
+/// looks itself; so it does at what the NIC finds wrong.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Checked {
+    /// The checksum of the IPv4 header.
+    pub ipv4: bool,
+    /// The checksum of TCP, UDP or SCTP.
+    pub transport: bool,
+    /// The checksum of TCP or UDP is partial: its sender left it to hardware that there is none of
+    /// ([`partial`](crate::partial)).
+    pub partial: bool,
+}
+
 /// One frame seen in place: `room` is the whole data room of the buffer (headroom, frame,
 /// tailroom), the frame is `room[start..start + len]` and begins with its Ethernet header.
 ///
@@ -16,11 +39,17 @@ pub struct Packet<'a> {
     len: u16,
     /// The port the frame came in by.
     pub port: PortId,
-    /// 802.1Q tag that the driver took out of the frame (TCI, host order), 0 for none.
+    /// 802.1Q tag that the driver took out of the frame (TCI, host order), 0 for none. With
+    /// [`Verdict::Transmit`]: the tag that the NIC of that port is to put in ([`Assist::tags`]).
     pub vlan_tci: u16,
     /// Whole length on the wire as it came; larger than `len` when the frame goes on in other
     /// buffers, which the core does not see and which follow it wherever it goes.
     pub wire_len: u32,
+    /// What the NIC found right.
+    pub checked: Checked,
+    /// Bytes of the outer IP header when the NIC is to work out the checksum of the UDP header behind
+    /// it, which holds the sum of the pseudo header ([`Assist::udp_sums`]); 0 if none is owed.
+    pub owed_udp: u8,
 }
 
 impl<'a> Packet<'a> {
@@ -37,6 +66,8 @@ impl<'a> Packet<'a> {
             port,
             vlan_tci: 0,
             wire_len: u32::from(len),
+            checked: Checked::default(),
+            owed_udp: 0,
         }
     }
 
@@ -143,21 +174,24 @@ impl<'a> Packet<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum PuntClass {
-    /// VRRP adverts, ARP, neighbour discovery.
-    Control = 0,
+    /// VRRP adverts: late ones make a backup take over. Whoever floods a LAN with ARP delays none.
+    Advert = 0,
+    /// ARP, neighbour discovery, LACP and LLDP.
+    Control = 1,
     /// BGP sessions and BFD.
-    Routing = 1,
+    Routing = 2,
     /// To an address of this host: checks and their answers, SSH, echo, admin sessions.
-    Host = 2,
+    Host = 3,
     /// Everything else, above all packets the kernel is to forward.
-    Transit = 3,
+    Transit = 4,
 }
 
 impl PuntClass {
     /// Number of classes.
-    pub const COUNT: usize = 4;
+    pub const COUNT: usize = 5;
     /// All classes, first served first.
-    pub const ALL: [PuntClass; 4] = [
+    pub const ALL: [PuntClass; 5] = [
+        PuntClass::Advert,
         PuntClass::Control,
         PuntClass::Routing,
         PuntClass::Host,
@@ -167,6 +201,7 @@ impl PuntClass {
     /// Name in listings.
     pub const fn name(self) -> &'static str {
         match self {
+            PuntClass::Advert => "advert",
             PuntClass::Control => "control",
             PuntClass::Routing => "routing",
             PuntClass::Host => "host",

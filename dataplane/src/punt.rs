@@ -20,7 +20,7 @@ pub fn class_of_ethertype(ethertype: u16) -> PuntClass {
 /// Class of an IP packet. `is_local` says whether its destination is this host or a group.
 pub fn class_of(flow: &Flow, icmp_type: Option<u8>, is_local: impl FnOnce() -> bool) -> PuntClass {
     match flow.protocol {
-        vrrp if vrrp == VRRP => PuntClass::Control,
+        VRRP => PuntClass::Advert,
         // Router and neighbour solicitation and advertisement, redirect (RFC 4861), MLD.
         58 if matches!(icmp_type, Some(130..=137 | 143)) => PuntClass::Control,
         6 if flow.src_port == BGP || flow.dst_port == BGP => PuntClass::Routing,

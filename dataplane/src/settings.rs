@@ -1,5 +1,6 @@
 //! Live settings of the core: timeouts and the sysctls of `net.ipv4.vs` that it obeys.
 
+use crate::packet::PuntClass;
 use crate::sync::Rules;
 
 /// Timeouts of `ipvsadm --set` in seconds, with the kernel's defaults.
@@ -83,7 +84,7 @@ pub struct Settings {
     /// Bytes of the buffers of its sockets, 0 = the system's default.
     pub sync_sock_size: u32,
     /// Packets a second to the kernel for each class (`PuntClass`), 0 = no limit.
-    pub punt_limits: [u32; 4],
+    pub punt_limits: [u32; PuntClass::COUNT],
 }
 
 impl Default for Settings {
@@ -116,7 +117,7 @@ impl Default for Settings {
             sync_ports: 1,
             sync_qlen_max: 0,
             sync_sock_size: 0,
-            punt_limits: [20_000, 50_000, 100_000, 200_000],
+            punt_limits: [20_000, 20_000, 50_000, 100_000, 200_000],
         }
     }
 }

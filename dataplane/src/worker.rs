@@ -65,7 +65,7 @@ use crate::fragments::{Fate, Fragments};
 use crate::lease::Leases;
 use crate::limit::{AnswerLimit, Bucket};
 use crate::marks::Marks;
-use crate::packet::{Attempt, DropReason, Packet, PortId, PuntClass, Verdict};
+use crate::packet::{Assist, Attempt, DropReason, Packet, PortId, PuntClass, Verdict};
 use crate::proto::{self, Direction, sctp, tcp};
 use crate::punt;
 use crate::roles::{MARKED, REAL, RoleTable, SET_BACK, VIRTUAL};
@@ -453,6 +453,11 @@ impl Worker {
     pub fn steer_by_nics(&mut self, keys: Arc<Toeplitz>) {
         self.core.share = self.core.share.behind_nics();
         self.core.nics = Some(keys);
+    }
+
+    /// Leaves this to the NIC of a port from now on. Before the first link is known.
+    pub fn assist(&mut self, port: PortId, assist: Assist) {
+        self.core.router.assist(port, assist);
     }
 
     /// Goes by the connections of the whole team from now on when it schedules and when it looks

@@ -168,7 +168,7 @@ impl Flood {
                         told.new_refused += 1;
                         REFUSED
                     }
-                    (Kind::Advert, Verdict::Kernel(PuntClass::Control)) => {
+                    (Kind::Advert, Verdict::Kernel(PuntClass::Advert)) => {
                         told.adverts += 1;
                         told.latest_advert = told.latest_advert.max(now.since(at));
                         PUNTED

@@ -1,7 +1,7 @@
 //! Tunnels of every kind, mixed families, both checksums: what a worker sends is taken apart
 //! again, by a decoder of this file's own, and must be the client's packet one hop later.
 
-use dataplane::packet::{PortId, Verdict};
+use dataplane::packet::{Assist, PortId, Verdict};
 use dataplane::wire::fragment::Fragments;
 use proptest::prelude::*;
 
@@ -141,6 +141,8 @@ struct Case {
     ttl: u8,
     len: usize,
     pmtu_disc: bool,
+    /// NICs work out UDP checksums.
+    udp_sums: bool,
 }
 
 prop_compose! {
@@ -149,8 +151,9 @@ prop_compose! {
         kind in prop_oneof![Just("ipip"), Just("gre"), Just("gue")],
         checksum in 0usize..3, df in any::<bool>(), tos in any::<u8>(), ttl in 2u8..,
         len in prop_oneof![0usize..1400, 1370usize..1473], pmtu_disc in any::<bool>(),
+        udp_sums in any::<bool>(),
     ) -> Case {
-        Case { inner_v4, outer_v4, kind, checksum, df, tos, ttl, len, pmtu_disc }
+        Case { inner_v4, outer_v4, kind, checksum, df, tos, ttl, len, pmtu_disc, udp_sums }
     }
 }
 
@@ -176,6 +179,10 @@ fn run(case: &Case) {
         ),
     };
     let mut rig = Rig::new();
+    rig.assist(Assist {
+        udp_sums: case.udp_sums,
+        ..Assist::default()
+    });
     rig.change_settings(|s| s.pmtu_disc = case.pmtu_disc);
     rig.ipvsadm(&format!("-A -u {vip} -s rr"));
     rig.ipvsadm(&format!("-a -u {vip} -r {real} -i {options}"));

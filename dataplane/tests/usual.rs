@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use dataplane::addr::Mac;
 use dataplane::command::Command;
-use dataplane::packet::{DropReason, Packet, PortId, Verdict};
+use dataplane::packet::{Assist, DropReason, Packet, PortId, Verdict};
 use support::notation::checksum;
-use support::rig::{PORT_MACS, Rig};
+use support::rig::{PORT_MACS, Rig, on_the_wire};
 
 mod support;
 
@@ -117,6 +117,8 @@ struct Arrival {
     frame: Vec<u8>,
     tci: u16,
     headroom: usize,
+    /// The NIC says whether its IPv4 header is right.
+    checked: bool,
 }
 
 /// What became of a frame, and how it looks then.
@@ -132,13 +134,25 @@ fn process(rig: &mut Rig, burst: &[Arrival]) -> Vec<(Verdict, Vec<u8>)> {
             let len = a.frame.len() as u16;
             let mut packet = Packet::new(room, a.headroom as u16, len, PortId(a.port));
             packet.vlan_tci = a.tci;
+            packet.checked.ipv4 = a.checked && is_header_right(&a.frame);
             packet
         })
         .collect();
     let mut out = vec![Verdict::Drop(DropReason::Truncated); burst.len()];
     rig.worker.process(rig.now, &mut packets, &mut out);
-    let frames = packets.iter().map(|packet| packet.frame().to_vec());
+    let frames: Vec<_> = packets
+        .iter()
+        .zip(&out)
+        .map(|(packet, verdict)| on_the_wire(packet, *verdict))
+        .collect();
     out.into_iter().zip(frames).collect()
+}
+
+/// Whether a NIC would find the header checksum of a frame right.
+fn is_header_right(frame: &[u8]) -> bool {
+    let len = frame.get(14).map_or(0, |first| usize::from(first & 15) * 4);
+    let header = frame.get(14..14 + len).unwrap_or(&[]);
+    frame.get(12..14) == Some(&[8, 0]) && len >= 20 && checksum(&[header]) == 0
 }
 
 /// One that goes the short way, and one that never does: the short way knows a port's first MAC.
@@ -284,12 +298,13 @@ fn arrival(random: &mut Random, outer: &[u8]) -> Arrival {
         frame,
         tci: if random.one_in(20) { 7 } else { 0 },
         headroom: random.pick(&[128, 128, 128, 24, 23, 20, 19, 0]),
+        checked: false,
     }
 }
 
 #[test]
 fn the_short_way_does_what_the_walk_does() {
-    compare(1, pair());
+    compare(1, pair(), false);
 }
 
 /// With a table that the TLB does not reach the passes follow each other in groups.
@@ -297,10 +312,30 @@ fn the_short_way_does_what_the_walk_does() {
 fn it_does_so_in_a_far_table_too() {
     let mut rigs = pair();
     rigs[0].worker.ask_in_groups();
-    compare(2, rigs);
+    compare(2, rigs, false);
 }
 
-fn compare(seed: u64, mut rigs: [Rig; 2]) {
+/// NICs that look at header checksums, and take tags out and put them in: the same leaves.
+#[test]
+fn it_does_so_with_the_help_of_nics() {
+    let assist = Assist {
+        tags: true,
+        udp_sums: true,
+    };
+    for (seed, far) in [(3, false), (4, true)] {
+        let mut rigs = pair();
+        rigs[0].assist(assist);
+        // Generations count on alike.
+        rigs[1].assist(Assist::default());
+        if far {
+            rigs[0].worker.ask_in_groups();
+        }
+        compare(seed, rigs, true);
+    }
+}
+
+/// `assisted`: the first one has the help of NICs.
+fn compare(seed: u64, mut rigs: [Rig; 2], assisted: bool) {
     let mut random = Random(seed);
     for (vip, method) in [
         ("10.0.0.1", "-m"),
@@ -327,18 +362,30 @@ fn compare(seed: u64, mut rigs: [Rig; 2]) {
     // By EtherType as received and protocol of the packet as sent.
     let mut sent = HashMap::<([u8; 2], u8), u32>::new();
     let mut outer = Vec::new();
+    let mut tagged = 0;
     for step in 0..25_000 {
         disturb(&mut random, &mut rigs);
         let len = random.pick(&[1, 1, 1, 2, 3, 8, 12, 16, 17, 20, 24, 31, 32]);
-        let burst: Vec<Arrival> = (0..len).map(|_| arrival(&mut random, &outer)).collect();
+        let mut burst: Vec<Arrival> = (0..len).map(|_| arrival(&mut random, &outer)).collect();
         let [a, b] = &mut rigs;
+        if assisted {
+            // A tag in the frame needs room before it that one in a descriptor does not.
+            burst.iter_mut().for_each(|arrival| {
+                (arrival.headroom, arrival.checked) = (128, true);
+            });
+        }
         let outcome = process(a, &burst);
+        burst.iter_mut().for_each(|arrival| arrival.checked = false);
         let want = process(b, &burst);
         for ((got, want), arrival) in outcome.iter().zip(&want).zip(&burst) {
             assert_eq!(got, want, "step {step}: {:02x?}", arrival.frame);
             let (Verdict::Transmit(_), frame) = got else {
                 continue;
             };
+            if frame[12] == 0x81 {
+                tagged += 1;
+                continue;
+            }
             let protocol = frame[if frame[12] == 8 { 23 } else { 20 }];
             let kind = ([arrival.frame[12], arrival.frame[13]], protocol);
             *sent.entry(kind).or_default() += 1;
@@ -350,6 +397,7 @@ fn compare(seed: u64, mut rigs: [Rig; 2]) {
             assert_eq!(state(a), state(b), "step {step}");
         }
     }
+    assert!(tagged > 3000, "{tagged} with a tag");
     for kind in [
         ([8, 0], 6),
         ([8, 0], 4),

@@ -341,6 +341,7 @@ fn exercise(frame: &[u8], tci: u16) {
             },
         };
         let choices = Choices {
+            udp_sums: false,
             copy_df: true,
             id: 7,
             cut: Some(8),

@@ -13,7 +13,8 @@ use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU16, Ordering};
 
 use arrayvec::ArrayVec;
-use dataplane::packet::{Packet, PortId};
+use dataplane::packet::{Checked, Packet, PortId};
+use dataplane::wire::{ethernet, ipv6};
 
 use crate::ffi;
 
@@ -120,10 +121,55 @@ impl Raw {
         let room = unsafe { self.room() };
         let mut packet = Packet::new(room, self.start(), self.len(), port);
         packet.wire_len = self.wire_len();
-        if self.flags() & ffi::RVS_F_RX_VLAN_STRIPPED != 0 {
-            packet.vlan_tci = self.get(ffi::RVS_MBUF_VLAN_TCI);
-        }
+        packet.vlan_tci = self.tag();
         packet
+    }
+
+    /// What the NIC says about the frame.
+    fn checked(self) -> Checked {
+        let flags = self.flags();
+        let transport = flags & ffi::RVS_F_RX_L4_MASK;
+        Checked {
+            ipv4: flags & ffi::RVS_F_RX_IPV4_MASK == ffi::RVS_F_RX_IPV4_GOOD,
+            transport: transport == ffi::RVS_F_RX_L4_GOOD,
+            partial: transport == ffi::RVS_F_RX_L4_PARTIAL,
+        }
+    }
+
+    /// The tag that is not in the frame: of one that came and has not been sent on, or of one that
+    /// is going to leave.
+    #[inline(always)]
+    fn tag(self) -> u16 {
+        match self.flags() & ffi::RVS_F_RX_VLAN_STRIPPED {
+            0 => 0,
+            _ => self.get(ffi::RVS_MBUF_VLAN_TCI),
+        }
+    }
+
+    /// Sets [`Raw::tag`]; a NIC that the frame is sent by puts it in.
+    fn set_tag(self, tci: u16) {
+        const BOTH: u64 = ffi::RVS_F_RX_VLAN_STRIPPED | ffi::RVS_F_TX_VLAN;
+        let flags = self.flags();
+        if tci != 0 {
+            self.set(ffi::RVS_MBUF_VLAN_TCI, tci);
+            self.set(ffi::RVS_MBUF_OL_FLAGS, flags | BOTH);
+        } else if flags & BOTH != 0 {
+            self.set(ffi::RVS_MBUF_OL_FLAGS, flags & !BOTH);
+        }
+    }
+
+    /// Has the NIC work out the UDP checksum behind an IP header of so many bytes.
+    #[cold]
+    fn owe_udp_sum(self, ip_len: u8) {
+        let version = match usize::from(ip_len) {
+            ipv6::HEADER_LEN => ffi::RVS_F_TX_IPV6,
+            _ => ffi::RVS_F_TX_IPV4,
+        };
+        let flags = self.flags() | ffi::RVS_F_TX_UDP_SUM | version;
+        self.set(ffi::RVS_MBUF_OL_FLAGS, flags);
+        // Bit fields: 7 bits of layer 2, then 9 of layer 3.
+        let lengths = ethernet::HEADER_LEN as u64 | u64::from(ip_len) << 7;
+        self.set(ffi::RVS_MBUF_TX_LENGTHS, lengths);
     }
 
     /// The next segment.
@@ -298,6 +344,45 @@ impl Mbuf {
         self.raw().set(ffi::RVS_MBUF_MARK, mark);
     }
 
+    /// The 802.1Q tag (TCI, host order) that is not in the frame, 0 for none.
+    #[inline]
+    pub fn tag(&self) -> u16 {
+        self.raw().tag()
+    }
+
+    /// Sets [`Mbuf::tag`]: the NIC that the frame is sent by puts it in.
+    #[inline]
+    pub fn set_tag(&mut self, tci: u16) {
+        self.raw().set_tag(tci);
+    }
+
+    /// Puts the tag that a NIC took out back into the frame. False if there is no room for it.
+    #[must_use]
+    pub fn put_tag_back(&mut self) -> bool {
+        let raw = self.raw();
+        let (tci, start) = (raw.tag(), usize::from(raw.start()));
+        if tci == 0 {
+            return true;
+        }
+        // SAFETY: `&mut self` is the only borrow.
+        let room = unsafe { raw.room() };
+        let from = start.checked_sub(ethernet::TAG_LEN);
+        let Some(head) = from.and_then(|from| room.get_mut(from..start + 12)) else {
+            return false;
+        };
+        if raw.len() < 12 {
+            return false;
+        }
+        head.copy_within(ethernet::TAG_LEN.., 0);
+        let [a, b] = ethernet::TYPE_VLAN.to_be_bytes();
+        let [c, d] = tci.to_be_bytes();
+        head[12..].copy_from_slice(&[a, b, c, d]);
+        let tag = ethernet::TAG_LEN as u16;
+        raw.set_frame(raw.start() - tag, raw.len() + tag, false);
+        raw.set_tag(0);
+        true
+    }
+
     /// Length of the frame over all segments, bytes.
     #[inline]
     pub fn wire_len(&self) -> u32 {
@@ -432,6 +517,18 @@ impl Burst {
         port: PortId,
         work: impl FnOnce(&mut [Packet<'_>]) -> R,
     ) -> R {
+        self.with_assisted_packets(port, false, work)
+    }
+
+    /// As [`Burst::with_packets`]; with `assisted` packets have what NICs say about them, and what is
+    /// left to NICs is told to them.
+    #[inline(always)]
+    pub fn with_assisted_packets<R>(
+        &mut self,
+        port: PortId,
+        assisted: bool,
+        work: impl FnOnce(&mut [Packet<'_>]) -> R,
+    ) -> R {
         let mut packets: ArrayVec<Packet<'_>, BURST> = ArrayVec::new();
         for raw in self.raws() {
             raw.prefetch();
@@ -439,11 +536,34 @@ impl Burst {
             // packets share a room. There are at most BURST of them, the capacity.
             unsafe { packets.push_unchecked(raw.packet(port)) };
         }
+        if assisted {
+            self.hear_nics(&mut packets);
+        }
         let result = work(&mut packets);
         for (raw, packet) in self.raws().zip(&packets) {
             raw.set_frame(packet.start(), packet.len(), packet.wire_len == 0);
         }
+        if assisted {
+            self.tell_nics(&packets);
+        }
         result
+    }
+
+    #[inline(never)]
+    fn hear_nics(&self, packets: &mut [Packet<'_>]) {
+        for (raw, packet) in self.raws().zip(packets) {
+            packet.checked = raw.checked();
+        }
+    }
+
+    #[inline(never)]
+    fn tell_nics(&self, packets: &[Packet<'_>]) {
+        for (raw, packet) in self.raws().zip(packets) {
+            raw.set_tag(packet.vlan_tci);
+            if packet.owed_udp != 0 {
+                raw.owe_udp_sum(packet.owed_udp);
+            }
+        }
     }
 
     /// The marks of its mbufs, in their order.
@@ -615,6 +735,65 @@ mod tests {
         raw.set(ffi::RVS_MBUF_OL_FLAGS, ffi::RVS_F_RX_VLAN_STRIPPED);
         // SAFETY: the only borrow at this time.
         assert_eq!(unsafe { raw.packet(PortId(0)) }.vlan_tci, 100);
+    }
+
+    #[test]
+    fn tags_of_nics_go_back_into_frames_for_the_kernel() {
+        let mut fake = Fake::new();
+        let raw = fake.raw();
+        raw.set_tag(0x2007);
+        assert_eq!(raw.tag(), 0x2007);
+        assert_ne!(raw.flags() & ffi::RVS_F_TX_VLAN, 0);
+        fake.room[128..140].copy_from_slice(b"ddddddssssss");
+        fake.room[140..142].copy_from_slice(&[8, 0]);
+        // SAFETY: live as long as `fake`, and never dropped: it belongs to no pool.
+        let mut mbuf = ManuallyDrop::new(unsafe { Mbuf::from_raw(raw.0) });
+        assert!(mbuf.put_tag_back());
+        assert_eq!(mbuf.frame()[..18], *b"ddddddssssss\x81\x00\x20\x07\x08\x00");
+        assert_eq!((raw.start(), raw.len(), raw.tag()), (124, 64, 0));
+        assert_eq!(raw.flags() & ffi::RVS_F_TX_VLAN, 0);
+        assert!(mbuf.put_tag_back(), "once");
+        assert_eq!(raw.len(), 64);
+        raw.set_frame(3, 60, true);
+        raw.set_tag(1);
+        assert!(!mbuf.put_tag_back(), "no room before it");
+    }
+
+    #[test]
+    fn what_nics_found_counts_only_if_it_is_good() {
+        let mut fake = Fake::new();
+        let raw = fake.raw();
+        assert_eq!(raw.checked(), Checked::default());
+        raw.set(
+            ffi::RVS_MBUF_OL_FLAGS,
+            ffi::RVS_F_RX_IPV4_GOOD | ffi::RVS_F_RX_L4_GOOD,
+        );
+        let good = Checked {
+            ipv4: true,
+            transport: true,
+            partial: false,
+        };
+        assert_eq!(raw.checked(), good);
+        let bad = |mask: u64, good: u64| mask & !good;
+        raw.set(
+            ffi::RVS_MBUF_OL_FLAGS,
+            bad(ffi::RVS_F_RX_IPV4_MASK, ffi::RVS_F_RX_IPV4_GOOD)
+                | bad(ffi::RVS_F_RX_L4_MASK, ffi::RVS_F_RX_L4_GOOD),
+        );
+        assert_eq!(
+            raw.checked(),
+            Checked::default(),
+            "wrong ones are looked at"
+        );
+        raw.set(
+            ffi::RVS_MBUF_OL_FLAGS,
+            ffi::RVS_F_RX_IPV4_MASK | ffi::RVS_F_RX_L4_PARTIAL,
+        );
+        let partial = Checked {
+            partial: true,
+            ..Checked::default()
+        };
+        assert_eq!(raw.checked(), partial);
     }
 
     #[test]

@@ -78,6 +78,8 @@ pub struct Lane {
     /// Largest IP packet on the wire, if a peer on this host leaves it to the hardware to cut TCP
     /// packets to that. All frames are copied out of the long buffers they come in.
     pub cuts_to: Option<u16>,
+    /// NICs do something for the frames of this or another port: flags of mbufs are read and written.
+    pub assisted: bool,
     /// Waiting to be sent.
     out: Burst,
     /// Whether its receive queue stays full.
@@ -102,6 +104,7 @@ impl Lane {
             from_kernel: from_kernel.into(),
             completes_checksums,
             cuts_to: None,
+            assisted: false,
             out: Burst::new(),
             backlog: Backlog::default(),
         }
@@ -492,8 +495,11 @@ impl Loop {
         let n = burst.len();
         let mut verdicts = [Verdict::Drop(DropReason::NoMbuf); BURST];
         let (worker, completes) = (&mut self.worker, lane.completes_checksums);
-        let bytes = burst.with_packets(lane.port, |packets| {
+        let bytes = burst.with_assisted_packets(lane.port, lane.assisted, |packets| {
             probe.received(packets);
+            if lane.assisted {
+                complete_partial(packets);
+            }
             if completes {
                 packets.iter_mut().for_each(|packet| {
                     partial::complete(packet);
@@ -622,8 +628,9 @@ impl Loop {
             self.process_alike(now, from, &mut alike);
             let mut one = Burst::new();
             drop(one.push(mbuf));
+            let assisted = self.is_assisted(at);
             let worker = &mut self.worker;
-            let verdict = one.with_packets(port, |packets| match packets {
+            let verdict = one.with_assisted_packets(port, assisted, |packets| match packets {
                 [packet] => match errand {
                     Errand::Process(attempt) => worker.process_attempt(now, packet, attempt),
                     Errand::FromKernel(attempt) => worker.process_from_kernel(now, packet, attempt),
@@ -651,9 +658,18 @@ impl Loop {
             return;
         }
         let mut verdicts = [Verdict::Drop(DropReason::NoMbuf); BURST];
+        let at = usize::from(port.0);
+        let assisted = self.is_assisted(at);
         let worker = &mut self.worker;
-        burst.with_packets(port, |packets| worker.process(now, packets, &mut verdicts));
-        self.settle_all(now, usize::from(port.0), burst, &verdicts);
+        burst.with_assisted_packets(port, assisted, |packets| {
+            worker.process(now, packets, &mut verdicts);
+        });
+        self.settle_all(now, at, burst, &verdicts);
+    }
+
+    #[inline]
+    fn is_assisted(&self, at: usize) -> bool {
+        self.lanes.get(at).is_some_and(|lane| lane.assisted)
     }
 
     /// Processes packets that wait for a next hop again once a neighbour was learned or given up,
@@ -697,10 +713,11 @@ impl Loop {
         let Some(port) = self.lanes.get(lane).map(|lane| lane.port) else {
             return;
         };
+        let assisted = self.is_assisted(lane);
         let worker = &mut self.worker;
         let mut one = Burst::new();
         drop(one.push(mbuf));
-        let verdict = one.with_packets(port, |packets| match packets {
+        let verdict = one.with_assisted_packets(port, assisted, |packets| match packets {
             [packet] => worker.process_again(now, packet, last),
             _ => Verdict::Drop(DropReason::NoMbuf),
         });
@@ -723,12 +740,12 @@ impl Loop {
             return false;
         }
         let mut verdicts = [Verdict::Drop(DropReason::NoMbuf); BURST];
-        let (port, worker) = (lane.port, &mut self.worker);
+        let (port, assisted, worker) = (lane.port, lane.assisted, &mut self.worker);
         let mut probes = [false; BURST];
         for (is_probe, mark) in probes.iter_mut().zip(burst.marks()) {
             *is_probe = mark == PROBE;
         }
-        burst.with_packets(port, |packets| {
+        burst.with_assisted_packets(port, assisted, |packets| {
             for ((packet, verdict), is_probe) in packets.iter_mut().zip(&mut verdicts).zip(probes) {
                 *verdict = match is_probe {
                     false => worker.process_from_kernel(now, packet, Attempt::START),
@@ -884,20 +901,22 @@ impl Ways<'_> {
     /// Cuts an IPv4 packet to the MTU and queues the pieces.
     #[cold]
     fn cut(&mut self, pool: &Mempool, port: PortId, mtu: u16, mbuf: &Mbuf) {
+        let tag = mbuf.tag();
         if mbuf.segments() == 1 {
-            return self.cut_frame(pool, port, mtu, mbuf.frame());
+            return self.cut_frame(pool, port, mtu, mbuf.frame(), tag);
         }
         let mut whole = [0u8; LONGEST_FRAME];
         match mbuf.copy_to(&mut whole) {
             Some(len) => {
                 let frame = whole.get(..len).unwrap_or(&[]);
-                self.cut_frame(pool, port, mtu, frame);
+                self.cut_frame(pool, port, mtu, frame, tag);
             }
             None => self.counters.count_drop(DropReason::FragmentFailed),
         }
     }
 
-    fn cut_frame(&mut self, pool: &Mempool, port: PortId, mtu: u16, frame: &[u8]) {
+    /// `tag`: the one that the NIC puts into each piece.
+    fn cut_frame(&mut self, pool: &Mempool, port: PortId, mtu: u16, frame: &[u8], tag: u16) {
         let counters = self.counters;
         // The core has just written the Ethernet header: 14 bytes, 18 with a tag.
         let l3 = if frame.get(12..14) == Some(&[0x81, 0]) {
@@ -915,7 +934,10 @@ impl Ways<'_> {
                 .write(&mut piece)
                 .and_then(|len| pool.carry(piece.get(..len)?));
             match made {
-                Some(copy) => self.send(port, copy),
+                Some(mut copy) => {
+                    copy.set_tag(tag);
+                    self.send(port, copy);
+                }
                 None => {
                     counters.count_drop(DropReason::FragmentFailed);
                     return;
@@ -925,8 +947,26 @@ impl Ways<'_> {
     }
 }
 
+/// Completes the checksums that their senders left to hardware, as NICs say.
+#[cold]
+fn complete_partial(packets: &mut [Packet<'_>]) {
+    for packet in packets.iter_mut().filter(|packet| packet.checked.partial) {
+        partial::complete(packet);
+    }
+}
+
 /// Moves an mbuf to the pump's queue of its class.
-fn punt(lanes: &mut [Lane], counters: &WorkerCounters, at: usize, class: PuntClass, mbuf: Mbuf) {
+fn punt(
+    lanes: &mut [Lane],
+    counters: &WorkerCounters,
+    at: usize,
+    class: PuntClass,
+    mut mbuf: Mbuf,
+) {
+    // The kernel's devices for VLANs know their frames by the tag.
+    if !mbuf.put_tag_back() {
+        return counters.count_drop(DropReason::NoHeadroom);
+    }
     let mut one = Burst::new();
     let (Some(lane), Ok(())) = (lanes.get_mut(at), one.push(mbuf)) else {
         return;
@@ -935,6 +975,7 @@ fn punt(lanes: &mut [Lane], counters: &WorkerCounters, at: usize, class: PuntCla
         counters.count_drop(DropReason::PuntQueueFull);
     }
 }
+
 #[cfg(test)]
 mod tests {
     use super::*;

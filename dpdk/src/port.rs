@@ -4,9 +4,9 @@
 //! lends its queues, each to one owner at a time. [`RunningPort::stop`] wants all of them back
 //! first, so a queue handle never outlives the port.
 //!
-//! Frames arrive with their VLAN tag in place and leave as they are. The only offload that is asked
-//! for is that of frames in several buffers. Checksums are changed by differences, which costs less
-//! than telling a NIC where they are, and are not verified.
+//! Unless a port is told otherwise ([`Offloads`]), frames arrive with their VLAN tag in place and leave
+//! as they are. Checksums are changed by differences, which costs less than telling a NIC where they
+//! are.
 
 mod bond;
 mod error;
@@ -32,7 +32,7 @@ pub use self::error::{PortError, Refused};
 pub use self::events::PortEvents;
 pub use self::filter::MacFilter;
 pub use self::hotplug::{attach, detach};
-pub use self::info::{Link, PortConfig, PortInfo, PortSetup};
+pub use self::info::{Link, Offloads, PortConfig, PortInfo, PortSetup};
 pub use self::queue::{RxQueue, TxQueue};
 pub use self::stats::PortStats;
 
@@ -141,6 +141,7 @@ impl Device {
             takes_rss_key: raw.takes_rss_key,
             has_scatter: raw.has_scatter,
             has_multi_segments: raw.has_multi_segments,
+            offers: Offloads::from_bits(raw.offers),
             has_link_interrupt: raw.has_link_interrupt,
             has_removal_interrupt: raw.has_removal_interrupt,
         })
@@ -325,6 +326,7 @@ impl Port {
         if let Some(mtu) = config.mtu {
             device.check_mtu(&info, mtu, pool.data_room(), config.scatter)?;
         }
+        let offloads = Offloads::from_bits(config.offloads.bits() & info.offers.bits());
         let key = config.rss_key.as_ref().filter(|_| info.takes_rss_key);
         let mut conf = ffi::rvs_port_conf {
             pool: pool.as_ptr(),
@@ -334,6 +336,7 @@ impl Port {
             tx_descriptors: config.tx_descriptors,
             mtu: config.mtu.unwrap_or(0),
             scatter: config.scatter,
+            offloads: offloads.bits(),
             rss_key: key.map_or(core::ptr::null(), |key| key.as_ptr()),
         };
         let (mut step, mut rss) = (ffi::RVS_STEP_INFO, false);
@@ -373,6 +376,7 @@ impl Port {
             rx_descriptors: conf.rx_descriptors,
             tx_descriptors: conf.tx_descriptors,
             mtu: device.info().map_or(info.mtu, |now| now.mtu),
+            offloads,
             rss,
         })
     }

@@ -87,6 +87,20 @@ struct rte_ring *rvs_ring_create(const char *name, unsigned int capacity, int so
 	return rte_ring_create(name, capacity, socket, flags);
 }
 
+static const struct {
+	uint32_t ours;
+	uint64_t rx, tx;
+} offloads[] = {
+	{ RVS_RX_IPV4_SUM, RTE_ETH_RX_OFFLOAD_IPV4_CKSUM, 0 },
+	{ RVS_RX_UDP_SUM, RTE_ETH_RX_OFFLOAD_UDP_CKSUM, 0 },
+	{ RVS_RX_TCP_SUM, RTE_ETH_RX_OFFLOAD_TCP_CKSUM, 0 },
+	{ RVS_VLAN_STRIP, RTE_ETH_RX_OFFLOAD_VLAN_STRIP, 0 },
+	{ RVS_TX_IPV4_SUM, 0, RTE_ETH_TX_OFFLOAD_IPV4_CKSUM },
+	{ RVS_TX_UDP_SUM, 0, RTE_ETH_TX_OFFLOAD_UDP_CKSUM },
+	{ RVS_TX_TCP_SUM, 0, RTE_ETH_TX_OFFLOAD_TCP_CKSUM },
+	{ RVS_VLAN_INSERT, 0, RTE_ETH_TX_OFFLOAD_VLAN_INSERT },
+};
+
 /* Packets whose ports RSS has to count. */
 #define STEERED_KINDS (RTE_ETH_RSS_NONFRAG_IPV4_TCP | RTE_ETH_RSS_NONFRAG_IPV4_UDP)
 
@@ -94,6 +108,7 @@ int rvs_port_info(uint16_t port, struct rvs_port_info *out)
 {
 	struct rte_eth_dev_info info;
 	struct rte_ether_addr mac;
+	size_t i;
 	int rc;
 
 	memset(out, 0, sizeof(*out));
@@ -127,6 +142,10 @@ int rvs_port_info(uint16_t port, struct rvs_port_info *out)
 			     (info.flow_type_rss_offloads & STEERED_KINDS) == STEERED_KINDS;
 	out->has_scatter = (info.rx_offload_capa & RTE_ETH_RX_OFFLOAD_SCATTER) != 0;
 	out->has_multi_segments = (info.tx_offload_capa & RTE_ETH_TX_OFFLOAD_MULTI_SEGS) != 0;
+	for (i = 0; i < RTE_DIM(offloads); i++)
+		if ((info.rx_offload_capa & offloads[i].rx) == offloads[i].rx &&
+		    (info.tx_offload_capa & offloads[i].tx) == offloads[i].tx)
+			out->offers |= offloads[i].ours;
 	out->has_link_interrupt = (*info.dev_flags & RTE_ETH_DEV_INTR_LSC) != 0;
 	out->has_removal_interrupt = (*info.dev_flags & RTE_ETH_DEV_INTR_RMV) != 0;
 	return 0;
@@ -160,6 +179,11 @@ int rvs_port_configure(uint16_t port, struct rvs_port_conf *conf, enum rvs_port_
 		eth.rxmode.offloads = info.rx_offload_capa & RTE_ETH_RX_OFFLOAD_SCATTER;
 		eth.txmode.offloads = info.tx_offload_capa & RTE_ETH_TX_OFFLOAD_MULTI_SEGS;
 	}
+	for (i = 0; i < RTE_DIM(offloads); i++)
+		if ((conf->offloads & offloads[i].ours) != 0) {
+			eth.rxmode.offloads |= offloads[i].rx;
+			eth.txmode.offloads |= offloads[i].tx;
+		}
 	/* The link is polled: with interrupts on, a driver whose interrupt cannot be had
 	 * (82540EM on vfio) reports the state it had at start for ever. */
 	eth.intr_conf.lsc = 0;

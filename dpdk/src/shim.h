@@ -34,6 +34,7 @@ enum rvs_mbuf_offset {
 	RVS_MBUF_DATA_LEN = offsetof(struct rte_mbuf, data_len),
 	RVS_MBUF_NEXT = offsetof(struct rte_mbuf, next),
 	RVS_MBUF_VLAN_TCI = offsetof(struct rte_mbuf, vlan_tci),
+	RVS_MBUF_TX_LENGTHS = offsetof(struct rte_mbuf, tx_offload),
 	RVS_MBUF_BUF_LEN = offsetof(struct rte_mbuf, buf_len),
 	/* Of the application between receiving and sending. */
 	RVS_MBUF_MARK = offsetof(struct rte_mbuf, hash.usr),
@@ -51,6 +52,16 @@ enum rvs_limit {
 };
 
 static const uint64_t RVS_F_RX_VLAN_STRIPPED = RTE_MBUF_F_RX_VLAN_STRIPPED;
+static const uint64_t RVS_F_RX_IPV4_MASK = RTE_MBUF_F_RX_IP_CKSUM_MASK;
+static const uint64_t RVS_F_RX_IPV4_GOOD = RTE_MBUF_F_RX_IP_CKSUM_GOOD;
+static const uint64_t RVS_F_RX_L4_MASK = RTE_MBUF_F_RX_L4_CKSUM_MASK;
+static const uint64_t RVS_F_RX_L4_GOOD = RTE_MBUF_F_RX_L4_CKSUM_GOOD;
+/* The sum in the packet is not right, and need not be: it was left to the hardware. */
+static const uint64_t RVS_F_RX_L4_PARTIAL = RTE_MBUF_F_RX_L4_CKSUM_NONE;
+static const uint64_t RVS_F_TX_VLAN = RTE_MBUF_F_TX_VLAN;
+static const uint64_t RVS_F_TX_IPV4 = RTE_MBUF_F_TX_IPV4;
+static const uint64_t RVS_F_TX_IPV6 = RTE_MBUF_F_TX_IPV6;
+static const uint64_t RVS_F_TX_UDP_SUM = RTE_MBUF_F_TX_UDP_CKSUM;
 /* The data room belongs to another mbuf or to the application. */
 static const uint64_t RVS_F_ATTACHED = RTE_MBUF_F_INDIRECT | RTE_MBUF_F_EXTERNAL;
 
@@ -80,6 +91,18 @@ unsigned int rvs_ring_count(const struct rte_ring *ring);
 struct rte_ring *rvs_ring_create(const char *name, unsigned int capacity, int socket,
 				 bool single_producer, bool single_consumer);
 
+/* What a port may do with the contents of frames. */
+enum rvs_offload {
+	RVS_RX_IPV4_SUM = 1 << 0,
+	RVS_RX_UDP_SUM = 1 << 1,
+	RVS_RX_TCP_SUM = 1 << 2,
+	RVS_VLAN_STRIP = 1 << 3,
+	RVS_TX_IPV4_SUM = 1 << 4,
+	RVS_TX_UDP_SUM = 1 << 5,
+	RVS_TX_TCP_SUM = 1 << 6,
+	RVS_VLAN_INSERT = 1 << 7,
+};
+
 /* What a port can do and is. */
 struct rvs_port_info {
 	char driver[64];
@@ -96,6 +119,7 @@ struct rvs_port_info {
 	bool takes_rss_key; /* spreads TCP and UDP over IPv4 by a key and a table of our choice */
 	bool has_scatter;
 	bool has_multi_segments;
+	uint32_t offers; /* of enum rvs_offload */
 	bool has_link_interrupt;
 	bool has_removal_interrupt;
 };
@@ -110,6 +134,7 @@ struct rvs_port_conf {
 	uint16_t tx_descriptors;
 	uint16_t mtu; /* 0: the driver's default */
 	bool scatter; /* frames may take several buffers, in and out */
+	uint32_t offloads; /* of enum rvs_offload, all of which it offers */
 	const uint8_t *rss_key; /* RVS_RSS_KEY bytes; NULL: one that is the same for both directions */
 };
 #define RVS_RSS_KEY 40

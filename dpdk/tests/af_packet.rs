@@ -1,77 +1,15 @@
 //! A port on a veth pair in a namespace of its own: frames in and out, link, MAC filters, MTU.
 
+#[path = "common/cable.rs"]
+mod cable;
 mod common;
-
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
 use dataplane::addr::{Family, Mac};
 use dataplane::packet::PortId;
 use dpdk::mbuf::Burst;
 use dpdk::port::{MacFilter, PortError};
 
-/// A raw socket on an interface: the other end of the cable.
-struct Cable(OwnedFd);
-
-impl Cable {
-    fn plug(interface: &str) -> Cable {
-        let all = (libc::ETH_P_ALL as u16).to_be();
-        // SAFETY: a plain system call; the result is checked.
-        let fd = unsafe {
-            libc::socket(
-                libc::AF_PACKET,
-                libc::SOCK_RAW | libc::SOCK_NONBLOCK,
-                i32::from(all),
-            )
-        };
-        assert!(fd >= 0, "root may open packet sockets");
-        // SAFETY: a new descriptor that nobody else owns.
-        let socket = unsafe { OwnedFd::from_raw_fd(fd) };
-        let name = std::ffi::CString::new(interface).unwrap();
-        // SAFETY: all-zero is a value of this plain struct, and the name is a C string.
-        let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
-        address.sll_family = libc::AF_PACKET as u16;
-        address.sll_protocol = all;
-        // SAFETY: a C string.
-        address.sll_ifindex = unsafe { libc::if_nametoindex(name.as_ptr()) } as i32;
-        // SAFETY: the address is a sockaddr_ll of the length given.
-        let rc = unsafe {
-            libc::bind(
-                fd,
-                std::ptr::from_ref(&address).cast(),
-                size_of::<libc::sockaddr_ll>() as libc::socklen_t,
-            )
-        };
-        assert_eq!(rc, 0, "the interface exists");
-        Cable(socket)
-    }
-
-    fn send(&self, frame: &[u8]) {
-        let fd = self.0.as_raw_fd();
-        // SAFETY: the slice is readable over its length.
-        let n = unsafe { libc::send(fd, frame.as_ptr().cast(), frame.len(), 0) };
-        assert_eq!(
-            n,
-            frame.len() as isize,
-            "{}",
-            std::io::Error::last_os_error()
-        );
-    }
-
-    /// The next frame of ours that was sent to this end.
-    fn receive(&self) -> Vec<u8> {
-        let mut frame = vec![0; 4096];
-        common::until("a frame at the other end of the cable", || {
-            frame.resize(4096, 0);
-            let fd = self.0.as_raw_fd();
-            // SAFETY: the slice is writable over its length.
-            let n = unsafe { libc::recv(fd, frame.as_mut_ptr().cast(), frame.len(), 0) };
-            frame.truncate(usize::try_from(n).unwrap_or(0));
-            // Not the ones we sent, nor what the kernel says by itself.
-            frame.get(12..14) == Some(&[0x88, 0xb5]) && frame[0] == 0
-        });
-        frame
-    }
-}
+use cable::Cable;
 
 #[test]
 fn frames_cross_a_veth_pair() {
@@ -143,7 +81,8 @@ fn frames_cross_a_veth_pair() {
         ours.is_empty()
     });
     for number in 1..=20 {
-        let frame = cable.receive();
+        // Not the ones we sent, nor what the kernel says by itself.
+        let frame = cable.receive(|f| f.get(12..14) == Some(&[0x88, 0xb5]) && f[0] == 0);
         assert_eq!((frame.len(), frame[20]), (60, number));
     }
 

@@ -75,6 +75,7 @@ fn the_loop() {
     frames_of_the_kernel(&mut net);
     a_full_transmit_queue(&mut net);
     a_full_punt_queue(&mut net);
+    a_flood_of_arp_before_an_advert(&mut net);
     no_buffer_for_pieces(&mut net);
     partial_checksums(&mut net);
     commands_and_replies(&mut net);
@@ -384,7 +385,7 @@ fn a_mixed_burst(net: &mut Net) {
     );
     assert_eq!(counters.rx_bytes.get() as usize, bytes + 54);
     let punted = counters.punted.each_ref().map(|c| c.get());
-    assert_eq!(punted, [2, 0, 1, 0]);
+    assert_eq!(punted, [0, 2, 0, 1, 0]);
     assert_eq!(net.pool.in_use(), 0);
     assert!(!net.turn(&mut rig), "a turn without frames is idle");
 }
@@ -558,6 +559,20 @@ fn a_full_transmit_queue(net: &mut Net) {
     assert!(net.turn(&mut rig));
     assert_eq!(net.take(1).len(), 1, "with room it goes on");
     assert_eq!(net.pool.in_use(), 0);
+}
+
+/// As many ARP requests as there is no room for take none from an advert.
+fn a_flood_of_arp_before_an_advert(net: &mut Net) {
+    let advert = "eth 02:04:c0:a8:28:fe > 01:00:5e:00:00:12 | ip 192.168.40.2 > 224.0.0.18 ttl 255 proto 112 | bytes 20";
+    let mut rig = rig_with(&[]);
+    for _ in 0..RING + 6 {
+        net.put(0, &build(ARP));
+    }
+    net.put(0, &build(advert));
+    while net.turn(&mut rig) {}
+    assert_eq!(drops(&rig, DropReason::PuntQueueFull), 6);
+    assert_eq!(net.take_punted(0, PuntClass::Advert), [build(advert)]);
+    assert_eq!(net.take_punted(0, PuntClass::Control).len(), RING as usize);
 }
 
 /// A full punt queue loses frames of its class alone.

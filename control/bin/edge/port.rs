@@ -19,6 +19,7 @@ use dpdk::tap::{self, Tap};
 use tracing::{info, warn};
 
 use super::{Buffers, LONG_BUFFERS, PUNT_SLOTS, WIRE_SLOTS};
+use crate::offloads;
 use crate::steering::Steering;
 
 /// Buffers for packets that are cut to segments when they come: each is back at once.
@@ -60,6 +61,13 @@ pub(super) fn start_port(
         tx_descriptors: wanted.tx_descriptors,
         mtu: (wanted.mtu != info.mtu && !by_kernel).then_some(wanted.mtu),
         scatter: buffers.scatter,
+        // The copies that `rx_gso_fixup` makes have no place for a tag.
+        offloads: offloads::wanted(
+            wanted.offloads,
+            !wanted.rx_gso_fixup,
+            &info.driver,
+            info.offers,
+        ),
         rss_key: steering.key(wanted),
     };
     let long = match wanted.rx_gso_fixup {
@@ -136,8 +144,8 @@ pub(super) fn start_port(
             senders.push(sender);
             receivers.push(receiver);
         }
-        let four = "one ring for each class";
-        punt.push(receivers.try_into().map_err(|_| anyhow!(four))?);
+        let each = "one ring for each class";
+        punt.push(receivers.try_into().map_err(|_| anyhow!(each))?);
         let rx = match rx.of(worker) {
             Some(queue) => Some(port.rx_queue(queue).context("a receive queue is in use")?),
             None => None,
@@ -150,7 +158,7 @@ pub(super) fn start_port(
             number,
             rx,
             tx,
-            senders.try_into().map_err(|_| anyhow!(four))?,
+            senders.try_into().map_err(|_| anyhow!(each))?,
             from_kernel.take_if(|_| worker == usize::from(number.0) % team),
             wanted.rx_csum_fixup,
         );
@@ -165,7 +173,8 @@ pub(super) fn start_port(
         twin: wanted.twin.clone(),
         mac: info.mac.to_string(),
         mtu: wanted.mtu,
-        offloads: offloads(&port, &info, buffers.scatter, wanted),
+        offloads: in_use(&port, &info, buffers.scatter, wanted),
+        offers: not_in_use(&port, &info),
         counters: Arc::clone(&counters),
     };
     info!(
@@ -214,8 +223,14 @@ fn members_of(wanted: &config::Port) -> Members {
     }
 }
 
+/// What the device offers besides, by the same names.
+fn not_in_use(port: &RunningPort, info: &PortInfo) -> Vec<String> {
+    let rest = info.offers.without(port.setup().offloads);
+    rest.names().map(str::to_owned).collect()
+}
+
 /// What is in use, as `rvsadm status` names it.
-fn offloads(
+fn in_use(
     port: &RunningPort,
     info: &PortInfo,
     scatter: bool,
@@ -229,7 +244,9 @@ fn offloads(
         ("gso-fixup", wanted.rx_gso_fixup),
     ];
     let names = in_use.iter().filter(|(_, used)| *used);
-    names.map(|(name, _)| (*name).to_owned()).collect()
+    let names = names.map(|(name, _)| *name);
+    let of_frames = port.setup().offloads.names();
+    names.chain(of_frames).map(str::to_owned).collect()
 }
 
 /// Which worker has which queue of a port. With fewer queues than workers, each port starts with

@@ -417,6 +417,12 @@ static PORT: Section = Section {
             "cut TCP packets of up to 64 KiB that a virtual peer left to its hardware (TSO) to the MTU; af_packet only, takes 64 MiB",
         ),
         key(
+            "offloads",
+            Choice(&["auto", "all", "none"], &[]),
+            Value("\"auto\""),
+            "checksums that the NIC verifies or works out, VLAN tags that it takes out and puts in, and a receive queue of its own for VRRP and ARP; auto: where the driver has a NIC do it, all: also where it does it itself",
+        ),
+        key(
             "twin_sysctls",
             Boolean,
             Value("true"),
@@ -810,10 +816,16 @@ static PUNT: Section = Section {
     help: "Packets per second that may go to the kernel twins, by class; 0 is no limit. The first class is served first.",
     keys: &[
         key(
+            "advert",
+            Integer(0, u32::MAX as i64),
+            Value("20000"),
+            "VRRP adverts",
+        ),
+        key(
             "control",
             Integer(0, u32::MAX as i64),
             Value("20000"),
-            "VRRP, ARP, neighbour discovery",
+            "ARP, neighbour discovery, LACP, LLDP",
         ),
         key(
             "routing",

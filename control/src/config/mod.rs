@@ -261,9 +261,22 @@ pub struct Port {
     pub rx_csum_fixup: bool,
     /// Cut TCP packets that such a peer left to "the hardware" to segments of the MTU.
     pub rx_gso_fixup: bool,
+    /// What is left to the NIC.
+    pub offloads: Offloads,
     /// Set the load-balancer values of arp_ignore, arp_announce, rp_filter, send_redirects on the
     /// twin.
     pub twin_sysctls: bool,
+}
+
+/// What is left to a NIC of what it can do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Offloads {
+    /// What the NIC itself does.
+    Auto,
+    /// Also what its driver does for it.
+    All,
+    /// Nothing.
+    None,
 }
 
 impl Port {

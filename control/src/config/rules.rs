@@ -218,7 +218,7 @@ macro_rules! setting {
 }
 
 /// Every live setting. Reading, comparing, showing and saving settings all walk this table.
-pub static SETTINGS: [Setting; 38] = [
+pub static SETTINGS: [Setting; 39] = [
     setting!("ipvs" "tcp_timeout" timeouts.tcp),
     setting!("ipvs" "tcp_fin_timeout" timeouts.tcp_fin),
     setting!("ipvs" "udp_timeout" timeouts.udp),
@@ -263,10 +263,11 @@ pub static SETTINGS: [Setting; 38] = [
     setting!("ipvs" "icmp_msgs_per_sec" icmp_msgs_per_sec),
     setting!("ipvs" "icmp_msgs_burst" icmp_msgs_burst),
     setting!("ipvs" "icmp_ratelimit" icmp_ratelimit),
-    setting!("punt" "control" punt_limits[0]),
-    setting!("punt" "routing" punt_limits[1]),
-    setting!("punt" "host" punt_limits[2]),
-    setting!("punt" "transit" punt_limits[3]),
+    setting!("punt" "advert" punt_limits[0]),
+    setting!("punt" "control" punt_limits[1]),
+    setting!("punt" "routing" punt_limits[2]),
+    setting!("punt" "host" punt_limits[3]),
+    setting!("punt" "transit" punt_limits[4]),
     setting!("overload" "hits_first" bool hits_first),
 ];
 

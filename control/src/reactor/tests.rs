@@ -186,6 +186,7 @@ fn reactor(dir: &Path, ends: Vec<dataplane::command::ControlEnd>, limits: Limits
             mac: "02:00:00:00:00:01".into(),
             mtu: 1500,
             offloads: Vec::new(),
+            offers: Vec::new(),
             counters: Default::default(),
         }],
         pools: Vec::new(),

@@ -5,7 +5,7 @@ use crate::packet::{DropReason, Packet, PortId, Verdict};
 use crate::route::ResolvedHop;
 use crate::wire::{checksum, ethernet, ipv4};
 
-/// Writes MACs and VLAN tag for `hop` before the IP packet that begins `l3` bytes into the frame,
+/// Writes MACs and VLAN tag (or leaves that to the NIC) for `hop` before the IP packet that begins `l3` bytes into the frame,
 /// and says where the frame goes. `ethertype` is that of the IP packet.
 #[inline]
 pub fn send(packet: &mut Packet<'_>, l3: u16, ethertype: u16, hop: &ResolvedHop) -> Verdict {
@@ -21,7 +21,7 @@ pub fn send(packet: &mut Packet<'_>, l3: u16, ethertype: u16, hop: &ResolvedHop)
     if !fits {
         return Verdict::Drop(DropReason::NoHeadroom);
     }
-    packet.vlan_tci = 0;
+    packet.vlan_tci = hop.tci;
     let frame = packet.frame_mut();
     if hop.vlan == 0 {
         let Some(h) = frame.first_chunk_mut::<14>() else {

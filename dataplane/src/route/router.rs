@@ -7,11 +7,14 @@ use hashbrown::HashMap;
 use super::failed::FailedHops;
 use super::{Fib, Link, LinkId, Lookup, Neighbour, NeighbourId, Reject};
 use crate::addr::{Addr, Mac};
-use crate::packet::PortId;
+use crate::packet::{Assist, PortId};
 use crate::time::Instant;
 
 /// Most links (ports and VLANs on them).
 pub const MAX_LINKS: usize = 1024;
+
+/// Ports whose NICs may help.
+const MAX_ASSISTS: usize = 64;
 
 /// All that is written into a frame or checked before it leaves: half a cache line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -21,8 +24,10 @@ pub struct ResolvedHop {
     pub macs: [u8; 12],
     /// Where the frame leaves.
     pub port: PortId,
-    /// VLAN id, 0 for untagged.
+    /// VLAN id of the tag in the frame, 0 for none.
     pub vlan: u16,
+    /// VLAN id of the tag that the NIC puts in, 0 for none.
+    pub tci: u16,
     /// The link's MTU. A route may have a smaller one: [`Route::mtu`].
     pub mtu: u16,
     /// The link.
@@ -31,8 +36,10 @@ pub struct ResolvedHop {
     pub up: bool,
     /// The neighbour exists.
     valid: bool,
-    /// All of this and no tag: nothing more to ask before a frame leaves.
+    /// All of this and no tag in the frame: nothing more to ask before one leaves.
     pub is_plain: bool,
+    /// The NIC works out UDP checksums.
+    pub udp_sums: bool,
 }
 
 const _: () = assert!(size_of::<ResolvedHop>() == 32);
@@ -81,6 +88,8 @@ pub struct Router {
     ids: HashMap<(LinkId, Addr), NeighbourId>,
     failed: FailedHops,
     generation: u32,
+    /// What the NICs of the first ports do.
+    assists: [Assist; MAX_ASSISTS],
 }
 
 impl Router {
@@ -95,7 +104,22 @@ impl Router {
             ids: HashMap::with_capacity(2 * max_neighbours),
             failed: FailedHops::default(),
             generation: 1,
+            assists: [Assist::default(); MAX_ASSISTS],
         }
+    }
+
+    /// Has the NIC of a port do this from now on. Before its first link: hops that are known keep
+    /// what they were made with. Ports beyond the 64th get no help.
+    pub fn assist(&mut self, port: PortId, assist: Assist) {
+        if let Some(slot) = self.assists.get_mut(usize::from(port.0)) {
+            *slot = assist;
+        }
+    }
+
+    /// What the NIC of a port does.
+    fn assist_of(&self, link: Option<&Link>) -> Assist {
+        let port = link.map_or(usize::MAX, |link| usize::from(link.port.0));
+        self.assists.get(port).copied().unwrap_or_default()
     }
 
     /// Rises whenever an id got from [`Router::resolve`] may lead elsewhere now. A neighbour's
@@ -183,12 +207,13 @@ impl Router {
             .get_mut(id.0 as usize)
             .ok_or("link id beyond MAX_LINKS")?;
         *slot = Some(link);
+        let assist = self.assist_of(Some(&link));
         for hop in self
             .hops
             .iter_mut()
             .filter(|hop| hop.valid && hop.link == id.0)
         {
-            hop.set_link(id, Some(&link));
+            hop.set_link(id, Some(&link), assist);
         }
         self.invalidate();
         Ok(())
@@ -200,15 +225,16 @@ impl Router {
     /// The id is beyond the capacity; nothing changed.
     pub fn put_neighbour(&mut self, id: NeighbourId, new: Neighbour) -> Result<(), &'static str> {
         let at = id.0 as usize;
+        let link = self.link(new.link).copied();
+        let assist = self.assist_of(link.as_ref());
         let (Some(hop), Some(addr)) = (self.hops.get_mut(at), self.addrs.get_mut(at)) else {
             return Err("neighbour id beyond the capacity");
         };
         let old = hop.valid.then_some((LinkId(hop.link), *addr));
-        let link = self.links.get(new.link.0 as usize).and_then(Option::as_ref);
         *addr = new.addr;
         hop.macs[..6].copy_from_slice(&new.mac.0);
         hop.valid = true;
-        hop.set_link(new.link, link);
+        hop.set_link(new.link, link.as_ref(), assist);
         self.failed.remove(new.link, new.addr);
         if old == Some((new.link, new.addr)) {
             return Ok(());
@@ -265,12 +291,17 @@ impl ResolvedHop {
         Mac([a, b, c, d, e, f])
     }
 
-    fn set_link(&mut self, id: LinkId, link: Option<&Link>) {
+    fn set_link(&mut self, id: LinkId, link: Option<&Link>, assist: Assist) {
         self.link = id.0;
+        self.udp_sums = assist.udp_sums;
         match link {
             Some(link) => {
                 self.macs[6..].copy_from_slice(&link.mac.0);
-                (self.port, self.vlan) = (link.port, link.vlan);
+                self.port = link.port;
+                (self.vlan, self.tci) = match assist.tags {
+                    true => (0, link.vlan),
+                    false => (link.vlan, 0),
+                };
                 (self.mtu, self.up) = (link.mtu, link.up);
             }
             None => self.up = false,

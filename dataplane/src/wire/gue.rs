@@ -43,28 +43,50 @@ pub struct Header<'a> {
     /// UDP destination port.
     pub dst_port: u16,
     /// Whether UDP has a checksum.
-    pub checksum: bool,
+    pub checksum: UdpSum,
+}
+
+/// The checksum of the UDP header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UdpSum {
+    /// None: the field is 0.
+    None,
+    /// It is worked out.
+    Whole,
+    /// The field has the sum of the pseudo header, and the NIC adds the rest
+    /// ([`Packet::owed_udp`](crate::packet::Packet::owed_udp)).
+    Owed,
 }
 
 impl Header<'_> {
-    /// UDP and GUE before `inner`, whose IP protocol number (4 or 41) is `protocol`; `None` if it
-    /// is too long.
-    pub fn emit(&self, protocol: u8, inner: &[u8]) -> Option<ArrayVec<u8, HEADER_LEN>> {
-        let len = u16::try_from(inner.len() + HEADER_LEN).ok()?;
+    /// UDP and GUE before a packet of `inner_len` bytes whose IP protocol number (4 or 41) is
+    /// `protocol`; `None` if it is too long. Of the packet, `inner` is what is here: all of it if
+    /// the checksum is to be worked out.
+    pub fn emit(
+        &self,
+        protocol: u8,
+        inner: &[u8],
+        inner_len: usize,
+    ) -> Option<ArrayVec<u8, HEADER_LEN>> {
+        let len = u16::try_from(inner_len + HEADER_LEN).ok()?;
         let mut header = ArrayVec::new();
         for word in [self.src_port, self.dst_port, len, 0] {
             header.extend(word.to_be_bytes());
         }
         // Version, control bit and length of options are 0; no flags.
         header.extend([0, protocol, 0, 0]);
-        if self.checksum {
-            let pseudo = checksum::pseudo_header(self.src, self.dst, PROTOCOL, len);
-            let sum = checksum::add(checksum::add(pseudo, &header), inner);
-            let sum = checksum::udp_nonzero(checksum::finish(sum));
-            header
-                .get_mut(udp::CHECKSUM..udp::CHECKSUM + 2)?
-                .copy_from_slice(&sum.to_be_bytes());
-        }
+        let pseudo = || checksum::pseudo_header(self.src, self.dst, PROTOCOL, len);
+        let field = match self.checksum {
+            UdpSum::None => [0; 2],
+            UdpSum::Whole => {
+                let sum = checksum::add(checksum::add(pseudo(), &header), inner);
+                checksum::udp_nonzero(checksum::finish(sum)).to_be_bytes()
+            }
+            UdpSum::Owed => checksum::fold(pseudo()).to_ne_bytes(),
+        };
+        header
+            .get_mut(udp::CHECKSUM..udp::CHECKSUM + 2)?
+            .copy_from_slice(&field);
         Some(header)
     }
 }
@@ -95,17 +117,23 @@ mod tests {
             dst: &dst,
             src_port: 40000,
             dst_port: 6080,
-            checksum: false,
+            checksum: UdpSum::None,
         };
         let inside = [0x45, 1, 2];
-        let bytes = header.emit(4, &inside).unwrap();
+        let bytes = header.emit(4, &inside, 3).unwrap();
         assert_eq!(bytes[..], [0x9c, 0x40, 0x17, 0xc0, 0, 15, 0, 0, 0, 4, 0, 0]);
         assert_eq!(inner(&bytes), Some((6080, 12, 4)));
-        header.checksum = true;
-        let bytes = [&header.emit(4, &inside).unwrap()[..], &inside].concat();
+        header.checksum = UdpSum::Whole;
+        let whole = [&header.emit(4, &inside, 3).unwrap()[..], &inside].concat();
         let pseudo = checksum::pseudo_header(&src, &dst, PROTOCOL, 15);
-        assert_eq!(checksum::fold(checksum::add(pseudo, &bytes)), 0xffff);
-        assert!(header.emit(4, &[0; 65530]).is_none());
+        assert_eq!(checksum::fold(checksum::add(pseudo, &whole)), 0xffff);
+        assert!(header.emit(4, &[0; 65530], 65530).is_none());
+        // What a NIC makes of an owed one: the sum of all from the UDP header on, complemented.
+        header.checksum = UdpSum::Owed;
+        let mut owed = [&header.emit(4, &inside, 3).unwrap()[..], &inside].concat();
+        let sum = checksum::of(&owed).to_be_bytes();
+        owed[6..8].copy_from_slice(&sum);
+        assert_eq!(owed, whole);
     }
 
     #[test]

@@ -38,6 +38,8 @@ pub struct Choices {
     /// The packet is going to be cut. An IPv6 one gets a fragment header with this
     /// identification, for [`Fragments`](crate::wire::fragment::Fragments) to go by.
     pub cut: Option<u32>,
+    /// The NIC that the packet leaves by works out UDP checksums.
+    pub udp_sums: bool,
 }
 
 impl Outer {
@@ -60,7 +62,12 @@ impl Outer {
     }
 
     /// What stands between the IP headers, and the protocol number that announces it.
-    fn shim(&self, flow: &Flow, inner: &[u8]) -> Option<(ArrayVec<u8, { gue::HEADER_LEN }>, u8)> {
+    fn shim(
+        &self,
+        flow: &Flow,
+        inner: &[u8],
+        owed: bool,
+    ) -> Option<(ArrayVec<u8, { gue::HEADER_LEN }>, u8)> {
         let (inside, inside_type) = if flow.is_v4 {
             (IPV4_INSIDE, ethernet::TYPE_IPV4)
         } else {
@@ -78,9 +85,14 @@ impl Outer {
                     dst: &self.dst,
                     src_port: gue::source_port(flow),
                     dst_port: self.tunnel.port,
-                    checksum: self.has_checksum(),
+                    checksum: match (self.has_checksum(), owed) {
+                        (false, _) => gue::UdpSum::None,
+                        (true, false) => gue::UdpSum::Whole,
+                        (true, true) => gue::UdpSum::Owed,
+                    },
                 };
-                (header.emit(inside, inner)?, gue::PROTOCOL)
+                let header = header.emit(inside, inner, usize::from(flow.l3_len))?;
+                (header, gue::PROTOCOL)
             }
         })
     }
@@ -194,12 +206,17 @@ pub fn encapsulate(
     outer: &Outer,
     choices: Choices,
 ) -> Option<u16> {
+    // A packet that is going to be cut leaves as pieces, of which no NIC makes a sum.
+    let owed = choices.udp_sums
+        && choices.cut.is_none()
+        && outer.tunnel.kind == TunnelKind::Gue
+        && outer.has_checksum();
     let frame = packet.frame();
     let ip = frame.get(flow.l3 as usize..)?;
     let ip = match ip.get(..flow.l3_len as usize) {
         Some(whole) => whole,
         // The rest is in other buffers, where a checksum cannot reach it.
-        None if !outer.has_checksum() => ip,
+        None if !outer.has_checksum() || owed => ip,
         None => return None,
     };
     let (tos, ttl, inner_df) = if flow.is_v4 {
@@ -207,7 +224,7 @@ pub fn encapsulate(
     } else {
         (ipv6::traffic_class(ip)?, *ip.get(7)?, false)
     };
-    let (shim, protocol) = outer.shim(flow, ip)?;
+    let (shim, protocol) = outer.shim(flow, ip, owed)?;
     let total_len = flow.l3_len.checked_add(outer.overhead())?;
     let dont_fragment = choices.copy_df && inner_df;
     let mut front = ArrayVec::<u8, MAX_LEN>::new();
@@ -244,8 +261,11 @@ pub fn encapsulate(
         }
         _ => return None,
     };
+    let ip_len = front.len() as u8;
     front.extend(shim);
-    wrap(packet, flow, &front, ethertype)
+    let l3 = wrap(packet, flow, &front, ethertype)?;
+    packet.owed_udp = if owed { ip_len } else { 0 };
+    Some(l3)
 }
 
 /// Replaces layer 2 by an Ethernet header and `header`, all that stands before the inner packet.

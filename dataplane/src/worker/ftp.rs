@@ -383,9 +383,10 @@ fn payload(packet: &mut Packet<'_>, flow: &Flow) -> Result<Range<usize>, DropRea
         return Err(DropReason::Fragment);
     }
     let (l4, end) = (flow.l4 as usize, flow.l4 as usize + flow.l4_len as usize);
+    let is_checked = packet.checked.transport;
     let segment = segment_mut(packet, flow);
     let pseudo = checksum::pseudo_header(&flow.src, &flow.dst, flow.protocol, flow.l4_len);
-    if checksum::fold(checksum::add(pseudo, segment)) != 0xffff {
+    if !is_checked && checksum::fold(checksum::add(pseudo, segment)) != 0xffff {
         return Err(DropReason::TransportChecksum);
     }
     // A header longer than the segment leaves no payload.

@@ -361,7 +361,8 @@ impl Core {
         let macs = self.macs.get(packet.port.0 as usize);
         let is_own = macs.and_then(|macs| macs.first()) == Some(&Mac([*a, *b, *c, *d, *e, *f]));
         debug_assert!(!is_own || mac_word(head) != NO_MAC);
-        let Some(plain) = Plain::read(head, packet.len(), packet.wire_len).filter(|_| is_own)
+        let Some(plain) =
+            Plain::read::<false>(head, packet.len(), packet.wire_len).filter(|_| is_own)
         else {
             return false;
         };

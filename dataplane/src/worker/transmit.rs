@@ -303,6 +303,10 @@ impl Core {
             copy_df: self.settings.pmtu_disc && !(is_long && is_error),
             id: self.next_id(),
             cut: is_long.then(|| self.next_fragment_id()),
+            udp_sums: self
+                .router
+                .next_hop(next.hop)
+                .is_some_and(|hop| hop.udp_sums),
         };
         match tunnel::encapsulate(packet, flow, outer, choices) {
             Some(l3) => {

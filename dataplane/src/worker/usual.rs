@@ -1,4 +1,4 @@
-//! The usual packet: an acknowledging TCP segment, untagged, without options, of an established
+//! The usual packet: an acknowledging TCP segment, untagged (or with the tag left to NICs), without options, of an established
 //! connection that goes where it went before.
 //!
 //! Nearly all packets are of this kind, and most of what the walk asks has then one answer. Here
@@ -72,7 +72,6 @@ impl Worker {
             _ => None,
         };
         if let Some(port) = port {
-            packet.vlan_tci = 0;
             *out = Verdict::Transmit(port);
         }
         port.is_some()
@@ -120,6 +119,7 @@ impl Worker {
         }
         ethernet[..12].copy_from_slice(&exit.macs);
         count_request(entry, counters, plain.len, timing);
+        packet.vlan_tci = exit.tci;
         let port = exit.port;
         if MASTER && core.pace.is_due(entry.in_pkts) {
             self.offer_usual(now, at);
@@ -152,7 +152,9 @@ impl Worker {
         nat::rewrite_tcp_v4::<true>(ip, entry, Side::Reply);
         ethernet[..12].copy_from_slice(&hop.macs);
         count_reply(entry, counters, plain.len, timing);
-        Some(hop.port)
+        let (port, tci) = (hop.port, hop.tci);
+        packet.vlan_tci = tci;
+        Some(port)
     }
 
     #[inline(never)]
@@ -186,7 +188,7 @@ impl Worker {
         }
         let counters = core.counters.dest(entry.dest_id())?;
         let method = entry.method();
-        let (macs, port, timeout) = match side {
+        let (macs, port, tci, timeout) = match side {
             Side::Request => {
                 let exit = core.exits.get(entry.dest_id().0 as usize)?;
                 let is_known = matches!(
@@ -196,11 +198,11 @@ impl Worker {
                 if !is_known || exit.epoch != core.epoch || plain.len > exit.most {
                     return None;
                 }
-                (&exit.macs, exit.port, exit.established)
+                (&exit.macs, exit.port, exit.tci, exit.established)
             }
             Side::Reply => {
                 let (hop, timeout) = core.usual_return(entry, plain.len)?;
-                (&hop.macs, hop.port, timeout)
+                (&hop.macs, hop.port, hop.tci, timeout)
             }
         };
         let timing = usual_timing(now, entry, timeout)?;
@@ -210,6 +212,7 @@ impl Worker {
             nat::rewrite_tcp_v6(ip, entry, side);
         }
         ethernet[..12].copy_from_slice(macs);
+        packet.vlan_tci = tci;
         match side {
             Side::Request => {
                 count_request(entry, counters, plain.len, timing);
@@ -244,6 +247,7 @@ impl Core {
         {
             return None;
         }
+        packet.vlan_tci = exit.tci;
         self.ip_id = following(self.ip_id);
         let (copy_df, id) = (self.settings.pmtu_disc, self.ip_id);
         match exit.shim_len {

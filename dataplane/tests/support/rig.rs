@@ -14,7 +14,7 @@ use dataplane::conn::region::create;
 use dataplane::conn::{HashKey, Layout, Shard};
 use dataplane::counters::WorkerCounters;
 use dataplane::marks::{MarkRule, Marks, Ports};
-use dataplane::packet::{Attempt, DropReason, Packet, PortId, Verdict};
+use dataplane::packet::{Assist, Attempt, DropReason, Packet, PortId, Verdict};
 use dataplane::roles::{LIVE, REAL, RoleEntry, RoleTable, SET_BACK, VIRTUAL};
 use dataplane::route::{
     FibBuilder, Link, LinkId, Neighbour, NeighbourId, NextHop, Prefix, Reject, Target,
@@ -107,6 +107,25 @@ fn timeouts(text: &str) -> ServiceTimeouts {
         udp: of("udp"),
         sctp: of("sctp"),
     }
+}
+
+/// The frame after the NIC has done what was left to it.
+pub fn on_the_wire(packet: &Packet<'_>, verdict: Verdict) -> Vec<u8> {
+    let mut frame = packet.frame().to_vec();
+    if packet.owed_udp != 0 {
+        let udp = 14 + usize::from(packet.owed_udp);
+        let sum = match super::notation::checksum(&[&frame[udp..]]) {
+            0 => 0xffff,
+            sum => sum,
+        };
+        frame[udp + 6..udp + 8].copy_from_slice(&sum.to_be_bytes());
+    }
+    let leaves = matches!(verdict, Verdict::Transmit(_) | Verdict::Fragment(..));
+    if leaves && packet.vlan_tci != 0 {
+        let [a, b] = packet.vlan_tci.to_be_bytes();
+        frame.splice(12..12, [0x81, 0, a, b]);
+    }
+    frame
 }
 
 /// `02:04` and the four bytes of an IPv4 address, `02:10` and the last four of an IPv6 one.
@@ -702,7 +721,16 @@ impl Rig {
         let mut out = [Verdict::Drop(DropReason::NotOurMac)];
         self.worker
             .process(self.now, std::slice::from_mut(&mut packet), &mut out);
-        (out[0], packet.frame().to_vec())
+        (out[0], on_the_wire(&packet, out[0]))
+    }
+
+    /// Leaves this to the NICs of both ports; the rig does it in their place.
+    #[allow(dead_code)]
+    pub fn assist(&mut self, assist: Assist) {
+        for port in [PortId(0), PortId(1)] {
+            self.worker.assist(port, assist);
+        }
+        self.put_network();
     }
 
     /// Lets time pass: what is due expires.

@@ -3,6 +3,70 @@
 use dataplane::addr::Mac;
 use dataplane::toeplitz::KEY_BYTES;
 
+use crate::ffi;
+
+/// What a port does, or may do, with the contents of frames.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Offloads(u32);
+
+impl Offloads {
+    /// Nothing.
+    pub const NONE: Offloads = Offloads(0);
+    /// It looks at the header checksums of IPv4 packets that come.
+    pub const RX_IPV4_SUM: Offloads = Offloads(ffi::RVS_RX_IPV4_SUM);
+    /// It looks at the checksums of TCP segments and UDP datagrams that come.
+    pub const RX_TRANSPORT_SUMS: Offloads = Offloads(ffi::RVS_RX_TCP_SUM | ffi::RVS_RX_UDP_SUM);
+    /// It takes 802.1Q tags out of frames that come, and puts them into those that leave.
+    pub const TAGS: Offloads = Offloads(ffi::RVS_VLAN_STRIP | ffi::RVS_VLAN_INSERT);
+    /// It works out the checksums of UDP datagrams that leave.
+    pub const TX_UDP_SUM: Offloads = Offloads(ffi::RVS_TX_UDP_SUM);
+
+    const NAMES: [(u32, &str); 8] = [
+        (ffi::RVS_RX_IPV4_SUM, "rx-ipv4-sum"),
+        (ffi::RVS_RX_UDP_SUM, "rx-udp-sum"),
+        (ffi::RVS_RX_TCP_SUM, "rx-tcp-sum"),
+        (ffi::RVS_VLAN_STRIP, "vlan-strip"),
+        (ffi::RVS_TX_IPV4_SUM, "tx-ipv4-sum"),
+        (ffi::RVS_TX_UDP_SUM, "tx-udp-sum"),
+        (ffi::RVS_TX_TCP_SUM, "tx-tcp-sum"),
+        (ffi::RVS_VLAN_INSERT, "vlan-insert"),
+    ];
+
+    /// Whether all of `other` are among these.
+    pub const fn has(self, other: Offloads) -> bool {
+        self.0 & other.0 == other.0
+    }
+
+    /// These and those of `other`.
+    #[must_use]
+    pub const fn with(self, other: Offloads) -> Offloads {
+        Offloads(self.0 | other.0)
+    }
+
+    /// These without those of `other`.
+    #[must_use]
+    pub const fn without(self, other: Offloads) -> Offloads {
+        Offloads(self.0 & !other.0)
+    }
+
+    /// Their names in listings.
+    pub fn names(self) -> impl Iterator<Item = &'static str> {
+        let is_in = move |(bit, _): &(u32, &str)| self.0 & bit != 0;
+        Offloads::NAMES
+            .into_iter()
+            .filter(is_in)
+            .map(|(_, name)| name)
+    }
+
+    pub(super) const fn from_bits(bits: u32) -> Offloads {
+        Offloads(bits)
+    }
+
+    pub(super) const fn bits(self) -> u32 {
+        self.0
+    }
+}
+
 /// What a port is and can do.
 #[derive(Clone, Debug)]
 pub struct PortInfo {
@@ -31,6 +95,8 @@ pub struct PortInfo {
     pub has_scatter: bool,
     /// Whether it sends a frame out of several buffers.
     pub has_multi_segments: bool,
+    /// What else it can do with frames.
+    pub offers: Offloads,
     /// Whether it tells of link changes by itself.
     pub has_link_interrupt: bool,
     /// Whether it tells of its removal by itself.
@@ -52,6 +118,8 @@ pub struct PortConfig {
     pub mtu: Option<u16>,
     /// A frame may take several buffers, received and sent, where the driver can do that.
     pub scatter: bool,
+    /// What it is to do with the contents of frames; what it does not offer is left out.
+    pub offloads: Offloads,
     /// What flows are spread by over several RX queues, if the port takes one; `None`: a key that
     /// takes both directions of a flow to the same queue.
     pub rss_key: Option<[u8; KEY_BYTES]>,
@@ -67,6 +135,7 @@ impl Default for PortConfig {
             tx_descriptors: 1024,
             mtu: None,
             scatter: false,
+            offloads: Offloads::NONE,
             rss_key: None,
         }
     }
@@ -85,6 +154,8 @@ pub struct PortSetup {
     pub tx_descriptors: u16,
     /// MTU in bytes.
     pub mtu: u16,
+    /// What it does with the contents of frames.
+    pub offloads: Offloads,
     /// Whether flows are spread over the RX queues by the port (RSS). False with one queue, and for drivers that spread by other means.
     pub rss: bool,
 }

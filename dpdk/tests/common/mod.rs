@@ -45,6 +45,7 @@ pub const SMALL: PortConfig = PortConfig {
     tx_descriptors: 256,
     mtu: None,
     scatter: false,
+    offloads: dpdk::port::Offloads::NONE,
     rss_key: None,
 };
 

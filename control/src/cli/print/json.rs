@@ -326,6 +326,7 @@ struct Port<'a> {
     /// Mbit/s, 0 unknown.
     speed: u32,
     offloads: &'a [String],
+    offers: &'a [String],
     counters: BTreeMap<&'a str, u64>,
 }
 
@@ -354,6 +355,7 @@ pub fn status(out: &mut dyn Write, view: &StatusView) -> io::Result<()> {
         link: port.link,
         speed: port.speed,
         offloads: &port.offloads,
+        offers: &port.offers,
         counters: port
             .counters
             .iter()

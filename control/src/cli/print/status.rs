@@ -76,12 +76,23 @@ fn ports(out: &mut dyn Write, view: &StatusView) -> io::Result<()> {
             &port.twin,
             &port.driver,
             &port.device,
-            &port.offloads.join(","),
+            &offloads(port),
             &rx,
             &tx,
         ]));
     }
     table(out, &rows)
+}
+
+/// Those in use, then in brackets what the device has besides.
+fn offloads(port: &PortView) -> String {
+    let used = port.offloads.join(",");
+    match port.offers.as_slice() {
+        [] => used,
+        rest => format!("{used} [{}]", rest.join(","))
+            .trim_start()
+            .to_owned(),
+    }
 }
 
 fn workers(out: &mut dyn Write, view: &StatusView) -> io::Result<()> {
@@ -247,6 +258,7 @@ mod tests {
                     link: true,
                     speed: 10_000,
                     offloads: vec!["rss".into(), "multi-seg".into()],
+                    offers: vec!["tx-tcp-sum".into()],
                     counters: vec![
                         ("rx".into(), 123_456),
                         ("tx".into(), 99),
@@ -308,9 +320,9 @@ Routes       4, neighbours 3
 Buffers      16000 of 16383 free in pool rvs
 Threads      pump alive, longest turn of control 4 ms
 
-Port  Link     MTU  MAC                Twin     Driver      Device        Offloads           RX  TX
-wan   up 10G  1500  02:00:00:00:00:01  rvs-wan  net_virtio  0000:01:00.0  rss,multi-seg  123456  99
-lan   DOWN    9000                                                                            0   0
+Port  Link     MTU  MAC                Twin     Driver      Device        Offloads                        RX  TX
+wan   up 10G  1500  02:00:00:00:00:01  rvs-wan  net_virtio  0000:01:00.0  rss,multi-seg [tx-tcp-sum]  123456  99
+lan   DOWN    9000                                                                                         0   0
 
 Worker  Core    Load   RX pps  TX pps  RX  TX  Conns  Handed
      0     3  12.3 %  1000000       0   0   0     17       0  STALLED for 2500 ms

@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use super::{Notes, number};
 use crate::config::file::{At, File, Table};
-use crate::config::{BondMode, Device, Member, PacketRing, Port};
+use crate::config::{BondMode, Device, Member, Offloads, PacketRing, Port};
 
 /// Extra devices first (a bond wants its members before it), then those of ports.
 pub(super) fn vdevs(table: &Table, ports: &[Port], notes: &mut Notes<'_>) -> Vec<String> {
@@ -373,6 +373,11 @@ fn port(
         promiscuous: table.boolean("promiscuous").unwrap_or_default(),
         rx_csum_fixup: false,
         rx_gso_fixup: table.boolean("rx_gso_fixup").unwrap_or_default(),
+        offloads: match table.text("offloads") {
+            Some("all") => Offloads::All,
+            Some("none") => Offloads::None,
+            _ => Offloads::Auto,
+        },
         twin_sysctls: table.boolean("twin_sysctls").unwrap_or_default(),
         device,
     };
