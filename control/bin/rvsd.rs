@@ -68,7 +68,7 @@ fn act(args: &Args, to_predecessor: &mut Option<Wire>) -> Result<ExitCode> {
         (true, _) => {
             let wire = Wire::of_stdin().context("--take-over is for `rvsadm upgrade`")?;
             *to_predecessor = Some(wire.try_clone()?);
-            Before::Running(Predecessor::meet(wire)?)
+            Before::Running(Box::new(Predecessor::meet(wire)?))
         }
         (_, true) => Before::Ourselves(Box::new(upgrade::resumed().context("standard input")?)),
         _ => Before::Nothing,
@@ -119,7 +119,7 @@ enum Before {
     /// Nothing, or one that has ended.
     Nothing,
     /// One that serves until we can.
-    Running(Predecessor),
+    Running(Box<Predecessor>),
     /// We ourselves, until an upgrade failed.
     Ourselves(Box<(Estate, Vec<u8>)>),
 }
@@ -165,7 +165,7 @@ fn serve(args: &Args, config: Config, before: Before) -> Result<()> {
     let is_upgrade = matches!(before, Before::Running(_));
     let prelude = match (before, server) {
         (Before::Running(predecessor), _) => {
-            match succeed::prepare(&config, predecessor, launch)? {
+            match succeed::prepare(&config, *predecessor, launch)? {
                 Some(prelude) => prelude,
                 None => return Ok(()),
             }
@@ -204,7 +204,7 @@ fn serve(args: &Args, config: Config, before: Before) -> Result<()> {
             || {
                 let mut table = match left {
                     Left::File => table::open(&config, boot, &mut model)?,
-                    Left::Records(records) => table::restore(&config, boot, &mut model, &records)?,
+                    Left::Records(made, records) => table::restore(*made, &mut model, &records),
                 };
                 renamed = table.renamed.take();
                 Ok(table)
@@ -295,7 +295,10 @@ fn begin(config: &Config, before: Before, server: Server, launch: Launch) -> Res
     let boot = daemon::boot_id()?;
     let (estate, left) = match before {
         Before::Ourselves(ours) if ours.1.is_empty() => (Some(ours.0), Left::File),
-        Before::Ourselves(ours) => (Some(ours.0), Left::Records(ours.1)),
+        Before::Ourselves(ours) => {
+            let table = table::beside(config, boot)?;
+            (Some(ours.0), Left::Records(Box::new(table), ours.1))
+        }
         _ => (None, Left::File),
     };
     let recovery = match &estate {

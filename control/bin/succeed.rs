@@ -53,9 +53,13 @@ pub fn prepare(
     };
     let ground = Ground::beside(config, &mark)?;
     let rules = hello.estate.rules.clone();
-    let wants_records = !table::fits(config, hello.table.as_deref(), boot);
+    let fits = table::fits(config, hello.table.as_deref(), boot);
+    let made = match fits {
+        true => None,
+        false => Some(table::beside(config, boot)?),
+    };
     let version = env!("CARGO_PKG_VERSION");
-    let Some(handed) = predecessor.wait(version, env!("RVS_COMMIT"), wants_records)? else {
+    let Some(handed) = predecessor.wait(version, env!("RVS_COMMIT"), made.is_some())? else {
         tracing::info!(event = "upgrade", "not wanted any more");
         return Ok(None);
     };
@@ -67,9 +71,12 @@ pub fn prepare(
         admin,
         records,
     } = handed;
-    let left = match wants_records {
-        true => Left::Records(wire.receive_bytes(records).context("connections")?),
-        false => Left::File,
+    let left = match made {
+        Some(table) => {
+            let records = wire.receive_bytes(records).context("connections")?;
+            Left::Records(Box::new(table), records)
+        }
+        None => Left::File,
     };
     let guards = standing
         .into_iter()

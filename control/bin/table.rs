@@ -23,8 +23,9 @@ use tracing::{info, warn};
 pub enum Left {
     /// Its file, if it has one.
     File,
-    /// Records of its connections; its file is not to be touched before this process serves.
-    Records(Vec<u8>),
+    /// Records of its connections, for this table. Its file is not to be touched before this
+    /// process serves.
+    Records(Box<Table>, Vec<u8>),
 }
 
 /// The connection table, ready for the workers.
@@ -53,18 +54,11 @@ pub fn fits(config: &Config, used: Option<&Path>, boot: [u8; 16]) -> bool {
     read.is_ok() && region::examine(&head, boot) == Ok(layout)
 }
 
-/// Makes a new table and puts the connections of `records` into it. If the configuration names a
-/// file, it is made beside that.
+/// Makes a new table. If the configuration names a file, it is made beside that.
 ///
 /// # Errors
 /// There is no memory for a table anywhere.
-pub fn restore(
-    config: &Config,
-    boot: [u8; 16],
-    model: &mut Model,
-    records: &[u8],
-) -> Result<Table> {
-    let began = WallClock::now();
+pub fn beside(config: &Config, boot: [u8; 16]) -> Result<Table> {
     let layout = Layout::for_connections(config.workers.connections);
     let beside = config.state.table.as_ref().and_then(|path| {
         let new = disk::with_suffix(path, ".new");
@@ -84,6 +78,13 @@ pub fn restore(
         None => (map(&Backing::Anonymous, layout)?, None),
     };
     let mut table = create(region, layout, boot)?;
+    table.renamed = renamed;
+    Ok(table)
+}
+
+/// Puts the connections of `records` into a new table.
+pub fn restore(mut table: Table, model: &mut Model, records: &[u8]) -> Table {
+    let began = WallClock::now();
     let now = clock::now();
     let restored = image::decode(records, &mut table.shards, &table.key, now.ticks());
     let unbound = region::bind(&mut table.shards, |entry| model.bind(now, entry));
@@ -100,8 +101,7 @@ pub fn restore(
         model.expect_strays();
         table.steering = Some(model.steering());
     }
-    table.renamed = renamed;
-    Ok(table)
+    table
 }
 
 const IN_MEMORY: &str = "the table is in memory that ends with rvsd, so connections will not outlive \

@@ -244,13 +244,11 @@ pub fn run(
         scripts: outside.scripts,
         notifier,
     };
-    let state = State::new(now, config, begun.model, parts);
+    let mut state = State::new(now, config, begun.model, parts);
+    state.estate = succession.estate;
     let mut reactor = Reactor::new(now, server, state).context("control loop")?;
     reactor.open_when_ready(dataplane.open);
     reactor.allow_upgrade(succession.launch);
-    if let Some(estate) = &succession.estate {
-        reactor.settle(estate);
-    }
     if let Some(tell) = succession.on_open {
         reactor.tell_when_open(tell);
     }

@@ -26,7 +26,7 @@ use crate::signals::Signals;
 use crate::state::State;
 use crate::sync::Sync;
 use crate::timers::{Timer, Timers};
-use crate::upgrade::{Estate, Launch};
+use crate::upgrade::Launch;
 use crate::watchdog::ServiceManager;
 
 const LISTENER: Token = Token(0);
@@ -132,9 +132,16 @@ impl Reactor {
         )?);
         state.waker = Some(Arc::clone(&waker));
         state.sync = Some(Sync::new(Arc::clone(&waker)));
+        let estate = state.estate.take();
+        if let Some(estate) = &estate {
+            estate.settle(&mut state);
+        }
         state.follow_host(now);
         state.commit(now);
         state.follow_plan();
+        if let Some(estate) = &estate {
+            state.go_on_with(&estate.daemons);
+        }
         Ok(Reactor {
             poll,
             events: Events::with_capacity(256),
@@ -176,11 +183,6 @@ impl Reactor {
     /// Lets another program take over when that is ordered.
     pub fn allow_upgrade(&mut self, launch: Launch) {
         self.state.launch = Some(Arc::new(launch));
-    }
-
-    /// Goes on with what a process before has left.
-    pub fn settle(&mut self, estate: &Estate) {
-        estate.settle(&mut self.state);
     }
 
     /// Sets a flag when every worker has the configuration of the start.

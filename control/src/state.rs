@@ -10,7 +10,7 @@ use dataplane::time::Instant;
 use mio::Waker;
 use vrrp::instance::Role;
 
-use crate::api::{ErrorKind, ServiceKey, StatusView, SyncRole};
+use crate::api::{DaemonSpec, ErrorKind, ServiceKey, StatusView, SyncRole};
 use crate::config::{self, Config, OperatorState, Plan, describe_server, describe_service};
 use crate::drains::Drains;
 use crate::health::{Event, Health};
@@ -24,7 +24,7 @@ use crate::script::Scripts;
 use crate::status::{self, PoolHandle, PortHandle, Sampler, Turns};
 use crate::sync::Sync;
 use crate::update::{Subject, Update};
-use crate::upgrade::Launch;
+use crate::upgrade::{Estate, Launch};
 use crate::vrrp::{Gate, LeaseBook, Notice, Ready, Routers, Surroundings};
 use crate::watchdog::{Heartbeats, PumpBeat};
 use crate::workers::{Ticket, WorkerRefusal, Workers};
@@ -110,6 +110,8 @@ pub struct State {
     pub surroundings: Surroundings,
     /// Rung by threads that have something to tell.
     pub waker: Option<Arc<Waker>>,
+    /// What a process before left, until it is taken over.
+    pub estate: Option<Estate>,
     /// How this process was started; without it no other can take over.
     pub launch: Option<Arc<Launch>>,
     /// Drains under way.
@@ -196,6 +198,7 @@ impl State {
             scripts: parts.scripts,
             notifier: parts.notifier,
             health: None,
+            estate: None,
             launch: None,
             drains: Drains::default(),
             keeper: Keeper::default(),
@@ -529,6 +532,14 @@ impl State {
             let settings = self.model.settings();
             let complaints = sync.router_changed(name, is_master, settings, &mut self.workers);
             complain(complaints);
+        }
+    }
+
+    /// Goes on with daemons that ran by command in the process before.
+    pub fn go_on_with(&mut self, daemons: &[DaemonSpec]) {
+        if let Some(sync) = &mut self.sync {
+            let settings = self.model.settings();
+            complain(sync.go_on(daemons, settings, &mut self.workers));
         }
     }
 

@@ -105,6 +105,17 @@ pub struct Health {
     states: BTreeMap<Subject, Report>,
     pools: BTreeMap<ServiceKey, Followed>,
     events: Vec<Event>,
+    /// Servers whose checks go on from a process before; see [`Health::inherit`].
+    inherited: BTreeMap<Subject, Stood>,
+}
+
+/// How the checks of a server stood in the process before.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Stood {
+    /// Whether each was up, in the order of the file.
+    pub ups: Vec<bool>,
+    /// What they added to its weight.
+    pub delta: i64,
 }
 
 impl Health {
@@ -138,7 +149,13 @@ impl Health {
             states: BTreeMap::new(),
             pools: BTreeMap::new(),
             events: Vec::new(),
+            inherited: BTreeMap::new(),
         })
+    }
+
+    /// Servers that stood so in the process before begin so here, where they are checked alike.
+    pub fn inherit(&mut self, stood: BTreeMap<Subject, Stood>) {
+        self.inherited = stood;
     }
 
     /// Follows the services of the model that changed: their servers are checked and pooled as the
@@ -239,7 +256,7 @@ impl Health {
         let _ = self.thread.wake();
     }
 
-    fn set(&mut self, service: ServiceKey, targets: Vec<Target>) {
+    fn set(&mut self, service: ServiceKey, mut targets: Vec<Target>) {
         let is_target = |server: &ServerKey| targets.iter().any(|t| t.server == *server);
         let gone: Vec<Subject> = self
             .states_of(service)
@@ -250,12 +267,14 @@ impl Health {
             // Nobody checks it any more: nothing speaks against it.
             self.states.remove(&subject);
         }
-        for target in &targets {
+        for target in &mut targets {
             let subject = (service, target.server);
+            let stood = self.inherited.remove(&subject);
+            let stood = stood.filter(|stood| target.begin_as(&stood.ups));
             self.states.entry(subject).or_insert_with(|| Report {
                 subject,
                 alive: !target.checks.iter().any(|check| check.pace.alpha),
-                delta: 0,
+                delta: stood.map_or(0, |stood| stood.delta),
                 checks: Vec::new(),
             });
         }

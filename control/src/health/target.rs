@@ -44,6 +44,20 @@ impl Target {
         }
     }
 
+    /// Lets its checks begin as they stood in the process before: one that was down is believed when
+    /// it passes, one that was up until it fails. False if those were other checks.
+    pub fn begin_as(&mut self, ups: &[bool]) -> bool {
+        if ups.len() != self.checks.len() {
+            return false;
+        }
+        let mut checks = self.checks.to_vec();
+        for (check, up) in checks.iter_mut().zip(ups) {
+            check.pace.alpha = !up;
+        }
+        self.checks = checks.into();
+        true
+    }
+
     /// Whether the checks of both ask the same of the same.
     pub fn is_checked_as(&self, other: &Target) -> bool {
         let ask = |t: &Target| (t.addr, t.vip, t.way);

@@ -484,6 +484,35 @@ impl Sync {
         self.backup.is_some()
     }
 
+    /// What runs by command, as it was started: what the file asks for is not among it.
+    pub fn by_command(&self) -> Vec<DaemonSpec> {
+        let running = [&self.master, &self.backup].into_iter().flatten();
+        match self.plan.role {
+            Role::None => running.map(|running| running.spec.clone()).collect(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// Starts what ran by command in the process before, unless the file asks for others now.
+    pub fn go_on(
+        &mut self,
+        daemons: &[DaemonSpec],
+        settings: &Settings,
+        workers: &mut Workers,
+    ) -> Vec<String> {
+        let mut complaints = Vec::new();
+        if self.plan.role != Role::None {
+            return complaints;
+        }
+        for daemon in daemons {
+            match self.start(daemon, settings, workers) {
+                Ok(warnings) => complaints.extend(warnings),
+                Err(refusal) => complaints.push(refusal.message),
+            }
+        }
+        complaints
+    }
+
     /// Daemons that run, the master first.
     pub fn views(&self) -> Vec<DaemonView> {
         [&self.master, &self.backup]

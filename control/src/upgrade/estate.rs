@@ -3,11 +3,13 @@
 use dataplane::time::Instant;
 use serde::{Deserialize, Serialize};
 
-use crate::api::{ServerKey, ServiceKey};
+use crate::api::{DaemonSpec, ServerKey, ServiceKey};
 use crate::config::Config;
 use crate::drains::{Drain, Drains};
+use crate::health::{Health, Report, Stood, Subject};
 use crate::recovery::rules::{Kept, Unreadable};
 use crate::state::State;
+use crate::sync::Sync;
 
 /// See the module. Times are of `CLOCK_BOOTTIME`, nanoseconds.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,6 +22,21 @@ pub struct Estate {
     /// Drains under way.
     #[serde(default)]
     pub drains: Vec<Drained>,
+    /// How health checks stand.
+    #[serde(default)]
+    pub checks: Vec<Checked>,
+    /// Daemons of connection synchronisation that run by command.
+    #[serde(default)]
+    pub daemons: Vec<DaemonSpec>,
+}
+
+/// How the checks of a server stand.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Checked {
+    service: ServiceKey,
+    server: ServerKey,
+    ups: Vec<bool>,
+    delta: i64,
 }
 
 /// A drain under way.
@@ -40,7 +57,9 @@ impl Estate {
             last: state.config.rules.clone(),
             running: state.model.running(),
         };
-        let drained = |((service, server), drain): (crate::health::Subject, Drain)| Drained {
+        let checks = state.health.iter().flat_map(Health::states);
+        let daemons = state.sync.as_ref().map(Sync::by_command);
+        let drained = |((service, server), drain): (Subject, Drain)| Drained {
             service,
             server,
             since: drain.since.0,
@@ -52,6 +71,8 @@ impl Estate {
             rules: String::from_utf8(kept.encode()).unwrap_or_default(),
             leases: String::new(),
             drains: state.drains.iter().map(drained).collect(),
+            checks: checks.map(Checked::of).collect(),
+            daemons: daemons.unwrap_or_default(),
         }
     }
 
@@ -66,8 +87,12 @@ impl Estate {
         Ok(kept)
     }
 
-    /// Goes on with everything that is not part of the rules.
+    /// Goes on with everything that is not part of the rules, before anything runs.
     pub fn settle(&self, state: &mut State) {
+        if let Some(health) = &mut state.health {
+            let checks = self.checks.iter();
+            health.inherit(checks.map(Checked::stood).collect());
+        }
         let drain = |d: &Drained| {
             let drain = Drain {
                 since: Instant(d.since),
@@ -77,5 +102,84 @@ impl Estate {
             ((d.service, d.server), drain)
         };
         state.drains = self.drains.iter().map(drain).collect::<Drains>();
+    }
+}
+
+impl Checked {
+    fn of(report: &Report) -> Checked {
+        let (service, server) = report.subject;
+        Checked {
+            service,
+            server,
+            ups: report.checks.iter().map(|check| check.up).collect(),
+            delta: report.delta,
+        }
+    }
+
+    fn stood(&self) -> (Subject, Stood) {
+        let stood = Stood {
+            ups: self.ups.clone(),
+            delta: self.delta,
+        };
+        ((self.service, self.server), stood)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::Protocol;
+    use std::time::Duration;
+
+    /// What a version before or after this one says is understood as far as it goes.
+    #[test]
+    fn messages_may_lack_what_is_new_and_have_what_is_unknown() {
+        let lean: Estate = serde_json::from_str(r#"{"rules":"r","tomorrow":[1]}"#).unwrap();
+        let expected = Estate {
+            rules: "r".to_owned(),
+            ..Estate::default()
+        };
+        assert_eq!(lean, expected);
+    }
+
+    #[test]
+    fn drains_and_checks_survive_the_way() {
+        let service = ServiceKey::new(Protocol::Tcp, [10, 0, 0, 1].into(), 80);
+        let server = ServerKey {
+            addr: [10, 0, 1, 1].into(),
+            port: 8080,
+        };
+        let report = Report {
+            subject: (service, server),
+            alive: false,
+            delta: -7,
+            checks: [true, false]
+                .map(|up| crate::health::CheckState {
+                    kind: "tcp",
+                    up,
+                    has_run: true,
+                    failure: None,
+                })
+                .into(),
+        };
+        let estate = Estate {
+            checks: vec![Checked::of(&report)],
+            drains: vec![Drained {
+                service,
+                server,
+                since: 5,
+                deadline: Some(Duration::from_secs(9).as_nanos() as u64),
+                over: false,
+            }],
+            ..Estate::default()
+        };
+        let sent = serde_json::to_string(&estate).unwrap();
+        let came: Estate = serde_json::from_str(&sent).unwrap();
+        assert_eq!(came, estate);
+        let stood = Stood {
+            ups: vec![true, false],
+            delta: -7,
+        };
+        assert_eq!(came.checks[0].stood(), ((service, server), stood));
     }
 }
