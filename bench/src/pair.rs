@@ -19,6 +19,7 @@ use dpdk::poll::{Idle, Lane, Loop, Parking, Probe, Rings, Way};
 use dpdk::port::{Port, PortConfig, RunningPort, RxQueue};
 use dpdk::pump::Bell;
 use dpdk::ring;
+use dpdk::sched::Eager;
 
 use crate::audit::Totals;
 use crate::rig::{self, Family, Method};
@@ -111,6 +112,7 @@ impl Pair {
                 clock: clock.clone(),
                 parking: Parking::default(),
                 peers: peers.next().context("rings of two workers")?,
+                eager: Eager::default(),
             })
         };
         let loops = [make(0)?, make(1)?];

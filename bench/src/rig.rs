@@ -32,6 +32,7 @@ use dpdk::poll::{Idle, Loop, Parking, Probe, Rings, Way};
 use dpdk::port::{Port, PortConfig, RunningPort, RxQueue};
 use dpdk::pump::Bell;
 use dpdk::region::{Backing, Pages, Region};
+use dpdk::sched::Eager;
 
 use crate::cores;
 use crate::pair::{self, Pair};
@@ -416,6 +417,7 @@ impl Rig {
             clock,
             parking: Parking::default(),
             peers: Peers::default(),
+            eager: Eager::default(),
         };
         let rig = Rig {
             worker,

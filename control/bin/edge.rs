@@ -30,6 +30,7 @@ use dpdk::peers::{PEER_SLOTS, Peers};
 use dpdk::poll::{Idle, Lane, Loop, Parking, Rings};
 use dpdk::port::{Offloads, Port};
 use dpdk::pump::{Bell, Pump, Twin};
+use dpdk::sched::Eager;
 use dpdk::tap::Tap;
 use tracing::{info, warn};
 
@@ -176,6 +177,15 @@ pub fn eal_config(config: &Config) -> EalConfig {
     }
 }
 
+/// Real-time priority of the threads that adverts go through while they have little to do: below that
+/// of the thread that makes them. 0 without virtual routers.
+fn priority_of(config: &Config) -> u8 {
+    match (config.vrrp.instances.len(), config.vrrp.rt_priority) {
+        (0, _) | (_, 0) => 0,
+        (_, above) => (above - 1).max(1),
+    }
+}
+
 /// DPDK without its ports: environment, and packet buffers if nothing else could be in the way.
 pub struct Ground {
     eal: Eal,
@@ -315,6 +325,7 @@ impl Ground {
         if team > 1 {
             info!(event = "steering", "packets are steered {steering}");
         }
+        let priority = priority_of(config);
         let (done, loops) = mpsc::channel();
         let mut workers = Vec::new();
         table.deal(team, steering.keys().map(|keys| &**keys));
@@ -355,6 +366,7 @@ impl Ground {
                 clock: Clock::new(eal.tsc_hz()),
                 parking: Parking::default(),
                 peers,
+                eager: Eager::new(priority),
             };
             workers.push(control);
             let (done, opened) = (done.clone(), Arc::clone(&open));
@@ -373,6 +385,7 @@ impl Ground {
             bell: bell.clone(),
             stop: Arc::clone(&stop),
             probes,
+            eager: Eager::new(priority),
         };
         let pump = thread::Builder::new()
             .name("rvs-pump".to_owned())

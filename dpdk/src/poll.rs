@@ -27,6 +27,7 @@ use crate::peers::{Errand, Peers};
 use crate::port::{RxQueue, TxQueue};
 use crate::pump::{Bell, PROBE};
 use crate::ring::{Receiver, Sender};
+use crate::sched::Eager;
 
 /// Commands applied in one turn, at most.
 const COMMANDS: usize = 8;
@@ -235,6 +236,8 @@ pub struct Loop {
     pub parking: Parking,
     /// The other workers.
     pub peers: Peers,
+    /// Whether naps end at once when others want the core. One that never naps is an ordinary thread.
+    pub eager: Eager,
 }
 
 /// Packets that wait: for the MAC of their next hop, or for the first piece of their packet.
@@ -360,10 +363,12 @@ impl Loop {
             if busy {
                 empty_turns = 0;
                 self.end.counters.busy_loops.add(1);
+                self.eager.work(now);
             } else {
                 empty_turns = empty_turns.saturating_add(1);
                 match self.idle.nap(empty_turns, longest_nap) {
                     Some(nap) => {
+                        self.eager.rest(now);
                         std::thread::sleep(nap);
                         napped = true;
                     }

@@ -22,6 +22,7 @@ use crate::members::Members;
 use crate::mempool::Mempool;
 use crate::port::RunningPort;
 use crate::ring::{Receiver, Sender};
+use crate::sched::Eager;
 use crate::tap::{self, Tap};
 
 /// Frames of one class written before the higher classes are looked at again.
@@ -100,6 +101,8 @@ pub struct Pump {
     pub stop: Arc<AtomicBool>,
     /// Checks that leave by the workers, if there are any.
     pub probes: Option<Arc<Exchange>>,
+    /// Whether it is there at once when others want the core.
+    pub eager: Eager,
 }
 
 /// Whether a worker has a frame of the pump from a check: it carries its mark. Frames of the
@@ -129,7 +132,8 @@ impl Pump {
         }
         let mut events = Vec::with_capacity(64);
         let mut frame = vec![0; LONGEST_FRAME];
-        let mut next_housekeeping = Instant::now();
+        let began = Instant::now();
+        let mut next_housekeeping = began;
         if let Some(probes) = &self.probes {
             let bell = self.bell.clone();
             probes.wake_pump_by(move || bell.ring());
@@ -154,7 +158,11 @@ impl Pump {
                 // Its descriptor would report an error for ever. Gone already: done before.
                 let _ = epoll::delete(&poller, twin.tap.as_fd());
             }
-            if !wrote && !read && !sent {
+            let now = dataplane::time::Instant(began.elapsed().as_nanos() as u64);
+            if wrote || read || sent {
+                self.eager.work(now);
+            } else {
+                self.eager.rest(now);
                 let left = next_housekeeping.saturating_duration_since(Instant::now());
                 self.wait(&poller, &mut events, left)?;
             }

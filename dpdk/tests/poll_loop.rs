@@ -35,6 +35,7 @@ use dpdk::poll::{Idle, Lane, Loop, Parking, Probe, Rings};
 use dpdk::port::{self, RunningPort, RxQueue, TxQueue};
 use dpdk::pump::Bell;
 use dpdk::ring::{self, Receiver, Sender};
+use dpdk::sched::Eager;
 use play::{Became, Carrier, expect_frame};
 use support::notation::build;
 use support::rig::{Rig, addr, mac_of};
@@ -176,6 +177,7 @@ impl Net {
                 clock: Clock::new(eal.tsc_hz()),
                 parking: Parking::default(),
                 peers: Peers::default(),
+                eager: Eager::default(),
             },
             control,
             pool: Arc::clone(pool),

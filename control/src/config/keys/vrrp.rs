@@ -34,7 +34,7 @@ pub static VRRP: Section = Section {
             "rt_priority",
             Integer(0, 99),
             Value("50"),
-            "real-time priority of the VRRP thread where the system allows it; 0 is none; a restart applies it",
+            "real-time priority of the VRRP thread, and one less of pump and workers while they nap, where the system allows it; 0 is none; a restart applies it",
         ),
         key(
             "garp_interval",

@@ -1,6 +1,7 @@
 """What crosses a switch: one JSON line for each VRRP advert, ARP packet, neighbour advertisement and TCP or ICMP packet.
 
-    wire.py FILE        frames that come in at any port of this namespace, until it is stopped
+    wire.py FILE [DEVICE]       frames that come in at any port of this namespace, until it is stopped; with DEVICE those
+                                that leave by it instead
 
 Fields: t (seconds, monotonic), port (the switch port that it came in by: who sent it), kind; adverts: src, dst, version,
 vrid, priority, ttl, mac; ARP: op, addr and mac of the sender; advertisements: addr, mac; packets: src, dst, mac.
@@ -47,11 +48,12 @@ OFFSET = time.monotonic() - time.time()
 sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_ALL))
 sock.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
 sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8 << 20)
+device = sys.argv[2] if len(sys.argv) > 2 else None
 print("ready", flush=True)
 with open(sys.argv[1], "w", buffering=1) as out:
     while True:
         frame, control, _, (port, _, kind, *_) = sock.recvmsg(256, 64)
-        if kind == OUTGOING or "." not in port:
+        if (kind != OUTGOING or port != device) if device else (kind == OUTGOING or "." not in port):
             continue
         seen = read(frame)
         if seen:
