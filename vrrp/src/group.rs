@@ -49,7 +49,8 @@ impl Group {
                 orders.push((member.key(), GroupOrder::Announce));
             }
         }
-        if !reaction.ceased && Group::is_ready(members) {
+        // A member that ceased does not want to be master.
+        if Group::is_ready(members) {
             for member in members.iter().filter(|m| m.state().role() == Role::Backup) {
                 orders.push((member.key(), GroupOrder::Promote));
             }

@@ -611,6 +611,55 @@ fn members_of_a_group_resume_together_or_listen() {
 }
 
 #[test]
+fn an_order_of_a_group_that_is_out_of_date_is_dropped() {
+    let mut both = plan([1, 2]);
+    both.instances[1].key.interface = 8;
+    both.instances[1].trackers = vec![Tracked {
+        tracker: SCRIPT,
+        weight: 0,
+        reverse: false,
+    }];
+    both.trackers = BTreeMap::from([(SCRIPT, Tracker::Script(Script::new(1, 1, false)))]);
+    both.groups = vec![Group {
+        members: vec![key(1), both.instances[1].key],
+        ..group("g", &[])
+    }];
+    let mut host = Host::new(Plan::default());
+    let source = Some(ip("10.78.0.2"));
+    let out = &mut host.out;
+    host.router.source(host.now, 8, Family::V4, source, out);
+    for instance in &both.instances {
+        let until = host.now + Duration::from_secs(1);
+        host.router.resume(instance.key, until);
+    }
+    host.apply(both);
+    host.observe(SCRIPT, Observation::Script(true));
+    assert_eq!(host.roles(), [Role::Fault; 2], "the link of one is missing");
+    host.log();
+    // The link comes up, and before the other hears of it and both are to be master, the script
+    // fails.
+    host.out = Outputs::new(MAX_PER_STEP);
+    host.router.link(host.now, 8, true, MAC, &mut host.out);
+    host.observe(SCRIPT, Observation::Script(false));
+    let mut log = host.log();
+    while !host.router.run(host.now, &mut host.out) {
+        log.extend(host.log());
+    }
+    log.extend(host.log());
+    assert_eq!(
+        log,
+        [
+            "2: BACKUP resume",
+            "1: BACKUP resume",
+            "1: group g BACKUP",
+            "2: FAULT tracker-fault",
+            "1: FAULT group-fault",
+            "1: group g FAULT"
+        ]
+    );
+}
+
+#[test]
 fn a_group_waits_for_a_tracker_that_a_reload_brings() {
     let mut two = plan([1, 2]);
     two.groups = vec![group("g", &[1, 2])];
