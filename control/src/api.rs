@@ -27,7 +27,7 @@ pub use frame::{
     FrameDecoder, FrameError, HEADER, ServiceFrames, decode_request, encode, encode_request,
     encode_services,
 };
-pub use health::{CheckView, HealthView, PoolView, SorryView};
+pub use health::{CheckView, HealthView, PoolView, SorryView, ViaView};
 pub use mark::{MarkMatch, MarkView, Net, PortRange};
 pub use sync::{DaemonSpec, DaemonView, PeerView, SYNC_GROUP, SYNC_PORT, SyncRole};
 pub use timeouts::{OneTimeout, ServiceTimeouts};

@@ -1,5 +1,7 @@
 //! Health of servers, as listed.
 
+use std::net::{IpAddr, SocketAddr};
+
 use serde::{Deserialize, Serialize};
 
 use super::{ServerKey, ServiceKey};
@@ -33,6 +35,19 @@ pub struct CheckView {
     /// Why the last attempt failed, if it did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<String>,
+    /// What it asks by the data path; none for one that asks the server's own address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub via: Option<ViaView>,
+}
+
+/// How a check asks for a virtual address (`via = "vip"`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ViaView {
+    /// The virtual address and port that are asked for.
+    pub vip: SocketAddr,
+    /// The probe address that it comes from; none if the file has none of this family.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<IpAddr>,
 }
 
 fn is_zero(n: &i64) -> bool {

@@ -18,7 +18,7 @@ use super::path::Path;
 use super::spec::{Kind, Spec, Web};
 use super::tls::Contexts;
 use super::{CheckState, Gauges, Order, Report, Subject, Target};
-use crate::api::ServiceKey;
+use crate::api::{ServiceKey, ViaView};
 use crate::clock;
 use crate::config::{describe_server, describe_service};
 use crate::script::{self, Scripts, Ticket};
@@ -426,6 +426,7 @@ impl Driver {
             return;
         };
         let checks = server.checks.iter().filter_map(|id| self.checks.get(id));
+        let path = self.path.as_ref();
         let mut delta = 0i64;
         let state = |check: &Check| {
             delta = delta.saturating_add(check.monitor.delta());
@@ -434,6 +435,10 @@ impl Driver {
                 up: check.monitor.is_up(),
                 has_run: check.monitor.has_run(),
                 failure: check.monitor.failure().map(Failure::to_string),
+                via: check.peer.way.map(|_| ViaView {
+                    vip: check.peer.addr,
+                    from: path.and_then(|path| path.address(check.peer.addr)),
+                }),
             }
         };
         let checks: Vec<CheckState> = checks.map(state).collect();

@@ -32,7 +32,7 @@ pub use target::Target;
 pub use tls::{Identity, Tls};
 
 use self::followed::Followed;
-use crate::api::{CheckView, HealthView, PoolView, ServerKey, ServiceKey};
+use crate::api::{CheckView, HealthView, PoolView, ServerKey, ServiceKey, ViaView};
 use crate::config::describe_service;
 use crate::model::{Counters, Model, Pooled};
 use crate::script::Scripts;
@@ -51,6 +51,8 @@ pub struct CheckState {
     pub has_run: bool,
     /// Why the last attempt failed, if it did.
     pub failure: Option<String>,
+    /// What it asks by the data path, if it does.
+    pub via: Option<ViaView>,
 }
 
 /// How a server stands; told when anything of it changed.
@@ -74,6 +76,7 @@ impl Report {
             up: check.up,
             has_run: check.has_run,
             failure: check.failure.clone(),
+            via: check.via,
         };
         HealthView {
             service: self.subject.0,

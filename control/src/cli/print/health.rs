@@ -3,7 +3,7 @@
 
 use std::io::{self, Write};
 
-use crate::api::{CheckView, HealthView, PoolView};
+use crate::api::{CheckView, HealthView, PoolView, ViaView};
 use crate::config::{describe_server, describe_service};
 
 /// Prints servers in the order given, one line a check, then pools.
@@ -67,11 +67,15 @@ fn describe(check: &CheckView) -> String {
         (true, _) => "up",
         (false, _) => "down",
     };
-    let kind = &check.kind;
-    match &check.failure {
-        Some(why) => format!("{kind} {state}: {why}"),
-        None => format!("{kind} {state}"),
+    let mut text = format!("{} {state}", check.kind);
+    if let Some(why) = &check.failure {
+        text += &format!(": {why}");
     }
+    if let Some(ViaView { vip, from }) = check.via {
+        let from = from.map_or("no probe address".to_owned(), |from| from.to_string());
+        text += &format!(" (via vip {vip} from {from})");
+    }
+    text
 }
 
 #[cfg(test)]
@@ -86,6 +90,7 @@ mod tests {
             up,
             has_run,
             failure: failure.map(str::to_owned),
+            via: None,
         };
         let view = |checks: Vec<CheckView>| HealthView {
             service: ServiceKey::new(Protocol::Tcp, [10, 0, 0, 1].into(), 80),
@@ -97,6 +102,13 @@ mod tests {
             weight_delta: 0,
             checks,
         };
+        let by_vip = |from: Option<[u8; 4]>| CheckView {
+            via: Some(ViaView {
+                vip: ([10, 0, 0, 1], 80).into(),
+                from: from.map(Into::into),
+            }),
+            ..check(false, true, Some("connection refused"))
+        };
         let mut out = Vec::new();
         let servers = [
             view(vec![
@@ -104,6 +116,7 @@ mod tests {
                 check(false, true, Some("status 503 for /")),
             ]),
             view(vec![check(true, false, None)]),
+            view(vec![by_vip(Some([10, 0, 0, 7])), by_vip(None)]),
             view(vec![]),
         ];
         let pool = |quorum, sorry, has_quorum| PoolView {
@@ -126,6 +139,8 @@ State Service                  Server                   Check
 down  tcp 10.0.0.1:80          10.0.0.2:8080            http up
 down  tcp 10.0.0.1:80          10.0.0.2:8080            http down: status 503 for /
 up    tcp 10.0.0.1:80          10.0.0.2:8080            http not checked yet
+down  tcp 10.0.0.1:80          10.0.0.2:8080            http down: connection refused (via vip 10.0.0.1:80 from 10.0.0.7)
+down  tcp 10.0.0.1:80          10.0.0.2:8080            http down: connection refused (via vip 10.0.0.1:80 from no probe address)
 up    tcp 10.0.0.1:80          10.0.0.2:8080            not checked yet
 
 Quorum  Service                  Pool

@@ -61,6 +61,15 @@ impl Path {
         }
     }
 
+    /// The probe address that asks for `remote`, if there is one of its family.
+    pub fn address(&self, remote: SocketAddr) -> Option<IpAddr> {
+        let family = match remote {
+            SocketAddr::V4(_) => Family::V4,
+            SocketAddr::V6(_) => Family::V6,
+        };
+        self.exchange.address(family).map(IpAddr::from)
+    }
+
     /// Begins to connect to `remote` at the real server that this way leads to; the number of the
     /// connection.
     ///
@@ -73,28 +82,24 @@ impl Path {
         way: Way,
         remote: SocketAddr,
     ) -> io::Result<u16> {
-        let family = match remote {
-            SocketAddr::V4(_) => Family::V4,
-            SocketAddr::V6(_) => Family::V6,
-        };
-        let local = self.exchange.address(family).ok_or_else(|| {
+        let local = self.address(remote).ok_or_else(|| {
             let family = if remote.is_ipv4() { "IPv4" } else { "IPv6" };
             io::Error::new(
                 ErrorKind::AddrNotAvailable,
                 format!("[health] probe_addresses has no {family} address"),
             )
         })?;
-        if !self.exchange.holds(local) {
+        if !self.exchange.holds(local.into()) {
             return Err(io::Error::new(
                 ErrorKind::AddrNotAvailable,
                 format!(
                     "this host does not hold the probe address {}; add it to a twin",
-                    IpAddr::from(local)
+                    local
                 ),
             ));
         }
         let port = self.free_port()?;
-        let stack = Stack::connect(now, SocketAddr::new(local.into(), port), remote)?;
+        let stack = Stack::connect(now, SocketAddr::new(local, port), remote)?;
         let line = Line {
             stack,
             way,
