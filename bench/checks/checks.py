@@ -14,7 +14,6 @@ sends them (on the twin) and at the switch. The goal is 5 ms at p99.9.
 import argparse
 import json
 import os
-import re
 import socket
 import struct
 import subprocess
@@ -27,7 +26,8 @@ REPO = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(REPO / "control" / "tests" / "e2e"))
 sys.dont_write_bytecode = True
 from cases.https import GOOD, certificates  # noqa: E402
-from lab import Lab, Skip, check, end_on_signals, need_build, need_programs, remove_leftovers, wait_for  # noqa: E402
+from lab import (Lab, Skip, check, end_on_signals, need_build, need_programs, remove_leftovers, threads, ticks,  # noqa: E402
+                 wait_for)
 from pair import instance  # noqa: E402
 
 VIP, SERVERS = "10.1.0.100", 1000
@@ -173,10 +173,8 @@ class Bench:
     def used(self):
         """Processor time of rvsd's threads by their names, in ticks."""
         found = {}
-        for task in Path(f"/proc/{self.lab.rvsd.pid}/task").iterdir():
-            words = re.fullmatch(r"\d+ \((.*)\) (.*)", (task / "stat").read_text().strip())
-            times = words[2].split()
-            found[words[1]] = found.get(words[1], 0) + int(times[11]) + int(times[12])
+        for name, fields in threads(self.lab.rvsd.pid):
+            found[name] = found.get(name, 0) + ticks(fields)
         return found
 
     def late(self, record, since):

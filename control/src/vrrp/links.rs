@@ -220,3 +220,118 @@ impl Links {
 fn is_same(a: &Address, b: &Address) -> bool {
     (a.index, a.addr, a.prefix_len) == (b.index, b.addr, b.prefix_len)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::netlink::message::DeviceKind;
+    use dataplane::addr::Addr;
+
+    /// As if the kernel had said this much.
+    fn links(messages: impl IntoIterator<Item = Message>) -> (Links, News) {
+        let mut links = Links {
+            socket: Socket::new(NETLINK_ROUTE).unwrap(),
+            devices: BTreeMap::new(),
+            addresses: Vec::new(),
+            buffer: Vec::new(),
+        };
+        let mut news = News::default();
+        for message in messages {
+            links.take(message, &mut news);
+        }
+        (links, news)
+    }
+
+    fn device(index: IfIndex, name: &str, kind: DeviceKind) -> Device {
+        Device {
+            index,
+            name: name.to_owned(),
+            mac: dataplane::addr::Mac([2, 0, 0, 0, 0, index as u8]),
+            mtu: 1500,
+            admin_up: true,
+            carrier: true,
+            master: 0,
+            kind,
+        }
+    }
+
+    fn address(index: IfIndex, addr: impl Into<Addr>, preferred: bool) -> Address {
+        Address {
+            index,
+            addr: addr.into(),
+            prefix_len: 24,
+            scope: 0,
+            preferred,
+        }
+    }
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn a_device_is_up_with_a_carrier_and_known_by_what_is_beneath_it() {
+        let vlan = DeviceKind::Vlan { parent: 3, id: 7 };
+        let off = Device {
+            carrier: false,
+            ..device(4, "dark", DeviceKind::Other)
+        };
+        let shut = Device {
+            admin_up: false,
+            ..device(5, "shut", DeviceKind::Other)
+        };
+        let (mut links, _) = links([
+            Message::Link(device(3, "front", DeviceKind::Other)),
+            Message::Link(device(6, "front.7", vlan)),
+            Message::Link(device(7, "own", DeviceKind::Macvlan { parent: 3 })),
+            Message::Link(off),
+            Message::Link(shut),
+        ]);
+        let port = |name| links.port(name).map(|port| (port.is_up, port.parent));
+        assert_eq!(port("front"), Some((true, 3)));
+        assert_eq!(port("front.7"), Some((true, 3)));
+        assert_eq!(port("own"), Some((true, 3)));
+        assert_eq!(
+            [port("dark"), port("shut")],
+            [Some((false, 4)), Some((false, 5))]
+        );
+        assert_eq!(links.macvlans(), [(7, "own".to_owned())]);
+        links.take(Message::LinkGone(3), &mut News::default());
+        assert_eq!((links.port("front"), links.name(3)), (None, None));
+    }
+
+    #[test]
+    fn addresses_that_went_are_told_once() {
+        let (mut links, news) = links([
+            Message::Address(address(3, [10, 0, 0, 1], true)),
+            Message::Address(address(3, [10, 0, 0, 2], true)),
+            // Said again, with another flag.
+            Message::Address(address(3, [10, 0, 0, 1], false)),
+            Message::AddressGone(address(3, [10, 0, 0, 1], false)),
+        ]);
+        assert!(news.changed);
+        assert_eq!(news.lost, [(3, ip("10.0.0.1"))]);
+        let first = |links: &Links| links.source(3, Family::V4, |_| false);
+        assert_eq!(first(&links), Some(ip("10.0.0.2")));
+        links.take(Message::LinkGone(3), &mut News::default());
+        assert_eq!(first(&links), None);
+    }
+
+    #[test]
+    fn adverts_leave_from_an_address_that_is_not_virtual() {
+        let (links, _) = links([
+            Message::Address(address(2, [10, 9, 0, 1], true)),
+            Message::Address(address(3, [10, 0, 0, 100], true)),
+            Message::Address(address(3, [10, 0, 0, 1], true)),
+            Message::Address(address(3, ip("fd00::1"), true)),
+            Message::Address(address(3, ip("fe80::100"), true)),
+            Message::Address(address(3, ip("fe80::2"), false)),
+            Message::Address(address(3, ip("fe80::1"), true)),
+        ]);
+        let is_virtual = |addr| [ip("10.0.0.100"), ip("fe80::100")].contains(&addr);
+        let source = |family| links.source(3, family, is_virtual);
+        assert_eq!(source(Family::V4), Some(ip("10.0.0.1")));
+        assert_eq!(source(Family::V6), Some(ip("fe80::1")));
+        assert_eq!(links.source(4, Family::V4, is_virtual), None);
+    }
+}

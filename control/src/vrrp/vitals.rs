@@ -123,4 +123,21 @@ mod tests {
         vitals.look(at(5001));
         assert!(vitals.is_well(at(5001)));
     }
+
+    #[test]
+    fn a_pump_that_stands_still_is_noticed() {
+        let at = |ms: u64| Instant::from_micros(ms * 1000);
+        let sources = Sources {
+            ports: (0..2).map(|_| Arc::default()).collect(),
+            ..Sources::default()
+        };
+        let ports = sources.ports.clone();
+        let mut vitals = Vitals::new(at(0), sources);
+        assert!(vitals.is_well(at(1000)) && !vitals.is_well(at(1001)));
+        ports[1].rounds.add(1);
+        vitals.look(at(1001));
+        assert!(vitals.is_well(at(2001)) && !vitals.is_well(at(2002)));
+        // Without ports there is no pump.
+        assert!(Vitals::new(at(0), Sources::default()).is_well(at(2002)));
+    }
 }

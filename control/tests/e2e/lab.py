@@ -75,6 +75,18 @@ def full_length(addr):
     return 128 if ":" in addr else 32
 
 
+def threads(pid):
+    """(name, fields) of each thread of a process: /proc/PID/task/TID/stat from its third field (the state) on."""
+    for stat in Path(f"/proc/{pid}/task").glob("*/stat"):
+        name, fields = stat.read_text().split("(", 1)[1].rsplit(")", 1)
+        yield name, fields.split()
+
+
+def ticks(fields):
+    """Processor time of a thread, in clock ticks."""
+    return int(fields[11]) + int(fields[12])
+
+
 def nodad(addr):
     """The word that makes an IPv6 address usable at once."""
     return " nodad" if ":" in addr else ""

@@ -1,10 +1,8 @@
 """VRRP with Debian's keepalived on the same wire: who is master, how long a takeover takes, who says nothing any more."""
-import re
 import signal
 import time
-from pathlib import Path
 
-from lab import check, need_programs, wait_for
+from lab import check, need_programs, threads, wait_for
 from pair import LINK_LOCAL, VIP, VIP6, Pair, down, instance, peer, skew
 
 
@@ -34,11 +32,7 @@ def serves(lab, node, vip=VIP):
 
 def realtime(node):
     """Real-time priorities of rvsd's threads by their names."""
-    found = {}
-    for task in Path(f"/proc/{node.program.pid}/task").iterdir():
-        words = re.fullmatch(r"\d+ \((.*)\) (.*)", (task / "stat").read_text().strip())
-        found[words[1]] = int(words[2].split()[37])
-    return found
+    return {name: int(fields[37]) for name, fields in threads(node.program.pid)}
 
 
 @pair

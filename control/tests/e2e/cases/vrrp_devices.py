@@ -53,13 +53,20 @@ def test_virtual_mac(lab, a, b):
 
 @prepared(servers=0)
 def test_routes(lab, a, b):
-    """Virtual routes are there where the master is, and nowhere else; a reload brings and takes them."""
+    """Virtual routes are there where the master is, and nowhere else; a reload brings and takes them. So is the address,
+    with label and scope."""
     routes = ('route = [{ to = "203.0.113.0/24", via = "10.1.0.2" }, '
               '{ to = "198.51.100.0/24", dev = "tf0", metric = 7, table = 100 }]')
     for node, priority in ((a, 150), (b, 100)):
-        node.rvsd(instance(priority, extra=routes))
+        text = instance(priority, extra=routes)
+        node.rvsd(text.replace(f'"{VIP}/24"', f'"{VIP}/24", label = "tf0:web", scope = "link"'))
     a.expect("MASTER")
     b.expect("BACKUP")
+
+    def rows():
+        return [row for row in a.space.ip("-o address show tf0").splitlines() if f" {VIP}/24 " in row]
+    row = wait_for("the address", rows)
+    check(len(row) == 1 and "scope link" in row[0] and " tf0:web" in row[0], row)
 
     def has(node):
         return ("203.0.113.0/24 via 10.1.0.2 dev tf0 proto keepalived" in node.space.ip("route show"),

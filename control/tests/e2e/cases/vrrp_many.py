@@ -4,7 +4,7 @@ import os
 import time
 
 from cases.vrrp_pair import prepared
-from lab import check, lasts, wait_for
+from lab import check, lasts, threads, ticks, wait_for
 from pair import down, instance
 
 COUNT = 200
@@ -15,12 +15,9 @@ EXPECTED = down(100, 1)
 
 def cpu(node, thread="rvs-vrrp"):
     """Seconds of processor time that a thread of rvsd has used."""
-    for task in os.listdir(f"/proc/{node.program.pid}/task"):
-        with open(f"/proc/{node.program.pid}/task/{task}/stat") as stat:
-            name, fields = stat.read().rsplit(")", 1)
-        if name.endswith(f"({thread}"):
-            fields = fields.split()
-            return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    for name, fields in threads(node.program.pid):
+        if name == thread:
+            return ticks(fields) / os.sysconf("SC_CLK_TCK")
     raise AssertionError(f"{node.name} has no thread {thread}")
 
 
