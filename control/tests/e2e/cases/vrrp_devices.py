@@ -58,13 +58,14 @@ def test_routes(lab, a, b):
     routes = ('route = [{ to = "203.0.113.0/24", via = "10.1.0.2" }, '
               '{ to = "198.51.100.0/24", dev = "tf0", metric = 7, table = 100 }]')
     for node, priority in ((a, 150), (b, 100)):
-        text = instance(priority, extra=routes)
-        node.rvsd(text.replace(f'"{VIP}/24"', f'"{VIP}/24", label = "tf0:web", scope = "link"'))
+        # An address of another scope cannot share a network with the interface's own.
+        text = instance(priority, extra=routes, vips=(f"{VIP}/32",))
+        node.rvsd(text.replace(f'"{VIP}/32"', f'"{VIP}/32", label = "tf0:web", scope = "link"'))
     a.expect("MASTER")
     b.expect("BACKUP")
 
     def rows():
-        return [row for row in a.space.ip("-o address show tf0").splitlines() if f" {VIP}/24 " in row]
+        return [row for row in a.space.ip("-o address show tf0").splitlines() if f" {VIP}/32 " in row]
     row = wait_for("the address", rows)
     check(len(row) == 1 and "scope link" in row[0] and " tf0:web" in row[0], row)
 
