@@ -225,7 +225,6 @@ fn is_same(a: &Address, b: &Address) -> bool {
 mod tests {
     use super::*;
     use crate::netlink::message::DeviceKind;
-    use dataplane::addr::Addr;
 
     /// As if the kernel had said this much.
     fn links(messages: impl IntoIterator<Item = Message>) -> (Links, News) {
@@ -255,10 +254,10 @@ mod tests {
         }
     }
 
-    fn address(index: IfIndex, addr: impl Into<Addr>, preferred: bool) -> Address {
+    fn address(index: IfIndex, addr: impl Into<IpAddr>, preferred: bool) -> Address {
         Address {
             index,
-            addr: addr.into(),
+            addr: addr.into().into(),
             prefix_len: 24,
             scope: 0,
             preferred,
