@@ -261,6 +261,26 @@ mod tests {
     }
 
     #[test]
+    fn checks_that_began_together_drift_apart() {
+        let second = |seed| {
+            let mut m = Monitor::new(Instant(0), pace(), seed);
+            run(&mut m, "o");
+            m.next_timeout()
+        };
+        assert_ne!(second(1), second(2));
+        assert!(second(1) < Instant(0) + pace().delay_loop);
+    }
+
+    #[test]
+    fn a_success_has_no_failure_to_show() {
+        let mut m = Monitor::new(Instant(0), pace(), 1);
+        run(&mut m, "ox");
+        assert_eq!(m.failure(), Some(&Failure::Exit(1)));
+        run(&mut m, "o");
+        assert_eq!(m.failure(), None);
+    }
+
+    #[test]
     fn the_first_failure_of_all_is_enough() {
         let mut m = Monitor::new(Instant(0), pace(), 1);
         assert!(m.is_up() && !m.has_run());

@@ -459,6 +459,9 @@ mod tests {
         out.clear();
         p.reload(quorum, &[(dead(2), Some(0))], &mut out);
         assert_eq!(out, [Sorry(true), Remove(0), Quorum(false, 0)]);
+        out.clear();
+        p.reload(quorum, &[(dead(2), Some(0))], &mut out);
+        assert_eq!(out, [], "the sorry server serves already");
     }
 
     #[test]

@@ -611,6 +611,27 @@ fn members_of_a_group_resume_together_or_listen() {
 }
 
 #[test]
+fn a_tracker_of_the_group_counts_once() {
+    let lowers = Tracked {
+        tracker: SCRIPT,
+        weight: -10,
+        reverse: false,
+    };
+    let mut one = plan([1]);
+    one.trackers = BTreeMap::from([(SCRIPT, Tracker::Script(Script::new(1, 1, false)))]);
+    one.instances[0].trackers = vec![lowers];
+    one.groups = vec![Group {
+        trackers: vec![lowers],
+        tracking_weight: true,
+        ..group("g", &[1])
+    }];
+    let mut host = Host::new(one);
+    host.observe(SCRIPT, Observation::Script(false));
+    let priority = host.router.instance(key(1)).map(|one| one.priority());
+    assert_eq!(priority, Some(90));
+}
+
+#[test]
 fn an_order_of_a_group_that_is_out_of_date_is_dropped() {
     let mut both = plan([1, 2]);
     both.instances[1].key.interface = 8;

@@ -364,6 +364,19 @@ fn row_15_a_lower_master_is_answered() {
 }
 
 #[test]
+fn row_15_another_answer_does_not_put_off_what_is_said_again() {
+    let mut rig = Rig::started(config());
+    rig.run_for(DOWN + 5_500_000);
+    rig.advert(99, HIGHER);
+    rig.run_for(2_000_000);
+    rig.advert(99, HIGHER);
+    rig.run_for(2_999_999);
+    rig.log();
+    rig.run_for(1);
+    assert!(rig.said().contains("announce x5"));
+}
+
+#[test]
 fn row_15_can_be_switched_off() {
     let mut config = config();
     config.answers_lower = false;
@@ -683,6 +696,13 @@ fn silence_counts_only_if_something_was_heard() {
     }
     rig.run_for(DOWN - 3_000_000);
     assert_eq!(rig.role(), Role::Master);
+
+    // Nor does an owner: nobody else may have its addresses.
+    let mut owner = priority(255);
+    (owner.starts_as_master, owner.needs_live_receive_path) = (true, true);
+    let mut rig = Rig::started(owner);
+    rig.run_for(DOWN);
+    assert_eq!(rig.role(), Role::Master);
 }
 
 #[test]
@@ -877,6 +897,18 @@ fn a_reload_moves_a_backups_deadline_by_what_changed() {
     wrong.priority = 0;
     rig.give(Input::Reload(Box::new(wrong)));
     assert_eq!(rig.instance.config().priority, 100, "ignored");
+}
+
+#[test]
+fn a_reload_keeps_the_interval_that_was_learned() {
+    let mut rig = Rig::started(config_v3(100));
+    rig.advert_with(200, HIGHER, |advert| {
+        advert.interval = AdvertInterval::from_wire(Version::V3, 20).unwrap();
+    });
+    let learned = rig.timer();
+    assert!(learned > 600_000, "{learned}");
+    rig.give(Input::Reload(Box::new(config_v3(100))));
+    assert_eq!(rig.timer(), learned);
 }
 
 #[test]

@@ -50,11 +50,7 @@ impl Instance {
         if !gone.is_empty() {
             self.emit(Output::RemoveAddresses(gone), out);
         }
-        let State::Master(master) = &mut self.state else {
-            return;
-        };
         // At once: peers learn a new interval from it.
-        master.next_advert = now;
         self.send_advert(now, out);
         if !new.is_empty() {
             self.emit(self.addition(new), out);
