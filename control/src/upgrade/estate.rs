@@ -159,6 +159,7 @@ mod tests {
                     up,
                     has_run: true,
                     failure: None,
+                    via: None,
                 })
                 .into(),
         };
