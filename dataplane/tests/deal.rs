@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use dataplane::conn::{Layout, Shard, image, region};
+use dataplane::conn::{Entry, Layout, Shard, image, region};
 use dataplane::packet::Verdict;
+use dataplane::service::{DestId, ServiceKey, VirtualService};
 use dataplane::time::Ticks;
 use dataplane::toeplitz::Toeplitz;
 use dataplane::worker::{Dealt, Places, Share, deal};
@@ -177,6 +178,22 @@ fn memory_for(layout: Layout) -> &'static mut [u8] {
     &mut bytes[skip..skip + layout.bytes()]
 }
 
+/// The real server of an entry by these rules: of its mark's service, or of that at its virtual
+/// address; by its address alone where a helper chose the port.
+fn server_of(services: &[VirtualService], entry: &Entry) -> Option<DestId> {
+    let (at, server) = (entry.virtual_().addr, entry.dest());
+    let mut of_service = services
+        .iter()
+        .filter(|service| match service.key {
+            ServiceKey::Mark { mark, .. } => mark == entry.fwmark,
+            ServiceKey::Endpoint { endpoint, .. } => endpoint.addr == at && entry.fwmark == 0,
+        })
+        .flat_map(|service| &service.destinations);
+    let by_address = of_service.clone().find(|d| d.endpoint.addr == server.addr);
+    let by_endpoint = of_service.find(|d| d.endpoint == server);
+    by_endpoint.or(by_address).map(|d| d.id)
+}
+
 /// Takes the table of one team over by another, whose workers find all that there was.
 fn taken_over(before: How, after: How) -> Dealt {
     taken_over_by(Way::Region, before, after)
@@ -222,7 +239,6 @@ fn taken_over_by(way: Way, before: How, after: How) -> Dealt {
         }
     };
     let (workers, nics) = after;
-    let keys = nics.map(|key| Toeplitz::new([key, !key]));
     // The rules of the new run, as control knows them.
     let rules = {
         let mut rig = Rig::with_share(Share::of(0, workers));
@@ -231,6 +247,10 @@ fn taken_over_by(way: Way, before: How, after: How) -> Dealt {
         rig.settle();
         rig
     };
+    // As control does with any table that it takes over: records have no numbers of servers.
+    let unbound = region::bind(&mut shards, |entry| server_of(rules.services(), entry));
+    assert_eq!(unbound, 0);
+    let keys = nics.map(|key| Toeplitz::new([key, !key]));
     let dealt = deal(
         &mut shards,
         &Places {

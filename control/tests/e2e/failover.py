@@ -14,6 +14,7 @@ import time
 
 from lab import PREFIX, REPO, VIPS, Lab, at, check, payloads, wait_for
 from pair import Node
+from cases.upgrade import followed
 
 # Of each kind to each of the six addresses; requests a second, and how long one may take.
 DOWNLOADS, IDLE, RATE, TIMEOUT = 2, 4, 4, 10
@@ -270,7 +271,23 @@ def taken_back(trial):
     trial.pair.standby.expect("BACKUP", "front")
 
 
+def upgraded(trial):
+    """`rvsadm upgrade` on one node after the other, the standby first."""
+    pair = trial.pair
+    for node in (pair.standby, pair.active):
+        if node is pair.active:
+            trial.about_to_change(pair.standby)
+        said = node.adm("upgrade")
+        node.program = followed(node.program, said)
+        wait_for(f"rvsd of {node.name}", lambda node=node: node.adm_result("status").returncode == 0, 30)
+        trial.notes.append(f"upgrade of the {node.name} node: {said.strip()}")
+    # If the pause was longer than the standby's patience it has the addresses for a moment.
+    wait_for("the active node to be master", lambda: pair.active.state() == "MASTER", 60)
+    pair.standby.expect("BACKUP", "front")
+
+
 EVENTS = (("the active node is stopped", stopped), ("it comes back", started),
           ("kill -9 of the active node", killed), ("it is started again", started),
           ("its cables are pulled", unplugged), ("they are plugged in again", plugged),
-          ("a new standby, kill -9 of the active", replaced), ("it is started again", started))
+          ("a new standby, kill -9 of the active", replaced), ("it is started again", started),
+          ("both are upgraded, the standby first", upgraded))

@@ -209,7 +209,8 @@ def test_invalid_adverts(lab, a, b):
     check(a.instance()["counters"]["became-master"] == 1, "it was dethroned in between")
     times = [row["t"] for row in lab.adverts(a, start)]
     longest = max(later - earlier for earlier, later in zip(times, times[1:]))
-    check(longest < 0.3, f"the master was silent for {longest:.3f} s")
+    # Some intervals: other work shares the cores.
+    check(longest < 0.5, f"the master was silent for {longest:.3f} s")
 
 
 @pair
