@@ -229,6 +229,7 @@ def test_a_takeover_waits_for_the_table():
             node.rvsd(table + pair.instance(priority), extra=sync("vrrp:v"))
 
         def stays_backup(seconds):
+            a.expect("BACKUP")
             end = time.monotonic() + seconds
             while time.monotonic() < end:
                 check(a.instance()["state"] == "BACKUP", f"it took over without the table: {a.adm('vrrp')}")
