@@ -56,6 +56,7 @@ lint:
 	@.ci/install-deps build
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	$(CARGO) fetch --locked --manifest-path dataplane/fuzz/Cargo.toml
 
 # DPDK's own floor on x86-64 is lower; v3 (AVX2, since 2013) is what a release is best built for.
 # Everything but the bench stays portable. Options: make bench BENCH="--quick --enforce".

@@ -15,7 +15,9 @@ REPO = HERE.parents[2]
 CARGO = os.environ.get("CARGO", "cargo")
 STEPS = {
     "lint": [("rustfmt", [CARGO, "fmt", "--all", "--check"]),
-             ("clippy", [CARGO, "clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"])],
+             ("clippy", [CARGO, "clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"]),
+             # The fuzz targets have a lock file of their own; a dependency new to the workspace has to be in it, too.
+             ("fuzz lock file", [CARGO, "fetch", "--quiet", "--locked", "--manifest-path", "dataplane/fuzz/Cargo.toml"])],
     "cargo": [("cargo test", [CARGO, "test", "--workspace", "--no-fail-fast"])],
     "fuzz": [("fuzz", ["env", "FUZZ_SEED=1", str(REPO / "dataplane/fuzz/run"), "30"])],
     "e2e": [("build", [CARGO, "build", "--workspace", "--bins", "--example", "replay"]),
@@ -51,14 +53,19 @@ def step(name, argv):
 
 
 def main():
-    total = [0, 0, 0]
+    total, failed = [0, 0, 0], []
     try:
         for group in sys.argv[1:] or STEPS:
             for name, argv in STEPS[group]:
-                total = [sum(pair) for pair in zip(total, step(name, argv))]
+                counts = step(name, argv)
+                total = [sum(pair) for pair in zip(total, counts)]
+                if counts[1]:
+                    failed.append(name)
     except KeyboardInterrupt:
         print("interrupted")
         return 130
+    if failed:      # what failed may be thousands of lines above
+        print(f"\nfailed: {', '.join(failed)}")
     print("\n{} passed, {} failed, {} skipped".format(*total), flush=True)
     return 1 if total[1] else 0
 
