@@ -6,7 +6,7 @@ mod port;
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -76,6 +76,8 @@ pub struct Edge {
     pub open: Arc<AtomicBool>,
     /// How packets come to the worker that has their connection, in words.
     pub steering: String,
+    /// Real-time priority of workers and pump while they rest; anybody may change it.
+    pub urgency: Arc<AtomicU8>,
     eal: Eal,
     stop: Arc<AtomicBool>,
     bell: Bell,
@@ -174,15 +176,6 @@ pub fn eal_config(config: &Config) -> EalConfig {
         telemetry: from.telemetry,
         attach_later: false,
         extra_args: from.extra_args.clone(),
-    }
-}
-
-/// Real-time priority of the threads that adverts go through while they have little to do: below that
-/// of the thread that makes them. 0 without virtual routers.
-fn priority_of(config: &Config) -> u8 {
-    match (config.vrrp.instances.len(), config.vrrp.rt_priority) {
-        (0, _) | (_, 0) => 0,
-        (_, above) => (above - 1).max(1),
     }
 }
 
@@ -325,7 +318,7 @@ impl Ground {
         if team > 1 {
             info!(event = "steering", "packets are steered {steering}");
         }
-        let priority = priority_of(config);
+        let urgency = Arc::<AtomicU8>::default();
         let (done, loops) = mpsc::channel();
         let mut workers = Vec::new();
         table.deal(team, steering.keys().map(|keys| &**keys));
@@ -366,7 +359,7 @@ impl Ground {
                 clock: Clock::new(eal.tsc_hz()),
                 parking: Parking::default(),
                 peers,
-                eager: Eager::new(priority),
+                eager: Eager::new(Arc::clone(&urgency)),
             };
             workers.push(control);
             let (done, opened) = (done.clone(), Arc::clone(&open));
@@ -385,7 +378,7 @@ impl Ground {
             bell: bell.clone(),
             stop: Arc::clone(&stop),
             probes,
-            eager: Eager::new(priority),
+            eager: Eager::new(Arc::clone(&urgency)),
         };
         let pump = thread::Builder::new()
             .name("rvs-pump".to_owned())
@@ -434,6 +427,7 @@ impl Ground {
             loops,
             pump: Some(pump),
             pool,
+            urgency,
         })
     }
 }

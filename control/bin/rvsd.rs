@@ -261,6 +261,7 @@ fn serve(args: &Args, config: Config, before: Before) -> Result<()> {
         capacity: begun.config.workers.connections,
         dpdk: edge.dpdk.clone(),
         realtime: Some(dpdk::sched::make_realtime),
+        urgency: Arc::clone(&edge.urgency),
         open: edge.open.clone(),
         steering: edge.steering.clone(),
         probes,

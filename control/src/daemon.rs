@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU8};
 
 use anyhow::{Context, Result, anyhow, bail};
 use clap::Parser;
@@ -142,6 +142,8 @@ pub struct Dataplane {
     pub dpdk: String,
     /// Gives the calling thread a real-time priority.
     pub realtime: Option<fn(u8) -> std::io::Result<()>>,
+    /// Real-time priority of workers and pump while they rest.
+    pub urgency: Arc<AtomicU8>,
     /// Workers take packets once this is set: when they know the services.
     pub open: Arc<AtomicBool>,
     /// How packets come to the worker that has their connection, in words.
@@ -225,6 +227,7 @@ pub fn run(
         },
         scripts: outside.scripts.clone(),
         realtime: dataplane.realtime,
+        urgency: dataplane.urgency,
         memory: begun.leases,
     };
     let notifier = Notifier::start(&config.notify, outside.scripts.clone());

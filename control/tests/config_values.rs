@@ -416,3 +416,30 @@ fn commands_of_tracked_scripts_are_looked_at() {
         told[0].text
     );
 }
+
+#[test]
+fn strict_decides_what_no_key_of_its_own_does() {
+    let machine = |keys: &str| {
+        let text = format!(
+            "{FRONT}[[vrrp.instance]]\nname = \"v\"\ninterface = \"e0\"\nvrid = 1\n{keys}\n\
+             vip = [{{ addr = \"192.0.2.1\" }}]\n"
+        );
+        let config = parse(&text);
+        let machine = &config.vrrp.instances[0].machine;
+        (
+            machine.accept,
+            machine.answers_lower,
+            machine.advert_before_yielding,
+            machine.owner_ignores,
+        )
+    };
+    assert_eq!(machine(""), (true, true, true, false));
+    assert_eq!(machine("strict = true"), (false, false, false, true));
+    assert_eq!(
+        machine(
+            "strict = true\naccept = true\nlower_prio_no_advert = false\n\
+             higher_prio_send_advert = true\nowner_ignore_adverts = false"
+        ),
+        (true, true, true, false)
+    );
+}

@@ -1,6 +1,8 @@
 //! Real-time priority of threads.
 
 use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use dataplane::time::Instant;
@@ -33,18 +35,22 @@ const WORK: Duration = Duration::from_millis(5);
 /// rest, so that it takes the core from nobody.
 #[derive(Debug, Default)]
 pub struct Eager {
-    /// 0: never.
+    /// What it has while it rests, 0 for none. Others may change it at any time.
+    wanted: Arc<AtomicU8>,
+    /// What it has now.
     priority: u8,
-    is_raised: bool,
+    /// The system does not allow it.
+    is_refused: bool,
     rested: Instant,
     set: Option<fn(u8) -> io::Result<()>>,
 }
 
 impl Eager {
-    /// An ordinary thread, until it rests for the first time; with priority 0 for ever.
-    pub fn new(priority: u8) -> Eager {
+    /// An ordinary thread, until it rests while `wanted` is not 0. Threads may share `wanted`;
+    /// another value counts from their next rest on.
+    pub fn new(wanted: Arc<AtomicU8>) -> Eager {
         Eager {
-            priority,
+            wanted,
             set: Some(make_realtime),
             ..Eager::default()
         }
@@ -54,15 +60,16 @@ impl Eager {
     #[inline]
     pub fn rest(&mut self, now: Instant) {
         self.rested = now;
-        if self.priority > 0 && !self.is_raised {
-            self.change(self.priority);
+        let wanted = self.wanted.load(Ordering::Relaxed);
+        if wanted != self.priority && !self.is_refused {
+            self.change(wanted);
         }
     }
 
     /// The calling thread found work.
     #[inline]
     pub fn work(&mut self, now: Instant) {
-        if self.is_raised && now.since(self.rested) > WORK {
+        if self.priority > 0 && now.since(self.rested) > WORK {
             self.change(0);
         }
     }
@@ -70,9 +77,9 @@ impl Eager {
     #[cold]
     fn change(&mut self, priority: u8) {
         match self.set.map_or(Ok(()), |set| set(priority)) {
-            Ok(()) => self.is_raised = priority > 0,
-            // The system does not allow it: not asked again.
-            Err(_) => self.priority = 0,
+            Ok(()) => self.priority = priority,
+            // Not asked again.
+            Err(_) => self.is_refused = true,
         }
     }
 }
@@ -94,7 +101,7 @@ mod tests {
     fn eager(priority: u8, set: fn(u8) -> io::Result<()>) -> Eager {
         Eager {
             set: Some(set),
-            ..Eager::new(priority)
+            ..Eager::new(Arc::new(AtomicU8::new(priority)))
         }
     }
 
@@ -115,6 +122,25 @@ mod tests {
         eager.work(at(200));
         eager.rest(at(201));
         assert_eq!(WANTED.take(), [49, 0, 49]);
+    }
+
+    #[test]
+    fn what_is_wanted_may_change_at_any_time() {
+        let mut eager = eager(0, note);
+        let wanted = Arc::clone(&eager.wanted);
+        eager.rest(at(1));
+        wanted.store(49, Ordering::Relaxed);
+        eager.work(at(2));
+        assert!(WANTED.take().is_empty(), "not before it rests");
+        eager.rest(at(3));
+        eager.rest(at(4));
+        wanted.store(20, Ordering::Relaxed);
+        eager.rest(at(5));
+        wanted.store(0, Ordering::Relaxed);
+        eager.work(at(6));
+        eager.rest(at(7));
+        eager.work(at(99));
+        assert_eq!(WANTED.take(), [49, 20, 0]);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::ffi::{CStr, CString};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 
 use dataplane::addr::{Addr, Mac};
 use thiserror::Error;
@@ -28,6 +28,15 @@ pub enum TapError {
     /// `/dev/net/tun` cannot be opened.
     #[error("/dev/net/tun: {0}; load the tun module and give the process CAP_NET_ADMIN")]
     Tun(io::Error),
+    /// Its mode keeps this user out.
+    #[error(
+        "/dev/net/tun has mode {0:04o}, which keeps user {1} out; chmod 0666 /dev/net/tun (CAP_NET_ADMIN \
+         guards it), and for the next start a udev rule with KERNEL==\"tun\", MODE=\"0666\""
+    )]
+    Mode(u32, u32),
+    /// The service manager keeps this process out.
+    #[error("/dev/net/tun: {0}; add DeviceAllow=/dev/net/tun rw to the service unit")]
+    Device(io::Error),
     /// Another process has the device open.
     #[error("TAP device {0} is in use by another process")]
     InUse(String),
@@ -44,6 +53,24 @@ pub enum TapError {
         /// Why not.
         cause: io::Error,
     },
+}
+
+/// The permission bits of a file, if it is there.
+fn mode_of(path: &str) -> Option<u32> {
+    let found = std::fs::metadata(path).ok()?;
+    Some(found.permissions().mode() & 0o7777)
+}
+
+/// Why `/dev/net/tun`, which has this mode, cannot be opened.
+fn closed(cause: io::Error, mode: Option<u32>) -> TapError {
+    match (cause.raw_os_error(), mode) {
+        (Some(libc::EACCES), Some(mode)) => {
+            TapError::Mode(mode, rustix::process::geteuid().as_raw())
+        }
+        // The cgroup's list of devices answers with EPERM.
+        (Some(libc::EPERM), _) => TapError::Device(cause),
+        _ => TapError::Tun(cause),
+    }
 }
 
 /// An open TAP device. Frames are read and written whole, without blocking and without any header
@@ -77,7 +104,7 @@ impl Tap {
             .write(true)
             .custom_flags(libc::O_NONBLOCK | libc::O_CLOEXEC)
             .open("/dev/net/tun")
-            .map_err(TapError::Tun)?;
+            .map_err(|cause| closed(cause, mode_of("/dev/net/tun")))?;
         let mut request = request(name);
         request.ifr_ifru.ifru_flags = (libc::IFF_TAP | libc::IFF_NO_PI) as i16;
         // SAFETY: TUNSETIFF reads (and fills in the name of) an ifreq.
@@ -363,6 +390,27 @@ fn request(name: &str) -> libc::ifreq {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_device_that_cannot_be_opened_says_what_to_do() {
+        let says = |code, mode| closed(io::Error::from_raw_os_error(code), mode).to_string();
+        let kept_out = says(libc::EACCES, Some(0o600));
+        assert!(
+            kept_out.starts_with("/dev/net/tun has mode 0600, "),
+            "{kept_out}"
+        );
+        assert!(
+            kept_out.contains("; chmod 0666 /dev/net/tun ("),
+            "{kept_out}"
+        );
+        let unit = says(libc::EPERM, Some(0o666));
+        assert!(
+            unit.ends_with("add DeviceAllow=/dev/net/tun rw to the service unit"),
+            "{unit}"
+        );
+        let missing = says(libc::ENOENT, None);
+        assert!(missing.contains("load the tun module"), "{missing}");
+    }
 
     #[test]
     fn names_the_kernel_would_refuse() {

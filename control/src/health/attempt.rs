@@ -90,14 +90,9 @@ impl Link {
 
     fn close(&self, ground: &mut Ground<'_>) {
         match (self, &mut ground.path) {
-            (Link::Kernel(socket), _) => {
-                // A socket that was never registered is not either now.
-                let _ = ground
-                    .registry
-                    .deregister(&mut SourceFd(&socket.as_raw_fd()));
-            }
             (Link::Path(number), Some(path)) => path.close(ground.now, *number),
-            (Link::Path(_), None) => {}
+            // The kernel forgets a socket that is closed: nobody else has it.
+            (Link::Kernel(_), _) | (Link::Path(_), None) => {}
         }
     }
 
@@ -431,8 +426,8 @@ fn prepare(spec: &Spec, addr: SocketAddr, channel: Channel) -> io::Result<Socket
         Channel::Echo if addr.is_ipv6() => (Type::DGRAM, Protocol::ICMPV6),
         Channel::Echo => (Type::DGRAM, Protocol::ICMPV4),
     };
+    let kind = kind.nonblocking();
     let socket = Socket::new(Domain::for_address(addr), kind, Some(protocol))?;
-    socket.set_nonblocking(true)?;
     if let Some(interface) = &spec.interface {
         socket.bind_device(Some(interface.as_bytes()))?;
     }

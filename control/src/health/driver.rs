@@ -78,6 +78,8 @@ struct Check {
     /// The script that runs, and the number of the attempt that it is.
     script: Option<Ticket>,
     attempts: u64,
+    /// Why none could be made of late, for a reason of ours; logged when it changes.
+    hindered: Option<String>,
 }
 
 /// The checks of a server, in the order of the file.
@@ -240,6 +242,7 @@ impl Driver {
                 attempt: None,
                 script: None,
                 attempts: self.ids as u64,
+                hindered: same.and_then(|check| check.hindered.clone()),
             };
             self.due
                 .push(Reverse((check.monitor.next_timeout(), self.ids)));
@@ -314,19 +317,15 @@ impl Driver {
         match begun {
             Ok(attempt) => {
                 check.attempt = Some(attempt);
+                check.hindered = None;
                 self.due.push(Reverse((deadline, id)));
             }
             Err(NotMade::Ours(e)) => {
                 check.monitor.put_off(now);
                 self.due.push(Reverse((check.monitor.next_timeout(), id)));
-                let (service, server) = check.owner;
-                tracing::warn!(
-                    service = describe_service(&service),
-                    dest = describe_server(&server),
-                    reason = %e,
-                    "a {} check could not be made; the server stays as it is",
-                    check.spec.kind.name()
-                );
+                if let Some(why) = is_news(&mut check.hindered, &e) {
+                    log_hindered(check, &why);
+                }
             }
             Err(NotMade::Server(failure)) => self.finish(id, Err(failure)),
         }
@@ -464,6 +463,26 @@ fn is_same(a: &Spec, b: &Spec) -> bool {
         ..b.clone()
     };
     *a == b
+}
+
+/// What hinders a check, if it is something else than before.
+fn is_news(before: &mut Option<String>, error: &io::Error) -> Option<String> {
+    let why = error.to_string();
+    match before.replace(why.clone()).as_ref() == Some(&why) {
+        true => None,
+        false => Some(why),
+    }
+}
+
+fn log_hindered(check: &Check, why: &str) {
+    let (service, server) = check.owner;
+    tracing::warn!(
+        service = describe_service(&service),
+        dest = describe_server(&server),
+        reason = why,
+        "{} checks cannot be made; the server stays as it is",
+        check.spec.kind.name()
+    );
 }
 
 fn log(check: &Check, change: &Change) {

@@ -1,5 +1,6 @@
 //! Mails, sent by a thread of their own: a mail server that hangs delays nobody.
 
+use std::net::ToSocketAddrs;
 use std::time::Duration;
 
 use crossbeam::channel::{Receiver, Sender, TrySendError, bounded};
@@ -23,9 +24,15 @@ struct Letter {
     body: String,
 }
 
+enum Job {
+    /// Tell what would be in the way of a mail: the file is new.
+    Look(Mail),
+    Send(Letter),
+}
+
 /// The thread.
 pub struct Mailer {
-    letters: Option<Sender<Letter>>,
+    jobs: Option<Sender<Job>>,
     dropped: u64,
 }
 
@@ -35,27 +42,35 @@ impl Mailer {
     /// # Errors
     /// The system has no room for one.
     pub fn start() -> std::io::Result<Mailer> {
-        let (letters, queue) = bounded(QUEUE);
+        let (jobs, queue) = bounded(QUEUE);
         std::thread::Builder::new()
             .name("rvs-mail".to_owned())
             .spawn(move || Post::default().run(&queue))?;
         Ok(Mailer {
-            letters: Some(letters),
+            jobs: Some(jobs),
             dropped: 0,
         })
     }
 
+    /// Has a line logged for each thing that would be in the way of a mail.
+    pub fn look(&mut self, mail: &Mail) {
+        self.give(Job::Look(mail.clone()));
+    }
+
     /// Sends a mail, some time.
     pub fn send(&mut self, mail: &Mail, subject: String, body: String) {
-        let letter = Letter {
+        self.give(Job::Send(Letter {
             mail: mail.clone(),
             subject,
             body,
-        };
-        let Some(letters) = &self.letters else {
+        }));
+    }
+
+    fn give(&mut self, job: Job) {
+        let Some(jobs) = &self.jobs else {
             return;
         };
-        match letters.try_send(letter) {
+        match jobs.try_send(job) {
             Ok(()) if self.dropped > 0 => {
                 tracing::info!("{} mails were dropped", self.dropped);
                 self.dropped = 0;
@@ -67,7 +82,7 @@ impl Mailer {
                 }
                 self.dropped += 1;
             }
-            Err(TrySendError::Disconnected(_)) => self.letters = None,
+            Err(TrySendError::Disconnected(_)) => self.jobs = None,
         }
     }
 }
@@ -79,8 +94,17 @@ struct Post {
 }
 
 impl Post {
-    fn run(&mut self, queue: &Receiver<Letter>) {
-        for letter in queue {
+    fn run(&mut self, queue: &Receiver<Job>) {
+        for job in queue {
+            let letter = match job {
+                Job::Send(letter) => letter,
+                Job::Look(mail) => {
+                    for obstacle in obstacles(&mail) {
+                        tracing::warn!(event = "mail", "{obstacle}; no mail can be sent");
+                    }
+                    continue;
+                }
+            };
             let (host, port) = (&letter.mail.host, letter.mail.port);
             match self.deliver(&letter) {
                 Ok(()) if self.lost > 0 => {
@@ -145,6 +169,37 @@ fn message(letter: &Letter) -> Result<Message, String> {
     builder.body(letter.body.clone()).map_err(|e| e.to_string())
 }
 
+/// What is in the way of every mail before a server is asked, a line each.
+fn obstacles(mail: &Mail) -> Vec<String> {
+    let login = mail
+        .login
+        .as_ref()
+        .map_or(Ok(()), |login| credentials(login).map(drop));
+    [address(mail), tls(mail).map(drop), login]
+        .into_iter()
+        .filter_map(Result::err)
+        .collect()
+}
+
+/// Whether the server's name has an address.
+fn address(mail: &Mail) -> Result<(), String> {
+    let host = &mail.host;
+    let unknown = |why: &dyn std::fmt::Display| {
+        format!(
+            "mail server {host} has no address: {why}; correct server in [alert.smtp], or the resolver of this host"
+        )
+    };
+    // The code in front of the words tells an operator nothing.
+    let mut found = (host.as_str(), mail.port).to_socket_addrs().map_err(|e| {
+        let text = e.to_string();
+        unknown(&text.rsplit(": ").next().unwrap_or(&text))
+    })?;
+    found
+        .next()
+        .map(drop)
+        .ok_or_else(|| unknown(&"the answer is empty"))
+}
+
 fn try_once(letter: &Letter) -> Result<(), String> {
     let mail = &letter.mail;
     let message = message(letter)?;
@@ -158,7 +213,8 @@ fn try_once(letter: &Letter) -> Result<(), String> {
         transport = transport.credentials(credentials(login)?);
     }
     let transport = transport.build();
-    transport.send(&message).map(drop).map_err(|e| chain(&e))
+    let sent = transport.send(&message).map(drop);
+    sent.map_err(|e| address(mail).err().unwrap_or_else(|| chain(&e)))
 }
 
 /// How the session is protected. Authorities are read anew: they may have been replaced.
@@ -323,6 +379,37 @@ mod tests {
             "{why}"
         );
         assert!(credentials(&login(file("password", "s3cret\n"))).is_ok());
+    }
+
+    #[test]
+    fn a_server_without_an_address_and_files_that_are_missing_are_a_line_each() {
+        let mut mail = letter(25).mail;
+        assert!(obstacles(&mail).is_empty());
+        // The name is reserved for what does not exist (RFC 6761, 6.4).
+        mail.host = "mail.invalid".into();
+        mail.tls = MailTls::StartTls;
+        mail.ca_file = Some("/nowhere/ca.pem".into());
+        mail.login = Some(Login {
+            username: "lb".into(),
+            password_file: "/nowhere/password".into(),
+        });
+        let found = obstacles(&mail);
+        let starts = [
+            "mail server mail.invalid has no address: ",
+            "ca_file /nowhere/ca.pem cannot be read: No such file",
+            "password_file /nowhere/password cannot be read: No such file",
+        ];
+        assert_eq!(found.len(), starts.len(), "{found:#?}");
+        for (line, start) in found.iter().zip(starts) {
+            assert!(line.starts_with(start) && !line.contains('\n'), "{line}");
+        }
+        assert!(
+            found[0].contains("; correct server in [alert.smtp]"),
+            "{found:#?}"
+        );
+        let mut letter = letter(25);
+        letter.mail.host = mail.host;
+        assert_eq!(try_once(&letter).unwrap_err(), found[0]);
     }
 
     #[test]

@@ -81,6 +81,7 @@ impl Notifier {
         };
         // Who starts rvsd finds the socket and the pipes there.
         teller.open();
+        teller.look_at_mail();
         std::thread::Builder::new()
             .name("rvs-notify".to_owned())
             .spawn(move || teller.run())?;
@@ -195,6 +196,7 @@ impl Teller {
                 Ok(Order::Set(notify)) => {
                     self.before = Some(std::mem::replace(&mut self.notify, notify));
                     self.open();
+                    self.look_at_mail();
                 }
                 Ok(Order::Ended(subject, report)) => self.lanes.ended(&subject, &report),
                 Ok(Order::Finish(patience, tell)) => {
@@ -203,6 +205,16 @@ impl Teller {
                 Err(TryRecvError::Empty) => return true,
                 Ok(Order::End) | Err(TryRecvError::Disconnected) => return false,
             }
+        }
+    }
+
+    /// Has the mailer say what is in the way of mails, if they are to go another way than before.
+    fn look_at_mail(&mut self) {
+        let before = self.before.as_ref().and_then(|before| before.mail.as_ref());
+        if let Some(mail) = &self.notify.mail
+            && before != Some(mail)
+        {
+            self.mailer.look(mail);
         }
     }
 

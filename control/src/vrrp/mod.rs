@@ -28,6 +28,7 @@ mod watcher;
 use std::collections::BTreeMap;
 use std::io;
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
@@ -130,6 +131,9 @@ pub struct Surroundings {
     pub scripts: Scripts,
     /// Gives the calling thread this real-time priority.
     pub realtime: Option<fn(u8) -> io::Result<()>>,
+    /// Real-time priority of the threads that adverts go through while they rest: 0 as long as there
+    /// is no virtual router.
+    pub urgency: Arc<AtomicU8>,
     /// Where it is noted until when adverts keep the peers waiting.
     pub memory: Place,
 }
@@ -141,6 +145,9 @@ pub struct Routers {
     notices: Receiver<Notice>,
     driver: Arc<Waker>,
     view: Arc<Mutex<VrrpView>>,
+    /// Of the thread; a later file does not change it.
+    priority: u8,
+    urgency: Arc<AtomicU8>,
     thread: Option<JoinHandle<String>>,
 }
 
@@ -192,6 +199,8 @@ impl Routers {
             notices,
             driver: waker,
             view,
+            priority,
+            urgency: surroundings.urgency,
             thread: Some(thread),
         };
         routers.hold(is_held);
@@ -201,6 +210,8 @@ impl Routers {
 
     /// Runs these instances from now on; those that stay as they are go on undisturbed.
     pub fn apply(&self, config: Arc<Vrrp>, places: BTreeMap<String, Slot>) {
+        let urgency = urgency(self.priority, !config.instances.is_empty());
+        self.urgency.store(urgency, Ordering::Relaxed);
         self.order(Order::Apply(config, places));
     }
 
@@ -273,5 +284,25 @@ impl Drop for Routers {
         if self.thread.is_some() {
             self.end();
         }
+    }
+}
+
+/// Real-time priority of what adverts go through: below that of the thread that makes them.
+fn urgency(priority: u8, has_routers: bool) -> u8 {
+    match (has_routers, priority) {
+        (false, _) | (_, 0) => 0,
+        (true, above) => (above - 1).max(1),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_adverts_go_through_is_below_their_thread_while_there_are_routers() {
+        let with = [50, 2, 1, 0].map(|above| urgency(above, true));
+        assert_eq!(with, [49, 1, 1, 0]);
+        assert_eq!(urgency(50, false), 0);
     }
 }

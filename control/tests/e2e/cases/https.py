@@ -108,9 +108,15 @@ def test_a_server_that_asks_for_a_certificate(lab):
     again(ours.format(GOOD, OTHER))
     wait_for("the log to say it", lambda: "they do not belong together" in lab.rvsd.output())
     again(ours.format("nosuch", GOOD))
-    wait_for("the log to say it", lambda: "nosuch.pem cannot be read: No such file" in lab.rvsd.output())
+    missing = "nosuch.pem cannot be read: No such file"
+    wait_for("the log to say it", lambda: missing in lab.rvsd.output())
     again(ours.format(GOOD, GOOD))
     expect(lab, one, "up", "https up")
+    again(ours.format("nosuch", GOOD) + 'delay_before_retry = "60ms"\n')
+    wait_for("the log to say it again", lambda: lab.rvsd.output().count(missing) >= 2)
+    again(ours.format("gone", GOOD))
+    wait_for("the log to tell of another file", lambda: "gone.pem cannot be read: No such file" in lab.rvsd.output())
+    check(lab.rvsd.output().count(missing) == 2, "it says the same with each attempt")
 
 
 def test_a_server_that_speaks_no_tls(lab):

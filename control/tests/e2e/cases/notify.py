@@ -112,6 +112,31 @@ def test_routers_tell(lab, a, b):
             follow.wait()
 
 
+def test_a_mail_server_without_an_address(lab):
+    """A line about its name and one about a file that is missing, at the start and at a reload; the rest works on."""
+    password = lab.dir / "password"
+    password.write_text("s3cret\n")
+    lab.start(extra=MAIL.format(server="mail.invalid:25", tls="starttls", tls_dir="/nonexistent", password=password))
+
+    def told(name, times=1):
+        lines = [line for line in lab.rvsd.output().splitlines() if f"mail server {name} has no address: " in line]
+        check(len(lines) <= times, lines)
+        return len(lines) == times
+    wait_for("a line about the name", lambda: told("mail.invalid"), 60)
+    wait_for("a line about the file", lambda: "ca_file /nonexistent/ca.pem cannot be read: No such file" in lab.rvsd.output(), 60)
+    lab.config.write_text(lab.config.read_text().replace("mail.invalid", "other.invalid"))
+    lab.adm("reload")
+    wait_for("a line about the other name", lambda: told("other.invalid"), 60)
+    # What is not about mail reads nothing anew.
+    lab.config.write_text(lab.config.read_text().replace('"lb1"', '"lb1"\nhelo_name = "lb.example.org"'))
+    lab.adm("reload")
+    wait_for("a line about other settings", lambda: told("other.invalid", 2), 60)
+    lab.adm("reload")
+    for vip in lab.service("nat"):
+        lab.expect_all_servers(vip, requests=4)
+    check(told("other.invalid", 2) and told("mail.invalid"), "told again")
+
+
 MAIL = """
 [alert.smtp]
 to = ["noc@example.org"]

@@ -237,6 +237,26 @@ def test_frozen_master(lab, a, b):
 
 
 @pair
+def test_first_and_last_router_by_a_reload(lab, a, b):
+    """What adverts go through has real-time priority as long as there is a virtual router, whenever it came."""
+    a.rvsd("")
+    way = ("rvs-pump", "rte-worker-1")
+
+    def priorities():
+        found = realtime(a)
+        return [found[name] for name in way]
+    check(priorities() == [0, 0], f"without a virtual router: {realtime(a)}")
+    text = a.config.read_text()
+    a.config.write_text(text + instance(150))
+    a.adm("reload")
+    a.expect("MASTER")
+    wait_for("real-time priorities", lambda: priorities() == [49, 49] and realtime(a).get("rvs-vrrp") == 50)
+    a.config.write_text(text)
+    a.adm("reload")
+    wait_for("ordinary threads", lambda: priorities() == [0, 0])
+
+
+@pair
 def test_reload(lab, a, b):
     """A reload that changes nothing of an instance goes unnoticed; a new address comes without a gap."""
     b.keepalived(peer(100))
