@@ -82,6 +82,9 @@ fn reachable(quorum: Quorum, members: &[Member]) -> Quorum {
 /// See the module.
 #[derive(Clone, Debug)]
 pub struct Pool {
+    /// As configured.
+    asked: Quorum,
+    /// As it can be reached.
     quorum: Quorum,
     members: Vec<Member>,
     /// What each was last told to be.
@@ -97,6 +100,7 @@ impl Pool {
         let mut pool = Pool {
             placed: vec![None; members.len()],
             quorum: reachable(quorum, &members),
+            asked: quorum,
             members,
             has_quorum: false,
             sorry_serves: false,
@@ -113,7 +117,10 @@ impl Pool {
     }
 
     /// Takes another configuration: each server with its index before, if it had one. What did not
-    /// change is left alone; servers that are gone are the caller's to remove.
+    /// change is left alone; servers that are gone are the caller's to remove. Other bounds than
+    /// before are judged by the rule of gaining. With the same ones a quorum that there was is only
+    /// lost below its floor: an edit, or a drain, within the hysteresis is no loss. (Intended
+    /// deviation: keepalived judges by the rule of gaining after each reload.)
     pub fn reload(
         &mut self,
         quorum: Quorum,
@@ -127,8 +134,14 @@ impl Pool {
             .collect();
         self.members = members.iter().map(|(member, _)| *member).collect();
         self.quorum = reachable(quorum, &self.members);
+        let bounds = |quorum: Quorum| (quorum.quorum, quorum.hysteresis);
+        let is_same = bounds(self.asked) == bounds(quorum);
+        self.asked = quorum;
         let (had, sorry) = (self.has_quorum, self.sorry_serves);
-        self.has_quorum = self.live_weight() >= self.gain();
+        self.has_quorum = match had && is_same {
+            true => !self.loses(),
+            false => self.live_weight() >= self.gain(),
+        };
         self.sorry_serves = !self.has_quorum && quorum.sorry;
         if self.sorry_serves && !sorry {
             out.push(Action::Sorry(true));
@@ -424,7 +437,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reload_computes_quorum_by_the_rule_of_gaining() {
+    fn a_reload_with_other_bounds_is_judged_by_the_rule_of_gaining() {
         let members: Vec<Member> = (0..6).map(|_| alive(1)).collect();
         let (mut p, _) = pool(3, 1, false, &members);
         for index in 0..3 {
@@ -435,13 +448,48 @@ mod tests {
             .map(|i| (if i < 3 { dead(1) } else { alive(1) }, Some(i)))
             .collect();
         let mut out = Vec::new();
+        let quorum = |quorum, sorry| super::Quorum {
+            quorum,
+            hysteresis: 1,
+            sorry,
+        };
+        p.reload(quorum(3, true), &same, &mut out);
+        assert_eq!(out, [], "with the same bounds 3 is not below 2");
+        p.reload(quorum(4, true), &same, &mut out);
+        let lost = out.last().copied();
+        assert_eq!(lost, Some(Quorum(false, 3)), "with others 3 is below 5");
+        out.clear();
+        p.reload(quorum(3, true), &same, &mut out);
+        assert_eq!(out, [], "and stays lost: it is below 4");
+    }
+
+    #[test]
+    fn a_drain_within_the_hysteresis_is_no_loss() {
+        let members: Vec<Member> = (0..6).map(|_| alive(1)).collect();
+        let (mut p, _) = pool(3, 1, true, &members);
         let quorum = super::Quorum {
             quorum: 3,
             hysteresis: 1,
-            sorry: false,
+            sorry: true,
         };
-        p.reload(quorum, &same, &mut out);
-        assert_eq!(out, [Quorum(false, 3)], "3 is below 4");
+        let mut after_drains_of = |drained: usize| {
+            let weight = |i| u32::from(i >= drained);
+            let member = |i| Member {
+                weight: weight(i),
+                ..alive(1)
+            };
+            let all: Vec<_> = (0..6).map(|i| (member(i), Some(i))).collect();
+            let mut out = Vec::new();
+            p.reload(quorum, &all, &mut out);
+            out.retain(|action| matches!(action, Quorum(..) | Sorry(_)));
+            out
+        };
+        // Lost below 2, gained at 4.
+        assert_eq!(after_drains_of(3), []);
+        assert_eq!(after_drains_of(4), []);
+        assert_eq!(after_drains_of(5), [Sorry(true), Quorum(false, 1)]);
+        assert_eq!(after_drains_of(3), []);
+        assert_eq!(after_drains_of(2), [Sorry(false), Quorum(true, 4)]);
     }
 
     #[test]

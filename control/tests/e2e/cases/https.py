@@ -1,4 +1,6 @@
 """HTTPS checks against a TLS server with several certificates."""
+import time
+
 from cases.health import expect
 from lab import check, run, wait_for
 
@@ -110,13 +112,11 @@ def test_a_server_that_asks_for_a_certificate(lab):
     again(ours.format("nosuch", GOOD))
     missing = "nosuch.pem cannot be read: No such file"
     wait_for("the log to say it", lambda: missing in lab.rvsd.output())
+    # Ten attempts a second.
+    time.sleep(0.5)
+    check(lab.rvsd.output().count(missing) == 1, "it says the same with each attempt")
     again(ours.format(GOOD, GOOD))
     expect(lab, one, "up", "https up")
-    again(ours.format("nosuch", GOOD) + 'delay_before_retry = "60ms"\n')
-    wait_for("the log to say it again", lambda: lab.rvsd.output().count(missing) >= 2)
-    again(ours.format("gone", GOOD))
-    wait_for("the log to tell of another file", lambda: "gone.pem cannot be read: No such file" in lab.rvsd.output())
-    check(lab.rvsd.output().count(missing) == 2, "it says the same with each attempt")
 
 
 def test_a_server_that_speaks_no_tls(lab):
