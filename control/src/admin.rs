@@ -24,6 +24,7 @@ use crate::config::{
 };
 use crate::files::Files;
 use crate::model::{self, Author, Change, Refusal};
+use crate::recovery::journal::Touch;
 use crate::server::{ClientId, Server};
 use crate::state::{Commit, State};
 use crate::status;
@@ -188,9 +189,10 @@ impl Admin {
                 })
             }
             other => {
+                let touched = Touch::by(&other);
                 let mut begun = begin(now, state, other);
                 if let Begun::Wait(Pending::Applied { kept, .. }) = &mut begun {
-                    let version = state.keeper.note_change();
+                    let version = state.keeper.note_change(touched);
                     *kept = match self.batches.contains(&client) {
                         true => 0,
                         false => version,
@@ -317,7 +319,7 @@ impl Admin {
             let is_change = !matches!(result, FileResult::Compared(_));
             let outcome = finish_file_job(now, state, result);
             let kept = match is_change && outcome.is_ok() {
-                true => state.keeper.note_change(),
+                true => state.keeper.note_change(None),
                 false => 0,
             };
             match asker {

@@ -18,7 +18,7 @@ use crate::host::Host;
 use crate::logging::Dropped;
 use crate::model::{Model, Refusal};
 use crate::notify::{self, Notifier};
-use crate::recovery::keeper::{Keeper, Snapshot};
+use crate::recovery::keeper::Keeper;
 use crate::reload;
 use crate::script::Scripts;
 use crate::status::{self, PoolHandle, PortHandle, Sampler, Turns};
@@ -225,11 +225,7 @@ impl State {
 
     /// Goes on with keeping the rules on the disk. `urgent`: somebody waits for it.
     pub fn keep(&mut self, now: Instant, urgent: bool) {
-        let (config, model) = (&self.config, &self.model);
-        self.keeper.advance(now, urgent, || Snapshot {
-            config: Arc::clone(config),
-            running: model.running(),
-        });
+        self.keeper.advance(now, urgent, &self.config, &self.model);
     }
 
     /// Sends what changed to the workers and the mirror; what to wait for until it is all true.

@@ -1,9 +1,12 @@
 //! The desired state as listed.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use crate::api::{ServerKey, ServerSpec, ServerView, ServiceKey, ServiceView};
-use crate::config::{Running, RunningServer, RunningService, describe_service};
+use crate::api::{
+    MarkMatch, Origin, ServerKey, ServerSpec, ServerView, ServiceKey, ServiceSpec, ServiceView,
+};
+use crate::config::{Running, RunningMark, RunningServer, RunningService, describe_service};
 
 use super::build::core_protocol;
 use super::change::no_service;
@@ -61,15 +64,7 @@ impl Model {
     /// What runs, for a comparison with the file.
     pub fn running(&self) -> Running {
         let services = self.services.values().map(|service| {
-            let servers = service.real().rev().map(|s| RunningServer {
-                key: s.key,
-                spec: ServerSpec {
-                    weight: s.weights.configured,
-                    ..s.spec.clone()
-                },
-                state: s.weights.state,
-                origin: s.origin,
-            });
+            let servers = service.real().rev().map(running_server);
             let running = RunningService {
                 spec: service.spec.clone(),
                 origin: service.origin,
@@ -82,6 +77,23 @@ impl Model {
             marks: self.marks.clone(),
             services: services.collect(),
         }
+    }
+
+    /// Of what runs, a service without its servers: attributes and origin.
+    pub fn running_service(&self, key: ServiceKey) -> Option<(ServiceSpec, Origin)> {
+        let service = self.services.get(&key)?;
+        Some((service.spec.clone(), service.origin))
+    }
+
+    /// Of what runs, a server.
+    pub fn running_server(&self, service: ServiceKey, key: ServerKey) -> Option<RunningServer> {
+        let mut servers = self.services.get(&service)?.real();
+        servers.find(|s| s.key == key).map(running_server)
+    }
+
+    /// Of what runs, the rules that mark packets.
+    pub fn running_marks(&self) -> &BTreeMap<MarkMatch, RunningMark> {
+        &self.marks
     }
 
     /// Which services are listed, in the kernel's order: by hash bucket, newest first inside one.
@@ -176,5 +188,17 @@ pub(super) fn bucket(key: ServiceKey) -> u16 {
             ((protocol ^ addr ^ (port >> 8) ^ port) & 0xff) as u16
         }
         ServiceKey::Mark { mark, .. } => 0x100 | (mark & 0xff) as u16,
+    }
+}
+
+fn running_server(server: &Server) -> RunningServer {
+    RunningServer {
+        key: server.key,
+        spec: ServerSpec {
+            weight: server.weights.configured,
+            ..server.spec.clone()
+        },
+        state: server.weights.state,
+        origin: server.origin,
     }
 }

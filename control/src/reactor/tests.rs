@@ -1087,7 +1087,7 @@ fn what_was_answered_is_on_the_disk() {
     let rig = Rig::start();
     let path = rig.dir.path().join("rules.json");
     let kept = || {
-        let kept = Kept::decode(&std::fs::read(&path).unwrap()).unwrap();
+        let kept = Kept::load(&path, &std::fs::read(&path).unwrap()).unwrap();
         let tcp = kept.running.settings.timeouts.tcp;
         (kept.running.services.len(), tcp)
     };
@@ -1112,6 +1112,22 @@ fn what_was_answered_is_on_the_disk() {
     }
     assert_eq!(client.ask(Request::EndBatch), ok());
     assert_eq!(kept(), (3, 199));
+
+    // All of that is in the journal. One that takes nothing is no loss: the rules are written whole.
+    let journal = rig.dir.path().join("rules.journal");
+    let whole = Kept::decode(&std::fs::read(&path).unwrap()).unwrap();
+    assert!(whole.running.services.len() < 3);
+    rig.ask(Request::Reload {
+        discard_live: false,
+    });
+    assert!(
+        !journal.exists(),
+        "a reload changes more than a record tells"
+    );
+    std::os::unix::fs::symlink("/dev/full", &journal).unwrap();
+    assert_eq!(rig.ask(set(198)), ok());
+    assert_eq!(kept(), (3, 198));
+    assert!(!journal.exists());
 
     // The new file cannot be made.
     let in_the_way = rig.dir.path().join("rules.json.new");

@@ -14,7 +14,7 @@ use std::time::SystemTime;
 /// Of the file system; the old contents are there then.
 pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let new = with_suffix(path, ".new");
-    let written = write(&new, bytes).and_then(|()| fs::rename(&new, path));
+    let written = create(&new, bytes).and_then(|_| fs::rename(&new, path));
     if let Err(why) = written {
         // Best effort: a full disk gets its room back.
         let _ = fs::remove_file(&new);
@@ -23,7 +23,11 @@ pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     sync_directory(path)
 }
 
-fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
+/// Writes a file from its beginning, and opens it to go on at its end. Its name is not yet safe.
+///
+/// # Errors
+/// Of the file system.
+pub(super) fn create(path: &Path, bytes: &[u8]) -> io::Result<File> {
     let mut file = File::options()
         .write(true)
         .create(true)
@@ -31,7 +35,8 @@ fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
         .mode(0o600)
         .open(path)?;
     file.write_all(bytes)?;
-    file.sync_all()
+    file.sync_all()?;
+    Ok(file)
 }
 
 /// Removes a file for good; it need not be there.
@@ -92,7 +97,11 @@ fn directory(path: &Path) -> &Path {
     path.parent().unwrap_or(Path::new("/"))
 }
 
-fn sync_directory(path: &Path) -> io::Result<()> {
+/// Makes the names in a file's directory safe.
+///
+/// # Errors
+/// Of the file system.
+pub(super) fn sync_directory(path: &Path) -> io::Result<()> {
     File::open(directory(path))?.sync_all()
 }
 

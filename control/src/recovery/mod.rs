@@ -1,7 +1,7 @@
 //! What outlives the daemon on disk, and how a start goes on from it.
 //!
-//! In the state directory lie the rules as they run ([`rules`], written by the [`keeper`] on every
-//! change) and a record of the run ([`run`]). A start that finds the record of a run that did not
+//! In the state directory lie the rules as they run ([`rules`], written by the [`keeper`], with a
+//! [`journal`] of changes since) and a record of the run ([`run`]). A start that finds the record of a run that did not
 //! end in order goes on with those rules: live changes are treated as a reload treats them, so
 //! what the file changed since is applied to them. After three crashes within a minute they are
 //! set aside, together with the connection table, and the file alone counts. One thing outlives
@@ -10,6 +10,7 @@
 //! Nothing here keeps the daemon from starting: what cannot be used is named in one line.
 
 pub mod disk;
+pub mod journal;
 pub mod keeper;
 pub mod rules;
 pub mod run;
@@ -72,6 +73,7 @@ impl Recovery {
             Ended::Crashed => read(config, &path),
             Ended::CrashedAgain => {
                 set_aside(&path, "rules that ran");
+                set_aside(&journal::beside(&path), "journal of their changes");
                 if let Some(table) = &config.state.table {
                     set_aside(table, "connection table");
                 }
@@ -204,7 +206,8 @@ impl Recovery {
 /// Which servers were drained in the run before. Rules that cannot be used are no loss here: after
 /// an orderly end they need not even be there.
 fn drained(config: &Config, path: &std::path::Path) -> Vec<Subject> {
-    let kept = std::fs::read(path).ok().map(|bytes| Kept::decode(&bytes));
+    let kept = std::fs::read(path).ok();
+    let kept = kept.map(|bytes| Kept::load(path, &bytes));
     match kept {
         Some(Ok(kept)) if kept.config == config.path => rules::drained(&kept.running),
         _ => Vec::new(),
@@ -226,7 +229,7 @@ fn read(config: &Config, path: &std::path::Path) -> Option<Kept> {
             return None;
         }
     };
-    match Kept::decode(&bytes) {
+    match Kept::load(path, &bytes) {
         Ok(kept) if kept.config == config.path => Some(kept),
         Ok(kept) => {
             tracing::warn!(
@@ -245,6 +248,7 @@ fn read(config: &Config, path: &std::path::Path) -> Option<Kept> {
                 config.path.display()
             );
             set_aside(path, "damaged rules");
+            set_aside(&journal::beside(path), "journal of their changes");
             None
         }
     }

@@ -1,13 +1,14 @@
 //! The rules that run, as a file: a line with version and checksum, then JSON.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crc::{CRC_32_ISCSI, Crc};
 use dataplane::settings::Settings;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use super::journal;
 use crate::api::{MarkMatch, Origin, ServerKey, ServerSpec, ServiceKey, ServiceSpec};
 use crate::config::{
     Action, OperatorState, Rules, Running, RunningMark, RunningServer, RunningService, SETTINGS,
@@ -21,6 +22,53 @@ const VERSION: u32 = 1;
 const MAGIC: &str = "rvs-rules";
 
 const CRC32C: Crc<u32> = Crc::<u32>::new(&CRC_32_ISCSI);
+
+/// Of a body, or of a record of the journal.
+pub(super) fn checksum(body: &[u8]) -> u32 {
+    CRC32C.checksum(body)
+}
+
+/// What the journal of a file with these contents calls it.
+pub(super) fn base_of(bytes: &[u8]) -> u32 {
+    checksum(split(bytes).map_or(&[], |(_, body)| body))
+}
+
+/// Settings, written by name.
+pub(super) mod settings {
+    use std::collections::BTreeMap;
+
+    use dataplane::settings::Settings;
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    use crate::config::SETTINGS;
+
+    pub(in super::super) fn serialize<S: Serializer>(
+        settings: &Settings,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        let named = SETTINGS.iter().map(|s| (s.name(), (s.get)(settings)));
+        serializer.collect_map(named)
+    }
+
+    pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Settings, D::Error> {
+        let mut settings = Settings::default();
+        for (name, value) in BTreeMap::<String, u32>::deserialize(deserializer)? {
+            let found = SETTINGS.iter().find(|s| s.name() == name);
+            let unknown = || Error::custom(format!("no setting is named {name}"));
+            (found.ok_or_else(unknown)?.set)(&mut settings, value);
+        }
+        Ok(settings)
+    }
+}
+
+/// First line and body.
+fn split(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let end = bytes.iter().position(|&b| b == b'\n')?;
+    Some((bytes.get(..end)?, bytes.get(end + 1..)?))
+}
 
 /// Why a file cannot be used.
 #[derive(Debug, Error, PartialEq, Eq)]
@@ -61,14 +109,16 @@ struct Document {
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Written {
-    settings: BTreeMap<String, u32>,
+    #[serde(with = "settings")]
+    settings: Settings,
     marks: Vec<WrittenMark>,
     services: Vec<WrittenService>,
 }
 
+/// A rule that marks packets.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct WrittenMark {
+pub(super) struct WrittenMark {
     rule: MarkMatch,
     mark: u32,
     origin: Origin,
@@ -84,10 +134,12 @@ struct WrittenService {
     servers: Vec<WrittenServer>,
 }
 
+/// A real server.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct WrittenServer {
-    key: ServerKey,
+pub(super) struct WrittenServer {
+    /// Identity.
+    pub(super) key: ServerKey,
     spec: ServerSpec,
     drain: bool,
     origin: Origin,
@@ -103,8 +155,18 @@ impl Kept {
         };
         // Nothing in it can fail to be JSON: no map has keys other than text.
         let body = serde_json::to_vec(&document).unwrap_or_default();
-        let head = format!("{MAGIC} {VERSION} {:08x}\n", CRC32C.checksum(&body));
+        let head = format!("{MAGIC} {VERSION} {:08x}\n", checksum(&body));
         [head.as_bytes(), &body].concat()
+    }
+
+    /// Reads the contents of the file at `path`, and what its journal says has changed since.
+    ///
+    /// # Errors
+    /// See [`Unreadable`]. A journal that cannot be used is told in a line; it is never an error.
+    pub fn load(path: &Path, bytes: &[u8]) -> Result<Kept, Unreadable> {
+        let mut kept = Kept::decode(bytes)?;
+        journal::follow(path, base_of(bytes), &mut kept.running);
+        Ok(kept)
     }
 
     /// Reads such contents.
@@ -112,9 +174,8 @@ impl Kept {
     /// # Errors
     /// See [`Unreadable`].
     pub fn decode(bytes: &[u8]) -> Result<Kept, Unreadable> {
-        let end = bytes.iter().position(|&b| b == b'\n');
-        let (head, body) = bytes.split_at(end.ok_or(Unreadable::Foreign)?);
-        let (head, body) = (String::from_utf8_lossy(head), &body[1..]);
+        let (head, body) = split(bytes).ok_or(Unreadable::Foreign)?;
+        let head = String::from_utf8_lossy(head);
         let words: Vec<&str> = head.split(' ').collect();
         let [MAGIC, version, sum] = words[..] else {
             return Err(Unreadable::Foreign);
@@ -123,29 +184,21 @@ impl Kept {
         if version != VERSION {
             return Err(Unreadable::Version(version));
         }
-        if u32::from_str_radix(sum, 16) != Ok(CRC32C.checksum(body)) {
+        if u32::from_str_radix(sum, 16) != Ok(checksum(body)) {
             return Err(Unreadable::Damaged);
         }
         let document: Document =
             serde_json::from_slice(body).map_err(|e| Unreadable::Contents(e.to_string()))?;
         Ok(Kept {
             config: document.config,
-            last: document.last.running()?.to_rules(),
-            running: document.running.running()?,
+            last: document.last.running().to_rules(),
+            running: document.running.running(),
         })
     }
 }
 
 impl Written {
     fn of(running: &Running) -> Written {
-        let settings = SETTINGS
-            .iter()
-            .map(|s| (s.name(), (s.get)(&running.settings)));
-        let marks = running.marks.iter().map(|(rule, m)| WrittenMark {
-            rule: rule.clone(),
-            mark: m.mark,
-            origin: m.origin,
-        });
         let services = running.services.iter().map(|(key, s)| WrittenService {
             key: *key,
             spec: s.spec.clone(),
@@ -153,23 +206,13 @@ impl Written {
             servers: s.servers.iter().map(WrittenServer::of).collect(),
         });
         Written {
-            settings: settings.collect(),
-            marks: marks.collect(),
+            settings: running.settings,
+            marks: WrittenMark::all(&running.marks),
             services: services.collect(),
         }
     }
 
-    fn running(self) -> Result<Running, Unreadable> {
-        let mut settings = Settings::default();
-        for (name, value) in self.settings {
-            let found = SETTINGS.iter().find(|s| s.name() == name);
-            let unknown = || Unreadable::Contents(format!("no setting is named {name}"));
-            (found.ok_or_else(unknown)?.set)(&mut settings, value);
-        }
-        let marks = self.marks.into_iter().map(|m| {
-            let (mark, origin) = (m.mark, m.origin);
-            (m.rule, RunningMark { mark, origin })
-        });
+    fn running(self) -> Running {
         let services = self.services.into_iter().map(|s| {
             let service = RunningService {
                 spec: s.spec,
@@ -178,16 +221,35 @@ impl Written {
             };
             (s.key, service)
         });
-        Ok(Running {
-            settings,
-            marks: marks.collect(),
+        Running {
+            settings: self.settings,
+            marks: WrittenMark::running(self.marks),
             services: services.collect(),
-        })
+        }
+    }
+}
+
+impl WrittenMark {
+    pub(super) fn all(marks: &BTreeMap<MarkMatch, RunningMark>) -> Vec<WrittenMark> {
+        let written = |(rule, m): (&MarkMatch, &RunningMark)| WrittenMark {
+            rule: rule.clone(),
+            mark: m.mark,
+            origin: m.origin,
+        };
+        marks.iter().map(written).collect()
+    }
+
+    pub(super) fn running(written: Vec<WrittenMark>) -> BTreeMap<MarkMatch, RunningMark> {
+        let running = |m: WrittenMark| {
+            let (mark, origin) = (m.mark, m.origin);
+            (m.rule, RunningMark { mark, origin })
+        };
+        written.into_iter().map(running).collect()
     }
 }
 
 impl WrittenServer {
-    fn of(server: &RunningServer) -> WrittenServer {
+    pub(super) fn of(server: &RunningServer) -> WrittenServer {
         WrittenServer {
             key: server.key,
             spec: server.spec.clone(),
@@ -196,7 +258,7 @@ impl WrittenServer {
         }
     }
 
-    fn running(self) -> RunningServer {
+    pub(super) fn running(self) -> RunningServer {
         RunningServer {
             key: self.key,
             spec: self.spec,

@@ -164,6 +164,40 @@ fn what_is_damaged_is_set_aside_and_the_file_counts() {
     );
 }
 
+/// Live changes in the journal go on after a crash; a tail that was torn is cut off, and rules that
+/// cannot be used take their journal with them.
+#[test]
+fn a_crash_goes_on_from_rules_and_journal() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = parsed(dir.path(), &text(1, ""));
+    let recovery = Recovery::begin(&config, NOW, [1; 16]);
+    let path = recovery.rules_file().unwrap();
+    let mut model = recovery.model(NOW, &config).unwrap();
+    let mut files = journal::Journal::of(path.clone());
+    let kept = Kept {
+        config: config.path.clone(),
+        last: config.rules.clone(),
+        running: model.running(),
+    };
+    files.begin(&kept.encode()).unwrap();
+    model.set_timeouts(61, 0, 0).unwrap();
+    let steps = |model: &Model| journal::steps(&[journal::Touch::Settings], model);
+    files.append(&steps(&model)).unwrap();
+    let answered = model.running();
+    model.set_timeouts(62, 0, 0).unwrap();
+    files.append(&steps(&model)).unwrap();
+    let beside = journal::beside(&path);
+    let whole = std::fs::read(&beside).unwrap();
+    std::fs::write(&beside, &whole[..whole.len() - 1]).unwrap();
+    drop(recovery);
+
+    let start = || Recovery::begin(&config, NOW, [1; 16]).model(NOW, &config);
+    assert_eq!(start().unwrap().running(), answered);
+    std::fs::write(&path, "nothing").unwrap();
+    assert_eq!(start().unwrap().running(), config.rules.to_running());
+    assert!(!beside.exists());
+}
+
 #[test]
 fn after_three_crashes_the_file_alone_counts() {
     let dir = tempfile::tempdir().unwrap();

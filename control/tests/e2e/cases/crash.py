@@ -279,6 +279,16 @@ def test_what_is_damaged_costs_a_line(lab):
     said = lab.rvsd.output()
     check("the connection table starts empty" in said and "it is damaged" in said, said)
     lab.expect_all_servers(vip)
+
+    lab.adm("--set 78 0 0")
+    lab.adm("--set 79 0 0")
+    kill(lab)
+    journal = lab.dir / "state" / "rules.journal"
+    journal.write_bytes(journal.read_bytes()[:-5])
+    again(lab)
+    check("are half a record" in lab.rvsd.output(), lab.rvsd.output())
+    check(" 78 " in lab.adm("-L --timeout"), "what was answered before the torn record is lost")
+    wait_for("rules written whole", lambda: not journal.exists())
     lab.rvsd.stop()
 
     (lab.dir / "table").write_bytes(b"short")
