@@ -1,6 +1,7 @@
 //! The edge of the daemon: DPDK, ports, twins, workers, the pump. Built from a validated
 //! configuration, taken down in reverse order.
 
+mod pools;
 mod port;
 
 use std::collections::BTreeMap;
@@ -25,8 +26,8 @@ use dpdk::clock::Clock;
 use dpdk::eal::{Eal, EalConfig, HugepageFiles, Iova, Memory};
 use dpdk::host::{Capability, Host};
 use dpdk::mbuf::HEADROOM;
-use dpdk::mempool::{self, Demand, Mempool};
-use dpdk::peers::{PEER_SLOTS, Peers};
+use dpdk::mempool;
+use dpdk::peers::Peers;
 use dpdk::poll::{Idle, Lane, Loop, Parking, Rings};
 use dpdk::port::{Offloads, Port};
 use dpdk::pump::{Bell, Pump, Twin};
@@ -34,8 +35,10 @@ use dpdk::sched::Eager;
 use dpdk::tap::Tap;
 use tracing::{info, warn};
 
+use self::pools::Pools;
 use self::port::start_port;
 use crate::memif;
+use crate::numa::Nodes;
 use crate::offloads;
 use crate::steering::Steering;
 use crate::table::Table;
@@ -47,17 +50,11 @@ const PUNT_SLOTS: [u32; PuntClass::COUNT] = [512, 512, 256, 1024, 1024];
 /// Slots of the queue from a twin to the wire.
 const WIRE_SLOTS: u32 = 1024;
 
-/// Mbufs a thread keeps for itself.
-const CACHE: u32 = 256;
-
 /// Niceness of the pump, to that of other threads.
 const PUMP_NICE: i32 = -10;
 
 /// Buffers of a port whose frames are cut.
 const LONG_BUFFERS: u32 = 511;
-
-/// Name of the pool that feeds all ports.
-const POOL: &str = "rvs";
 
 /// Most time a worker or the pump may take to end.
 const STOP_DEADLINE: Duration = Duration::from_secs(5);
@@ -69,7 +66,7 @@ pub struct Edge {
     /// In the order of the configuration.
     pub ports: Vec<PortHandle>,
     /// What feeds the ports with buffers.
-    pub pools: Vec<PoolHandle>,
+    pub buffers: Vec<PoolHandle>,
     /// Version of DPDK.
     pub dpdk: String,
     /// Workers take packets once this is set.
@@ -84,7 +81,9 @@ pub struct Edge {
     loops: mpsc::Receiver<Loop>,
     running: usize,
     pump: Option<JoinHandle<io::Result<Vec<Twin>>>>,
-    pool: Arc<Mempool>,
+    pools: Pools,
+    /// The NUMA nodes of the workers' cores.
+    pub nodes: Vec<Option<u32>>,
     /// What a process beside this one has to know.
     pub mark: Mark,
     /// As they were attached.
@@ -108,7 +107,7 @@ pub struct HandedOver {
     /// The twins, to be passed on.
     pub taps: Vec<Tap>,
     loops: Vec<Loop>,
-    _rest: (Arc<Mempool>, Eal),
+    _rest: (Pools, Eal),
 }
 
 impl HandedOver {
@@ -116,27 +115,6 @@ impl HandedOver {
     pub fn records(&self) -> Vec<u8> {
         let all = self.loops.iter();
         image::encode(all.flat_map(|polled| (0..).zip(polled.worker.shards())))
-    }
-}
-
-/// Where received frames are put.
-struct Buffers {
-    pool: Arc<Mempool>,
-    /// A frame may take several.
-    scatter: bool,
-    /// All pools, for those who want to know how full they are.
-    known: Vec<PoolHandle>,
-}
-
-impl Buffers {
-    /// Names a pool of `size` buffers of which rings may hold so many.
-    fn know(&mut self, name: &str, size: u32, rings: u32, pool: Mempool) {
-        self.known.push(PoolHandle {
-            name: name.to_owned(),
-            size: u64::from(size),
-            rings: u64::from(rings),
-            free: Arc::new(move || u64::from(pool.available())),
-        });
     }
 }
 
@@ -184,7 +162,7 @@ pub struct Ground {
     eal: Eal,
     prefix: String,
     /// Made before ports said whether long frames take several buffers.
-    made: Option<(bool, Mempool)>,
+    made: Option<Pools>,
     /// Devices to be attached.
     devices: Vec<String>,
 }
@@ -221,11 +199,11 @@ impl Ground {
             ..wanted
         })
         .context("a second process beside the running one, which it needs memory for")?;
-        let pool = make_pool(&eal, config, mark.scatter)?;
+        let pools = Pools::new(&eal, config, mark.scatter, &Nodes::of(config))?;
         Ok(Ground {
             eal,
             prefix,
-            made: Some((mark.scatter, pool)),
+            made: Some(pools),
             devices,
         })
     }
@@ -262,21 +240,18 @@ impl Ground {
             .map(|port| Ok(Port::open(&eal, &port.device_name)?))
             .collect::<Result<Vec<Port>>>()?;
         let scatter = scatters(config, &opened)?;
-        let pool = match made {
-            Some((as_made, pool)) if as_made == scatter => pool,
+        let nodes = Nodes::of(config);
+        let mut pools = match made {
+            Some(pools) if pools.scatter == scatter => pools,
             other => {
                 drop(other);
-                make_pool(&eal, config, scatter)?
+                Pools::new(&eal, config, scatter, &nodes)?
             }
         };
-        let pool = Arc::new(pool);
-        let mut buffers = Buffers {
-            pool: Arc::clone(&pool),
-            scatter,
-            known: Vec::new(),
-        };
-        let size = pool.available();
-        buffers.know(POOL, size, descriptors(config), Mempool::clone(&pool));
+        let of_nics = config.ports.iter().zip(&opened);
+        let of_nics =
+            of_nics.filter_map(|(wanted, port)| port::node_of(wanted, &port.info().ok()?));
+        pools.extend(&eal, config, &nodes, of_nics);
         let bell = Bell::new().context("no descriptor left for the pump's bell")?;
         let stop = Arc::new(AtomicBool::new(false));
         let open = Arc::new(AtomicBool::new(false));
@@ -295,7 +270,8 @@ impl Ground {
             let number = PortId(u16::try_from(number).context("too many ports")?);
             let (handle, mac, of_port, twin) = start_port(
                 &eal,
-                &mut buffers,
+                &mut pools,
+                &nodes,
                 config,
                 number,
                 port,
@@ -336,8 +312,11 @@ impl Ground {
             for lane in &mut lanes {
                 lane.assisted = assisted;
             }
-            let (control, end) = channel(config.workers.max_servers as usize);
-            let mut worker = make_worker(config, share, shards, key, &end, &macs);
+            let (control, end, mut worker) = nodes.near(number, || {
+                let (control, end) = channel(config.workers.max_servers as usize);
+                let worker = make_worker(config, share, shards, key, &end, &macs);
+                (control, end, worker)
+            });
             for (port, &assist) in (0..).zip(&assists) {
                 worker.assist(PortId(port), assist);
             }
@@ -351,7 +330,7 @@ impl Ground {
                 worker,
                 end,
                 lanes,
-                pool: Arc::clone(&pool),
+                pool: Arc::clone(pools.of(nodes.worker(number))),
                 idle: idle_of(config),
                 rings: rings_of(config, &ports),
                 stop: Arc::clone(&stop),
@@ -374,7 +353,7 @@ impl Ground {
         }
         let pump = Pump {
             twins,
-            pool: Arc::clone(&pool),
+            pool: Arc::clone(pools.of(nodes.worker(0))),
             bell: bell.clone(),
             stop: Arc::clone(&stop),
             probes,
@@ -409,7 +388,8 @@ impl Ground {
             running: workers.len(),
             workers,
             ports,
-            pools: buffers.known,
+            buffers: std::mem::take(&mut pools.known),
+            nodes: nodes.all(),
             dpdk: eal.version(),
             open,
             steering: steering.to_string(),
@@ -426,7 +406,7 @@ impl Ground {
             bell,
             loops,
             pump: Some(pump),
-            pool,
+            pools,
             urgency,
         })
     }
@@ -441,7 +421,7 @@ impl Edge {
                 warn!("{}", refused.error);
             }
         }
-        drop(self.pool);
+        drop(self.pools);
         self.eal.cleanup()?;
         Ok(())
     }
@@ -470,7 +450,7 @@ impl Edge {
         Ok(HandedOver {
             taps,
             loops,
-            _rest: (self.pool, self.eal),
+            _rest: (self.pools, self.eal),
         })
     }
 
@@ -548,39 +528,6 @@ fn scatters(config: &Config, opened: &[Port]) -> Result<bool> {
         any_long |= is_long;
     }
     Ok(any_long)
-}
-
-/// Descriptors of all queues: at most one of each kind for every worker.
-fn descriptors(config: &Config) -> u32 {
-    let workers = config.dpdk.worker_cores.len() as u32;
-    let of =
-        |p: &config::Port| workers * (u32::from(p.rx_descriptors) + u32::from(p.tx_descriptors));
-    config.ports.iter().map(of).sum()
-}
-
-fn make_pool(eal: &Eal, config: &Config, scatter: bool) -> Result<Mempool> {
-    let ports = config.ports.len() as u32;
-    let workers = config.dpdk.worker_cores.len() as u32;
-    let count = mempool::size_for(Demand {
-        descriptors: descriptors(config),
-        ring_slots: ports * (workers * PUNT_SLOTS.iter().sum::<u32>() + WIRE_SLOTS)
-            + workers * (workers - 1) * PEER_SLOTS,
-        threads: workers + 2,
-        cache: CACHE,
-        bursts: workers * (4 * (ports + 1) + workers),
-    });
-    let longest = config.ports.iter().map(config::Port::longest_frame).max();
-    let longest = u16::try_from(longest.unwrap_or(0)).unwrap_or(u16::MAX);
-    let room = match scatter {
-        true => mempool::DATA_ROOM,
-        false => mempool::DATA_ROOM.max(longest.saturating_add(HEADROOM)),
-    };
-    Mempool::new(eal, POOL, count, CACHE, room, None).with_context(|| {
-        format!(
-            "{count} packet buffers of {room} bytes are needed for {ports} ports; raise memory_mb in \
-             [dpdk], or lower the descriptors or the mtu of the ports"
-        )
-    })
 }
 
 fn make_worker(

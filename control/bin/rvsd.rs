@@ -27,12 +27,14 @@ use dataplane::probe::Exchange;
 mod edge;
 mod hand_over;
 mod memif;
+mod numa;
 mod offloads;
 mod steering;
 mod succeed;
 mod table;
 
 use edge::{Ground, Taps};
+use numa::Nodes;
 use table::Left;
 
 fn main() -> ExitCode {
@@ -203,7 +205,7 @@ fn serve(args: &Args, config: Config, before: Before) -> Result<()> {
             &config,
             || {
                 let mut table = match left {
-                    Left::File => table::open(&config, boot, &mut model)?,
+                    Left::File => table::open(&config, &Nodes::of(&config), boot, &mut model)?,
                     Left::Records(made, records) => table::restore(*made, &mut model, &records),
                 };
                 renamed = table.renamed.take();
@@ -257,13 +259,14 @@ fn serve(args: &Args, config: Config, before: Before) -> Result<()> {
     let dataplane = Dataplane {
         workers: std::mem::take(&mut edge.workers),
         ports: std::mem::take(&mut edge.ports),
-        pools: std::mem::take(&mut edge.pools),
+        pools: std::mem::take(&mut edge.buffers),
         capacity: begun.config.workers.connections,
         dpdk: edge.dpdk.clone(),
         realtime: Some(dpdk::sched::make_realtime),
         urgency: Arc::clone(&edge.urgency),
         open: edge.open.clone(),
         steering: edge.steering.clone(),
+        nodes: edge.nodes.clone(),
         probes,
     };
     let run = daemon::run(

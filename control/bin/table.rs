@@ -19,6 +19,8 @@ use dpdk::region::{Backing, Region, RegionError};
 use rustix::fs::{FlockOperation, flock};
 use tracing::{info, warn};
 
+use crate::numa::Nodes;
+
 /// What there is of the table of the process before.
 pub enum Left {
     /// Its file, if it has one.
@@ -77,7 +79,7 @@ pub fn beside(config: &Config, boot: [u8; 16]) -> Result<Table> {
         Some((region, new, path)) => (region, Some((new, path))),
         None => (map(&Backing::Anonymous, layout)?, None),
     };
-    let mut table = create(region, layout, boot)?;
+    let mut table = create(region, layout, &Nodes::of(config), boot)?;
     table.renamed = renamed;
     Ok(table)
 }
@@ -136,29 +138,36 @@ impl Table {
 ///
 /// # Errors
 /// There is no memory for a table anywhere.
-pub fn open(config: &Config, boot: [u8; 16], model: &mut Model) -> Result<Table> {
+pub fn open(config: &Config, nodes: &Nodes, boot: [u8; 16], model: &mut Model) -> Result<Table> {
     let layout = Layout::for_connections(config.workers.connections);
     let Some(path) = &config.state.table else {
-        return create(map(&Backing::Anonymous, layout)?, layout, boot);
+        return create(map(&Backing::Anonymous, layout)?, layout, nodes, boot);
     };
     let region = match map_file(path, layout, boot) {
         Ok(region) => region,
         Err(why) => {
             warn!(event = "table", "{why:#}; {IN_MEMORY}");
-            return create(map(&Backing::Anonymous, layout)?, layout, boot);
+            return create(map(&Backing::Anonymous, layout)?, layout, nodes, boot);
         }
     };
     if region.is_new() {
-        return create(region, layout, boot);
+        return create(region, layout, nodes, boot);
     }
-    take_over(region, boot, model)
+    take_over(region, layout, nodes, boot, model)
 }
 
-fn take_over(region: Region, boot: [u8; 16], model: &mut Model) -> Result<Table> {
+fn take_over(
+    region: Region,
+    layout: Layout,
+    nodes: &Nodes,
+    boot: [u8; 16],
+    model: &mut Model,
+) -> Result<Table> {
     let began = WallClock::now();
     let now = clock::now();
-    let found =
-        region::attach(region.into_bytes(), boot, now.ticks()).map_err(|why| anyhow!(why))?;
+    let bytes = region.into_bytes();
+    nodes.place_table(bytes, layout);
+    let found = region::attach(bytes, boot, now.ticks()).map_err(|why| anyhow!(why))?;
     let mut shards = found.shards;
     let unbound = region::bind(&mut shards, |entry| model.bind(now, entry));
     let connections: u64 = shards.iter().map(|shard| u64::from(shard.len())).sum();
@@ -254,7 +263,7 @@ fn head(path: &Path) -> io::Result<Option<Vec<u8>>> {
     Ok((!head.is_empty()).then_some(head))
 }
 
-fn create(region: Region, layout: Layout, boot: [u8; 16]) -> Result<Table> {
+fn create(region: Region, layout: Layout, nodes: &Nodes, boot: [u8; 16]) -> Result<Table> {
     let mut random = [0u8; 32];
     fs::File::open("/dev/urandom")
         .and_then(|mut file| file.read_exact(&mut random))
@@ -265,8 +274,9 @@ fn create(region: Region, layout: Layout, boot: [u8; 16]) -> Result<Table> {
     }
     let key = HashKey(key);
     let now = clock::now().ticks();
-    let shards =
-        region::create(region.into_bytes(), layout, key, boot, now).map_err(|why| anyhow!(why))?;
+    let bytes = region.into_bytes();
+    nodes.place_table(bytes, layout);
+    let shards = region::create(bytes, layout, key, boot, now).map_err(|why| anyhow!(why))?;
     Ok(Table {
         shards,
         key,

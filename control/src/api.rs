@@ -855,6 +855,9 @@ pub struct PortView {
     /// What the device offers besides, and is not asked for.
     #[serde(default)]
     pub offers: Vec<String>,
+    /// NUMA node of its NIC.
+    #[serde(default)]
+    pub node: Option<u32>,
     /// Counters by name (rx, tx, missed, no-mbuf, errors, tx-full, twin-rx, twin-tx ...).
     pub counters: Vec<(String, u64)>,
 }
@@ -866,6 +869,9 @@ pub struct WorkerView {
     pub id: u32,
     /// CPU it is pinned to.
     pub core: u32,
+    /// NUMA node of that, if the kernel tells.
+    #[serde(default)]
+    pub node: Option<u32>,
     /// Share of its CPU used over the last interval, percent.
     pub load: f64,
     /// Packets received a second over the last interval.
@@ -912,8 +918,12 @@ pub struct CommandView {
 /// A pool of packet buffers in `Status`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct BuffersView {
-    /// Its name: `rvs` feeds all ports, `long-PORT` the frames of a port that are cut.
+    /// Its name: `rvs` feeds all ports (`rvs-N` those of NUMA node N), `long-PORT` the frames of a
+    /// port that are cut.
     pub name: String,
+    /// NUMA node, if there are several pools.
+    #[serde(default)]
+    pub node: Option<u32>,
     /// Buffers it has.
     pub size: u64,
     /// Of them those that can be had now.

@@ -148,6 +148,8 @@ pub struct Dataplane {
     pub open: Arc<AtomicBool>,
     /// How packets come to the worker that has their connection, in words.
     pub steering: String,
+    /// The NUMA nodes of the workers' cores.
+    pub nodes: Vec<Option<u32>>,
     /// Where checks of virtual addresses leave.
     pub probes: Option<Arc<Exchange>>,
 }
@@ -242,6 +244,7 @@ pub fn run(
         version,
         table_size: u64::from(dataplane.capacity),
         steering: dataplane.steering,
+        nodes: dataplane.nodes,
         log_dropped: logging.dropped(),
         probes: dataplane.probes,
         scripts: outside.scripts,

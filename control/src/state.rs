@@ -10,7 +10,7 @@ use dataplane::time::Instant;
 use mio::Waker;
 use vrrp::instance::Role;
 
-use crate::api::{DaemonSpec, ErrorKind, ServiceKey, StatusView, SyncRole};
+use crate::api::{DaemonSpec, ErrorKind, ServiceKey, StatusView, SyncRole, WorkerView};
 use crate::config::{self, Config, OperatorState, Plan, describe_server, describe_service};
 use crate::drains::Drains;
 use crate::health::{Event, Health};
@@ -132,6 +132,8 @@ pub struct State {
     pub table_size: u64,
     /// How packets come to the worker that has their connection.
     pub steering: String,
+    /// The NUMA nodes of the workers' cores.
+    pub nodes: Vec<Option<u32>>,
     /// Most connections.
     pub capacity: u64,
     /// Rates of the workers.
@@ -168,6 +170,8 @@ pub struct Parts {
     pub table_size: u64,
     /// How packets come to the worker that has their connection.
     pub steering: String,
+    /// The NUMA nodes of the workers' cores.
+    pub nodes: Vec<Option<u32>>,
     /// Log lines lost.
     pub log_dropped: Dropped,
     /// Where checks of virtual addresses leave.
@@ -217,6 +221,7 @@ impl State {
             version: parts.version,
             table_size: parts.table_size,
             steering: parts.steering,
+            nodes: parts.nodes,
             log_dropped: parts.log_dropped,
             probes: parts.probes,
             started: now,
@@ -570,7 +575,10 @@ impl State {
         let (routes, neighbours) = self.host.counts();
         let workers = counters.iter().enumerate().map(|(i, c)| {
             let core = self.cores.get(i).copied().unwrap_or_default();
-            self.sampler.view(i, core, c, self.heartbeats.age(now, i))
+            WorkerView {
+                node: self.nodes.get(i).copied().flatten(),
+                ..self.sampler.view(i, core, c, self.heartbeats.age(now, i))
+            }
         });
         let mut view = StatusView {
             steering: self.steering.clone(),
@@ -590,6 +598,8 @@ impl State {
         };
         status::sum_workers(&mut view, counters, self.capacity);
         view.warnings.extend(status::port_warnings(&self.ports));
+        let far = status::far_ports(&self.ports, &view.workers);
+        view.warnings.extend(far);
         if status::is_short_of_entries(counters) {
             view.warnings.push(format!(
                 "fewer than {} entries of the connection table are free (amemthresh); raise \

@@ -12,7 +12,7 @@ use crate::api::{BuffersView, CommandView, PortView, StatusView, WorkerView};
 use crate::model::Counters;
 
 /// What control knows of a data port; the edge keeps the counters up to date.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct PortHandle {
     /// Name in the configuration.
     pub name: String,
@@ -30,6 +30,8 @@ pub struct PortHandle {
     pub offloads: Vec<String>,
     /// What it could do besides.
     pub offers: Vec<String>,
+    /// NUMA node of its NIC.
+    pub node: Option<u32>,
     /// State and counters.
     pub counters: Arc<PortCounters>,
 }
@@ -39,6 +41,8 @@ pub struct PortHandle {
 pub struct PoolHandle {
     /// Its name.
     pub name: String,
+    /// NUMA node, if there are several pools.
+    pub node: Option<u32>,
     /// Buffers it has.
     pub size: u64,
     /// Most that rings of NICs and drivers hold.
@@ -51,6 +55,7 @@ pub struct PoolHandle {
 pub fn buffers_view(pool: &PoolHandle) -> BuffersView {
     BuffersView {
         name: pool.name.clone(),
+        node: pool.node,
         size: pool.size,
         free: (pool.free)(),
         rings: pool.rings,
@@ -83,6 +88,7 @@ pub fn port_view(port: &PortHandle) -> PortView {
         mtu: port.mtu,
         offloads: port.offloads.clone(),
         offers: port.offers.clone(),
+        node: port.node,
         link: c.link.get() != 0 && c.failed.get() == 0,
         speed: c.speed.get(),
         counters: named
@@ -101,6 +107,27 @@ pub fn port_warnings(ports: &[PortHandle]) -> impl Iterator<Item = String> + '_ 
             p.name, p.device
         )
     })
+}
+
+/// Warnings about NICs whose packets go to another NUMA node and back.
+pub fn far_ports(ports: &[PortHandle], workers: &[WorkerView]) -> Vec<String> {
+    let far = |port: &PortHandle| {
+        let node = port.node?;
+        let far = workers
+            .iter()
+            .filter(|w| w.node.is_some_and(|of| of != node));
+        let cores: Vec<String> = far.map(|worker| worker.core.to_string()).collect();
+        (!cores.is_empty()).then(|| {
+            format!(
+                "port {} ({}) is on NUMA node {node} and workers on cores {} are not: their packets \
+                 cross over twice; name cores of node {node} in [workers], or move the card",
+                port.name,
+                port.device,
+                cores.join(", ")
+            )
+        })
+    };
+    ports.iter().filter_map(far).collect()
 }
 
 /// Whether a worker has so few free entries that automatic defences are at work.
@@ -170,6 +197,7 @@ impl Sampler {
         WorkerView {
             id: worker as u32,
             core,
+            node: None,
             load,
             rx_pps,
             tx_pps,
@@ -285,6 +313,31 @@ mod tests {
         assert_eq!(turns.longest(), ms(90));
         turns.note(Instant::from_secs(72), ms(1));
         assert_eq!(turns.longest(), ms(3));
+    }
+
+    #[test]
+    fn a_nic_on_another_node_than_its_workers_is_named() {
+        let port = |name: &str, node| PortHandle {
+            name: name.to_owned(),
+            device: "0000:81:00.0".to_owned(),
+            node,
+            ..PortHandle::default()
+        };
+        let worker = |core, node| WorkerView {
+            core,
+            node,
+            ..WorkerView::default()
+        };
+        let ports = [
+            port("near", Some(0)),
+            port("far", Some(1)),
+            port("vdev", None),
+        ];
+        let workers = [worker(2, Some(0)), worker(3, Some(0)), worker(9, None)];
+        let told = far_ports(&ports, &workers);
+        let text = "port far (0000:81:00.0) is on NUMA node 1 and workers on cores 2, 3 are not:";
+        assert_eq!(told.len(), 1, "{told:?}");
+        assert!(told[0].starts_with(text), "{told:?}");
     }
 
     #[test]

@@ -27,6 +27,7 @@ pub mod lcore;
 pub mod mbuf;
 pub mod members;
 pub mod mempool;
+pub mod numa;
 pub mod peers;
 pub mod poll;
 pub mod port;

@@ -18,7 +18,9 @@ use dpdk::ring;
 use dpdk::tap::{self, Tap};
 use tracing::{info, warn};
 
-use super::{Buffers, LONG_BUFFERS, PUNT_SLOTS, WIRE_SLOTS};
+use super::pools::{self, Pools};
+use super::{LONG_BUFFERS, PUNT_SLOTS, WIRE_SLOTS};
+use crate::numa::Nodes;
 use crate::offloads;
 use crate::steering::Steering;
 
@@ -35,7 +37,8 @@ fn make_long_pool(eal: &Eal, port: &config::Port) -> Result<(String, Mempool)> {
 #[allow(clippy::too_many_arguments)] // what a start is made of, passed once
 pub(super) fn start_port(
     eal: &Eal,
-    buffers: &mut Buffers,
+    pools: &mut Pools,
+    nodes: &Nodes,
     config: &Config,
     number: PortId,
     port: Port,
@@ -60,7 +63,7 @@ pub(super) fn start_port(
         rx_descriptors: wanted.rx_descriptors,
         tx_descriptors: wanted.tx_descriptors,
         mtu: (wanted.mtu != info.mtu && !by_kernel).then_some(wanted.mtu),
-        scatter: buffers.scatter,
+        scatter: pools.scatter,
         // The copies that `rx_gso_fixup` makes have no place for a tag.
         offloads: offloads::wanted(
             wanted.offloads,
@@ -74,12 +77,15 @@ pub(super) fn start_port(
         true => {
             let (name, pool) = make_long_pool(eal, wanted)?;
             let rings = u32::from(setup.rx_queues) * u32::from(setup.rx_descriptors);
-            buffers.know(&name, LONG_BUFFERS, rings, pool.clone());
+            let shown = pools::handle(&name, None, LONG_BUFFERS, rings, pool.clone());
+            pools.known.push(shown);
             Some(pool)
         }
         false => None,
     };
-    let received = long.as_ref().unwrap_or(&buffers.pool);
+    let node = node_of(wanted, &info);
+    let near = pools.of(node.or(nodes.worker(0)));
+    let received = long.as_ref().unwrap_or(near);
     let mut port = port
         .start(&setup, received)
         .map_err(|refused| refused.error)?;
@@ -173,8 +179,9 @@ pub(super) fn start_port(
         twin: wanted.twin.clone(),
         mac: info.mac.to_string(),
         mtu: wanted.mtu,
-        offloads: in_use(&port, &info, buffers.scatter, wanted),
+        offloads: in_use(&port, &info, pools.scatter, wanted),
         offers: not_in_use(&port, &info),
+        node,
         counters: Arc::clone(&counters),
     };
     info!(
@@ -195,6 +202,14 @@ pub(super) fn start_port(
         lost: false,
     };
     Ok((handle, info.mac, lanes, twin))
+}
+
+/// The NUMA node of a NIC. What is made of software lies with whoever polls it.
+pub(super) fn node_of(wanted: &config::Port, info: &PortInfo) -> Option<u32> {
+    match wanted.device {
+        config::Device::Pci(_) => info.socket,
+        _ => None,
+    }
 }
 
 /// What is below a port.

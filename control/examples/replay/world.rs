@@ -77,6 +77,7 @@ impl World {
             version: Version::default(),
             table_size: u64::from(layout.connections),
             steering: String::new(),
+            nodes: Vec::new(),
             log_dropped: Default::default(),
             probes: None,
             scripts: Default::default(),

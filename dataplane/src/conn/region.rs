@@ -144,6 +144,12 @@ impl Layout {
         HEADER_BYTES + SHARDS * self.shard_bytes()
     }
 
+    /// The shard that an offset in the region is in; the first for one in the header, and one beyond
+    /// the last for what is behind them.
+    pub fn shard_at(&self, offset: usize) -> usize {
+        offset.saturating_sub(HEADER_BYTES) / self.shard_bytes()
+    }
+
     /// Entries of the whole table, spare ones included.
     pub fn capacity(&self) -> u32 {
         self.entries_per_shard * SHARDS as u32

@@ -285,7 +285,7 @@ pub struct Status<'a> {
     /// `heartbeat_age_ms`, `longest_gap_us`, `long_gaps`, and `commands`: `name`, `count`, `cpu_us`,
     /// `longest_us`, `slow`.
     workers: &'a [WorkerView],
-    /// Pools of packet buffers: `name`, `size`, `free`, and `rings`, the most that NICs hold.
+    /// Pools of packet buffers: `name`, `node`, `size`, `free`, and `rings`, the most that NICs hold.
     buffers: &'a [BuffersView],
     /// How packets come to the worker that has their connection.
     steering: &'a str,
@@ -327,6 +327,8 @@ struct Port<'a> {
     speed: u32,
     offloads: &'a [String],
     offers: &'a [String],
+    /// NUMA node of its NIC, null without one.
+    node: Option<u32>,
     counters: BTreeMap<&'a str, u64>,
 }
 
@@ -356,6 +358,7 @@ pub fn status(out: &mut dyn Write, view: &StatusView) -> io::Result<()> {
         speed: port.speed,
         offloads: &port.offloads,
         offers: &port.offers,
+        node: port.node,
         counters: port
             .counters
             .iter()

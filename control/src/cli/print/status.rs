@@ -1,5 +1,6 @@
 //! `rvsadm status`: one screen an operator reads top down. Free to change; programs use `--json`.
 
+use std::collections::BTreeMap;
 use std::io::{self, Write};
 
 use crate::api::{PortView, StatusView};
@@ -46,6 +47,7 @@ fn overview(out: &mut dyn Write, view: &StatusView) -> io::Result<()> {
         writeln!(out, "Steering     {}", view.steering)?;
     }
     buffers(out, view)?;
+    numa(out, view)?;
     let pump = match view.pump_age_ms {
         age if age >= PUMP_STALLED_MS => format!("pump STALLED for {age} ms"),
         _ => "pump alive".to_string(),
@@ -120,6 +122,25 @@ fn workers(out: &mut dyn Write, view: &StatusView) -> io::Result<()> {
         ]));
     }
     table(out, &rows)
+}
+
+/// What is on which NUMA node, if there are several.
+fn numa(out: &mut dyn Write, view: &StatusView) -> io::Result<()> {
+    let workers = view.workers.iter();
+    let workers = workers.map(|w| (w.node, format!("core {}", w.core)));
+    let ports = view.ports.iter().map(|p| (p.node, p.name.clone()));
+    let mut by_node: BTreeMap<u32, Vec<String>> = BTreeMap::new();
+    for (node, name) in workers.chain(ports) {
+        if let Some(node) = node {
+            by_node.entry(node).or_default().push(name);
+        }
+    }
+    if by_node.len() > 1 {
+        for (node, names) in by_node {
+            writeln!(out, "NUMA node {node}  {}", names.join(", "))?;
+        }
+    }
+    Ok(())
 }
 
 fn buffers(out: &mut dyn Write, view: &StatusView) -> io::Result<()> {
@@ -259,6 +280,7 @@ mod tests {
                     speed: 10_000,
                     offloads: vec!["rss".into(), "multi-seg".into()],
                     offers: vec!["tx-tcp-sum".into()],
+                    node: Some(1),
                     counters: vec![
                         ("rx".into(), 123_456),
                         ("tx".into(), 99),
@@ -273,6 +295,7 @@ mod tests {
             ],
             workers: vec![WorkerView {
                 core: 3,
+                node: Some(0),
                 load: 12.34,
                 rx_pps: 1_000_000,
                 heartbeat_age_ms: 2500,
@@ -284,6 +307,7 @@ mod tests {
                 size: 16383,
                 free: 16000,
                 rings: 4096,
+                node: None,
             }],
             drops: vec![
                 (
@@ -318,6 +342,8 @@ Connections  17 of 1000 (1.7 %)
 Services     1 with 2 real servers
 Routes       4, neighbours 3
 Buffers      16000 of 16383 free in pool rvs
+NUMA node 0  core 3
+NUMA node 1  wan
 Threads      pump alive, longest turn of control 4 ms
 
 Port  Link     MTU  MAC                Twin     Driver      Device        Offloads                        RX  TX

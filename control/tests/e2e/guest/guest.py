@@ -89,9 +89,9 @@ class Wire:
 
 
 class Guest:
-    """A running guest. `iommu`: for NICs that are given to vfio-pci."""
+    """A running guest. `iommu`: for NICs that are given to vfio-pci; `nodes`: NUMA nodes, of one processor each."""
 
-    def __init__(self, directory, nics=(), space=None, memory=2048, cpus=2, iommu=True):
+    def __init__(self, directory, nics=(), space=None, memory=2048, cpus=2, iommu=True, nodes=1):
         self.dir, self.nics, self.space, self.sequence, self.buffer = Path(directory), nics, space, 0, b""
         tree, version = kernel()
         self.tree, self.version = tree, version
@@ -105,6 +105,9 @@ class Guest:
                      "-device", "virtio-serial-pci", "-chardev", f"socket,id=agent,path={self.dir / 'agent'},server=on,wait=off",
                      "-device", "virtserialport,chardev=agent,name=agent",
                      "-virtfs", "local,path=/,mount_tag=host,security_model=none,readonly=on,multidevs=remap"]
+        for node in range(nodes if nodes > 1 else 0):
+            self.argv += ["-object", f"memory-backend-ram,id=m{node},size={memory // nodes}M",
+                          "-numa", f"node,nodeid={node},cpus={node},memdev=m{node}"]
         for number, nic in enumerate(nics):
             self.argv += nic.arguments(number)
 
