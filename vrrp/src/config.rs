@@ -226,7 +226,7 @@ impl Config {
     }
 
     /// What to do about a master of lower priority; an owner always takes over.
-    pub(crate) const fn preempt(&self) -> Preempt {
+    pub const fn preempt(&self) -> Preempt {
         if self.is_owner() {
             Preempt::Now
         } else {

@@ -105,3 +105,34 @@ fn a_delay_is_not_added() {
     hear(&mut rig, 100, 500);
     assert_eq!(rig.role(), Role::Master);
 }
+
+/// A master that hands over says so, and leaves whoever takes over alone until that is over.
+#[test]
+fn a_master_hands_over_and_takes_back() {
+    let mut rig = Rig::started(config(200));
+    rig.run_for(400_000);
+    assert_eq!(rig.role(), Role::Master);
+    rig.log();
+    rig.give(Input::Hold(true));
+    rig.give(Input::HandOver);
+    let said = rig.said();
+    assert_eq!(said, "send 0, remove 1, BACKUP handed-over");
+    // The peer waits for its skew, and lives.
+    rig.run_for(60_000);
+    hear(&mut rig, 100, 20_000);
+    assert_eq!(rig.role(), Role::Backup);
+    // A backup has nothing to hand over.
+    rig.log();
+    rig.give(Input::HandOver);
+    assert_eq!(rig.said(), "");
+    rig.give(Input::Hold(false));
+    hear(&mut rig, 100, 500);
+    assert_eq!(rig.role(), Role::Master);
+    // Nobody is there: it is master again after one master-down interval.
+    rig.give(Input::Hold(true));
+    rig.give(Input::HandOver);
+    rig.run_for(321_000);
+    assert_eq!(rig.role(), Role::Backup);
+    rig.run_for(3000);
+    assert_eq!(rig.role(), Role::Master);
+}

@@ -77,6 +77,9 @@ pub enum Input<'a> {
     /// Whether the node is to leave a living master alone for now, whatever its priority: it is not
     /// ready to go on with what that one does. A master that is gone is replaced all the same.
     Hold(bool),
+    /// A master is to give up, so that another router takes over at once. With [`Input::Hold`] it
+    /// leaves that one alone.
+    HandOver,
     /// No advert of the last round could be sent.
     SendFailed,
     /// Somebody else removed one of our addresses.
@@ -281,6 +284,12 @@ impl Instance {
                 self.evaluate(now, out);
             }
             Input::Hold(is_held) => self.facts.is_held = is_held,
+            Input::HandOver => {
+                if matches!(self.state, State::Master(_)) {
+                    self.send_zero(out);
+                    self.give_way(now, Cause::HandedOver, out);
+                }
+            }
             Input::SendFailed => {
                 if let State::Master(master) = &mut self.state {
                     master.lease.take_back();

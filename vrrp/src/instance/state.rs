@@ -168,6 +168,7 @@ causes! {
     Cleared "cleared" "all faults are gone",
     AddressLost "address-lost" "somebody else removed one of the addresses",
     LeaseExpired "lease-expired" "no advert could be sent in time: the program was held up or sending fails",
+    HandedOver "handed-over" "the operator had another router take over, for a pause of this one",
     Stop "stop" "the instance was stopped",
 }
 

@@ -181,6 +181,14 @@ impl Router {
         self.drain(now, out);
     }
 
+    /// All masters give up ([`Input::HandOver`]).
+    pub fn hand_over(&mut self, now: Instant, out: &mut Outputs) {
+        let keys = self.keys(|_| true);
+        self.backlog
+            .extend(keys.into_iter().map(|key| (key, Input::HandOver)));
+        self.drain(now, out);
+    }
+
     /// No advert of an instance's last round could be sent.
     pub fn send_failed(&mut self, now: Instant, key: Key, out: &mut Outputs) {
         self.backlog.push_back((key, Input::SendFailed));
