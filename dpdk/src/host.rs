@@ -37,6 +37,11 @@ impl Hugepages {
     pub fn free_mib(&self) -> u64 {
         self.free * self.page_kib / 1024
     }
+
+    /// All memory in MiB, in use or not.
+    pub fn total_mib(&self) -> u64 {
+        self.total * self.page_kib / 1024
+    }
 }
 
 /// The driver of a PCI device.

@@ -94,7 +94,7 @@ impl EalConfig {
         let pages = host.hugepages();
         let need = mb.map_or(2, u64::from);
         let free: u64 = pages.iter().map(Hugepages::free_mib).sum();
-        let reserved = pages.iter().map(|p| p.total * p.page_kib / 1024).sum();
+        let reserved = pages.iter().map(Hugepages::total_mib).sum();
         if free < need {
             let hint = host::reserve_hint(reserved + need - free);
             return Err(EalError::TooFewHugepages {

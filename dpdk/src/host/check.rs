@@ -112,10 +112,12 @@ fn check_hugepages(host: &Host, needs: &Needs, findings: &mut Findings) {
         ));
     }
     let free: u64 = pages.iter().map(Hugepages::free_mib).sum();
+    // What others use stays theirs.
+    let reserved: u64 = pages.iter().map(Hugepages::total_mib).sum();
     if free < need {
         findings.fail(
             format!("{free} MiB of hugepages are free, {need} MiB are needed"),
-            reserve_hint(need),
+            reserve_hint(reserved + need - free),
         );
     }
     if needs.hugepage_mount {
@@ -355,7 +357,7 @@ mod tests {
         assert_eq!(
             fail.to_string(),
             "FAIL  328 MiB of hugepages are free, 400 MiB are needed; reserve them: sysctl -w \
-             vm.nr_hugepages=200"
+             vm.nr_hugepages=228"
         );
     }
 
