@@ -140,6 +140,9 @@ pub struct Entry {
     pub(super) next: u32,
     /// Previous in the timer list, or the list head's number with [`super::wheel::HEAD`] set.
     pub(super) prev: u32,
+    /// Makes a table of another layout and size, so that tests can upgrade from one to the other.
+    #[cfg(feature = "other-layout")]
+    filler: [u32; 16],
     /// Firewall mark of the service, 0 for none.
     pub fwmark: u32,
     /// Of a connection: the entry that controls it, see [`Entry::controller`]. Otherwise index of
@@ -148,7 +151,7 @@ pub struct Entry {
 }
 
 const _: () = {
-    assert!(size_of::<Entry>() == 128);
+    assert!(size_of::<Entry>() == 128 || cfg!(feature = "other-layout"));
     assert!(align_of::<Entry>() == 64);
     assert!(core::mem::offset_of!(Entry, caddr6) == 64);
     assert!(core::mem::offset_of!(Entry, protocol) == SIGNATURE_AT);
@@ -273,6 +276,8 @@ impl Entry {
             daddr6: new.dest.addr.octets(),
             next: NIL,
             prev: NIL,
+            #[cfg(feature = "other-layout")]
+            filler: [0; 16],
             fwmark: 0,
             extension: NIL,
         };

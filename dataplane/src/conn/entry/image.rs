@@ -123,6 +123,8 @@ fn read(mut record: &[u8]) -> Option<(u32, u32, Entry)> {
         daddr6,
         next: NIL,
         prev: NIL,
+        #[cfg(feature = "other-layout")]
+        filler: [0; 16],
         fwmark,
         extension: NIL,
     };
