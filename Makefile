@@ -45,6 +45,7 @@ demo-ha:
 
 demo-failover:
 	@.ci/install-deps demo
+	@/usr/bin/python3 control/tests/e2e/other_layout.py
 	$(CARGO) build --bins
 	@/usr/bin/python3 -u control/tests/e2e/demo_failover.py
 
@@ -106,6 +107,7 @@ bench-sync:
 
 e2e:
 	@.ci/install-deps test
+	@/usr/bin/python3 control/tests/e2e/other_layout.py
 	$(CARGO) build --workspace --bins --example replay
 	@/usr/bin/python3 -u control/tests/e2e/run.py $(ONLY)
 

@@ -47,6 +47,8 @@ pub fn part(parting: Parting, edge: Edge, recovery: Recovery, launch: &Launch) -
                 records = over.records();
             }
             dpdk::region::release_all();
+            let counters = state.workers.counters();
+            estate.statistics = Some(state.model.hand_over_statistics(counters));
             let twins = over.taps.iter();
             let go = Go {
                 estate: estate.clone(),
@@ -64,8 +66,10 @@ pub fn part(parting: Parting, edge: Edge, recovery: Recovery, launch: &Launch) -
     let why = match served {
         Ok((gap, over)) => {
             manager.handed_over(successor.pid());
+            let decided = prepared.decided.filter(|line| !line.is_empty());
+            let before = decided.map(|line| line + "\n").unwrap_or_default();
             let text = format!(
-                "rvsd {} took over from {} (process {}); forwarding paused for {} ms",
+                "{before}rvsd {} took over from {} (process {}); forwarding paused for {} ms",
                 successor.version,
                 state.version.version,
                 successor.pid(),

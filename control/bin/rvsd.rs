@@ -19,7 +19,7 @@ use control::script;
 use control::server::Server;
 use control::signals::Signals;
 use control::twin::{self, Guard};
-use control::upgrade::{self, Estate, Launch, Predecessor, Wire};
+use control::upgrade::{self, Estate, Kind, Launch, Measuring, Predecessor, Wire};
 use dataplane::conn::Layout;
 use dataplane::packet::PortId;
 use dataplane::probe::Exchange;
@@ -337,6 +337,8 @@ fn begin(config: &Config, before: Before, server: Server, launch: Launch) -> Res
                 launch,
                 estate,
                 on_open: None,
+                // Devices are looked for already, and touched next.
+                gap: Measuring::new(Kind::Start, clock::now()),
             },
         }),
         Err(why) => {

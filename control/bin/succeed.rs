@@ -12,7 +12,7 @@ use control::netlink::Driver;
 use control::recovery::{self, Recovery};
 use control::server::{Limits, Server};
 use control::twin::Guard;
-use control::upgrade::{self, Handed, Launch, Predecessor};
+use control::upgrade::{self, Handed, Kind, Launch, Measuring, Predecessor};
 use dpdk::tap::Tap;
 
 use crate::edge::{Ground, Mark, Taps};
@@ -111,6 +111,7 @@ pub fn prepare(
         succession: Succession {
             launch,
             estate: Some(estate),
+            gap: Measuring::new(Kind::Upgrade, stopped),
             on_open: Some(Box::new(move |now| {
                 let gap = now.since(stopped);
                 tracing::info!(

@@ -168,9 +168,11 @@ impl Admin {
             Request::Capture { .. } | Request::StopCapture => {
                 self.begin_capture(now, state, client, request)
             }
-            Request::Upgrade { binary, deadline } => {
-                self.begin_upgrade(state, client, binary, deadline)
-            }
+            Request::Upgrade {
+                binary,
+                deadline,
+                hand_over,
+            } => self.begin_upgrade(state, client, binary, deadline, hand_over),
             Request::Batch => {
                 self.batches.insert(client);
                 Begun::Answer(Response::Ok {

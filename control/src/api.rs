@@ -20,6 +20,7 @@ mod health;
 mod mark;
 mod sync;
 mod timeouts;
+mod upgrade;
 mod vrrp;
 
 pub use drain::{DrainView, Drainees};
@@ -31,6 +32,7 @@ pub use health::{CheckView, HealthView, PoolView, SorryView, ViaView};
 pub use mark::{MarkMatch, MarkView, Net, PortRange};
 pub use sync::{DaemonSpec, DaemonView, PeerView, SYNC_GROUP, SYNC_PORT, SyncRole};
 pub use timeouts::{OneTimeout, ServiceTimeouts};
+pub use upgrade::HandOver;
 pub use vrrp::{VrrpAlarmView, VrrpInstanceView, VrrpPeerView, VrrpView};
 
 /// Version of this API.
@@ -205,6 +207,9 @@ pub enum Request {
         /// Seconds it may take until nothing is in its way.
         #[serde(default)]
         deadline: Option<u32>,
+        /// Whether another node is to be master meanwhile.
+        #[serde(default)]
+        hand_over: HandOver,
     },
     /// `rvsadm diff`: file against running.
     Diff,

@@ -21,7 +21,7 @@ use crate::server::{Limits, Server};
 use crate::signals::Signals;
 use crate::state::{Parts, State, Version};
 use crate::status::{PoolHandle, PortHandle};
-use crate::upgrade::{self, Estate};
+use crate::upgrade::{self, Estate, Gaps, Measuring};
 use crate::vrrp::{Place, Sources, Surroundings};
 use crate::workers::Workers;
 
@@ -194,6 +194,8 @@ pub struct Succession {
     pub estate: Option<Estate>,
     /// Told when packets are let in.
     pub on_open: Option<OnOpen>,
+    /// Since when nothing is forwarded.
+    pub gap: Measuring,
 }
 
 /// Runs the control loop until a signal or a successor ends it.
@@ -252,9 +254,13 @@ pub fn run(
     };
     let mut state = State::new(now, config, begun.model, parts);
     state.estate = succession.estate;
+    let port = |port: &config::Port| format!("{} {}", port.name, port.device_name);
+    let ports = state.config.ports.iter().map(port).collect();
+    state.gaps = Gaps::open(state.config.state.directory.as_ref(), ports);
     let mut reactor = Reactor::new(now, server, state).context("control loop")?;
     reactor.open_when_ready(dataplane.open);
     reactor.allow_upgrade(succession.launch);
+    reactor.measure(succession.gap);
     if let Some(tell) = succession.on_open {
         reactor.tell_when_open(tell);
     }

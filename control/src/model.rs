@@ -44,6 +44,7 @@ use roles::Roles;
 use steering::Steered;
 
 pub use change::{Author, Change, Refusal};
+pub use estimate::Statistics;
 pub use listing::dead_service;
 pub use pool::Pooled;
 pub use weights::{Place, Weights};

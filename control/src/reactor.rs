@@ -11,6 +11,7 @@ use std::sync::atomic::{
 };
 use std::time::Duration;
 
+use ::vrrp::config::Preempt;
 use dataplane::command::Event as WorkerEvent;
 use dataplane::time::Instant;
 use mio::{Events, Poll, Token, Waker};
@@ -26,7 +27,7 @@ use crate::signals::Signals;
 use crate::state::State;
 use crate::sync::Sync;
 use crate::timers::{Timer, Timers};
-use crate::upgrade::Launch;
+use crate::upgrade::{self, Decision, Launch, Measuring, Outlook, Progress, Yielding};
 use crate::watchdog::ServiceManager;
 
 const LISTENER: Token = Token(0);
@@ -88,6 +89,10 @@ pub struct Reactor {
     prepared: Option<Prepared>,
     /// Told when packets are let in.
     on_open: Option<OnOpen>,
+    /// Another node is to be master before the ports are let go of.
+    yielding: Option<Yielding>,
+    /// How long nothing is forwarded at this start.
+    gap: Option<Measuring>,
 }
 
 /// Told when packets are let in, and when that was.
@@ -161,6 +166,8 @@ impl Reactor {
             host_readable: true,
             prepared: None,
             on_open: None,
+            yielding: None,
+            gap: None,
         })
     }
 
@@ -178,6 +185,11 @@ impl Reactor {
     /// Calls this once packets are let in.
     pub fn tell_when_open(&mut self, tell: OnOpen) {
         self.on_open = Some(tell);
+    }
+
+    /// Measures how long the ports take.
+    pub fn measure(&mut self, gap: Measuring) {
+        self.gap = Some(gap);
     }
 
     /// Lets another program take over when that is ordered.
@@ -234,7 +246,79 @@ impl Reactor {
         if self.prepared.is_none() {
             self.prepared = self.admin.take_successor(now, &mut self.server);
         }
-        self.prepared.is_some() && self.starting == Start::Done && self.state.keeper.is_idle()
+        self.prepared.is_some()
+            && self.starting == Start::Done
+            && self.yields(now)
+            && self.state.keeper.is_idle()
+    }
+
+    /// Sees to it that another node is master first, if it is to be; whether that is done.
+    fn yields(&mut self, now: Instant) -> bool {
+        let (Some(prepared), Some(routers)) = (&mut self.prepared, &self.state.routers) else {
+            return true;
+        };
+        let view = routers.view();
+        let Some(yielding) = &self.yielding else {
+            if prepared.decided.is_some() {
+                return true;
+            }
+            let instances = self.state.config.vrrp.instances.iter();
+            let nopreempt: Vec<&str> = instances
+                .filter(|one| one.machine.preempt() == Preempt::Never)
+                .map(|one| one.machine.name.as_str())
+                .collect();
+            let outlook = Outlook {
+                expected: self.state.gaps.expected(),
+                view: &view,
+                standby: self.state.sync.as_ref().and_then(Sync::standby),
+                nopreempt: &nopreempt,
+            };
+            let decision = upgrade::decide(prepared.wish, &outlook);
+            if let Decision::Stay(Some(line)) | Decision::HandOver(line) = &decision {
+                tracing::info!(event = "upgrade", "{line}");
+            }
+            return match decision {
+                Decision::Stay(line) => {
+                    prepared.decided = Some(line.unwrap_or_default());
+                    true
+                }
+                Decision::HandOver(line) => {
+                    prepared.decided = Some(line);
+                    self.yielding = Some(Yielding::new(now, &view));
+                    routers.hand_over(true);
+                    false
+                }
+            };
+        };
+        match yielding.look(now, &view) {
+            Progress::Waits => false,
+            Progress::Done => true,
+            Progress::Failed(why) => {
+                routers.hand_over(false);
+                self.yielding = None;
+                if let Some(prepared) = self.prepared.take() {
+                    let (admin, server) = (&mut self.admin, &mut self.server);
+                    admin.upgrade_failed(now, server, prepared.client, &why);
+                }
+                false
+            }
+        }
+    }
+
+    /// Looks whether the gap of this start is over.
+    fn follow_gap(&mut self, now: Instant) {
+        let Some(gap) = &mut self.gap else {
+            return;
+        };
+        let ports = &self.state.ports;
+        let up = ports.iter().filter(|port| port.counters.link.get() != 0);
+        if let Some((kind, took)) = gap.look(now, up.count(), ports.len()) {
+            self.gap = None;
+            self.state.gaps.note(kind, took);
+            self.state.gaps.save();
+            let ms = took.as_millis() as u64;
+            tracing::info!(event = "ports", ms, "packets were let in and links are up");
+        }
     }
 
     /// One wake: waits, then does what is due. False when the loop is to end.
@@ -277,6 +361,7 @@ impl Reactor {
         self.state.follow_backup(now);
         self.do_timers(now);
         self.finish_start(now);
+        self.follow_gap(now);
         self.finish_signal_reloads();
         self.state
             .surroundings
@@ -441,8 +526,12 @@ impl Reactor {
         if state.workers.applied() >= generation && state.heartbeats.all_started() {
             self.starting = Start::Done;
             self.open.store(true, Release);
+            let opened = clock::now();
+            if let Some(gap) = &mut self.gap {
+                gap.opened(opened);
+            }
             if let Some(tell) = self.on_open.take() {
-                tell(clock::now());
+                tell(opened);
             }
             state.follow_vrrp_config();
             self.manager.ready(&self.summary());

@@ -24,7 +24,7 @@ use crate::script::Scripts;
 use crate::status::{self, PoolHandle, PortHandle, Sampler, Turns};
 use crate::sync::Sync;
 use crate::update::{Subject, Update};
-use crate::upgrade::{Estate, Launch};
+use crate::upgrade::{Estate, Gaps, Launch};
 use crate::vrrp::{Gate, LeaseBook, Notice, Ready, Routers, Surroundings};
 use crate::watchdog::{Heartbeats, PumpBeat};
 use crate::workers::{Ticket, WorkerRefusal, Workers};
@@ -150,6 +150,8 @@ pub struct State {
     pub probes: Option<Arc<Exchange>>,
     /// When the daemon started.
     pub started: Instant,
+    /// How long these ports take.
+    pub gaps: Gaps,
 }
 
 /// What [`State::new`] starts from.
@@ -225,6 +227,7 @@ impl State {
             log_dropped: parts.log_dropped,
             probes: parts.probes,
             started: now,
+            gaps: Gaps::default(),
         }
     }
 

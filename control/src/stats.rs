@@ -10,12 +10,13 @@ use std::time::Duration;
 use crate::api;
 use dataplane::counters::{DestCounters, WorkerCounters};
 use dataplane::service::DestId;
+use serde::{Deserialize, Serialize};
 
 /// Time between two snapshots.
 pub const PERIOD: Duration = Duration::from_secs(2);
 
 /// Raw counts. All arithmetic wraps, as the counters themselves do.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counts {
     /// Connections.
     pub conns: u64,
@@ -106,7 +107,7 @@ const PACKET_SHIFT: u32 = 10;
 const BYTE_SHIFT: u32 = 5;
 
 /// One averaged rate. Every period it moves a quarter of the way to the last period's rate.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Rate(u64);
 
 impl Rate {
@@ -123,7 +124,7 @@ impl Rate {
 }
 
 /// Snapshot, zero base and rates of one service or destination.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Estimator {
     snapshot: Counts,
     zero: Counts,
@@ -155,6 +156,16 @@ impl Estimator {
         };
     }
 
+    /// The same for a process whose workers begin to count at nothing, when these have counted
+    /// `now`: totals and rates go on.
+    pub fn handed_over(self, now: Counts) -> Estimator {
+        Estimator {
+            snapshot: Counts::default(),
+            zero: Counts::default() - (now - self.zero),
+            ..self
+        }
+    }
+
     /// Totals since the last `-Z`.
     pub fn totals(&self) -> api::Stats {
         (self.snapshot - self.zero).into()
@@ -182,6 +193,23 @@ mod tests {
             in_bytes: n * bytes,
             ..Counts::default()
         }
+    }
+
+    #[test]
+    fn another_process_counts_on() {
+        let mut e = Estimator::default();
+        e.tick(packets(100, 10));
+        e.zero();
+        e.tick(packets(130, 10));
+        let rate = e.rates().in_pkts;
+        // Two packets more since the snapshot.
+        let mut next = e.handed_over(packets(132, 10));
+        assert_eq!(next.totals().in_pkts, 32);
+        assert_eq!(next.rates().in_pkts, rate);
+        next.tick(packets(8, 10));
+        assert_eq!((next.totals().in_pkts, next.totals().in_bytes), (40, 400));
+        next.zero();
+        assert_eq!(next.totals().in_pkts, 0);
     }
 
     #[test]

@@ -4,10 +4,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use dataplane::conn::image;
 use dataplane::time::Instant;
 
 use super::{Admin, Begun, Pending, error};
-use crate::api::ErrorKind;
+use crate::api::{ErrorKind, HandOver};
 use crate::model::Refusal;
 use crate::server::{ClientId, Server};
 use crate::state::State;
@@ -21,6 +22,7 @@ const DEADLINE: Duration = Duration::from_secs(120);
 pub(super) struct Ordered {
     client: ClientId,
     attempt: Attempt,
+    wish: HandOver,
 }
 
 /// A successor that waits for the ports, and who ordered it.
@@ -29,6 +31,10 @@ pub struct Prepared {
     pub client: ClientId,
     /// The new program.
     pub successor: Successor,
+    /// Whether another node is to be master meanwhile.
+    pub wish: HandOver,
+    /// What was decided about that, for whoever gets the answer; empty: nothing to tell.
+    pub decided: Option<String>,
 }
 
 impl Admin {
@@ -38,6 +44,7 @@ impl Admin {
         client: ClientId,
         binary: Option<PathBuf>,
         deadline: Option<u32>,
+        wish: HandOver,
     ) -> Begun {
         let refuse = |kind, message: &str| Begun::Answer(error(Refusal::new(kind, message)));
         if self.upgrade.is_some() {
@@ -56,13 +63,18 @@ impl Admin {
             prefix: launch.prefix.clone(),
             scatter: launch.scatter,
             table: launch.table.clone(),
+            records: image::VERSION,
             estate: Estate::of(state),
         };
         let waker = Arc::clone(waker);
         match Attempt::start((**launch).clone(), binary, deadline, hello, waker) {
             Ok(attempt) => {
                 tracing::info!(event = "upgrade", "a new program is being started");
-                self.upgrade = Some(Ordered { client, attempt });
+                self.upgrade = Some(Ordered {
+                    client,
+                    attempt,
+                    wish,
+                });
                 Begun::Wait(Pending::Upgrade)
             }
             Err(why) => refuse(ErrorKind::Failed, &format!("no thread for it: {why}")),
@@ -72,18 +84,34 @@ impl Admin {
     /// The successor, once it is prepared; whoever ordered one that failed is told why.
     pub fn take_successor(&mut self, now: Instant, server: &mut Server) -> Option<Prepared> {
         let result = self.upgrade.as_ref()?.attempt.take()?;
-        let client = self.upgrade.take()?.client;
+        let Ordered { client, wish, .. } = self.upgrade.take()?;
         match result {
-            Ok(successor) => Some(Prepared { client, successor }),
+            Ok(successor) => Some(Prepared {
+                client,
+                successor,
+                wish,
+                decided: None,
+            }),
             Err(why) => {
-                let message = format!("{why}\nnothing has changed: rvsd goes on as before");
-                tracing::error!(event = "upgrade", "{message}");
-                self.pending.remove(&client);
-                let refusal = Refusal::new(ErrorKind::Failed, message);
-                server.answer(now, client, &error(refusal));
+                self.upgrade_failed(now, server, client, &why);
                 None
             }
         }
+    }
+
+    /// Tells whoever ordered it that rvsd goes on as before, and why.
+    pub fn upgrade_failed(
+        &mut self,
+        now: Instant,
+        server: &mut Server,
+        client: ClientId,
+        why: &str,
+    ) {
+        let message = format!("{why}\nnothing has changed: rvsd goes on as before");
+        tracing::error!(event = "upgrade", "{message}");
+        self.pending.remove(&client);
+        let refusal = Refusal::new(ErrorKind::Failed, message);
+        server.answer(now, client, &error(refusal));
     }
 
     /// Whoever ordered it is gone: nothing is to change unseen.

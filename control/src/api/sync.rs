@@ -143,6 +143,9 @@ pub struct PeerView {
     pub connections: u64,
     /// Its whole table came; of a backup, nothing is to come.
     pub complete: bool,
+    /// It lives, takes over, and has taken the whole table of this node.
+    #[serde(default)]
+    pub in_step: bool,
     /// How often messages were found to be missing.
     pub gaps: u64,
     /// Messages that were.

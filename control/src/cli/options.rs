@@ -1063,6 +1063,12 @@ pub const WORDS: &[WordSpec] = &[
                 value: Some("TIME"),
                 help: "how long it may take until it is ready for the ports, 2m",
             },
+            WordOption {
+                long: "hand-over",
+                value: Some("auto|always|never"),
+                help: "let a standby be master meanwhile: if the pause is longer than it waits and \
+                       it is in step, always, or never",
+            },
         ],
         help: "let a new rvsd take over without losing a connection; the old one goes on if the new \
                one fails",

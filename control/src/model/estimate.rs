@@ -1,19 +1,36 @@
 //! Statistics of services and servers.
 
-use std::ops::Bound;
+use std::collections::BTreeMap;
+use std::ops::{Add, Bound};
 use std::sync::Arc;
 
 use dataplane::counters::WorkerCounters;
+use serde::{Deserialize, Serialize};
 
 use crate::api;
-use crate::api::ServiceKey;
-use crate::stats::Counts;
+use crate::api::{ServerKey, ServiceKey};
+use crate::stats::{Counts, Estimator};
 
 use super::change::no_service;
-use super::{Counters, Model, Refusal};
+use super::{Counters, Model, Refusal, Service};
 
 /// Servers looked at in one go: requests wait meanwhile.
 const SHARE: usize = 4096;
+
+/// Statistics on the way to a process that goes on.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Statistics {
+    total: Estimator,
+    services: Vec<ServiceStatistics>,
+}
+
+/// Those of a service.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct ServiceStatistics {
+    service: ServiceKey,
+    own: Estimator,
+    servers: Vec<(ServerKey, Estimator)>,
+}
 
 /// How far the snapshots of a period have been taken.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -108,6 +125,52 @@ impl Model {
         }
         self.total.tick(sum);
         Estimation::Idle
+    }
+
+    /// Statistics for a process that goes on, once the workers count no more.
+    pub fn hand_over_statistics(&self, counters: Counters<'_>) -> Statistics {
+        let of = |id| Counts::of_dest(counters.iter().map(|c| &**c), id);
+        let service = |service: &Service| {
+            let mut total = service.removed;
+            let servers = service.servers.iter().rev().map(|server| {
+                let raw = of(server.id);
+                total += raw - server.joined;
+                let estimator = server.estimator.handed_over(raw - server.base);
+                (server.key, estimator)
+            });
+            let servers = servers.collect();
+            ServiceStatistics {
+                service: service.key,
+                own: service.estimator.handed_over(total),
+                servers,
+            }
+        };
+        let ids = 0..self.dest_ids.used();
+        let all = counters.iter().map(|c| Counts::of_worker(c, ids.clone()));
+        Statistics {
+            total: self
+                .total
+                .handed_over(all.fold(Counts::default(), Add::add)),
+            services: self.services.values().map(service).collect(),
+        }
+    }
+
+    /// Goes on with the statistics of the process before; what is not there any more is passed
+    /// over.
+    pub fn inherit_statistics(&mut self, statistics: &Statistics) {
+        self.total = statistics.total;
+        for from in &statistics.services {
+            let Some(service) = self.services.get_mut(&from.service) else {
+                continue;
+            };
+            service.estimator = from.own;
+            let kept: BTreeMap<_, _> = from.servers.iter().copied().collect();
+            for server in &mut service.servers {
+                if let Some(estimator) = kept.get(&server.key) {
+                    server.estimator = *estimator;
+                }
+            }
+        }
     }
 
     /// The answer to `rvsadm stats`.

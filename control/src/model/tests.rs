@@ -647,6 +647,45 @@ fn the_total_is_of_everything_and_freezes_without_estimation() {
 }
 
 #[test]
+fn another_process_goes_on_with_statistics() {
+    let mut b = with_http();
+    b.add("192.168.0.1:80").unwrap();
+    b.add("192.168.0.2:80").unwrap();
+    // The one that was added first, and one that is deleted again.
+    b.counters[0].dests[0].in_bytes.add(100);
+    b.counters[0].dests[1].in_bytes.add(30);
+    b.tick();
+    b.live(Change::DeleteServer(http(), rs("192.168.0.2:80")))
+        .unwrap();
+    // Since the last snapshot.
+    b.counters[1].dests[0].in_bytes.add(5);
+    let handed = b.model.hand_over_statistics(&b.counters);
+    let sent = serde_json::to_string(&handed).unwrap();
+    let mut next = with_http();
+    next.add("192.168.0.3:80").unwrap();
+    next.add("192.168.0.1:80").unwrap();
+    next.model
+        .inherit_statistics(&serde_json::from_str(&sent).unwrap());
+    let of = |b: &Bench, addr: &str| {
+        let servers = &b.list()[0].servers;
+        let found = servers.iter().find(|s| s.key == rs(addr)).unwrap();
+        found.stats.in_bytes
+    };
+    assert_eq!(of(&next, "192.168.0.1:80"), 105);
+    assert_eq!(of(&next, "192.168.0.3:80"), 0);
+    assert_eq!(next.list()[0].stats.in_bytes, 135);
+    assert_eq!(next.list()[0].rates, b.list()[0].rates);
+    next.counters[0].dests[1].in_bytes.add(7);
+    next.tick();
+    assert_eq!(of(&next, "192.168.0.1:80"), 112);
+    assert_eq!(next.list()[0].stats.in_bytes, 142);
+    let api::Response::Stats { total, .. } = next.model.stats(&next.counters) else {
+        panic!("no statistics");
+    };
+    assert_eq!(total.in_bytes, 142);
+}
+
+#[test]
 fn zero_moves_the_base_of_one_service_or_all() {
     let mut b = with_http();
     b.add("192.168.0.1:80").unwrap();

@@ -37,7 +37,7 @@ use crate::workers::{Ticket, Workers};
 use self::peer::copies::Copies;
 use self::peer::counted::{Receipts, SentBy};
 use self::peer::link::{Link, Parts, Place, Sockets};
-use self::peer::machine::News;
+use self::peer::machine::{News, Peer};
 
 /// Batches that may wait for the workers. What does not fit is lost and counted.
 const BATCHES: usize = 1024;
@@ -585,6 +585,13 @@ impl Sync {
     /// whole table.
     pub fn is_ready(&self) -> bool {
         self.links.iter().all(Link::is_ready)
+    }
+
+    /// A node that can go on with all connections of this one ([`Peer::is_in_step`]).
+    pub fn standby(&self) -> Option<IpAddr> {
+        let peers = self.links.iter().flat_map(|link| link.view().peers);
+        let mut standby = peers.filter(Peer::is_in_step);
+        standby.next().map(|peer| peer.at.ip())
     }
 
     /// What happened on the links since the last call.

@@ -7,6 +7,7 @@ use crate::api::{DaemonSpec, ServerKey, ServiceKey};
 use crate::config::Config;
 use crate::drains::{Drain, Drains};
 use crate::health::{Health, Report, Stood, Subject};
+use crate::model::Statistics;
 use crate::recovery::rules::{Kept, Unreadable};
 use crate::state::State;
 use crate::sync::Sync;
@@ -28,6 +29,9 @@ pub struct Estate {
     /// Daemons of connection synchronisation that run by command.
     #[serde(default)]
     pub daemons: Vec<DaemonSpec>,
+    /// Totals and rates; filled in when nothing is counted here any more.
+    #[serde(default)]
+    pub statistics: Option<Statistics>,
 }
 
 /// How the checks of a server stand.
@@ -73,6 +77,7 @@ impl Estate {
             drains: state.drains.iter().map(drained).collect(),
             checks: checks.map(Checked::of).collect(),
             daemons: daemons.unwrap_or_default(),
+            statistics: None,
         }
     }
 
@@ -92,6 +97,9 @@ impl Estate {
         if let Some(health) = &mut state.health {
             let checks = self.checks.iter();
             health.inherit(checks.map(Checked::stood).collect());
+        }
+        if let Some(statistics) = &self.statistics {
+            state.model.inherit_statistics(statistics);
         }
         let drain = |d: &Drained| {
             let drain = Drain {

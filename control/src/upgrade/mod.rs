@@ -19,19 +19,40 @@
 //! and goes on from the same [`Estate`], as after a crash.
 
 mod estate;
+mod gaps;
 mod predecessor;
 mod successor;
 mod wire;
+mod yielding;
 
+#[cfg(doc)]
+use dataplane::conn::image;
 use serde::{Deserialize, Serialize};
 
 pub use estate::Estate;
+pub use gaps::{Gaps, Kind, Measuring};
 pub use predecessor::{Attempt, Launch, Successor};
 pub use successor::{Handed, Predecessor, RESUME, TAKE_OVER, mirror, resumed};
 pub use wire::{Wire, WireError};
+pub use yielding::{Decision, Outlook, Progress, Yielding, decide};
 
 /// Version of the messages; raised when an older program could not understand them.
 pub const PROTOCOL: u32 = 1;
+
+/// What a program that does not tell the version of its records has.
+const fn first() -> u32 {
+    1
+}
+
+/// Which versions of records meet, in words for the operator. Another layout of the table is no
+/// matter, another record is.
+fn other_records(writes: u32, reads: u32) -> String {
+    format!(
+        "connections would go over one by one, and the old program writes records of version \
+         {writes} where the new one reads {reads}; restart it instead, or upgrade by a release \
+         between the two"
+    )
+}
 
 /// What the predecessor says first.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -47,6 +68,9 @@ pub struct Hello {
     /// The file of the connection table, if it is one.
     #[serde(default)]
     pub table: Option<std::path::PathBuf>,
+    /// Version of the records of connections that it writes ([`image::VERSION`]).
+    #[serde(default = "first")]
+    pub records: u32,
     /// What runs now. It may change until [`Go`].
     pub estate: Estate,
 }
@@ -80,6 +104,9 @@ pub enum News {
         /// It cannot go on with the table as it lies: each connection is to be sent.
         #[serde(default)]
         wants_records: bool,
+        /// Version of the records that it reads.
+        #[serde(default = "first")]
+        records: u32,
     },
     /// It cannot go on.
     Refused {

@@ -11,10 +11,11 @@ use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use dataplane::conn::image;
 use mio::Waker;
 use rustix::thread::{CpuSet, sched_setaffinity};
 
-use super::{Estate, Go, Hello, News, RESUME, TAKE_OVER, Wire, WireError};
+use super::{Estate, Go, Hello, News, RESUME, TAKE_OVER, Wire, WireError, other_records};
 
 /// What systemd names the process it watches by: the new one is another.
 const WATCHED: &str = "WATCHDOG_PID";
@@ -185,6 +186,7 @@ impl Successor {
                 ),
                 None => format!("{name} is no rvsd that can take over"),
             },
+            Err(WireError::Unfit(why)) => format!("{name} cannot take over: {why}"),
             Err(why) => format!("{name} is no rvsd that can take over: {why}"),
             Ok(_) => format!("{name} is no rvsd that can take over: it says what makes no sense"),
         }
@@ -251,8 +253,13 @@ fn bring_up(
         Ok(News::Prepared {
             version,
             wants_records,
+            records,
             ..
         }) => {
+            if wants_records && records != image::VERSION {
+                let why = WireError::Unfit(other_records(image::VERSION, records));
+                return Err(successor.failed(Err(why), deadline));
+            }
             (successor.version, successor.wants_records) = (version, wants_records);
             Ok(successor)
         }

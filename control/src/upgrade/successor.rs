@@ -6,13 +6,14 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use dataplane::conn::image;
 use dataplane::time::Instant;
 use mio::{Events, Poll, Token};
 
 use crate::clock;
 use crate::host::Host;
 
-use super::{Estate, Go, Hello, News, PROTOCOL, Wire, WireError};
+use super::{Estate, Go, Hello, News, PROTOCOL, Wire, WireError, other_records};
 
 /// Argument of a program that is to take over from the one at the other end of standard input.
 pub const TAKE_OVER: &str = "--take-over";
@@ -40,7 +41,7 @@ impl Predecessor {
     pub fn meet(mut wire: Wire) -> Result<Predecessor, WireError> {
         let hello: Hello = wire.receive(None)?;
         if hello.protocol != PROTOCOL {
-            return Err(WireError::Garbled(format!(
+            return Err(WireError::Unfit(format!(
                 "rvsd {} hands over by protocol {}, this one takes {PROTOCOL}; restart it instead",
                 hello.version, hello.protocol
             )));
@@ -62,7 +63,12 @@ impl Predecessor {
             version: version.to_owned(),
             commit: commit.to_owned(),
             wants_records,
+            records: image::VERSION,
         };
+        let writes = self.hello.records;
+        if wants_records && writes != image::VERSION {
+            return Err(WireError::Unfit(other_records(writes, image::VERSION)));
+        }
         self.wire.send(&prepared, &[])?;
         let go: Go = match self.wire.receive(None) {
             Err(WireError::Ended) => return Ok(None),

@@ -38,6 +38,9 @@ pub enum WireError {
     /// What came cannot be understood.
     #[error("what came cannot be understood: {0}")]
     Garbled(String),
+    /// What came is understood, and does not go together with what is here.
+    #[error("{0}")]
+    Unfit(String),
     /// Of the socket.
     #[error(transparent)]
     Io(#[from] io::Error),

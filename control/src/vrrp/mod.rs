@@ -60,6 +60,8 @@ enum Order {
     Live(String),
     /// Leave living masters alone, or do not.
     Hold(bool),
+    /// Masters give up and leave who takes over alone, or that is over.
+    HandOver(bool),
     /// End.
     End,
     /// End without a word: another process goes on.
@@ -223,6 +225,11 @@ impl Routers {
     /// Whether living masters are to be left alone for now.
     pub fn hold(&self, is_held: bool) {
         self.order(Order::Hold(is_held));
+    }
+
+    /// Masters give up, and whoever takes over is left alone until this is called with false.
+    pub fn hand_over(&self, begins: bool) {
+        self.order(Order::HandOver(begins));
     }
 
     /// What happened since the last call, in order.

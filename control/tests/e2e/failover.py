@@ -12,7 +12,8 @@ import json
 import shutil
 import time
 
-from lab import PREFIX, REPO, VIPS, Lab, at, check, payloads, wait_for
+import other_layout
+from lab import BIN, PREFIX, REPO, VIPS, Lab, at, check, payloads, wait_for
 from pair import Node
 from cases.upgrade import followed
 
@@ -271,13 +272,13 @@ def taken_back(trial):
     trial.pair.standby.expect("BACKUP", "front")
 
 
-def upgraded(trial):
-    """`rvsadm upgrade` on one node after the other, the standby first."""
+def upgraded(trial, binary="rvsd"):
+    """`rvsadm upgrade` to this build on one node after the other, the standby first."""
     pair = trial.pair
     for node in (pair.standby, pair.active):
         if node is pair.active:
             trial.about_to_change(pair.standby)
-        said = node.adm("upgrade")
+        said = node.adm(f"upgrade --binary {BIN / binary}", 60)
         node.program = followed(node.program, said)
         wait_for(f"rvsd of {node.name}", lambda node=node: node.adm_result("status").returncode == 0, 30)
         trial.notes.append(f"upgrade of the {node.name} node: {said.strip()}")
@@ -290,4 +291,6 @@ EVENTS = (("the active node is stopped", stopped), ("it comes back", started),
           ("kill -9 of the active node", killed), ("it is started again", started),
           ("its cables are pulled", unplugged), ("they are plugged in again", plugged),
           ("a new standby, kill -9 of the active", replaced), ("it is started again", started),
-          ("both are upgraded, the standby first", upgraded))
+          ("both are upgraded, the standby first", upgraded),
+          ("both, to another table layout", lambda trial: upgraded(trial, other_layout.NAME)),
+          ("both, back to the first build", upgraded))

@@ -71,11 +71,11 @@ class Node:
         self.program.signal(signal.SIGTERM)
         self.program.wait()
 
-    def adm_result(self, arguments):
-        return run([str(BIN / "rvsadm"), "--socket", str(self.socket)] + arguments.split(), 10, fail=False)
+    def adm_result(self, arguments, seconds=10):
+        return run([str(BIN / "rvsadm"), "--socket", str(self.socket)] + arguments.split(), seconds, fail=False)
 
-    def adm(self, arguments):
-        result = self.adm_result(arguments)
+    def adm(self, arguments, seconds=10):
+        result = self.adm_result(arguments, seconds)
         if result.returncode:
             raise Failure(f"{self.name}: rvsadm {arguments}: {result.stdout}{result.stderr}")
         return result.stdout
@@ -115,6 +115,13 @@ class Pair(Lab):
         self.servers = [self.pair_server(number) for number in range(1, self.count + 1)]
         self.record = self.dir / "wire.json"
         self.peer(self.switch, "wire.py", self.record)
+
+    def private_cable(self):
+        """y0, a cable between the two nodes alone: 10.3.0.1 and .2."""
+        a, b = self.nodes
+        a.space.batch(f"link add y0 type veth peer name y0 netns {b.space.name}")
+        for number, node in enumerate((a, b), 1):
+            node.space.batch(f"address add 10.3.0.{number}/24 dev y0", "link set y0 up")
 
     def pair_server(self, number):
         space = self.space(f"server{number}")

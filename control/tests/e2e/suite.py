@@ -20,7 +20,8 @@ STEPS = {
              ("fuzz lock file", [CARGO, "fetch", "--quiet", "--locked", "--manifest-path", "dataplane/fuzz/Cargo.toml"])],
     "cargo": [("cargo test", [CARGO, "test", "--workspace", "--no-fail-fast"])],
     "fuzz": [("fuzz", ["env", "FUZZ_SEED=1", str(REPO / "dataplane/fuzz/run"), "30"])],
-    "e2e": [("build", [CARGO, "build", "--workspace", "--bins", "--example", "replay"]),
+    "e2e": [("build for upgrades", ["/usr/bin/python3", "control/tests/e2e/other_layout.py"]),
+            ("build", [CARGO, "build", "--workspace", "--bins", "--example", "replay"]),
             ("end to end", ["/usr/bin/python3", "-u", str(HERE / "run.py")])],
     "trex": [("load generator kit", ["/usr/bin/python3", str(REPO / "bench/trex/tests.py")])],
 }

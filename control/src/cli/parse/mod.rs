@@ -10,7 +10,7 @@ use super::drain;
 use super::failure::Failure;
 use super::names::Names;
 use super::options::{Command, CommandSpec, WORDS, Word, WordSpec};
-use crate::api::{Drainees, MarkMatch, Request, ServiceKey};
+use crate::api::{Drainees, HandOver, MarkMatch, Request, ServiceKey};
 use crate::model::MAX_TIMEOUT;
 
 /// What to do, ready to be done.
@@ -301,7 +301,7 @@ fn word_command(spec: &WordSpec, words: &[String]) -> Result<Line, Failure> {
     let (mut discard_live, mut workers, mut packets, mut seconds) = (false, false, 0, 0);
     let mut import = Import::default();
     let (mut no_wait, mut deadline, mut service) = (false, None, None);
-    let mut binary = None;
+    let (mut binary, mut hand_over) = (None, HandOver::default());
     let mut follow = false;
     let mut rest = words.iter();
     while let Some(word) = rest.next() {
@@ -367,6 +367,11 @@ fn word_command(spec: &WordSpec, words: &[String]) -> Result<Line, Failure> {
             "packets" => packets = count()?,
             "no-wait" => no_wait = true,
             "deadline" => deadline = Some(deadline_of(value.unwrap_or_default())?),
+            "hand-over" => {
+                hand_over = HandOver::from_name(value.unwrap_or_default()).ok_or_else(|| {
+                    Failure::Usage("upgrade: --hand-over is auto, always or never".into())
+                })?
+            }
             "service" => service = Some(service_of(value.unwrap_or_default())?),
             "seconds" => seconds = count()?,
             "discard-live" => discard_live = true,
@@ -424,6 +429,7 @@ fn word_command(spec: &WordSpec, words: &[String]) -> Result<Line, Failure> {
                 None => None,
             },
             deadline,
+            hand_over,
         }),
         Word::ImportKeepalived => {
             let [file] = plain.as_slice() else {

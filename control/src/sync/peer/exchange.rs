@@ -296,6 +296,8 @@ pub struct Serve {
     pieces: Option<Receiver<Piece>>,
     packer: Packer,
     is_over: bool,
+    /// The whole table is asked for.
+    is_whole: bool,
 }
 
 impl Serve {
@@ -307,12 +309,18 @@ impl Serve {
             pieces: None,
             packer: Packer::new(0),
             is_over: false,
+            is_whole: false,
         }
     }
 
     /// Its stream.
     pub fn stream(&mut self) -> &mut TcpStream {
         &mut self.pipe.stream
+    }
+
+    /// Whether it gives the whole table.
+    pub fn is_whole(&self) -> bool {
+        self.is_whole
     }
 
     /// Goes on as far as it can.
@@ -414,6 +422,7 @@ impl Serve {
         self.pipe.put(seals, &Frame::Start { boot, connections });
         self.packer = Packer::new(ask.syncid);
         self.pieces = Some(receiver);
+        self.is_whole = ask.want == Want::Everything;
         Ok(())
     }
 

@@ -618,6 +618,7 @@ impl Driver {
         };
         let registry = self.poll.registry();
         let mut busy = false;
+        let mut given = Vec::new();
         self.served.retain(|_, serve| {
             let peer = serve.from.ip();
             match serve.step(now, &mut self.streams, &giver) {
@@ -628,6 +629,9 @@ impl Driver {
                 }
                 Step::Done(entries) => {
                     tracing::debug!(event = "sync", %peer, entries, "copied connections to a peer");
+                    if serve.is_whole() {
+                        given.push(peer);
+                    }
                 }
                 Step::Failed(why) => {
                     tracing::info!(event = "sync", %peer, reason = why, "a copy was not taken");
@@ -636,6 +640,9 @@ impl Driver {
             let _ = registry.deregister(serve.stream());
             false
         });
+        for peer in given {
+            self.handle(now, Input::Given(peer));
+        }
         busy
     }
 }

@@ -64,6 +64,8 @@ pub enum Input {
     Dropped(u64),
     /// The copy that was asked for came whole, so many entries, or not.
     Fetched(Result<u64, String>),
+    /// A peer took the whole table of this node.
+    Given(IpAddr),
     /// The interface lost its carrier, or has it again.
     Link(bool),
     /// Time passed.
@@ -155,6 +157,8 @@ pub struct Peer {
     /// What was counted.
     pub tally: Tally,
     stream: Option<Stream>,
+    /// Which run of it took our whole table.
+    given: Option<u64>,
 }
 
 /// The announcements of one run of a peer's master.
@@ -254,6 +258,11 @@ impl Peer {
         self.stream.as_ref().is_some_and(|s| s.gap.is_some())
     }
 
+    /// Whether it lives, takes over what we announce, and was given all that we had before.
+    pub fn is_in_step(&self) -> bool {
+        !self.is_lost && self.hello.is_backup && self.given == Some(self.hello.boot)
+    }
+
     fn silence(&self) -> Duration {
         Duration::from_millis(self.hello.interval_ms.into()) * MISSED
     }
@@ -339,6 +348,11 @@ impl Machine {
             Input::Received(from, received) => self.received(from, &received),
             Input::Dropped(entries) => self.dropped(entries),
             Input::Fetched(done) => self.fetched(now, done),
+            Input::Given(to) => {
+                if let Some(peer) = self.peers.get_mut(&to) {
+                    peer.given = Some(peer.hello.boot);
+                }
+            }
             Input::Link(is_up) => {
                 if is_up != self.has_link {
                     self.has_link = is_up;
@@ -362,6 +376,9 @@ impl Machine {
         if !roles.backup {
             self.peers.values_mut().for_each(|peer| peer.stream = None);
             self.fetch = None;
+        }
+        if !roles.master {
+            self.peers.values_mut().for_each(|peer| peer.given = None);
         }
         if self.roles != roles {
             self.roles = roles;
@@ -415,6 +432,7 @@ impl Machine {
             is_lost: false,
             tally: Tally::default(),
             stream: None,
+            given: None,
         });
         let was_lost = std::mem::take(&mut peer.is_lost);
         let is_other = |s: &Stream| (s.boot, s.run) != (hello.boot, hello.run);

@@ -17,6 +17,7 @@ impl Peer {
             heard_ms: now.since(self.heard).as_millis() as u64,
             connections: self.hello.connections,
             complete: self.is_complete(),
+            in_step: self.is_in_step(),
             gaps: self.tally.gaps,
             missed: self.tally.missed,
             repairs: self.tally.repairs,

@@ -43,6 +43,8 @@ const WAKER: Token = Token(usize::MAX - 1);
 const NETLINK: Token = Token(usize::MAX - 2);
 /// Longest sleep: listings are that old.
 const NAP: Duration = Duration::from_millis(500);
+/// The same while masters hand over.
+const HURRIED_NAP: Duration = Duration::from_millis(20);
 /// Room for what the machines want done.
 const OUTPUTS: usize = 4096;
 /// How long the last adverts get to leave through the data plane.
@@ -124,6 +126,10 @@ pub struct Driver {
     looked: Instant,
     shown: Instant,
     is_shown: bool,
+    /// Living masters are left alone.
+    is_held: bool,
+    /// Masters here have given up for as long as this lasts.
+    hands_over: bool,
     /// Places on the board of leases, by instance.
     places: BTreeMap<String, dataplane::lease::Slot>,
     /// Why something could not be done, told once for each instance until it changes.
@@ -193,6 +199,8 @@ impl Driver {
             looked: now(),
             shown: Instant::default(),
             is_shown: false,
+            is_held: false,
+            hands_over: false,
             places: BTreeMap::new(),
             troubles: BTreeMap::new(),
         };
@@ -247,7 +255,8 @@ impl Driver {
         if !self.readable.is_empty() || self.links_readable {
             return Duration::ZERO;
         }
-        let due = self.router.next_timeout().map_or(NAP, |at| at.since(now));
+        let nap = self.nap();
+        let due = self.router.next_timeout().map_or(nap, |at| at.since(now));
         let look = match self.slots.is_empty() {
             true => NAP,
             false => self.look_period().saturating_sub(now.since(self.looked)),
@@ -260,6 +269,7 @@ impl Driver {
         let script = self.parts.scripts.next().map_or(NAP, |at| at.since(now));
         let said = self.announcement_timeout(now);
         due.min(said)
+            .min(nap)
             .min(look)
             .min(script)
             .min(lease.min().unwrap_or(NAP))
@@ -286,12 +296,32 @@ impl Driver {
                         self.open(now(), key);
                     }
                 }
-                Ok(Order::Hold(is_held)) => self.router.hold(now(), is_held, &mut self.out),
+                Ok(Order::Hold(is_held)) => {
+                    self.is_held = is_held;
+                    self.hold();
+                }
+                Ok(Order::HandOver(hands_over)) => {
+                    self.hands_over = hands_over;
+                    self.hold();
+                    if hands_over {
+                        self.router.hand_over(now(), &mut self.out);
+                    }
+                }
                 Ok(Order::End) | Err(TryRecvError::Disconnected) => return Orders::End,
                 Ok(Order::Leave) => return Orders::Leave,
                 Err(TryRecvError::Empty) => return Orders::Done,
             }
         }
+    }
+
+    fn hold(&mut self) {
+        let is_held = self.is_held || self.hands_over;
+        self.router.hold(now(), is_held, &mut self.out);
+    }
+
+    /// How old a listing may be: somebody waits for what becomes of a handing over.
+    fn nap(&self) -> Duration {
+        if self.hands_over { HURRIED_NAP } else { NAP }
     }
 
     fn take_seen(&mut self) {
@@ -344,7 +374,7 @@ impl Driver {
 
     /// Shows how everything stands.
     fn show(&mut self, now: Instant) {
-        if self.is_shown && now.since(self.shown) < NAP {
+        if self.is_shown && now.since(self.shown) < self.nap() {
             return;
         }
         (self.is_shown, self.shown) = (true, now);

@@ -20,15 +20,16 @@ class GuestBalancer:
     def adm(self, arguments, seconds=30):
         return self.guest.sh(f"{BIN}/rvsadm --socket /run/rvsd.sock {arguments}", seconds)
 
-    def start(self, nics, faces=("both", "both"), worker='idle = "adaptive"', **config):
+    def start(self, nics, faces=("both", "both"), worker='idle = "adaptive"', addresses=None, **config):
+        """`addresses`: `ip` commands that give the twins theirs; without, those of a lab's balancer."""
         ports = "".join(port(name, f'pci = "{nic.pci}"\nfaces = "{side}"') for name, nic, side in zip(("f0", "b0"), nics, faces))
-        text = config_text("/run/rvsd.sock", "rvs", ports, extra="", worker=worker, memory="hugepages", **config)
+        text = config_text("/run/rvsd.sock", "rvs", ports, worker=worker, memory="hugepages", **config)
         text = text.replace('memory = "hugepages"', 'memory = "hugepages"\nmemory_mb = 256')
         self.guest.sh(f"cat > /run/rvsd.toml <<'END'\n{text}\nEND\n"
                       f"rm -f /run/rvsd.exit\n({BIN}/rvsd /run/rvsd.toml > /run/rvsd.log 2>&1 & echo $! > /run/rvsd.pid; "
                       "wait $!; echo $? > /run/rvsd.exit) &")
         wait_for("rvsd in the guest", self.ready, 90)
-        commands = ["link set tf0 up", "link set tb0 up", *address_commands("tf0", "tb0")]
+        commands = addresses or ["link set tf0 up", "link set tb0 up", *address_commands("tf0", "tb0")]
         self.guest.sh("ip -batch - <<'END'\n" + "\n".join(commands) + "\nEND")
 
     def ready(self):

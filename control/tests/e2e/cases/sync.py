@@ -219,9 +219,7 @@ def test_a_takeover_waits_for_the_table():
     import pair
     with pair.Pair() as lab:
         a, b = lab.nodes
-        a.space.batch(f"link add y0 type veth peer name y0 netns {b.space.name}")
-        for number, node in enumerate((a, b), 1):
-            node.space.batch(f"address add 10.3.0.{number}/24 dev y0", "link set y0 up")
+        lab.private_cable()
         table = '[vrrp]\ntakeover_wait = "60s"\n'
         closed = "add table inet x; add chain inet x in { type filter hook input priority 0; }; add rule inet x in tcp dport 9848 reject with tcp reset"
 

@@ -1,4 +1,5 @@
 """`rvsadm upgrade`: another rvsd takes over, and nobody notices."""
+import json
 import os
 import re
 import signal
@@ -6,9 +7,10 @@ import socket
 import time
 from pathlib import Path
 
-from cases import health
+import other_layout
+from cases import health, sync
 from cases.crash import Traffic, state, took_over
-from cases.vrrp_pair import prepared, rows, service, steady
+from cases.vrrp_pair import children, outage, prepared, rows, service, steady
 from lab import BIN, HERE, at, check, lasts, network, wait_for
 from pair import VIP, down, instance
 
@@ -61,6 +63,20 @@ def upgrade(lab, arguments=""):
     lab.wait_ready()
 
 
+def requests(lab):
+    """Connections as counted in all, and by service; they lag by two seconds."""
+    total = json.loads(lab.adm("--json stats"))["total"]["conns"]
+    return [total] + [service["stats"]["conns"] for service in json.loads(lab.adm("--json -L --stats"))["services"]]
+
+
+def impostor(lab, *words):
+    """A program that says it is a new rvsd, and what it does then (peers/impostor.py)."""
+    program = lab.dir / f"impostor-{words[0]}"
+    program.write_text(f"#!/bin/sh\nexec /usr/bin/python3 -I -S {HERE}/peers/impostor.py {' '.join(words)}\n")
+    program.chmod(0o755)
+    return program
+
+
 def resets(lab):
     """TCP resets that each host of the lab has sent, and connections that it lost by one."""
     found = {}
@@ -97,7 +113,10 @@ def test_nobody_notices(lab):
     load.answered(20)
     rules, clean = lab.adm("-Sn"), resets(lab)
     for turn in range(3):
+        counted = requests(lab)
         upgrade(lab)
+        going_on = requests(lab)
+        check(all(now >= before for now, before in zip(going_on, counted)), f"counted {counted}, then {going_on}")
         load.answered(20)
         check(lab.adm("-Sn") == rules, "live services are gone")
         check("77 120 300" in lab.adm("-L --timeout"), "the timeout is lost")
@@ -131,6 +150,7 @@ def test_failed_starts(lab):
     sleeper.write_text("#!/bin/sh\nexec sleep 100\n")
     sleeper.chmod(0o755)
     adverse(lab, f"--binary {sleeper} --deadline 2s", "was not ready within 2 s")
+    adverse(lab, f"--binary {impostor(lab, 'records', '99')}", "cannot take over", "records of version 1", "reads 99", "nothing has changed")
     good = lab.config.read_text()
     lab.config.write_text(good + '\n[[service]]\nprotocol = "tcp"\naddress = "10.1.0.100"\nport = 99\nscheduler = "wlcc"\n')
     adverse(lab, "", "does not start", 'did you mean "wlc"', str(lab.config))
@@ -154,11 +174,8 @@ def test_a_failure_with_the_ports(lab):
     traffic = Traffic(lab, vips, "400k")
     load = lab.load(*[f"http://{at(vip, 80)}/" for vip in vips], threads=2)
     load.answered(20)
-    impostor = lab.dir / "impostor"
-    impostor.write_text(f"#!/bin/sh\nexec /usr/bin/python3 -I -S {HERE}/peers/impostor.py die\n")
-    impostor.chmod(0o755)
     rules, clean = lab.adm("-Sn"), resets(lab)
-    adverse(lab, f"--binary {impostor}", "ended before it was ready", "takes the ports back")
+    adverse(lab, f"--binary {impostor(lab, 'die')}", "ended before it was ready", "takes the ports back")
     lab.wait_ready()
     check(lab.adm("-Sn") == rules, "live services are gone")
     load.answered(20)
@@ -166,6 +183,27 @@ def test_a_failure_with_the_ports(lab):
     load.answered(20)
     check(resets(lab) == clean, f"resets: {resets(lab)}, before {clean}")
     load.finish()
+    traffic.finish()
+
+
+@lasts(120)
+@network(servers=2)
+def test_a_program_that_hangs_with_the_ports(lab):
+    """A program that takes the ports and says nothing any more: the old one has them back after a time, nothing is lost."""
+    lab.write_config(extra=state(lab))
+    lab.start()
+    vips = lab.service("nat")
+    traffic = Traffic(lab, vips, "100k")
+    rules = lab.adm("-Sn")
+    began = time.monotonic()
+    adverse(lab, f"--binary {impostor(lab, 'hang')}", "was not ready within 20 s and is killed", "takes the ports back")
+    check(time.monotonic() - began < 60, "it took for ever")
+    lab.wait_ready()
+    check(lab.adm("-Sn") == rules, "live services are gone")
+    connections, torn, unbound = took_over(lab)
+    check(connections >= 6 * len(vips) and (torn, unbound) == (0, 0), f"{connections} connections, {torn} torn, {unbound} unbound")
+    left = [Path(f"/proc/{child}/cmdline").read_text() for child in children(lab.rvsd.pid)]
+    check(not any("impostor" in line for line in left), f"it was not killed: {left}")
     traffic.finish()
 
 
@@ -221,6 +259,31 @@ def test_another_table(lab):
 
 
 @lasts(120)
+@network(servers=2)
+def test_another_layout(lab):
+    """A build whose table lies otherwise in memory, and back: each connection is carried over by itself."""
+    other = BIN / other_layout.NAME
+    check(other.exists(), f"{other} is missing: run control/tests/e2e/other_layout.py, then make build")
+    lab.write_config(extra=state(lab))
+    sizes = [lab.lb.run([binary, "--print-layout", lab.config]).stdout for binary in (BIN / "rvsd", other)]
+    check(sizes[0] != sizes[1], f"the same layout: {sizes[0]}")
+    lab.start()
+    vips = lab.service("nat", options="-p 300") + lab.service("dr")
+    traffic = Traffic(lab, vips, "400k")
+    clean = resets(lab)
+    for binary in (other, other, BIN / "rvsd"):
+        stays = os.readlink(f"/proc/{lab.rvsd.pid}/exe") == str(binary)
+        upgrade(lab, f"--binary {binary}")
+        check(os.readlink(f"/proc/{lab.rvsd.pid}/exe") == str(binary), "another program runs")
+        said = lab.rvsd.output().rsplit("handing over", 1)[1]
+        check(("one by one" in said) != stays, f"between two of a layout: {stays}: {said}")
+        connections, torn, unbound = took_over(lab)
+        check(connections >= 6 * len(vips) and (torn, unbound) == (0, 0), f"{connections} connections, {torn} torn, {unbound} unbound")
+    traffic.finish()
+    check(resets(lab) == clean, f"resets: {resets(lab)}, before {clean}")
+
+
+@lasts(120)
 @prepared(servers=2, back=True)
 def test_a_master_stays_master(lab, a, b):
     """Both nodes of a pair are upgraded under load: no priority 0, no other master, no storm of announcements."""
@@ -239,7 +302,7 @@ def test_a_master_stays_master(lab, a, b):
     since = time.monotonic()
     became = b.instance()["counters"]["became-master"]
     for node in (b, a, a):
-        node.program = followed(node.program, node.adm("upgrade"))
+        node.program = followed(node.program, node.adm("upgrade", 60))
         wait_for(f"rvsd of {node.name}", lambda: node.adm_result("status").returncode == 0)
     a.expect("MASTER")
     check(a.instance()["cause"] == "resume" and a.holds(), a.instance())
@@ -255,6 +318,73 @@ def test_a_master_stays_master(lab, a, b):
     check(len(announced) <= 40, f"{len(announced)} announcements")
     check(download.wait(60) == 0, f"the download ended: {download.output()}")
     load.stop()
+
+
+def in_step(node):
+    """Whether the node's peer has all of its connections, by what it lists."""
+    daemons = json.loads(node.adm("--json -L --daemon"))["daemons"]
+    return any(peer["in_step"] for daemon in daemons for peer in daemon["peers"])
+
+
+@lasts(180)
+@prepared(servers=2)
+def test_a_long_pause_is_handed_over(lab, a, b):
+    """Ports that take longer than the peer waits: it is master first, a download goes on there, and gives it back. Then a
+    short pause, which is not handed over, and one that is by order, to nobody."""
+    lab.private_cable()
+    for server in lab.servers:
+        server.ip(f"address add {VIP}/32 dev lo")
+    for node, priority in ((a, 100), (b, 99)):
+        node.rvsd(instance(priority, "1s") + service("dr", servers=lab.servers),
+                  extra=state(lab, lab.dir / f"{node.name}.state", lab.dir / f"{node.name}.table") + sync.sync("vrrp:v"))
+    a.expect("MASTER")
+    record = lab.dir / "a.state" / "ports.json"
+    wait_for("what the start took", record.exists)
+    a.stop()
+    measured = json.loads(record.read_text())
+    check(len(measured) == 1 and 0 < measured[0]["start_ms"] < 30000, f"recorded: {measured}")
+    measured[0]["upgrade_ms"] = 9000
+    record.write_text(json.dumps(measured))
+    a.start()
+    a.expect("MASTER", seconds=30)
+    b.expect("BACKUP")
+    load = steady(lab)
+    slow = lab.dir / "slow"
+    download = lab.client.spawn(["curl", "-sSf", "--limit-rate", "400k", "-m", "90", "-o", slow, f"http://{VIP}/files/10m"], "curl")
+    wait_for("the download to begin", lambda: slow.exists() and slow.stat().st_size)
+    wait_for("the standby to have the table", lambda: in_step(a), 20)
+    time.sleep(1)   # A message about the download takes no longer.
+    since = time.monotonic()
+    text = a.adm("upgrade", 60)
+    check("a pause of 9000 ms is expected" in text and "handed over v to 10.3.0.2 before" in text, f"said: {text}")
+    a.program = followed(a.program, text)
+    wait_for("rvsd of a", lambda: a.adm_result("status").returncode == 0)
+    check(lab.adverts(a, since, zero=True), "it did not give up")
+    check(lab.adverts(b, since), "the other node was never master")
+    a.expect("MASTER", seconds=30)
+    check(a.instance()["cause"] != "resume", a.instance())
+    b.expect("BACKUP")
+    took, failed = outage(load, since)
+    print(f"      handed over and back: {failed} requests failed, over {took:.2f} s")
+    # A skew and a little, twice: it is by far less than a master-down interval.
+    check(failed <= 40, f"{failed} requests failed")
+    check(download.running(), "the download was over too early")
+    again = time.monotonic()
+    check(json.loads(record.read_text())[0]["upgrade_ms"] < 9000, record.read_text())
+    text = a.adm("upgrade", 60)
+    check("handed over" not in text, f"said: {text}")
+    a.program = followed(a.program, text)
+    a.expect("MASTER")
+    check(not lab.adverts(a, again, zero=True), "it gave up for a short pause")
+    check(download.wait(60) == 0, f"the download ended: {download.output()}")
+    load.stop()
+    b.stop()
+    refused = a.adm_result("upgrade --hand-over=always", 60)
+    check(refused.returncode == 1 and "nobody took over v" in refused.stderr and "nothing has changed" in refused.stderr,
+          f"said: {refused.stdout}{refused.stderr}")
+    check(a.program.running() and a.instance()["state"] == "MASTER", "the old process is gone")
+    a.program = followed(a.program, a.adm("upgrade --hand-over=never", 60))
+    a.expect("MASTER")
 
 
 @network(servers=1)

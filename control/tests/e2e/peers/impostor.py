@@ -1,6 +1,7 @@
 """In the place of a new rvsd: says that it is prepared, takes the ports and then fails.
 
-    impostor.py die | hang      (what it does when it has the ports)
+    impostor.py die | hang          (what it does when it has the ports)
+    impostor.py records VERSION     (what records of connections it wants; it gets none)
 """
 import json
 import os
@@ -29,7 +30,10 @@ def send(message):
 
 
 receive()
-send({"Prepared": {"version": "9.9.9", "commit": "none"}})
+prepared = {"version": "9.9.9", "commit": "none"}
+if sys.argv[1] == "records":
+    prepared |= {"wants_records": True, "records": int(sys.argv[2])}
+send({"Prepared": prepared})
 receive()
 if sys.argv[1] == "hang":
     time.sleep(600)

@@ -319,3 +319,34 @@ fn a_carrier_that_goes_and_comes() {
     assert_eq!(node.handle(Input::Link(false)), []);
     assert_eq!(news(node.handle(Input::Link(true))), [News::Link(true)]);
 }
+
+#[test]
+fn a_standby_is_in_step_once_it_has_the_table() {
+    let mut node = Node::new(true, false);
+    let backup = |boot: u64| {
+        move |hello: &mut Hello| {
+            (hello.is_master, hello.is_backup, hello.boot) = (false, true, boot);
+        }
+    };
+    let is_in_step = |node: &Node| node.machine.peers[&ONE].is_in_step();
+    node.hear(ONE, backup(50));
+    assert!(!is_in_step(&node));
+    node.handle(Input::Given(ONE));
+    node.handle(Input::Given(TWO));
+    assert!(is_in_step(&node) && node.machine.peers.len() == 1);
+    node.sleep(6000);
+    assert!(!is_in_step(&node), "it is silent");
+    node.hear(ONE, backup(50));
+    assert!(is_in_step(&node));
+    // It was started anew, empty.
+    node.hear(ONE, backup(51));
+    assert!(!is_in_step(&node));
+    node.handle(Input::Given(ONE));
+    assert!(is_in_step(&node));
+    // It does not take over any more.
+    node.hear(ONE, |hello| hello.boot = 51);
+    assert!(!is_in_step(&node));
+    node.hear(ONE, backup(51));
+    node.handle(Input::Roles(Roles::default()));
+    assert!(!is_in_step(&node), "what it has is another master's");
+}
