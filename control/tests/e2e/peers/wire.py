@@ -4,7 +4,7 @@
                                 that leave by it instead
 
 Fields: t (seconds, monotonic), port (the switch port that it came in by: who sent it), kind; adverts: src, dst, version,
-vrid, priority, ttl, mac; ARP: op, addr and mac of the sender; advertisements: addr, mac; packets: src, dst, mac.
+vrid, priority, ttl, mac; ARP: op, addr and mac of the sender; advertisements: addr, mac, router (the flag); packets: src, dst, mac.
 """
 import json
 import socket
@@ -37,7 +37,7 @@ def read(frame):
         if payload[6] == 112:
             return advert(payload[8:24], payload[24:40], payload[7], body)
         if payload[6] == 58 and body[0] == 136:
-            return {"kind": "na", "addr": ip(body[8:24])}
+            return {"kind": "na", "addr": ip(body[8:24]), "router": bool(body[4] & 0x80)}
         return {"kind": "packet", "src": ip(payload[8:24]), "dst": ip(payload[24:40]), "protocol": payload[6]}
     return None
 
