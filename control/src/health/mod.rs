@@ -190,12 +190,20 @@ impl Health {
             (!checks.is_empty()).then(|| Target::new(service, server, checks))
         };
         let targets: Vec<Target> = servers.iter().filter_map(target).collect();
+        let rests = checks.is_some_and(|checks| checks.pool.ha_suspend) && !model.is_live(service);
+        if rests && !targets.is_empty() {
+            // Before the thread knows what to check, or it would begin at once.
+            self.order(Order::Suspend(service, true));
+        }
         if !targets.is_empty() || self.states_of(service).next().is_some() {
             self.set(service, targets);
         }
         let checks = checks.filter(|_| model.has_service(service));
         let Some(checks) = checks else {
-            if let Some(gone) = self.pools.remove(&service) {
+            if let Some(mut gone) = self.pools.remove(&service) {
+                if gone.set_suspended(false) {
+                    self.order(Order::Suspend(service, false));
+                }
                 gone.retire(model, &mut self.events);
                 // Without a sorry server there is nothing to refuse.
                 let _ = model.set_sorry(now, service, None, counters);

@@ -293,6 +293,28 @@ fn nothing_is_checked_where_the_address_is_not() {
     assert_eq!(bench.weight(port), 0);
 }
 
+#[test]
+fn a_service_that_went_while_it_rested_is_checked_when_it_is_back() {
+    let closed = TcpListener::bind((LOOPBACK, 0)).unwrap();
+    let port = closed.local_addr().unwrap().port();
+    drop(closed);
+    let mut bench = Bench::new(vec![spec(Kind::Tcp)]);
+    let mut checks = bench.checks[&service()].clone();
+    checks.pool.ha_suspend = true;
+    bench.checks = BTreeMap::from([(service(), checks.clone())]);
+    bench.add(port);
+    assert!(bench.health.pools().all(|p| p.suspended));
+    let (now, model) = (Instant::from_secs(1), &mut bench.model);
+    bench
+        .health
+        .follow_service(now, model, service(), None, &[]);
+    checks.pool.ha_suspend = false;
+    bench
+        .health
+        .follow_service(now, model, service(), Some(&checks), &[]);
+    bench.wait(port, |s| !s.alive);
+}
+
 fn has_run(report: &Report) -> bool {
     !report.checks.is_empty() && report.checks.iter().all(|c| c.has_run)
 }

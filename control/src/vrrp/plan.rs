@@ -148,13 +148,14 @@ fn tracker(config: &Vrrp, what: &Tracked) -> Tracker {
 }
 
 #[cfg(test)]
-mod tests {
+pub(in crate::vrrp) mod tests {
     use std::path::Path;
 
     use super::*;
     use crate::config::{self, Host};
 
-    fn parsed(text: &str) -> Vrrp {
+    /// The virtual routers of a file.
+    pub(in crate::vrrp) fn parsed(text: &str) -> Vrrp {
         let host = Host {
             online: vec![0, 1],
             isolated: vec![],

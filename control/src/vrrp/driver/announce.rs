@@ -32,7 +32,7 @@ pub(super) struct Queue {
 
 impl Queue {
     /// Puts announcements of an instance behind those that wait, in the place of its older ones.
-    fn put(&mut self, key: Key, frames: impl Iterator<Item = Vec<u8>>) {
+    pub(super) fn put(&mut self, key: Key, frames: impl Iterator<Item = Vec<u8>>) {
         self.forget(key);
         self.waiting.extend(frames.map(|frame| (key, frame)));
     }

@@ -118,6 +118,8 @@ impl Driver {
             }
             stays
         });
+        // What only those had who have left by now.
+        self.open_sockets();
         let tracked = plan::all_tracked(&self.config);
         self.parts.scripts.plan(now, &self.config, &tracked);
         // The watcher ends only with us.

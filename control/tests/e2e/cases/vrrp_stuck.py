@@ -68,6 +68,24 @@ def test_worker(lab, a, b):
     load.stop()
 
 
+@prepared(servers=0)
+def test_worker_of_a_backup(lab, a, b):
+    """The only worker of a backup hangs: it hears no advert, and does not take that for a dead master."""
+    a.rvsd(instance(150))
+    a.expect("MASTER")
+    b.rvsd(instance(100))
+    b.expect("BACKUP")
+    frozen = hang(lab, b, "rte-worker")
+    b.expect("FAULT")
+    time.sleep(2 * down(100))
+    seen = b.instance()
+    check(seen["state"] == "FAULT" and seen["counters"]["became-master"] == 0 and not b.holds(), seen)
+    frozen.stop()
+    b.expect("BACKUP")
+    check(b.instance()["counters"]["became-master"] == 0, "it was master for a moment")
+    check(a.instance()["counters"]["became-master"] == 1, "the master was disturbed")
+
+
 @prepared(servers=2)
 def test_control(lab, a, b):
     """The control loop hangs: adverts go on, requests are answered, nobody takes over."""
