@@ -334,8 +334,11 @@ impl Health {
 
     /// Whether every check has run.
     pub fn has_run(&self) -> bool {
-        let mut checks = self.states.values().flat_map(|report| &report.checks);
-        checks.all(|check| check.has_run)
+        // Before its first report nothing is known of a server's checks.
+        let has_run = |report: &Report| {
+            !report.checks.is_empty() && report.checks.iter().all(|check| check.has_run)
+        };
+        self.states.values().all(has_run)
     }
 
     /// The services that the file has checks or a pool for.

@@ -13,7 +13,9 @@ use healthcheck::check::http::Version;
 use healthcheck::check::udp::Reply;
 use healthcheck::monitor::Pace;
 use mio::{Poll, Token, Waker};
+use socket2::{Domain, Socket, Type};
 
+use super::attempt::{Attempt, Ground, Peer, Ready};
 use super::{Checks, Event, Health, Kind, Pool, Port, Report, Sorry, Spec, Via, Web};
 use crate::api::{Method, Protocol, ServerKey, ServerSpec, ServiceKey, ServiceSpec, Tunnel};
 use crate::config::OperatorState;
@@ -467,6 +469,68 @@ fn another_pace_goes_on_where_the_check_was() {
     bench.idle(Duration::from_millis(300));
     let state = bench.wait(port, has_run);
     assert!(!state.alive, "a reload is no reason to trust it again");
+    let _open = TcpListener::bind((LOOPBACK, port)).unwrap();
+    bench.idle(Duration::from_millis(300));
+    let state = bench.wait(port, has_run);
+    assert!(!state.alive, "an hour has not passed");
+    let (now, model) = (Instant::from_secs(3), &mut bench.model);
+    let quick = &bench.checks[&service()];
+    bench
+        .health
+        .follow_service(now, model, service(), Some(quick), &[]);
+    bench.wait(port, |s| s.alive);
+}
+
+#[test]
+fn everything_has_run_once_the_slowest_check_has() {
+    // Takes connections and says nothing.
+    let silent = TcpListener::bind((LOOPBACK, 0)).unwrap();
+    let silent = silent
+        .local_addr()
+        .map(|addr| (addr.port(), silent))
+        .unwrap();
+    let quick = answer_all("HTTP/1.0 200 OK\r\n\r\n");
+    let mut check = spec(page("/"));
+    check.pace.deadline = Duration::from_secs(2);
+    let mut bench = Bench::new(vec![check]);
+    assert!(bench.health.has_run(), "there is nothing to wait for");
+    bench.add(quick);
+    bench.add(silent.0);
+    assert!(!bench.health.has_run(), "nothing is known yet");
+    bench.wait(quick, has_run);
+    assert!(!bench.health.has_run(), "one still waits for its page");
+    bench.wait(silent.0, has_run);
+    assert!(bench.health.has_run());
+}
+
+#[test]
+fn a_connection_that_does_not_stand_yet_is_no_success() {
+    // Has room for one that nobody takes. The others get no answer to their SYN.
+    let full = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    full.bind(&SocketAddr::new(LOOPBACK, 0).into()).unwrap();
+    full.listen(0).unwrap();
+    let addr = full.local_addr().unwrap().as_socket().unwrap();
+    let poll = Poll::new().unwrap();
+    let mut ground = Ground {
+        registry: poll.registry(),
+        path: None,
+        now: healthcheck::Instant(0),
+    };
+    let (spec, peer) = (spec(Kind::Tcp), Peer { addr, way: None });
+    let mut attempts = Vec::new();
+    for number in 0..4 {
+        let asks = spec.kind.converse(addr, number).unwrap();
+        let begun = Attempt::begin(&mut ground, Token(1), &spec, peer, asks, None);
+        attempts.push(begun.ok().unwrap());
+    }
+    // Readiness may be that of another connection.
+    let ready = |attempt: &mut Attempt| attempt.on_ready(&mut ground, &spec, Ready::BOTH);
+    let verdicts: Vec<bool> = attempts
+        .iter_mut()
+        .map(ready)
+        .map(|v| v.is_some())
+        .collect();
+    assert!(verdicts[0] && !verdicts[3], "{verdicts:?}");
 }
 
 #[test]

@@ -337,6 +337,18 @@ mod tests {
     }
 
     #[test]
+    fn files_are_read_anew_after_a_minute() {
+        let mut contexts = Contexts::default();
+        let mut at = |seconds: u64| {
+            let now = Instant(seconds * 1_000_000_000);
+            contexts.get(now, &Tls::default()).unwrap()
+        };
+        let (first, later, last) = (at(1), at(60), at(61));
+        assert!(Arc::ptr_eq(&first, &later));
+        assert!(!Arc::ptr_eq(&first, &last));
+    }
+
+    #[test]
     fn authorities_that_cannot_be_read() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("ca.pem");

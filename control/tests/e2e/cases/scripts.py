@@ -112,6 +112,18 @@ def test_a_script_decides_and_sets_the_weight(lab):
     script(lab, "exit 5")
     wait_for("weight 3", lambda: weight(lab, one) == 3)
     check(states(lab)[one.addr][0] == "up", "the server is not up again")
+    # It sets the weight, whatever the operator's.
+    lab.adm(f"-e -t {VIP}:80 -r {one.addr}:80 -m -w 8")
+    wait_for("weight 3 in place of 8", lambda: weight(lab, one) == 3)
+    # One that runs when its server goes has nobody left to tell.
+    lab.config.write_text(lab.config.read_text().replace('timeout = "500ms"', 'timeout = "90s"'))
+    lab.adm("reload")
+    (pids / "own").unlink()
+    script(lab, f"echo $$ > {pids}/new; mv {pids}/new {pids}/own; exec sleep 600")
+    wait_for("the script to run", (pids / "own").exists)
+    lab.adm(f"-d -t {VIP}:80 -r {one.addr}:80")
+    pid = int((pids / "own").read_text())
+    wait_for("the end of a script that nobody waits for", lambda: gone(pid))
 
 
 def test_scripts_of_root_and_the_end_of_helpers(lab):
