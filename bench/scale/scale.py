@@ -255,7 +255,7 @@ def measure_rules(results, args, services, per_service, changes, scheduler="wlc"
             times.sort()
             if keep:
                 # Workers have it as soon as without; the answer says that it is on the disk.
-                results.add(group, f"{op}: median until it is on the disk", statistics.median(times), "ms")
+                results.add(group, f"{op}: median until it is on the disk", statistics.median(times), "ms", CHANGE_MS)
             else:
                 results.add(group, f"{op}: median until every worker runs it", statistics.median(times), "ms", CHANGE_MS)
             results.add(group, f"{op}: 99 of 100 within", times[len(times) * 99 // 100], "ms")

@@ -40,6 +40,17 @@ pub fn wanted(
     }
 }
 
+/// Whether a port with this driver is asked to keep what is urgent on a queue of its own. The PMD of
+/// bonds would have to ask each member that ever joins.
+pub fn wants_urgent(port: &config::Port, driver: &str) -> bool {
+    let asked = match port.offloads {
+        config::Offloads::None => false,
+        config::Offloads::Auto => !SOFTWARE.contains(&driver),
+        config::Offloads::All => true,
+    };
+    asked && port.members().is_empty() && !port.rx_gso_fixup
+}
+
 /// What the workers leave to the NIC.
 pub fn assist(setup: &PortSetup) -> Assist {
     Assist {

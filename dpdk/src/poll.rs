@@ -68,6 +68,8 @@ pub struct Lane {
     pub port: PortId,
     /// Frames from the wire; none if another worker polls the port.
     pub rx: Option<RxQueue>,
+    /// Frames from the wire that must not wait behind those; one worker takes them.
+    pub urgent: Option<RxQueue>,
     /// Where frames go to.
     pub tx: Way,
     /// Frames for the kernel twin, by class.
@@ -100,6 +102,7 @@ impl Lane {
         Lane {
             port,
             rx: rx.into(),
+            urgent: None,
             tx: tx.into(),
             punt,
             from_kernel: from_kernel.into(),
@@ -390,6 +393,9 @@ impl Loop {
     #[inline(always)]
     pub fn turn_with(&mut self, now: Instant, probe: &mut impl Probe) -> bool {
         let mut busy = false;
+        if self.lanes.iter().any(|lane| lane.urgent.is_some()) {
+            busy |= self.receive_urgent(now, probe);
+        }
         for at in 0..self.lanes.len() {
             busy |= self.receive(at, now, probe);
             busy |= self.receive_from_kernel(at, now);
@@ -407,6 +413,22 @@ impl Loop {
         }
         busy |= self.apply_commands(now);
         self.worker.expire(now, EXPIRY_BUDGET);
+        busy
+    }
+
+    /// What must not wait behind a full queue.
+    #[inline(never)]
+    fn receive_urgent(&mut self, now: Instant, probe: &mut impl Probe) -> bool {
+        let mut busy = false;
+        for at in 0..self.lanes.len() {
+            let lane = self.lanes.get_mut(at);
+            let mut burst = Burst::new();
+            let urgent = lane.and_then(|lane| lane.urgent.as_mut());
+            if urgent.map_or(0, |queue| queue.receive(&mut burst)) > 0 {
+                self.take_in(at, now, &mut burst, probe);
+                busy = true;
+            }
+        }
         busy
     }
 

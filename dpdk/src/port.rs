@@ -32,7 +32,7 @@ pub use self::error::{PortError, Refused};
 pub use self::events::PortEvents;
 pub use self::filter::MacFilter;
 pub use self::hotplug::{attach, detach};
-pub use self::info::{Link, Offloads, PortConfig, PortInfo, PortSetup};
+pub use self::info::{Link, Offloads, PortConfig, PortInfo, PortSetup, Urgent};
 pub use self::queue::{RxQueue, TxQueue};
 pub use self::stats::PortStats;
 
@@ -294,9 +294,15 @@ impl Port {
     /// # Errors
     /// What the port cannot do, or the driver's reason with the step that failed.
     pub fn start(self, config: &PortConfig, pool: &Mempool) -> Result<RunningPort, Refused<Port>> {
-        match self.set_up(config, pool) {
+        let started = self
+            .set_up(config, pool, false)
+            .and_then(|setup| self.set_apart(config, pool, setup));
+        match started {
             Ok(setup) => Ok(RunningPort {
-                leases: Arc::new(Leases::new(setup.rx_queues, setup.tx_queues)),
+                leases: Arc::new(Leases::new(
+                    setup.rx_queues + u16::from(setup.urgent.is_some()),
+                    setup.tx_queues,
+                )),
                 device: Some(self.device),
                 setup,
                 data_room: pool.data_room(),
@@ -306,7 +312,55 @@ impl Port {
         }
     }
 
-    fn set_up(&self, config: &PortConfig, pool: &Mempool) -> Result<PortSetup, PortError> {
+    /// Gives a port that runs a queue more for what is urgent, if that is wanted. The driver says
+    /// what it can do only once the port runs, so it is set up once more; if it does not do it
+    /// then, the port is set up as it was.
+    fn set_apart(
+        &self,
+        config: &PortConfig,
+        pool: &Mempool,
+        setup: PortSetup,
+    ) -> Result<PortSetup, PortError> {
+        let (device, queue) = (&self.device, setup.rx_queues);
+        let least = |kinds: u32| kinds & Urgent::LEAST == Urgent::LEAST;
+        // SAFETY: the device runs and has a first queue.
+        let offered = || unsafe { ffi::rvs_urgent_offered(device.id, 0) };
+        if !config.urgent || queue >= device.info()?.max_rx_queues || !least(offered()) {
+            return Ok(setup);
+        }
+        self.halt()?;
+        if let Ok(setup) = self.set_up(config, pool, true) {
+            // SAFETY: the device runs.
+            let spread = || unsafe { ffi::rvs_port_spread(device.id, queue) } == 0;
+            // SAFETY: the device runs, with a queue behind those of `setup`.
+            let set = || unsafe { ffi::rvs_urgent_set(device.id, queue) };
+            let kinds = match !setup.rss || spread() {
+                true => set(),
+                false => 0,
+            };
+            if least(kinds) {
+                let urgent = Urgent::new(queue, kinds);
+                return Ok(PortSetup { urgent, ..setup });
+            }
+            // SAFETY: the device is open.
+            unsafe { ffi::rvs_urgent_clear(device.id) };
+            self.halt()?;
+        }
+        self.set_up(config, pool, false)
+    }
+
+    fn halt(&self) -> Result<(), PortError> {
+        // SAFETY: the device is open, and no queue of it was lent yet.
+        let rc = unsafe { ffi::rte_eth_dev_stop(self.device.id) };
+        self.device.check("be stopped", rc)
+    }
+
+    fn set_up(
+        &self,
+        config: &PortConfig,
+        pool: &Mempool,
+        urgent_queue: bool,
+    ) -> Result<PortSetup, PortError> {
         let device = &self.device;
         let info = device.info()?;
         if config.rx_queues > info.max_rx_queues {
@@ -338,6 +392,7 @@ impl Port {
             scatter: config.scatter,
             offloads: offloads.bits(),
             rss_key: key.map_or(core::ptr::null(), |key| key.as_ptr()),
+            urgent_queue,
         };
         let (mut step, mut rss) = (ffi::RVS_STEP_INFO, false);
         // SAFETY: the device is open and stopped, the pool lives as long as EAL, the key as long
@@ -378,6 +433,7 @@ impl Port {
             mtu: device.info().map_or(info.mtu, |now| now.mtu),
             offloads,
             rss,
+            urgent: None,
         })
     }
 }
@@ -493,9 +549,15 @@ impl RunningPort {
     fn halt(&self) -> Result<(), PortError> {
         let device = self.device();
         match self.leases.count() {
-            // SAFETY: the device is open and nobody polls it: all queues are back and only `&mut
-            // self` lends them.
-            0 => device.check("be stopped", unsafe { ffi::rte_eth_dev_stop(device.id) }),
+            0 => {
+                if self.setup.urgent.is_some() {
+                    // SAFETY: the device is open.
+                    unsafe { ffi::rvs_urgent_clear(device.id) };
+                }
+                // SAFETY: the device is open and nobody polls it: all queues are back and only
+                // `&mut self` lends them.
+                device.check("be stopped", unsafe { ffi::rte_eth_dev_stop(device.id) })
+            }
             queues => Err(PortError::QueuesInUse {
                 port: device.name.clone(),
                 queues,

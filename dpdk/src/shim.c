@@ -160,7 +160,8 @@ int rvs_port_configure(uint16_t port, struct rvs_port_conf *conf, enum rvs_port_
 	struct rte_eth_conf eth;
 	unsigned int socket = (unsigned int)rte_eth_dev_socket_id(port);
 	uint64_t spread;
-	uint16_t queue;
+	uint16_t queue, rx_queues = conf->rx_queues + (conf->urgent_queue ? 1 : 0);
+	uint16_t tx_queues = conf->tx_queues;
 	size_t i;
 	int rc;
 
@@ -170,6 +171,9 @@ int rvs_port_configure(uint16_t port, struct rvs_port_conf *conf, enum rvs_port_
 	rc = rte_eth_dev_info_get(port, &info);
 	if (rc != 0)
 		return rc;
+	/* Some drivers have queues in pairs only. */
+	if (conf->urgent_queue && conf->tx_queues < info.max_tx_queues)
+		tx_queues++;
 
 	*step = RVS_STEP_CONFIGURE;
 	memset(&eth, 0, sizeof(eth));
@@ -207,7 +211,7 @@ int rvs_port_configure(uint16_t port, struct rvs_port_conf *conf, enum rvs_port_
 		}
 		*rss = true;
 	}
-	rc = rte_eth_dev_configure(port, conf->rx_queues, conf->tx_queues, &eth);
+	rc = rte_eth_dev_configure(port, rx_queues, tx_queues, &eth);
 	if (rc != 0)
 		return rc;
 
@@ -217,7 +221,7 @@ int rvs_port_configure(uint16_t port, struct rvs_port_conf *conf, enum rvs_port_
 		return rc;
 
 	*step = RVS_STEP_RX_QUEUE;
-	for (queue = 0; queue < conf->rx_queues; queue++) {
+	for (queue = 0; queue < rx_queues; queue++) {
 		struct rte_eth_rxconf rx = info.default_rxconf;
 
 		rx.offloads = eth.rxmode.offloads;
@@ -228,7 +232,7 @@ int rvs_port_configure(uint16_t port, struct rvs_port_conf *conf, enum rvs_port_
 	}
 
 	*step = RVS_STEP_TX_QUEUE;
-	for (queue = 0; queue < conf->tx_queues; queue++) {
+	for (queue = 0; queue < tx_queues; queue++) {
 		struct rte_eth_txconf tx = info.default_txconf;
 
 		tx.offloads = eth.txmode.offloads;
@@ -237,6 +241,106 @@ int rvs_port_configure(uint16_t port, struct rvs_port_conf *conf, enum rvs_port_
 			return rc;
 	}
 	return 0;
+}
+
+int rvs_port_spread(uint16_t port, uint16_t queues)
+{
+	struct rte_eth_rss_reta_entry64 table[RTE_ETH_RSS_RETA_SIZE_512 / RTE_ETH_RETA_GROUP_SIZE];
+	struct rte_eth_dev_info info;
+	unsigned int i, group, slot;
+	int rc;
+
+	memset(&info, 0, sizeof(info));
+	rc = rte_eth_dev_info_get(port, &info);
+	if (rc != 0)
+		return rc;
+	if (queues == 0 || info.reta_size == 0 || info.reta_size > RTE_ETH_RSS_RETA_SIZE_512)
+		return -ENOTSUP;
+	memset(table, 0, sizeof(table));
+	for (i = 0; i < info.reta_size; i++) {
+		group = i / RTE_ETH_RETA_GROUP_SIZE;
+		slot = i % RTE_ETH_RETA_GROUP_SIZE;
+		table[group].mask |= UINT64_C(1) << slot;
+		table[group].reta[slot] = i % queues;
+	}
+	return rte_eth_dev_rss_reta_update(port, table, info.reta_size);
+}
+
+#define VRRP 112
+#define SOLICITATION 135
+#define ADVERTISEMENT 136
+
+static const struct rte_flow_item_eth arp = { .hdr.ether_type = RTE_BE16(RTE_ETHER_TYPE_ARP) };
+static const struct rte_flow_item_eth arp_mask = { .hdr.ether_type = RTE_BE16(0xffff) };
+static const struct rte_flow_item_ipv4 vrrp4 = { .hdr.next_proto_id = VRRP };
+static const struct rte_flow_item_ipv4 vrrp4_mask = { .hdr.next_proto_id = 0xff };
+static const struct rte_flow_item_ipv6 vrrp6 = { .hdr.proto = VRRP };
+static const struct rte_flow_item_ipv6 vrrp6_mask = { .hdr.proto = 0xff };
+static const struct rte_flow_item_icmp6 solicitation = { .type = SOLICITATION };
+static const struct rte_flow_item_icmp6 advertisement = { .type = ADVERTISEMENT };
+static const struct rte_flow_item_icmp6 nd_mask = { .type = 0xff };
+
+#define ITEM(name, what, bits) \
+	{ .type = RTE_FLOW_ITEM_TYPE_##name, .spec = (what), .mask = (bits) }
+#define END ITEM(END, NULL, NULL)
+
+/* Untagged frames only: a driver that looks behind tags does that by itself. */
+static const struct {
+	uint32_t kind;
+	struct rte_flow_item pattern[4];
+} urgent[] = {
+	{ RVS_URGENT_ARP, { ITEM(ETH, &arp, &arp_mask), END } },
+	{ RVS_URGENT_VRRP4, { ITEM(ETH, NULL, NULL), ITEM(IPV4, &vrrp4, &vrrp4_mask), END } },
+	{ RVS_URGENT_VRRP6, { ITEM(ETH, NULL, NULL), ITEM(IPV6, &vrrp6, &vrrp6_mask), END } },
+	{ RVS_URGENT_ND,
+	  { ITEM(ETH, NULL, NULL), ITEM(IPV6, NULL, NULL), ITEM(ICMP6, &solicitation, &nd_mask),
+	    END } },
+	{ RVS_URGENT_ND,
+	  { ITEM(ETH, NULL, NULL), ITEM(IPV6, NULL, NULL), ITEM(ICMP6, &advertisement, &nd_mask),
+	    END } },
+};
+
+/* Kinds whose rules are all taken, with `make` made too. */
+static uint32_t urgent_rules(uint16_t port, uint16_t queue, bool make)
+{
+	const struct rte_flow_attr attr = { .ingress = 1 };
+	const struct rte_flow_action_queue to = { .index = queue };
+	const struct rte_flow_action actions[] = {
+		{ .type = RTE_FLOW_ACTION_TYPE_QUEUE, .conf = &to },
+		{ .type = RTE_FLOW_ACTION_TYPE_END },
+	};
+	struct rte_flow_error error;
+	uint32_t taken = 0, refused = 0;
+	bool works;
+	size_t i;
+
+	for (i = 0; i < RTE_DIM(urgent); i++) {
+		works = rte_flow_validate(port, &attr, urgent[i].pattern, actions, &error) == 0;
+		if (works && make)
+			works = rte_flow_create(port, &attr, urgent[i].pattern, actions, &error) != NULL;
+		if (works)
+			taken |= urgent[i].kind;
+		else
+			refused |= urgent[i].kind;
+	}
+	return taken & ~refused;
+}
+
+uint32_t rvs_urgent_offered(uint16_t port, uint16_t queue)
+{
+	return urgent_rules(port, queue, false);
+}
+
+uint32_t rvs_urgent_set(uint16_t port, uint16_t queue)
+{
+	return urgent_rules(port, queue, true);
+}
+
+void rvs_urgent_clear(uint16_t port)
+{
+	struct rte_flow_error error;
+
+	rte_flow_flush(port, &error);
 }
 
 int rvs_port_steer(uint16_t port, const uint8_t *key, const uint16_t *queues)

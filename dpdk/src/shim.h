@@ -16,6 +16,7 @@
 #include <rte_eal.h>
 #include <rte_errno.h>
 #include <rte_ethdev.h>
+#include <rte_flow.h>
 #include <rte_launch.h>
 #include <rte_lcore.h>
 #include <rte_mbuf.h>
@@ -136,6 +137,7 @@ struct rvs_port_conf {
 	bool scatter; /* frames may take several buffers, in and out */
 	uint32_t offloads; /* of enum rvs_offload, all of which it offers */
 	const uint8_t *rss_key; /* RVS_RSS_KEY bytes; NULL: one that is the same for both directions */
+	bool urgent_queue; /* one RX queue more, that flows are not spread over */
 };
 #define RVS_RSS_KEY 40
 /* Entries of the redirection table, or after how many it repeats itself. */
@@ -155,6 +157,23 @@ int rvs_port_configure(uint16_t port, struct rvs_port_conf *conf, enum rvs_port_
 /* Tells a running port which queue each bucket goes to, and reads key, table and kinds of packets
  * back. -EPROTO: it has something else than it was told. */
 int rvs_port_steer(uint16_t port, const uint8_t *key, const uint16_t *queues);
+
+/* Spreads flows over the first `queues` RX queues of a running port only. */
+int rvs_port_spread(uint16_t port, uint16_t queues);
+
+/* Kinds of frames that must not wait behind others. */
+enum rvs_urgent {
+	RVS_URGENT_ARP = 1 << 0,
+	RVS_URGENT_VRRP4 = 1 << 1, /* IPv4 protocol 112 */
+	RVS_URGENT_VRRP6 = 1 << 2, /* IPv6 next header 112 */
+	RVS_URGENT_ND = 1 << 3, /* neighbour solicitations and advertisements */
+};
+/* Kinds that the driver says it can take to an RX queue of a running port. */
+uint32_t rvs_urgent_offered(uint16_t port, uint16_t queue);
+/* Takes them there; returns those for which that worked. */
+uint32_t rvs_urgent_set(uint16_t port, uint16_t queue);
+/* Ends all such rules. */
+void rvs_urgent_clear(uint16_t port);
 
 struct rvs_port_stats {
 	uint64_t rx_packets;

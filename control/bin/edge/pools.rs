@@ -131,11 +131,18 @@ pub(super) fn handle(
     }
 }
 
-/// Descriptors of all queues: at most one of each kind for every worker.
+/// Descriptors of all queues: at most one of each kind for every worker, and one for what is urgent.
 fn descriptors(config: &Config) -> u32 {
     let workers = config.dpdk.worker_cores.len() as u32;
-    let of =
-        |p: &config::Port| workers * (u32::from(p.rx_descriptors) + u32::from(p.tx_descriptors));
+    let of = |p: &config::Port| {
+        let (rx, tx) = (u32::from(p.rx_descriptors), u32::from(p.tx_descriptors));
+        let urgent = match p.device {
+            config::Device::Pci(_) if p.offloads != config::Offloads::None => rx,
+            _ if p.offloads == config::Offloads::All => rx,
+            _ => 0,
+        };
+        workers * (rx + tx) + urgent
+    };
     config.ports.iter().map(of).sum()
 }
 

@@ -72,6 +72,7 @@ pub(super) fn start_port(
             info.offers,
         ),
         rss_key: steering.key(wanted),
+        urgent: offloads::wants_urgent(wanted, &info.driver),
     };
     let long = match wanted.rx_gso_fixup {
         true => {
@@ -168,6 +169,15 @@ pub(super) fn start_port(
             from_kernel.take_if(|_| worker == usize::from(number.0) % team),
             wanted.rx_csum_fixup,
         );
+        // Handed over to whom it concerns, as from any queue.
+        let urgent = port
+            .setup()
+            .urgent
+            .filter(|_| worker == usize::from(number.0) % team);
+        if let Some(urgent) = urgent {
+            let queue = port.rx_queue(urgent.queue);
+            lane.urgent = Some(queue.context("the urgent queue is in use")?);
+        }
         lane.cuts_to = wanted.rx_gso_fixup.then_some(wanted.mtu);
         lanes.push(lane);
     }
@@ -184,6 +194,11 @@ pub(super) fn start_port(
         node,
         counters: Arc::clone(&counters),
     };
+    if let Some(urgent) = port.setup().urgent {
+        let kinds: Vec<&str> = urgent.names().collect();
+        let kinds = kinds.join(", ");
+        info!(port = %handle.name, "a queue of its own is kept for {kinds}");
+    }
     info!(
         port = %handle.name,
         driver = %handle.driver,
@@ -257,6 +272,7 @@ fn in_use(
         ("multi-seg", scatter && info.has_multi_segments),
         ("csum-fixup", wanted.rx_csum_fixup),
         ("gso-fixup", wanted.rx_gso_fixup),
+        ("urgent-queue", port.setup().urgent.is_some()),
     ];
     let names = in_use.iter().filter(|(_, used)| *used);
     let names = names.map(|(name, _)| *name);

@@ -1,5 +1,7 @@
 //! What a port is, how it is to be set up, and how it is.
 
+use core::num::NonZeroU8;
+
 use dataplane::addr::Mac;
 use dataplane::toeplitz::KEY_BYTES;
 
@@ -123,6 +125,8 @@ pub struct PortConfig {
     /// What flows are spread by over several RX queues, if the port takes one; `None`: a key that
     /// takes both directions of a flow to the same queue.
     pub rss_key: Option<[u8; KEY_BYTES]>,
+    /// A queue of its own for frames that must not wait behind others, where the port can do that.
+    pub urgent: bool,
 }
 
 impl Default for PortConfig {
@@ -137,7 +141,42 @@ impl Default for PortConfig {
             scatter: false,
             offloads: Offloads::NONE,
             rss_key: None,
+            urgent: false,
         }
+    }
+}
+
+/// A queue of its own for frames that must not wait behind others: ARP, VRRP, neighbour discovery.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Urgent {
+    /// Number of the RX queue, behind those that flows are spread over.
+    pub queue: u16,
+    /// Of `rvs_urgent`.
+    kinds: NonZeroU8,
+}
+
+impl Urgent {
+    /// None for no kinds.
+    pub(super) fn new(queue: u16, kinds: u32) -> Option<Urgent> {
+        let kinds = NonZeroU8::new(kinds as u8)?;
+        Some(Urgent { queue, kinds })
+    }
+
+    /// What a port must be able to keep apart, or the queue is not worth having.
+    pub(super) const LEAST: u32 = ffi::RVS_URGENT_ARP | ffi::RVS_URGENT_VRRP4;
+
+    const NAMES: [(u32, &str); 4] = [
+        (ffi::RVS_URGENT_ARP, "arp"),
+        (ffi::RVS_URGENT_VRRP4, "vrrp"),
+        (ffi::RVS_URGENT_VRRP6, "vrrp6"),
+        (ffi::RVS_URGENT_ND, "nd"),
+    ];
+
+    /// What comes by it.
+    pub fn names(self) -> impl Iterator<Item = &'static str> {
+        let is_in = move |(bit, _): &(u32, &str)| u32::from(self.kinds.get()) & bit != 0;
+        let named = Urgent::NAMES.into_iter().filter(is_in);
+        named.map(|(_, name)| name)
     }
 }
 
@@ -158,6 +197,8 @@ pub struct PortSetup {
     pub offloads: Offloads,
     /// Whether flows are spread over the RX queues by the port (RSS). False with one queue, and for drivers that spread by other means.
     pub rss: bool,
+    /// What does not come by those queues.
+    pub urgent: Option<Urgent>,
 }
 
 /// State of the link.

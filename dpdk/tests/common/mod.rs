@@ -47,6 +47,7 @@ pub const SMALL: PortConfig = PortConfig {
     scatter: false,
     offloads: dpdk::port::Offloads::NONE,
     rss_key: None,
+    urgent: false,
 };
 
 pub fn run(eal: &Eal, name: &str, pool: &Mempool) -> RunningPort {

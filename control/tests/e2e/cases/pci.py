@@ -3,6 +3,7 @@
 The balancer is the guest; client and servers stay in namespaces of this machine. The guest runs this
 machine's own file tree, so `rvsd` and `rvsadm` there are the ones just built."""
 import json
+import re
 import sys
 
 from lab import BIN, Died, HERE, METHOD, REPO, VIPS, address_commands, at, check, config_text, lasts, need_programs, network, port, wait_for
@@ -145,3 +146,67 @@ def steered_by_nics(lab, guest, balancer, pair):
 
 
 test_pci_ports.guest = True
+
+URGENT = """
+import socket, sys, time
+wire = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
+wire.bind(("dtap0", 0))
+wire.settimeout(1)
+own, peer = bytes.fromhex("020000000009"), bytes(map(int, sys.argv[1].split(".")))
+asks = b"\\xff" * 6 + own + bytes.fromhex("0806 0001 0800 06 04 0001") + own + bytes([10, 1, 0, 9]) + bytes(6) + peer
+body = bytes.fromhex("31010100 00640000 0a010063")
+head = bytearray(bytes.fromhex("45c0 0020 0000 0000 ff70 0000") + bytes([10, 1, 0, 9]) + bytes([224, 0, 0, 18]))
+words = sum(int.from_bytes(head[i:i + 2], "big") for i in range(0, 20, 2))
+head[10:12] = (~(words % 0xffff) & 0xffff).to_bytes(2, "big")
+advert = bytes.fromhex("01005e000012") + own + bytes.fromhex("0800") + bytes(head) + body
+for _ in range(20):
+    wire.send(asks)
+    wire.send(advert)
+    deadline = time.monotonic() + 1
+    while time.monotonic() < deadline:
+        try:
+            frame = wire.recv(2048)
+        except TimeoutError:
+            break
+        if frame[12:14] == b"\\x08\\x06" and frame[20:22] == b"\\x00\\x02" and frame[:6] == own:
+            sys.exit(0)
+sys.exit("no answer")
+"""
+
+
+@lasts(400)
+@network(servers=1)
+def test_urgent_frames(lab):
+    """A port with flow rules (net_tap) has a queue of its own for ARP and VRRP, and what comes by it is answered."""
+    need_programs("qemu-system-x86_64", "busybox", "depmod", "dpkg-deb", "tc")
+    from guest import Guest
+    with Guest(lab.dir, space=lab.switch, iommu=False) as guest:
+        guest.sh("for module in tun sch_multiq sch_ingress cls_flower act_skbedit; do modprobe $module; done")
+        for word, has in (("all", True), ("auto", False)):
+            ports = port("f0", f'vdev = "net_tap0,iface=dtap0"\noffloads = "{word}"') + port("b0", "null = {}")
+            text = config_text("/run/rvsd.sock", "rvs", ports, worker='idle = "adaptive"')
+            guest.sh(f"cat > /run/rvsd.toml <<'END'\n{text}\nEND\nrm -f /run/rvsd.exit\n"
+                     f"({BIN}/rvsd /run/rvsd.toml > /run/rvsd.log 2>&1 & echo $! > /run/rvsd.pid; wait $!; echo $? > /run/rvsd.exit) &")
+            adm = f"{BIN}/rvsadm --socket /run/rvsd.sock"
+            try:
+                wait_for("rvsd in the guest", lambda: guest.run(f"{adm} status", 30)[0] == 0, 90)
+            except BaseException:
+                print(guest.run("tail -40 /run/rvsd.log")[1])
+                raise
+            front = json.loads(guest.sh(f"{adm} --json status"))["ports"][0]
+            log = guest.run("cat /run/rvsd.log")[1]
+            check(("urgent-queue" in front["offloads"]) == has, f"{word}: {front['offloads']}\n{log}")
+            guest.sh("ip link set dtap0 up; ip link set tf0 up; ip address add 10.1.0.1/24 dev tf0")
+            status, output = guest.run(f"python3 - 10.1.0.1 <<'END'\n{URGENT}\nEND", 60)
+            check(status == 0, f"{word}: no answer to ARP: {output}\n{log}")
+            if has:
+                check("kept for arp, vrrp" in log, log)
+                rules = guest.sh("tc -s filter show dev dtap0")
+                hits = [int(n) for n in re.findall(r"queue_mapping 1.*?Sent \d+ bytes (\d+) pkt", rules, re.S)]
+                check(len(hits) >= 2 and sum(n > 0 for n in hits) >= 2, rules)
+            guest.sh("kill $(cat /run/rvsd.pid)")
+            wait_for("rvsd in the guest to end", lambda: guest.run("cat /run/rvsd.exit")[1].strip() == "0", 30)
+            guest.sh("ip link delete tf0; ip link delete tb0")
+
+
+test_urgent_frames.guest = True
