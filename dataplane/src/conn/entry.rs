@@ -686,6 +686,22 @@ impl Entry {
         )
     }
 
+    /// Client, virtual and real endpoint, from the long addresses: those of IPv4 stand there in
+    /// their mapped form, so that it is not made again. Only that of the real server may have given its
+    /// place to an adjustment.
+    #[inline]
+    pub fn endpoints(&self) -> (Endpoint, Endpoint, Endpoint) {
+        let dest = match self.flags & flag::OUT_SEQ == 0 {
+            true => Endpoint::new(Addr::v6(self.daddr6), self.dport),
+            false => self.dest(),
+        };
+        (
+            Endpoint::new(Addr::v6(self.caddr6), self.cport),
+            Endpoint::new(Addr::v6(self.vaddr6), self.vport),
+            dest,
+        )
+    }
+
     /// IPv4 address of the real server as on the wire.
     #[inline(always)]
     pub fn dest_v4(&self) -> [u8; 4] {

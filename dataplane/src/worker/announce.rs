@@ -108,21 +108,24 @@ impl Worker {
     #[inline(never)]
     pub(super) fn offer_usual(&mut self, now: Ticks, place: &Located) {
         let (at, i) = (usize::from(place.hash.shard) % SHARDS, place.slot);
-        let rules = &self.core.settings.sync;
-        let Some(entry) = self.shards.get(at).and_then(|shard| shard.entry(i)) else {
+        let Worker {
+            shards, told, core, ..
+        } = self;
+        let rules = &core.settings.sync;
+        let Some(entry) = shards.get(at).and_then(|shard| shard.entry(i)) else {
             return;
         };
         if entry.flags & flag::CONTROLLED != 0 || rules.version == Version::V0 {
             return self.offer(now, at, i, None);
         }
         let (timeout, packets) = (entry.timeout, entry.in_pkts);
-        if let Some(master) = &self.core.master
-            && let Some(word) = self.told.at(at, i)
+        if let Some(master) = &core.master
+            && let Some(word) = told.at(at, i)
         {
             let mut last = Last::unpack(*word, master.epoch);
             if last.decide_established(rules, entry.state, timeout, packets, now) {
                 *word = last.pack(master.epoch);
-                self.put_out(at, i);
+                core.put_out(entry);
             }
         }
     }
@@ -209,20 +212,8 @@ impl Worker {
 
     /// Puts an entry into the outbox as it stands.
     fn put_out(&mut self, at: usize, i: u32) {
-        let core = &mut self.core;
-        let entry = self.shards.get(at).and_then(|shard| shard.entry(i));
-        if let Some(entry) = entry
-            && let Some(told) = announcement(entry)
-            && let Some(master) = &mut core.master
-        {
-            let data = entry.engine_data().map(|at| core.engine_data.get(at));
-            // There is one engine.
-            if master
-                .outbox
-                .put(told, data.map(|data| (Engine::Sip, data)))
-            {
-                master.repair = Some((0, 0));
-            }
+        if let Some(entry) = self.shards.get(at).and_then(|shard| shard.entry(i)) {
+            self.core.put_out(entry);
         }
     }
 
@@ -310,6 +301,23 @@ impl Core {
         self.master.is_some()
     }
 
+    /// Puts an entry into the outbox as it stands.
+    #[inline]
+    fn put_out(&mut self, entry: &Entry) {
+        if let Some(told) = announcement(entry)
+            && let Some(master) = &mut self.master
+        {
+            let data = entry.engine_data().map(|at| self.engine_data.get(at));
+            // There is one engine.
+            if master
+                .outbox
+                .put(told, data.map(|data| (Engine::Sip, data)))
+            {
+                master.repair = Some((0, 0));
+            }
+        }
+    }
+
     /// After a change of the rules or the role.
     pub(super) fn set_pace(&mut self) {
         self.pace = match &self.master {
@@ -321,8 +329,9 @@ impl Core {
 
 /// An entry as it is told; `None` where the kernel's protocol has no words for it: addresses of
 /// both families.
+#[inline]
 pub(super) fn announcement(entry: &Entry) -> Option<SyncEntry> {
-    let (client, virtual_, dest) = (entry.client(), entry.virtual_(), entry.dest());
+    let (client, virtual_, dest) = entry.endpoints();
     let is_template = entry.is_template();
     let method = entry.method();
     let dest = match entry.flags & FAMILY_V6 {
