@@ -736,7 +736,7 @@ fn service(
         key: ServiceKey::new(Protocol::Tcp, endpoint),
         scheduler: "rr",
         options: ServiceOptions::default(),
-        destinations,
+        destinations: destinations.into(),
         withdrawn: Vec::new(),
     };
     (service, roles)

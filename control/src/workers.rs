@@ -345,7 +345,7 @@ mod tests {
     use crate::fake::FakeWorker;
     use dataplane::addr::{Addr, Endpoint};
     use dataplane::service::ServiceOptions;
-    use dataplane::service::{Protocol, ServiceId, ServiceKey, VirtualService};
+    use dataplane::service::{Destinations, Protocol, ServiceId, ServiceKey, VirtualService};
     use dataplane::settings::Settings;
 
     fn service(id: u32, port: u16, one_packet: bool) -> Update {
@@ -357,7 +357,7 @@ mod tests {
                 one_packet,
                 ..ServiceOptions::default()
             },
-            destinations: Vec::new(),
+            destinations: Destinations::default(),
             withdrawn: Vec::new(),
         }))
     }

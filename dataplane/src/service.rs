@@ -1,5 +1,9 @@
 //! What is balanced: virtual services and their destinations, as validated by the control side.
 
+mod destinations;
+
+pub use self::destinations::Destinations;
+
 use crate::addr::{Endpoint, Family};
 
 /// Stable number of a service, given by control; index of per-service state on every worker.
@@ -302,7 +306,7 @@ pub struct VirtualService {
     /// Everything else that it was told.
     pub options: ServiceOptions,
     /// In the kernel's list order: the newest destination first. Schedulers depend on it.
-    pub destinations: Vec<Destination>,
+    pub destinations: Destinations,
     /// Those that are out of service, of which the scheduler knows nothing, and what becomes of the
     /// connections that they have.
     pub withdrawn: Vec<(Destination, Withdrawal)>,

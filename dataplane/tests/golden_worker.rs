@@ -159,7 +159,9 @@ fn services(rig: &Rig, persistent: bool) -> String {
     all.sort_by_key(|s| (s.key.mark(), s.key));
     for service in &mut all {
         out += &service_line(service);
-        service.destinations.sort_by_key(|d| d.endpoint);
+        service
+            .destinations
+            .edit(|list| list.sort_by_key(|d| d.endpoint));
         for d in &service.destinations {
             let c = rig.counters.dest(d.id).unwrap();
             let (active, total) = (c.active.get(), c.total.get());

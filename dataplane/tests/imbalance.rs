@@ -161,9 +161,10 @@ struct Outcome {
 
 fn run(scheduler: &str, workers: usize, together: bool, upper: u32) -> Outcome {
     let mut service = service(scheduler);
-    for dest in &mut service.destinations {
-        dest.upper = upper * dest.weight;
-    }
+    service.destinations.edit(|list| {
+        list.iter_mut()
+            .for_each(|dest| dest.upper = upper * dest.weight);
+    });
     let seats: Vec<Option<Team>> = if together && workers > 1 {
         let seats = Team::gather(workers, DESTS).into_iter();
         seats.map(Some).collect()

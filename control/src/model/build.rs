@@ -68,7 +68,7 @@ impl Model {
                 persistence: persistence_of(&service.spec),
                 timeouts: core_timeouts(service.spec.timeouts),
             },
-            destinations,
+            destinations: destinations.into(),
             withdrawn,
         }
     }

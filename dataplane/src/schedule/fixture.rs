@@ -89,7 +89,7 @@ impl Rig {
     /// Gives the service other destinations, as a worker does.
     pub fn change(&mut self, edit: impl FnOnce(&mut Vec<Destination>)) {
         let old = self.service.clone();
-        edit(&mut self.service.destinations);
+        self.service.destinations.edit(edit);
         let mut scheduler = super::new(&self.service, Seat::alone(1)).unwrap();
         core::mem::swap(&mut scheduler, &mut self.scheduler);
         let before = Predecessor {

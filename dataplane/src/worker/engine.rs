@@ -193,8 +193,8 @@ impl Core {
             }
             let dest = service
                 .destinations
-                .iter()
-                .find(|d| d.method == ForwardingMethod::Masquerade && d.endpoint == from)?;
+                .at(&from)
+                .filter(|dest| dest.method == ForwardingMethod::Masquerade)?;
             let options = &service.options;
             let persistence = options.persistence.as_ref()?;
             let protocol = Protocol::Udp.number();

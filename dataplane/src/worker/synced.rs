@@ -404,7 +404,7 @@ impl Core {
         };
         let with = |port| {
             let wanted = Endpoint::new(told.dest.addr, port);
-            service.destinations.iter().find(|d| d.endpoint == wanted)
+            service.destinations.at(&wanted)
         };
         let dest = with(port).or_else(|| with(port ^ told.dest.port))?;
         Some(Server {

@@ -16,8 +16,8 @@ use dataplane::flow::Flow;
 use dataplane::proto::{self, Direction, Opening, tcp};
 use dataplane::schedule::{self, Loads, Predecessor, Request, Scheduler, Seat};
 use dataplane::service::{
-    DestId, Destination, ForwardingMethod, Protocol, SchedulerFlags, ServiceId, ServiceKey,
-    ServiceOptions, Tunnel, VirtualService,
+    DestId, Destination, Destinations, ForwardingMethod, Protocol, SchedulerFlags, ServiceId,
+    ServiceKey, ServiceOptions, Tunnel, VirtualService,
 };
 use dataplane::settings::Settings;
 use dataplane::time::{Instant, TICKS_PER_SECOND};
@@ -97,7 +97,7 @@ impl Default for Model {
                 key: ServiceKey::new(Protocol::Tcp, Endpoint::new(Addr::UNSPECIFIED, 0)),
                 scheduler: "wlc",
                 options: ServiceOptions::default(),
-                destinations: Vec::new(),
+                destinations: Destinations::default(),
                 withdrawn: Vec::new(),
             },
             scheduler: None,
@@ -140,15 +140,17 @@ impl Model {
             }
             "-a" | "-e" => {
                 let dest = self.destination(&rule);
-                let list = &mut self.service.destinations;
-                match list.iter_mut().find(|d| d.id == dest.id) {
-                    Some(place) => *place = dest,
-                    None => list.insert(0, dest),
-                }
+                let put =
+                    |list: &mut Vec<Destination>| match list.iter_mut().find(|d| d.id == dest.id) {
+                        Some(place) => *place = dest,
+                        None => list.insert(0, dest),
+                    };
+                self.service.destinations.edit(put);
             }
             "-d" => {
                 let gone = endpoint(rule.get("-r").unwrap());
-                self.service.destinations.retain(|d| d.endpoint != gone);
+                let list = &mut self.service.destinations;
+                list.edit(|list| list.retain(|d| d.endpoint != gone));
             }
             other => panic!("{other}: not used in these recordings"),
         }

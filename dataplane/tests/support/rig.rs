@@ -21,9 +21,9 @@ use dataplane::route::{
 };
 use dataplane::schedule::{self, Seat};
 use dataplane::service::{
-    DestId, Destination, Engine, ForwardingMethod, Persistence, Protocol, SchedulerFlags,
-    ServiceId, ServiceKey, ServiceOptions, ServiceTimeouts, Tunnel, TunnelChecksum, TunnelKind,
-    VirtualService, Withdrawal,
+    DestId, Destination, Destinations, Engine, ForwardingMethod, Persistence, Protocol,
+    SchedulerFlags, ServiceId, ServiceKey, ServiceOptions, ServiceTimeouts, Tunnel, TunnelChecksum,
+    TunnelKind, VirtualService, Withdrawal,
 };
 use dataplane::settings::Settings;
 use dataplane::steering::{Member, Steering};
@@ -445,7 +445,7 @@ impl Rig {
                 key,
                 scheduler: "",
                 options: ServiceOptions::default(),
-                destinations: Vec::new(),
+                destinations: Destinations::default(),
                 withdrawn: Vec::new(),
             });
             if let (Some(protocol), Some(vip)) = (key.protocol(), key.endpoint()) {
@@ -477,7 +477,7 @@ impl Rig {
                 .retain(|(d, _)| d.endpoint != real);
             let dests = &mut self.services[at].destinations;
             match words[0] {
-                "-d" => dests.retain(|d| d.endpoint != real),
+                "-d" => dests.edit(|dests| dests.retain(|d| d.endpoint != real)),
                 "-a" | "-e" => {
                     let dest = self.destination(at, real, &words, value);
                     let how = match () {
@@ -486,16 +486,19 @@ impl Rig {
                         () => None,
                     };
                     let service = &mut self.services[at];
-                    let dests = &mut service.destinations;
-                    match (dests.iter().position(|d| d.id == dest.id), how) {
-                        (Some(i), None) => dests[i] = dest,
-                        (None, None) => dests.insert(0, dest),
-                        (place, Some(how)) => {
-                            if let Some(i) = place {
-                                dests.remove(i);
-                            }
+                    let id = dest.id;
+                    let place = service.destinations.iter().position(|d| d.id == id);
+                    match how {
+                        Some(how) => {
+                            service
+                                .destinations
+                                .edit(|dests| dests.retain(|d| d.id != id));
                             service.withdrawn.push((dest, how));
                         }
+                        None => service.destinations.edit(|dests| match place {
+                            Some(i) => dests[i] = dest,
+                            None => dests.insert(0, dest),
+                        }),
                     }
                 }
                 other => panic!("{other}: not known here"),
