@@ -176,7 +176,9 @@ pub struct Config {
     pub owner_ignores: bool,
     /// Whether silence counts as a dead master only if frames were received meanwhile
     /// ([`Input::FrameHeard`](crate::instance::Input::FrameHeard)). Without that proof the
-    /// instance is at fault, because it may itself be deaf.
+    /// instance is at fault, because it may itself be deaf. After its interface came up it also waits
+    /// for a frame of somebody else ([`Input::Arrived`](crate::instance::Input::Arrived)), for
+    /// two master-down intervals and three seconds at most.
     pub needs_live_receive_path: bool,
     /// What the priority depends on.
     pub trackers: Vec<Tracked>,

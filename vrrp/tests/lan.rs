@@ -298,8 +298,9 @@ fn shaken(
         lan.run_for(pause * interval / 1_000);
         lan.trouble(*trouble, length * interval / 1_000);
     }
-    // Until all trouble is over and then for two master-down intervals.
-    lan.run_for(12 * interval);
+    // Until all trouble is over, for the time in which a plugged router hears nothing, and then for
+    // two master-down intervals.
+    lan.run_for(12 * interval + 3_000_000);
     lan.run_for(10 * interval);
     lan
 }

@@ -706,6 +706,62 @@ fn silence_counts_only_if_something_was_heard() {
 }
 
 #[test]
+fn after_the_link_came_up_silence_counts_from_the_first_frame() {
+    let mut config = config_v3(10);
+    config.needs_live_receive_path = true;
+    let down = {
+        let mut rig = Rig::started(config.clone());
+        rig.said();
+        rig.timer()
+    };
+    let link = |is_up| Input::Link {
+        is_up,
+        mac: Mac([2, 0, 0, 0, 0, 9]),
+    };
+    // The own receive path works all the time; the port of the switch passes nothing for a while.
+    let replugged = || {
+        let mut rig = Rig::started(config.clone());
+        rig.run_for(down / 4);
+        rig.give(link(false));
+        rig.give(link(true));
+        rig.said();
+        rig
+    };
+    let silent = |rig: &mut Rig, time: u64| {
+        for _ in 0..time / 10_000 {
+            rig.give(Input::FrameHeard);
+            rig.run_for(10_000);
+        }
+    };
+    // A lone node.
+    let mut rig = replugged();
+    silent(&mut rig, 2_900_000);
+    assert_eq!(rig.role(), Role::Backup);
+    silent(&mut rig, 200_000);
+    assert_eq!(rig.role(), Role::Master);
+    // Somebody is there, but no master.
+    let mut rig = replugged();
+    silent(&mut rig, 1_000_000);
+    rig.give(Input::Arrived);
+    silent(&mut rig, down - 20_000);
+    assert_eq!(rig.role(), Role::Backup);
+    silent(&mut rig, 40_000);
+    assert_eq!(rig.role(), Role::Master);
+    // A master is there.
+    let mut rig = replugged();
+    silent(&mut rig, 1_000_000);
+    rig.advert(200, HIGHER);
+    assert_eq!(rig.timer(), down);
+    silent(&mut rig, down + 20_000);
+    assert_eq!(rig.role(), Role::Master, "it died");
+    // A link that was up all the time is no reason to wait.
+    let mut rig = Rig::started(config.clone());
+    rig.give(link(true));
+    silent(&mut rig, down + 20_000);
+    assert_eq!(rig.role(), Role::Master);
+}
+
+#[test]
 fn a_startup_delay_shifts_everything() {
     let mut config = config();
     config.startup_delay = Duration::from_millis(1_500);

@@ -63,6 +63,15 @@ impl Instance {
             .heard_at
             .is_some_and(|at| at >= backup.proof_from);
         let is_owner = self.config.is_owner() && self.config.starts_as_master;
+        if let Some(until) = self.facts.unproven_until.filter(|until| now < *until)
+            && self.config.needs_live_receive_path
+            && !is_owner
+            && let State::Backup(backup) = &mut self.state
+        {
+            // A switch's port that passes nothing yet, and not a master that says nothing.
+            backup.wait(now, until.min(now + down));
+            return;
+        }
         if self.config.needs_live_receive_path && !is_proven && !is_owner {
             self.facts.is_deaf = true;
             self.evaluate(now, out);

@@ -26,7 +26,9 @@ pub enum Health {
 #[derive(Debug)]
 pub(super) struct Facts {
     /// The interface's state as reported.
-    link_is_up: bool,
+    link_is_up: Option<bool>,
+    /// The interface came up and nothing has come in since: until then silence says nothing.
+    pub unproven_until: Option<Instant>,
     /// What of it counts.
     is_up: bool,
     /// The interface's address as reported.
@@ -50,7 +52,8 @@ impl Facts {
     /// Nothing is known: a link that was not reported is down.
     pub fn new(is_grouped: bool) -> Facts {
         Facts {
-            link_is_up: false,
+            link_is_up: None,
+            unproven_until: None,
             is_up: false,
             found: None,
             mac: Mac::default(),
@@ -65,9 +68,11 @@ impl Facts {
         }
     }
 
-    pub fn set_link(&mut self, is_up: bool, config: &Config) {
-        self.link_is_up = is_up;
+    /// True if it was down before, and is up now.
+    pub fn set_link(&mut self, is_up: bool, config: &Config) -> bool {
+        let was_down = self.link_is_up.replace(is_up) == Some(false);
         self.configure(config);
+        was_down && is_up
     }
 
     pub fn set_source(&mut self, found: Option<IpAddr>, config: &Config) {
@@ -77,7 +82,7 @@ impl Facts {
 
     /// Weighs the reports as a configuration wants it.
     pub fn configure(&mut self, config: &Config) {
-        self.is_up = self.link_is_up || !config.tracks_link;
+        self.is_up = self.link_is_up == Some(true) || !config.tracks_link;
         let source = config.source.or(self.found);
         self.has_source = source.is_some();
         self.source = source.or(self.source);
@@ -223,6 +228,17 @@ impl Instance {
         if core::mem::take(&mut self.facts.is_deaf) {
             self.look(now, out);
             self.evaluate(now, out);
+        }
+    }
+
+    /// The first frame since the interface came up: the silence begins here, unless it began later.
+    pub(super) fn arrived(&mut self, now: Instant) {
+        if self.facts.unproven_until.take().is_none() {
+            return;
+        }
+        let down = self.master_down();
+        if let State::Backup(backup) = &mut self.state {
+            backup.listen_until(now + down);
         }
     }
 

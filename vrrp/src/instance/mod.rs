@@ -74,6 +74,9 @@ pub enum Input<'a> {
     Track(Summary),
     /// Some frame came in on the interface: its receive path works.
     FrameHeard,
+    /// A frame of somebody else came in since the interface came up: what it is plugged into lets
+    /// frames pass.
+    Arrived,
     /// Whether the node is to leave a living master alone for now, whatever its priority: it is not
     /// ready to go on with what that one does. A master that is gone is replaced all the same.
     Hold(bool),
@@ -140,6 +143,10 @@ pub struct Instance {
     counters: Counters,
     reaction: Reaction,
 }
+
+/// How long a switch's port may pass nothing after it came up, at least: a little less than a master is
+/// waited for with adverts once a second.
+const SETTLED: core::time::Duration = core::time::Duration::from_secs(3);
 
 /// Alarms that were raised since the state or the master changed.
 #[derive(Clone, Copy, Debug, Default)]
@@ -255,6 +262,7 @@ impl Instance {
                 Err(reason) => self.counters.invalid.raise(reason),
             },
             Input::FrameHeard => self.frame_heard(now, out),
+            Input::Arrived => self.arrived(now),
             input => {
                 self.look(now, out);
                 self.act(now, input, out);
@@ -265,13 +273,15 @@ impl Instance {
 
     fn act(&mut self, now: Instant, input: Input<'_>, out: &mut Outputs) {
         match input {
-            Input::Advert(_) | Input::FrameHeard => {}
+            Input::Advert(_) | Input::FrameHeard | Input::Arrived => {}
             Input::Resume(until) => self.resume_until = Some(until),
             Input::Start => self.start(now, out),
             Input::Timer => self.timer(now, out),
             Input::Link { is_up, mac } => {
                 self.facts.mac = mac;
-                self.facts.set_link(is_up, &self.config);
+                if self.facts.set_link(is_up, &self.config) {
+                    self.facts.unproven_until = Some(now + (self.master_down() * 2).max(SETTLED));
+                }
                 self.evaluate(now, out);
             }
             Input::Source(source) => {
@@ -390,6 +400,7 @@ impl Instance {
         self.counters.adverts_received += 1;
         self.counters.zero_received += u64::from(advert.priority == 0);
         self.facts.heard_at = Some(now);
+        self.facts.unproven_until = None;
         let is_same = self.heard.note(now, src, advert, &self.advertised);
         match self.state {
             State::Backup(_) => self.advert_as_backup(now, src, advert),

@@ -150,6 +150,12 @@ impl Router {
         self.drain(now, out);
     }
 
+    /// A frame of somebody else came in on an interface that came up before.
+    pub fn arrived(&mut self, now: Instant, interface: u32, out: &mut Outputs) {
+        self.tell(interface, |_| Input::Arrived);
+        self.drain(now, out);
+    }
+
     /// A frame on an interface said where an address is.
     pub fn claimed(&mut self, now: Instant, interface: u32, claim: Claim, out: &mut Outputs) {
         self.tell(interface, |_| Input::Claimed(claim));

@@ -364,6 +364,7 @@ impl Lan {
             let hears = (0..self.nodes.len()).any(|from| from != to && self.is_open(from, to));
             if hears && self.nodes[to].condition == Condition::Running {
                 self.give(to, Input::FrameHeard);
+                self.give(to, Input::Arrived);
             }
         }
         self.at(self.now + NOISE, Event::Noise);

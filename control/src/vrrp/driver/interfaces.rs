@@ -21,6 +21,13 @@ pub(super) struct Told {
     v6: Option<IpAddr>,
 }
 
+/// Frames that an interface has received.
+fn received(interface: &str) -> u64 {
+    let path = format!("/sys/class/net/{interface}/statistics/rx_packets");
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    text.trim().parse().unwrap_or(0)
+}
+
 impl Driver {
     /// Tells the machines how their interfaces are, if that is new.
     pub(super) fn tell_links(&mut self, now: Instant) {
@@ -46,6 +53,13 @@ impl Driver {
                 self.router
                     .source(now, port.index, Family::V6, new.v6, &mut self.out);
             }
+            match old {
+                Some(Told { is_up: false, .. }) if new.is_up => {
+                    self.unproven.insert(port.index, received(&name));
+                }
+                _ if new.is_up => {}
+                _ => drop(self.unproven.remove(&port.index)),
+            }
             if old.is_none_or(|old| (old.is_up, old.mac) != (new.is_up, new.mac)) {
                 self.router
                     .link(now, port.index, new.is_up, new.mac, &mut self.out);
@@ -53,6 +67,27 @@ impl Driver {
         }
         self.told
             .retain(|index, _| self.links.name(*index).is_some());
+    }
+
+    /// Tells the machines of interfaces that came up and have had a frame since.
+    pub(super) fn look_for_arrivals(&mut self, now: Instant) {
+        let Driver {
+            unproven,
+            links,
+            router,
+            out,
+            ..
+        } = self;
+        unproven.retain(|index, before| {
+            let Some(name) = links.name(*index) else {
+                return false;
+            };
+            let has_come = received(name) != *before;
+            if has_come {
+                router.arrived(now, *index, out);
+            }
+            !has_come
+        });
     }
 
     /// Tells the machines how tracked interfaces are. Those that do not exist are down.

@@ -112,6 +112,8 @@ pub struct Driver {
     unicast: BTreeMap<IpAddr, UnicastSocket>,
     memberships: BTreeMap<(u32, IpAddr), Membership>,
     told: BTreeMap<u32, Told>,
+    /// Interfaces that came up and have had no frame since: how many they had had by then.
+    unproven: BTreeMap<u32, u64>,
     /// Interfaces with frames to read.
     readable: BTreeSet<u32>,
     links_readable: bool,
@@ -189,6 +191,7 @@ impl Driver {
             unicast: BTreeMap::new(),
             memberships: BTreeMap::new(),
             told: BTreeMap::new(),
+            unproven: BTreeMap::new(),
             readable: BTreeSet::new(),
             links_readable: true,
             queues: BTreeMap::new(),
@@ -345,6 +348,7 @@ impl Driver {
         }
         let before = std::mem::replace(&mut self.looked, now);
         self.parts.vitals.look(now);
+        self.look_for_arrivals(now);
         if self
             .parts
             .vitals
