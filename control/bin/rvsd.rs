@@ -252,6 +252,8 @@ fn serve(args: &Args, config: Config, before: Before) -> Result<()> {
     let begun = Begun {
         model,
         rules_file: recovery.rules_file(),
+        boot: recovery.boot(),
+        drains: recovery.drains(),
         leases: recovery.leases(&config),
         config,
         succession,

@@ -11,6 +11,7 @@ use dataplane::probe::Exchange;
 
 use crate::clock;
 use crate::config::{self, Config};
+use crate::drains::Drains;
 use crate::host::Host;
 use crate::logging::Logging;
 use crate::model::Model;
@@ -122,6 +123,10 @@ pub struct Begun {
     pub model: Model,
     /// Where they are kept from now on.
     pub rules_file: Option<PathBuf>,
+    /// The boot that times in files belong to.
+    pub boot: [u8; 16],
+    /// Drains that were under way.
+    pub drains: Drains,
     /// Where VRRP notes until when its adverts count.
     pub leases: Place,
     /// What goes before and after this process.
@@ -253,6 +258,7 @@ pub fn run(
         notifier,
     };
     let mut state = State::new(now, config, begun.model, parts);
+    state.drains = begun.drains;
     state.estate = succession.estate;
     let port = |port: &config::Port| format!("{} {}", port.name, port.device_name);
     let ports = state.config.ports.iter().map(port).collect();
@@ -265,7 +271,9 @@ pub fn run(
         reactor.tell_when_open(tell);
     }
     if let Some(file) = begun.rules_file {
-        reactor.keep_rules(file).context("thread for the rules")?;
+        reactor
+            .keep_rules(file, begun.boot)
+            .context("thread for the rules")?;
     }
     reactor.take_signals(signals).context("signal handlers")?;
     reactor.run().context("control loop")

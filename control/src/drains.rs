@@ -6,7 +6,9 @@
 use std::collections::BTreeMap;
 
 use dataplane::time::Instant;
+use serde::{Deserialize, Serialize};
 
+use crate::api::{ServerKey, ServiceKey};
 use crate::health::Subject;
 
 /// One drain.
@@ -18,6 +20,17 @@ pub struct Drain {
     pub deadline: Option<Instant>,
     /// That has come.
     pub over: bool,
+}
+
+/// A drain as it is written down. Times are of `CLOCK_BOOTTIME`, nanoseconds: a step of the wall clock
+/// moves none.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Drained {
+    service: ServiceKey,
+    server: ServerKey,
+    since: u64,
+    deadline: Option<u64>,
+    over: bool,
 }
 
 /// See the module.
@@ -37,9 +50,44 @@ impl Drains {
         drain.deadline = deadline;
     }
 
-    /// Forgets those of which this is not true any more.
-    pub fn keep(&mut self, is_drained: impl Fn(&Subject) -> bool) {
+    /// Forgets those of which this is not true any more; whether there were any.
+    pub fn keep(&mut self, is_drained: impl Fn(&Subject) -> bool) -> bool {
+        let before = self.under_way.len();
         self.under_way.retain(|subject, _| is_drained(subject));
+        self.under_way.len() != before
+    }
+
+    /// All of them, to be written down.
+    pub fn written(&self) -> Vec<Drained> {
+        let written = |((service, server), drain): (Subject, Drain)| Drained {
+            service,
+            server,
+            since: drain.since.0,
+            deadline: drain.deadline.map(|at| at.0),
+            over: drain.over,
+        };
+        self.iter().map(written).collect()
+    }
+
+    /// As they were written down.
+    pub fn read(drains: &[Drained]) -> Drains {
+        let read = |d: &Drained| {
+            let drain = Drain {
+                since: Instant(d.since),
+                deadline: d.deadline.map(Instant),
+                over: d.over,
+            };
+            ((d.service, d.server), drain)
+        };
+        drains.iter().map(read).collect()
+    }
+
+    /// Those whose deadline came before are told of again: what they had may have come back.
+    pub fn again(mut self) -> Drains {
+        self.under_way
+            .values_mut()
+            .for_each(|drain| drain.over = false);
+        self
     }
 
     /// All of them.

@@ -202,12 +202,13 @@ impl Reactor {
         self.open = open;
     }
 
-    /// Keeps the rules that run in a file from now on, on every change.
+    /// Keeps the rules that run in a file from now on, on every change, and drains beside it.
     ///
     /// # Errors
     /// The system has no room for a thread.
-    pub fn keep_rules(&mut self, file: PathBuf) -> io::Result<()> {
-        self.state.keeper = Keeper::start(file, Arc::clone(&self.handle.waker))?;
+    pub fn keep_rules(&mut self, file: PathBuf, boot: [u8; 16]) -> io::Result<()> {
+        let waker = Arc::clone(&self.handle.waker);
+        self.state.keeper = Keeper::start(file, boot, waker)?;
         Ok(())
     }
 
@@ -353,7 +354,7 @@ impl Reactor {
             self.state.follow_health(now);
         }
         // Waiting batches go when the workers have taken others, whose replies wake the loop.
-        self.state.follow_sync();
+        self.state.follow_sync(now);
         self.follow_host(now);
         self.serve(now);
         self.state.follow_vrrp();

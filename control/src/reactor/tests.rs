@@ -208,7 +208,7 @@ fn reactor(dir: &Path, ends: Vec<dataplane::command::ControlEnd>, limits: Limits
     let state = State::new(now, config, model, parts);
     let server = Server::bind(&dir.join("sock"), 0o600, None, limits).unwrap();
     let mut reactor = Reactor::new(now, server, state).unwrap();
-    reactor.keep_rules(dir.join("rules.json")).unwrap();
+    reactor.keep_rules(dir.join("rules.json"), [7; 16]).unwrap();
     reactor
 }
 

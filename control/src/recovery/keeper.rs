@@ -15,9 +15,11 @@ use crossbeam::channel::{Receiver, Sender, bounded};
 use dataplane::time::Instant;
 use mio::Waker;
 
+use super::drains;
 use super::journal::{self, Journal, Step, Touch, Unwritten};
 use super::rules::Kept;
 use crate::config::{Config, Running};
+use crate::drains::{Drained, Drains};
 use crate::model::Model;
 
 /// When a write that failed is tried again.
@@ -35,18 +37,21 @@ const SHORT_JOURNAL: u64 = 64 << 10;
 /// While somebody waits, a journal may become so many times as long as the rules.
 const LONG: u64 = 4;
 
-/// What is to be written.
-enum Job {
+/// What is to be written, and drains under way beside it.
+type Job = (What, Vec<Drained>);
+
+/// What is to be written of the rules.
+enum What {
     /// The file as it was loaded last, and what runs.
     Whole(Arc<Config>, Box<Running>),
     /// What changed since.
     Record(Vec<Step>),
 }
 
-impl Job {
+impl What {
     fn write(self, journal: &mut Journal) -> Result<(), Unwritten> {
         match self {
-            Job::Whole(config, running) => {
+            What::Whole(config, running) => {
                 let kept = Kept {
                     config: config.path.clone(),
                     last: config.rules.clone(),
@@ -54,7 +59,7 @@ impl Job {
                 };
                 journal.begin(&kept.encode())
             }
-            Job::Record(steps) => journal.append(&steps),
+            What::Record(steps) => journal.append(&steps),
         }
     }
 }
@@ -94,21 +99,24 @@ pub struct Keeper {
 }
 
 impl Keeper {
-    /// Writes to `path` and to a journal beside it; `waker` is rung after each write. What runs at the start is a change.
+    /// Writes to `path` and to a journal and drains beside it, these with the boot that their times
+    /// belong to; `waker` is rung after each write. What runs at the start is a change.
     ///
     /// # Errors
     /// The system has no room for a thread.
-    pub fn start(path: PathBuf, waker: Arc<Waker>) -> io::Result<Keeper> {
+    pub fn start(path: PathBuf, boot: [u8; 16], waker: Arc<Waker>) -> io::Result<Keeper> {
         let (jobs, queue) = bounded::<Job>(1);
         let (results, done) = bounded(1);
+        let mut drained = drains::File::beside(&path, boot);
         let mut journal = Journal::of(path);
         thread::Builder::new()
             .name("rvs-rules".to_owned())
             .spawn(move || {
-                for job in queue {
-                    let is_whole = matches!(job, Job::Whole(..));
+                for (what, drains) in queue {
+                    let is_whole = matches!(what, What::Whole(..));
+                    let kept = drained.keep(drains);
                     let written = Written {
-                        result: job.write(&mut journal),
+                        result: what.write(&mut journal).and(kept),
                         is_whole,
                         lengths: journal.lengths(),
                     };
@@ -159,7 +167,13 @@ impl Keeper {
     }
 
     /// Takes the results, and begins with what is to be written. `urgent`: somebody waits for it.
-    pub fn advance(&mut self, now: Instant, urgent: bool, config: &Arc<Config>, model: &Model) {
+    pub fn advance(
+        &mut self,
+        now: Instant,
+        urgent: bool,
+        config: &Arc<Config>,
+        (model, drains): (&Model, &Drains),
+    ) {
         if let Some(version) = self.under_way
             && let Some(writer) = &self.writer
             && let Ok(written) = writer.done.try_recv()
@@ -174,11 +188,11 @@ impl Keeper {
         }
         // Who waits does not wait for all rules, as long as that can be put off.
         let is_long = self.is_long(if urgent { LONG } else { 1 });
-        let job = match self.touched.take().filter(|_| !is_long) {
-            Some(touched) => Job::Record(journal::steps(&touched, model)),
-            None => Job::Whole(Arc::clone(config), Box::new(model.running())),
+        let what = match self.touched.take().filter(|_| !is_long) {
+            Some(touched) => What::Record(journal::steps(&touched, model)),
+            None => What::Whole(Arc::clone(config), Box::new(model.running())),
         };
-        if writer.jobs.try_send(job).is_ok() {
+        if writer.jobs.try_send((what, drains.written())).is_ok() {
             self.under_way = Some(self.wanted);
             self.touched = Some(Vec::new());
         }

@@ -1,7 +1,7 @@
 //! What outlives the daemon on disk, and how a start goes on from it.
 //!
 //! In the state directory lie the rules as they run ([`rules`], written by the [`keeper`], with a
-//! [`journal`] of changes since) and a record of the run ([`run`]). A start that finds the record of a run that did not
+//! [`journal`] of changes since), [`drains`] with their deadlines, and a record of the run ([`run`]). A start that finds the record of a run that did not
 //! end in order goes on with those rules: live changes are treated as a reload treats them, so
 //! what the file changed since is applied to them. After three crashes within a minute they are
 //! set aside, together with the connection table, and the file alone counts. One thing outlives
@@ -10,6 +10,7 @@
 //! Nothing here keeps the daemon from starting: what cannot be used is named in one line.
 
 pub mod disk;
+pub mod drains;
 pub mod journal;
 pub mod keeper;
 pub mod rules;
@@ -20,6 +21,7 @@ use std::path::PathBuf;
 use dataplane::time::Instant;
 
 use crate::config::{self, Config, OperatorState, Plan};
+use crate::drains::Drains;
 use crate::health::Subject;
 use crate::model::{Author, Change, Limits, Model, Refusal};
 use crate::reload;
@@ -128,6 +130,19 @@ impl Recovery {
     /// Where the rules are to be kept, if anywhere.
     pub fn rules_file(&self) -> Option<PathBuf> {
         self.directory.as_ref().map(|dir| dir.join(RULES))
+    }
+
+    /// The boot that times belong to.
+    pub fn boot(&self) -> [u8; 16] {
+        self.boot
+    }
+
+    /// Drains that were under way; those of a process that has handed over come another way.
+    pub fn drains(&self) -> Drains {
+        let found = self.rules_file().filter(|_| self.leases.is_none());
+        found.map_or_else(Drains::default, |rules| {
+            drains::read(&drains::beside(&rules), self.boot)
+        })
     }
 
     /// Where VRRP notes until when its adverts keep the peers waiting: beside the connection table,

@@ -1,11 +1,10 @@
 //! What runs, beside the connections: all that a successor goes on with.
 
-use dataplane::time::Instant;
 use serde::{Deserialize, Serialize};
 
 use crate::api::{DaemonSpec, ServerKey, ServiceKey};
 use crate::config::Config;
-use crate::drains::{Drain, Drains};
+use crate::drains::{Drained, Drains};
 use crate::health::{Health, Report, Stood, Subject};
 use crate::model::Statistics;
 use crate::recovery::rules::{Kept, Unreadable};
@@ -43,16 +42,6 @@ pub struct Checked {
     delta: i64,
 }
 
-/// A drain under way.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Drained {
-    service: ServiceKey,
-    server: ServerKey,
-    since: u64,
-    deadline: Option<u64>,
-    over: bool,
-}
-
 impl Estate {
     /// What runs now.
     pub fn of(state: &State) -> Estate {
@@ -63,18 +52,11 @@ impl Estate {
         };
         let checks = state.health.iter().flat_map(Health::states);
         let daemons = state.sync.as_ref().map(Sync::by_command);
-        let drained = |((service, server), drain): (Subject, Drain)| Drained {
-            service,
-            server,
-            since: drain.since.0,
-            deadline: drain.deadline.map(|at| at.0),
-            over: drain.over,
-        };
         Estate {
             // Head and JSON: it is text.
             rules: String::from_utf8(kept.encode()).unwrap_or_default(),
             leases: String::new(),
-            drains: state.drains.iter().map(drained).collect(),
+            drains: state.drains.written(),
             checks: checks.map(Checked::of).collect(),
             daemons: daemons.unwrap_or_default(),
             statistics: None,
@@ -101,15 +83,7 @@ impl Estate {
         if let Some(statistics) = &self.statistics {
             state.model.inherit_statistics(statistics);
         }
-        let drain = |d: &Drained| {
-            let drain = Drain {
-                since: Instant(d.since),
-                deadline: d.deadline.map(Instant),
-                over: d.over,
-            };
-            ((d.service, d.server), drain)
-        };
-        state.drains = self.drains.iter().map(drain).collect::<Drains>();
+        state.drains = Drains::read(&self.drains);
     }
 }
 
@@ -137,7 +111,7 @@ impl Checked {
 mod tests {
     use super::*;
     use crate::api::Protocol;
-    use std::time::Duration;
+    use dataplane::time::Instant;
 
     /// What a version before or after this one says is understood as far as it goes.
     #[test]
@@ -173,13 +147,12 @@ mod tests {
         };
         let estate = Estate {
             checks: vec![Checked::of(&report)],
-            drains: vec![Drained {
-                service,
-                server,
-                since: 5,
-                deadline: Some(Duration::from_secs(9).as_nanos() as u64),
-                over: false,
-            }],
+            drains: {
+                let mut drains = Drains::default();
+                let at = Instant::from_secs;
+                drains.start(at(5), (service, server), Some(at(9)));
+                drains.written()
+            },
             ..Estate::default()
         };
         let sent = serde_json::to_string(&estate).unwrap();
