@@ -14,6 +14,7 @@ mod bytes;
 mod dialogue;
 mod election;
 mod keepalived;
+mod peer;
 mod pieces;
 mod replies;
 mod story;
@@ -68,6 +69,11 @@ pub fn sync(data: &[u8]) {
         let flags = entry.flags & !flag::HASHED;
         assert_eq!(read, [Ok((SyncEntry { flags, ..entry }, engine))]);
     }
+}
+
+/// What other nodes of RVS say, and the records of a table, are read from `data`.
+pub fn peer(data: &[u8]) {
+    peer::peer(data);
 }
 
 /// `data` as a `keepalived.conf`.

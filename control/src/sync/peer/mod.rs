@@ -14,7 +14,7 @@ pub mod hello;
 pub mod link;
 pub mod machine;
 mod news;
-mod record;
+pub mod record;
 mod view;
 
 /// What UDP and TCP ports of the peers are above the port of the synchronisation: none of up to 64
