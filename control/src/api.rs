@@ -30,7 +30,7 @@ pub use frame::{
 };
 pub use health::{CheckView, HealthView, PoolView, SorryView, ViaView};
 pub use mark::{MarkMatch, MarkView, Net, PortRange};
-pub use sync::{DaemonSpec, DaemonView, PeerView, SYNC_GROUP, SYNC_PORT, SyncRole};
+pub use sync::{DaemonSpec, DaemonView, HellosRefused, PeerView, SYNC_GROUP, SYNC_PORT, SyncRole};
 pub use timeouts::{OneTimeout, ServiceTimeouts};
 pub use upgrade::HandOver;
 pub use vrrp::{VrrpAlarmView, VrrpInstanceView, VrrpPeerView, VrrpView};

@@ -233,7 +233,8 @@ impl State {
 
     /// Goes on with keeping the rules on the disk. `urgent`: somebody waits for it.
     pub fn keep(&mut self, now: Instant, urgent: bool) {
-        self.keeper.advance(now, urgent, &self.config, &self.model);
+        let what = (&self.model, &self.drains);
+        self.keeper.advance(now, urgent, &self.config, what);
     }
 
     /// Sends what changed to the workers and the mirror; what to wait for until it is all true.
@@ -486,11 +487,14 @@ impl State {
     /// Ends what is left of the connections of servers whose drain has come to its deadline.
     pub fn follow_drains(&mut self, now: Instant) {
         let model = &self.model;
-        self.drains.keep(|(service, server)| {
+        let is_less = self.drains.keep(|(service, server)| {
             let server = model.server_of(*service, *server);
             server.is_some_and(|s| s.weights.state == OperatorState::Drain)
         });
         let over = self.drains.take_over(now);
+        if is_less || !over.is_empty() {
+            self.keeper.note_change(Some(Vec::new()));
+        }
         for (service, server) in &over {
             tracing::info!(
                 service = describe_service(service),
@@ -548,12 +552,12 @@ impl State {
     }
 
     /// Gives the workers what a master told of; true if some waits for room.
-    pub fn follow_sync(&mut self) -> bool {
+    pub fn follow_sync(&mut self, now: Instant) -> bool {
         let Some(sync) = &mut self.sync else {
             return false;
         };
-        for (place, news) in sync.take_news() {
-            news.log(&place);
+        for alarm in sync.take_alarms(now) {
+            self.notifier.tell(alarm);
         }
         sync.deliver(&mut self.workers)
     }

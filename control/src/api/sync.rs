@@ -123,9 +123,27 @@ pub struct DaemonView {
     /// How often its interface went away.
     #[serde(default)]
     pub cuts: u64,
+    /// Hellos of other nodes of RVS that were not taken.
+    #[serde(default)]
+    pub hellos_refused: HellosRefused,
     /// Nodes of RVS with the other half.
     #[serde(default)]
     pub peers: Vec<PeerView>,
+}
+
+/// Hellos that were not taken, by reason.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HellosRefused {
+    /// Not sealed: of a node without a key.
+    pub unsigned: u64,
+    /// Sealed with another key, or changed.
+    pub forged: u64,
+    /// Too old, or the clocks differ by more than five minutes.
+    pub stale: u64,
+    /// They came before.
+    pub replayed: u64,
+    /// No hellos, or of another version.
+    pub garbled: u64,
 }
 
 /// Another node of RVS, as listed.

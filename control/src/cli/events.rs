@@ -94,6 +94,10 @@ fn in_words(event: &Value) -> String {
     let about = match kind.as_str() {
         "server" => format!("{} of {}", text("server"), text("service")),
         "quorum" => text("service"),
+        "sync" => match text("peer") {
+            peer if peer.is_empty() => format!("{} on {}", text("alarm"), text("interface")),
+            peer => format!("{} {peer} on {}", text("alarm"), text("interface")),
+        },
         _ => text("name"),
     };
     let mut line = format!("{} {kind} {about} {}", text("time"), text("state"));
@@ -119,6 +123,18 @@ mod tests {
                 r#"{"seq":1,"time":"T","type":"instance","name":"VI_1","state":"MASTER","priority":100}"#
             ),
             "T instance VI_1 MASTER priority=100"
+        );
+        assert_eq!(
+            read(
+                r#"{"seq":3,"time":"T","type":"sync","alarm":"peer","interface":"eth1","peer":"10.0.0.2","state":"DOWN","reason":"nothing is heard"}"#
+            ),
+            "T sync peer 10.0.0.2 on eth1 DOWN reason=nothing is heard"
+        );
+        assert_eq!(
+            read(
+                r#"{"seq":4,"time":"T","type":"sync","alarm":"link","interface":"eth1","state":"UP"}"#
+            ),
+            "T sync link on eth1 UP"
         );
         assert_eq!(
             read(

@@ -1,6 +1,7 @@
 //! What is told, and how it is written.
 
 use std::fmt;
+use std::net::IpAddr;
 
 use serde_json::{Value, json};
 use vrrp::instance::Role;
@@ -62,6 +63,31 @@ impl fmt::Display for RouterState {
     }
 }
 
+/// What may be wrong with connection synchronisation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum SyncAlarm {
+    /// Its interface has no carrier.
+    Link,
+    /// Nothing is heard of a node.
+    Peer,
+    /// What a node told was lost and could not be had again yet, or its table.
+    Gap,
+    /// What comes is not sealed with the key of this node; without a peer: messages of anybody.
+    Key,
+}
+
+impl SyncAlarm {
+    /// As the stream has it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            SyncAlarm::Link => "link",
+            SyncAlarm::Peer => "peer",
+            SyncAlarm::Gap => "gap",
+            SyncAlarm::Key => "key",
+        }
+    }
+}
+
 /// Something that happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
@@ -104,6 +130,19 @@ pub enum Event {
         quorum: u32,
         /// The sorry server that serves from now on.
         sorry: Option<ServerKey>,
+    },
+    /// To connection synchronisation: an alarm began or ended.
+    Sync {
+        /// Kernel interface.
+        interface: String,
+        /// What is wrong.
+        alarm: SyncAlarm,
+        /// With which node.
+        peer: Option<IpAddr>,
+        /// It is over.
+        up: bool,
+        /// More of what is wrong.
+        why: Option<String>,
     },
 }
 
@@ -200,6 +239,8 @@ pub enum Subject {
     Group(String),
     /// A service and its servers.
     Service(ServiceKey),
+    /// Connection synchronisation.
+    Sync,
 }
 
 /// `UP` or `DOWN`.
@@ -216,6 +257,7 @@ impl Event {
             Event::Server { service, .. } | Event::Quorum { service, .. } => {
                 Subject::Service(*service)
             }
+            Event::Sync { .. } => Subject::Sync,
         }
     }
 
@@ -224,9 +266,9 @@ impl Event {
         matches!(self, Event::Instance { .. } | Event::Group { .. })
     }
 
-    /// A line of keepalived's FIFO, without its end.
-    pub fn line(&self) -> String {
-        match self {
+    /// A line of keepalived's FIFO, without its end; none for what keepalived does not have.
+    pub fn line(&self) -> Option<String> {
+        Some(match self {
             Event::Instance {
                 name,
                 state,
@@ -245,7 +287,8 @@ impl Event {
             Event::Quorum { service, up, .. } => {
                 format!("VS {} {}", virtual_server(service), up_or_down(*up))
             }
-        }
+            Event::Sync { .. } => return None,
+        })
     }
 
     /// A line of the stream, without its end. `time` is RFC 3339.
@@ -281,6 +324,16 @@ impl Event {
                 "type": "quorum", "service": describe_service(service),
                 "state": up_or_down(*up), "weight": weight, "quorum": quorum,
                 "sorry_server": sorry.as_ref().map(describe_server),
+            }),
+            Event::Sync {
+                interface,
+                alarm,
+                peer,
+                up,
+                why,
+            } => json!({
+                "type": "sync", "alarm": alarm.name(), "interface": interface, "peer": peer,
+                "state": up_or_down(*up), "reason": why,
             }),
         };
         if let (Value::Object(line), Value::Object(body)) = (&mut line, body) {
@@ -349,6 +402,7 @@ impl Event {
                     ),
                 )
             }
+            Event::Sync { .. } => return None,
         })
     }
 }
@@ -413,14 +467,14 @@ mod tests {
             state: RouterState::Master,
             priority: 100,
         };
-        assert_eq!(instance.line(), "INSTANCE \"VI_1\" MASTER 100");
+        assert_eq!(instance.line().unwrap(), "INSTANCE \"VI_1\" MASTER 100");
         let group = Event::Group {
             name: "G1".into(),
             state: RouterState::Fault,
         };
-        assert_eq!(group.line(), "GROUP \"G1\" FAULT 0");
+        assert_eq!(group.line().unwrap(), "GROUP \"G1\" FAULT 0");
         assert_eq!(
-            down().line(),
+            down().line().unwrap(),
             "RS [10.0.0.2]:tcp:8080 [192.168.201.15]:tcp:80 DOWN"
         );
         let quorum = Event::Quorum {
@@ -430,7 +484,7 @@ mod tests {
             quorum: 2,
             sorry: None,
         };
-        assert_eq!(quorum.line(), "VS [192.168.201.15]:tcp:80 UP");
+        assert_eq!(quorum.line().unwrap(), "VS [192.168.201.15]:tcp:80 UP");
     }
 
     #[test]
@@ -453,6 +507,22 @@ mod tests {
             sorry: None,
         };
         assert!(!quorum.json(1, "").contains("sorry"));
+        let lost = Event::Sync {
+            interface: "eth1".into(),
+            alarm: SyncAlarm::Peer,
+            peer: Some([10, 0, 0, 2].into()),
+            up: false,
+            why: Some("nothing is heard".into()),
+        };
+        let read: Value = serde_json::from_str(&lost.json(8, "T")).unwrap();
+        assert_eq!(
+            read,
+            json!({
+                "seq": 8, "time": "T", "type": "sync", "alarm": "peer", "interface": "eth1",
+                "peer": "10.0.0.2", "state": "DOWN", "reason": "nothing is heard",
+            })
+        );
+        assert_eq!((lost.line(), lost.mail()), (None, None));
     }
 
     #[test]

@@ -21,7 +21,7 @@ mod mail;
 mod scripts;
 mod stream;
 
-pub use event::{Event, RouterState, Subject};
+pub use event::{Event, RouterState, Subject, SyncAlarm};
 
 use self::fifo::Fifo;
 use self::mail::Mailer;
@@ -251,11 +251,12 @@ impl Teller {
         self.number += 1;
         let time = humantime::format_rfc3339_millis(UNIX_EPOCH + time).to_string();
         self.stream.tell(&event.json(self.number, &time));
-        let line = event.line();
-        tracing::debug!(event = "notify", "{line}");
-        for (share, fifo) in &mut self.fifos {
-            if *share == Share::All || (*share == Share::Vrrp) == event.is_vrrp() {
-                fifo.tell(&line);
+        if let Some(line) = event.line() {
+            tracing::debug!(event = "notify", "{line}");
+            for (share, fifo) in &mut self.fifos {
+                if *share == Share::All || (*share == Share::Vrrp) == event.is_vrrp() {
+                    fifo.tell(&line);
+                }
             }
         }
         let mut commands = scripts::commands(event, &self.notify);
@@ -279,6 +280,7 @@ impl Teller {
                 mail.vrrp && (mail.faults || *state != RouterState::Fault)
             }
             Event::Server { .. } | Event::Quorum { .. } => mail.checker,
+            Event::Sync { .. } => false,
         };
         let Some((subject, body)) = event.mail().filter(|_| is_wanted) else {
             return;
@@ -300,6 +302,7 @@ fn is_gone(event: &Event, notify: &Notify) -> bool {
             service, server, ..
         } => !notify.servers.contains_key(&(*service, *server)),
         Event::Quorum { service, .. } => !notify.services.contains_key(service),
+        Event::Sync { .. } => false,
     }
 }
 

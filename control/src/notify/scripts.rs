@@ -124,6 +124,7 @@ pub fn commands(event: &Event, notify: &Notify) -> Vec<Command> {
             let command = scripts.and_then(|s| if *up { s.up.clone() } else { s.down.clone() });
             command.into_iter().collect()
         }
+        Event::Sync { .. } => Vec::new(),
     }
 }
 

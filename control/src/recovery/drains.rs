@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::disk;
+use super::journal::Unwritten;
 use crate::drains::{Drained, Drains};
 
 /// Name of the file in the state directory.
@@ -19,6 +20,38 @@ struct Document {
     /// The boot that the times belong to.
     boot: [u8; 16],
     drains: Vec<Drained>,
+}
+
+/// The file, and what is in it.
+pub(super) struct File {
+    path: PathBuf,
+    boot: [u8; 16],
+    /// `None`: not known, or left by the run before.
+    kept: Option<Vec<Drained>>,
+}
+
+impl File {
+    pub fn beside(rules: &Path, boot: [u8; 16]) -> File {
+        File {
+            path: beside(rules),
+            boot,
+            kept: None,
+        }
+    }
+
+    /// Writes what is not in it.
+    pub fn keep(&mut self, drains: Vec<Drained>) -> Result<(), Unwritten> {
+        if self.kept.as_ref() == Some(&drains) {
+            return Ok(());
+        }
+        let written = write(&self.path, self.boot, drains.clone());
+        self.kept = written.is_ok().then_some(drains);
+        written.map_err(|why| Unwritten {
+            path: self.path.clone(),
+            what: "written",
+            why,
+        })
+    }
 }
 
 /// The file beside that of the rules.

@@ -32,9 +32,9 @@ const MAGIC: &str = "rvs-journal";
 #[derive(Debug, Error)]
 #[error("{} cannot be {what}: {why}", .path.display())]
 pub struct Unwritten {
-    path: PathBuf,
-    what: &'static str,
-    why: io::Error,
+    pub(super) path: PathBuf,
+    pub(super) what: &'static str,
+    pub(super) why: io::Error,
 }
 
 /// Where the journal of the rules in a file is.

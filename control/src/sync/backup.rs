@@ -79,8 +79,10 @@ impl Backup {
             if now.since(looked) >= LOOK {
                 looked = now;
                 let other = self.counts.look(&mut self.interface, SyncRole::Backup);
-                if let Some(Ok(other)) = other.map(|other| register(&poll, other)) {
-                    sockets = other;
+                match other.map(|other| register(&poll, other)) {
+                    None => {}
+                    Some(Ok(other)) => sockets = other,
+                    Some(Err(e)) => self.counts.refused_sockets(&mut self.interface, &e),
                 }
             }
             if events.is_empty() {

@@ -5,6 +5,7 @@
 //! workers as commands. Neither the workers nor the loop ever wait for a socket. What nodes of RVS do
 //! for each other besides is in [`peer`].
 
+mod alarms;
 pub mod auth;
 mod backup;
 mod master;
@@ -26,18 +27,20 @@ use dataplane::sync::{Batch, Collection, Outbox};
 use dataplane::time::Instant;
 use mio::Waker;
 
+use self::alarms::Alarms;
 use self::auth::{KeyFiles, Keys, Opener, Purpose, Sealer, Why};
 use self::socket::Change;
 use crate::api::{DaemonSpec, DaemonView, ErrorKind, PeerView, SyncRole};
 use crate::clock;
 use crate::model::Refusal;
+use crate::notify::Event;
 use crate::update::Update;
 use crate::workers::{Ticket, Workers};
 
 use self::peer::copies::Copies;
 use self::peer::counted::{Receipts, SentBy};
-use self::peer::link::{Link, Parts, Place, Sockets};
-use self::peer::machine::{News, Peer};
+use self::peer::link::{Link, Parts, Place, Sockets, View};
+use self::peer::machine::Peer;
 
 /// Batches that may wait for the workers. What does not fit is lost and counted.
 const BATCHES: usize = 1024;
@@ -149,6 +152,20 @@ impl Counts {
     }
 }
 
+impl Counts {
+    /// New sockets cannot be watched: until they can, it is as if the interface were not there.
+    fn refused_sockets(&self, interface: &mut socket::Opener, why: &io::Error) {
+        self.is_cut.store(true, Relaxed);
+        tracing::warn!(
+            event = "sync",
+            reason = %why,
+            "new sockets on {} cannot be watched; they are opened again in a second",
+            interface.interface()
+        );
+        interface.again();
+    }
+}
+
 /// Between two looks at the interface.
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -170,6 +187,12 @@ impl Unauthentic {
             Why::Replayed | Why::Crowded => &self.replayed,
         };
         count(counter, 1);
+    }
+
+    /// Those that will go on until somebody does something.
+    fn lasting(&self) -> u64 {
+        let counters = [&self.unsigned, &self.forged, &self.stale];
+        counters.iter().map(|counter| counter.load(Relaxed)).sum()
     }
 }
 
@@ -228,6 +251,7 @@ pub struct Sync {
     keys: Arc<Keys>,
     /// What is wrong with the key files.
     wrong_keys: Vec<String>,
+    alarms: Alarms,
 }
 
 impl Sync {
@@ -250,6 +274,7 @@ impl Sync {
             masters: Vec::new(),
             keys: Arc::default(),
             wrong_keys: Vec::new(),
+            alarms: Alarms::default(),
         }
     }
 
@@ -524,6 +549,7 @@ impl Sync {
                     SyncRole::Master => self.outboxes.iter().map(|o| o.lost.get()).sum(),
                     SyncRole::Backup => 0,
                 };
+                let link = self.link_of(spec).map(Link::view).unwrap_or_default();
                 DaemonView {
                     role: spec.role,
                     interface: spec.interface.clone(),
@@ -542,26 +568,16 @@ impl Sync {
                     stale: counts.unauthentic.stale.load(Relaxed),
                     replayed: counts.unauthentic.replayed.load(Relaxed),
                     cuts: counts.cuts.load(Relaxed),
-                    peers: self.peers(spec),
+                    hellos_refused: link.refused.counts,
+                    peers: peers(spec.role, &link),
                 }
             })
             .collect()
     }
 
-    /// Other nodes on the link of a daemon that have the other half of it.
-    fn peers(&self, spec: &DaemonSpec) -> Vec<PeerView> {
+    fn link_of(&self, spec: &DaemonSpec) -> Option<&Link> {
         let place = Place::of(spec);
-        let link = self.links.iter().find(|link| *link.place() == place);
-        let view = link.map(Link::view).unwrap_or_default();
-        let now = clock::now();
-        view.peers
-            .iter()
-            .filter(|peer| match spec.role {
-                SyncRole::Master => peer.hello.is_backup,
-                SyncRole::Backup => peer.hello.is_master,
-            })
-            .map(|peer| peer.view(now))
-            .collect()
+        self.links.iter().find(|link| *link.place() == place)
     }
 
     /// What is wrong and has not been put right, in lines for the operator.
@@ -594,13 +610,21 @@ impl Sync {
         standby.next().map(|peer| peer.at.ip())
     }
 
-    /// What happened on the links since the last call.
-    pub fn take_news(&self) -> Vec<(Place, News)> {
-        let of = |link: &Link| {
-            let news = link.news().map(|news| (link.place().clone(), news));
-            news.collect::<Vec<_>>()
-        };
-        self.links.iter().flat_map(of).collect()
+    /// Logs what happened on the links since the last call, and says which alarms began and ended.
+    pub fn take_alarms(&mut self, now: Instant) -> Vec<Event> {
+        for link in &self.links {
+            for news in link.news() {
+                news.log(link.place());
+                self.alarms.note(link.place(), &news);
+            }
+        }
+        if let Some(backup) = &self.backup {
+            let refused = backup.counts.unauthentic.lasting();
+            self.alarms.count(now, &backup.spec.interface, refused);
+        }
+        let places = self.links.iter().map(Link::place);
+        self.alarms.settle(self.backup.is_some(), places);
+        self.alarms.take()
     }
 
     /// Takes what workers copied for peers and asks them for more.
@@ -727,6 +751,16 @@ impl Sync {
         self.leave_idle();
         complaints
     }
+}
+
+/// Other nodes on the link of a daemon that have the other half of it.
+fn peers(role: SyncRole, link: &View) -> Vec<PeerView> {
+    let now = clock::now();
+    let others = link.peers.iter().filter(|peer| match role {
+        SyncRole::Master => peer.hello.is_backup,
+        SyncRole::Backup => peer.hello.is_master,
+    });
+    others.map(|peer| peer.view(now)).collect()
 }
 
 /// Bytes of IP and UDP headers.

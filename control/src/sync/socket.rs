@@ -91,6 +91,11 @@ impl Opener {
         (0..self.ports).map(open).collect()
     }
 
+    /// The sockets that were opened last cannot be used: the next look opens others.
+    pub fn again(&mut self) {
+        self.is_gone = true;
+    }
+
     /// Looks whether the interface is still the one that the sockets are bound to.
     pub fn look(&mut self) -> Change {
         let Ok(device) = Device::find(&self.spec.interface) else {

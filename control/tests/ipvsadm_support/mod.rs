@@ -226,6 +226,7 @@ impl State {
             stale: 0,
             replayed: 0,
             cuts: 0,
+            hellos_refused: Default::default(),
             peers: Vec::new(),
         });
         self.daemons.sort_by_key(|daemon| daemon.role);

@@ -23,6 +23,7 @@
 //! - `-L --timeout`: `{"tcp", "tcp_fin", "udp"}`. `-L --daemon`: `{"daemons": [{"role",
 //!   "interface", "syncid", "maxlen", "group", "port", "ttl", "messages", "entries", "lost", "refused",
 //!   "authenticated", "unsigned", "forged", "stale", "replayed", "cuts",
+//!   "hellos_refused": {"unsigned", "forged", "stale", "replayed", "garbled"},
 //!   "peers": [{"addr", "node", "alive", "heard_ms", "connections", "complete", "gaps", "missed", "repairs",
 //!   "transfers", "refreshes", "copied", "copied_ms"}]}]}`: `peers` are other nodes of RVS.
 //! - `mark list`: `{"marks": [{"mark", "match", "origin"}]}`, where `match` has those of `source`,

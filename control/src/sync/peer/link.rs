@@ -23,7 +23,7 @@ use super::counted::{Receipts, SentBy};
 use super::exchange::{Fetch, Giver, Serve, Step};
 use super::frame::Ask;
 use super::hello::{self, Hello};
-use super::machine::{self, Input, Machine, Me, News, Output, Peer, Roles};
+use super::machine::{self, Input, Machine, Me, News, NotTaken, Output, Peer, Refusals, Roles};
 use super::port_beside;
 use super::record::Seals;
 use crate::api::{DaemonSpec, SyncRole};
@@ -158,6 +158,8 @@ pub struct View {
     pub peers: Vec<Peer>,
     /// The interface has its carrier.
     pub has_link: bool,
+    /// Hellos that were not taken.
+    pub refused: Refusals,
 }
 
 /// What the two sides of a link share.
@@ -404,6 +406,7 @@ impl Driver {
             *lock(&self.shared.view) = View {
                 peers: self.machine.peers().cloned().collect(),
                 has_link: self.machine.has_link(),
+                refused: self.machine.refused().clone(),
             };
             let is_ready = self.machine.is_ready(now);
             if self.shared.is_ready.swap(is_ready, Relaxed) != is_ready {
@@ -507,9 +510,15 @@ impl Driver {
                 Ok((len, from)) => {
                     let sealed = bytes.get(..len).unwrap_or(&[]);
                     let opened = self.hellos.opener.open(auth::wall(), sealed);
-                    if let Some(hello) = opened.ok().and_then(|b| Hello::decode(b).ok()) {
-                        self.handle(now, Input::Hello(from, Box::new(hello)));
-                    }
+                    let hello = opened.map_err(NotTaken::Seal).and_then(|bytes| {
+                        let hello = Hello::decode(bytes);
+                        hello.map_err(|_| NotTaken::Garbled)
+                    });
+                    let input = match hello {
+                        Ok(hello) => Input::Hello(from, Box::new(hello)),
+                        Err(why) => Input::Refused(from.ip(), why),
+                    };
+                    self.handle(now, input);
                 }
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(_) => return,

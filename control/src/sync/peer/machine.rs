@@ -1,6 +1,8 @@
 //! What a node makes of its peers' hellos: who is there, who is gone, what was lost on the way, and
 //! whose table is to be copied. Without sockets and clock.
 
+mod refused;
+
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -9,6 +11,9 @@ use dataplane::time::Instant;
 
 use super::frame::Want;
 use super::hello::{Hello, Sent};
+use crate::sync::auth::Why;
+
+pub use self::refused::{NotTaken, Refusals};
 
 /// Between two hellos.
 pub const INTERVAL: Duration = Duration::from_secs(1);
@@ -57,6 +62,8 @@ pub enum Input {
     Roles(Roles),
     /// A hello came.
     Hello(SocketAddr, Box<Hello>),
+    /// A hello that was not taken came from there.
+    Refused(IpAddr, NotTaken),
     /// What came from a peer until everything was read that had come before its hello: messages
     /// by socket.
     Received(IpAddr, Vec<u64>),
@@ -113,6 +120,10 @@ pub enum News {
     Fetched(IpAddr, Want, u64, Duration),
     /// No copy came. It will be asked for again.
     Failed(IpAddr, Want, String),
+    /// Its hellos are not taken.
+    Refused(IpAddr, Why),
+    /// They are taken now, or it has been silent.
+    Taken(IpAddr),
     /// The interface lost its carrier or has it again.
     Link(bool),
 }
@@ -219,7 +230,9 @@ impl Stream {
         let mut new = 0;
         for ((base, ahead), missing) in base.iter().zip(&ahead).zip(&mut self.missing) {
             let now_missing = base.saturating_sub(*ahead);
-            new += now_missing.saturating_sub(*missing).max(0) as u64;
+            // A peer may say any number.
+            let more = now_missing.saturating_sub(*missing).max(0);
+            new = u64::saturating_add(new, more as u64);
             *missing = now_missing.max(*missing);
         }
         if new == 0 && self.gap.is_none() {
@@ -291,6 +304,7 @@ pub struct Machine {
     next_hello: Instant,
     fetch: Option<Fetch>,
     has_link: bool,
+    refused: Refusals,
     out: Vec<Output>,
 }
 
@@ -305,6 +319,7 @@ impl Machine {
             next_hello: now,
             fetch: None,
             has_link: true,
+            refused: Refusals::default(),
             out: Vec::new(),
         }
     }
@@ -317,6 +332,11 @@ impl Machine {
     /// Whether the interface has its carrier.
     pub fn has_link(&self) -> bool {
         self.has_link
+    }
+
+    /// Hellos that were not taken.
+    pub fn refused(&self) -> &Refusals {
+        &self.refused
     }
 
     /// Whether this node knows what it can know: no backup runs, or every master that is there has
@@ -345,6 +365,11 @@ impl Machine {
         match input {
             Input::Roles(roles) => self.set_roles(now, roles),
             Input::Hello(from, hello) => self.hello(now, from, *hello),
+            Input::Refused(from, why) => {
+                if let Some(why) = self.refused.add(now, from, why) {
+                    self.tell(News::Refused(from, why));
+                }
+            }
             Input::Received(from, received) => self.received(from, &received),
             Input::Dropped(entries) => self.dropped(entries),
             Input::Fetched(done) => self.fetched(now, done),
@@ -392,6 +417,9 @@ impl Machine {
             self.next_hello = now + INTERVAL;
             self.out.push(Output::Hello);
         }
+        for addr in self.refused.silent(now) {
+            self.tell(News::Taken(addr));
+        }
         for (addr, peer) in &mut self.peers {
             if !peer.is_lost && now >= peer.heard + peer.silence() {
                 peer.is_lost = true;
@@ -405,6 +433,9 @@ impl Machine {
         let all = [self.me.syncid, hello.syncid].contains(&0);
         if hello.boot == self.me.boot || !all && hello.syncid != self.me.syncid {
             return;
+        }
+        if self.refused.remove(addr) {
+            self.tell(News::Taken(addr));
         }
         let known = self.peers.get(&addr);
         let is_old =
@@ -473,7 +504,7 @@ impl Machine {
         let missing = stream.compare(received);
         if missing != 0 {
             peer.tally.gaps += 1;
-            peer.tally.missed += missing;
+            peer.tally.missed = peer.tally.missed.saturating_add(missing);
             self.tell(News::Gap(from, missing));
         }
         if is_first && sockets > received.len() {

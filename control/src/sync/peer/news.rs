@@ -52,6 +52,17 @@ impl News {
                 "no {} of connections; it will be asked for again",
                 want.name()
             ),
+            News::Refused(peer, reason) => tracing::warn!(
+                event = "sync-key",
+                %peer,
+                %reason,
+                "its hellos on {interface} are not taken; give both nodes the same key_file"
+            ),
+            News::Taken(peer) => tracing::info!(
+                event = "sync-key",
+                %peer,
+                "no more hellos on {interface} that are not taken"
+            ),
             News::Link(true) => tracing::info!(event = "sync-link", "{interface} is up again"),
             News::Link(false) => tracing::warn!(
                 event = "sync-link",

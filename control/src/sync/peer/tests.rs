@@ -15,7 +15,7 @@ use super::machine::News;
 use super::port_beside;
 use crate::clock;
 use crate::fake::FakeWorker;
-use crate::sync::auth::{Key, Keys, Ring};
+use crate::sync::auth::{Key, Keys, Ring, Why};
 use crate::sync::socket::Device;
 use crate::workers::Workers;
 
@@ -184,6 +184,19 @@ fn nodes_with_other_keys_do_not_know_each_other() {
     wait("a backup alone", &mut a, &mut b, |_, b| b.link.is_ready());
     assert!(a.view().peers.is_empty() && b.view().peers.is_empty());
     assert_eq!(b.taken(), 0);
+    // Each says so.
+    for node in [&a, &b] {
+        let refused = node.view().refused;
+        assert!(refused.counts.forged > 0, "{refused:?}");
+        let lines = node.link.warnings();
+        assert!(lines[0].contains("sealed with another key"), "{lines:?}");
+    }
+    let told = |news: &[News], of| news.contains(&News::Refused(of, Why::Key));
+    assert!(
+        told(&b.news, a.addr) && told(&a.news, b.addr),
+        "{:?}",
+        b.news
+    );
 }
 
 fn whole_table(keys: [&[u8]; 2]) {

@@ -41,6 +41,12 @@ impl Link {
                 "synchronisation: {interface} is down; see ip link show {interface}"
             ));
         }
+        for (addr, why) in view.refused.senders() {
+            lines.push(format!(
+                "synchronisation: hellos of {addr} on {interface} are not taken: {why}; give both \
+                 nodes the same key_file, and the same time"
+            ));
+        }
         for peer in &view.peers {
             let addr = peer.at.ip();
             if peer.is_lost {

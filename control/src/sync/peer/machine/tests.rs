@@ -350,3 +350,37 @@ fn a_standby_is_in_step_once_it_has_the_table() {
     node.handle(Input::Roles(Roles::default()));
     assert!(!is_in_step(&node), "what it has is another master's");
 }
+
+#[test]
+fn hellos_that_are_not_taken_are_told_once_and_counted() {
+    let mut node = Node::backup();
+    let refuse = |node: &mut Node, why| news(node.handle(Input::Refused(ONE, why)));
+    let key = NotTaken::Seal(Why::Key);
+    // Doubled and damaged ones happen on any link.
+    assert_eq!(refuse(&mut node, NotTaken::Garbled), []);
+    assert_eq!(refuse(&mut node, NotTaken::Seal(Why::Replayed)), []);
+    assert_eq!(refuse(&mut node, key), [News::Refused(ONE, Why::Key)]);
+    assert_eq!(refuse(&mut node, key), []);
+    let senders: Vec<_> = node.machine.refused().senders().collect();
+    assert_eq!(senders, [(ONE, Why::Key)]);
+    // It gets the key.
+    assert_eq!(
+        news(node.master(ONE, 0)),
+        [News::Taken(ONE), News::Found(ONE)]
+    );
+    // Another one is silent after a while.
+    let unsigned = NotTaken::Seal(Why::Unsigned);
+    let out = node.handle(Input::Refused(TWO, unsigned));
+    assert_eq!(news(out), [News::Refused(TWO, Why::Unsigned)]);
+    assert!(news(node.sleep(4900)).is_empty());
+    assert!(news(node.sleep(1100)).contains(&News::Taken(TWO)));
+    let counts = node.machine.refused().counts;
+    assert_eq!((counts.unsigned, counts.forged, counts.stale), (1, 2, 0));
+    assert_eq!((counts.replayed, counts.garbled), (1, 1));
+    // Whoever makes up addresses fills no memory.
+    for n in 0..100 {
+        let from = IpAddr::V4(Ipv4Addr::new(10, 1, 0, n));
+        node.handle(Input::Refused(from, key));
+    }
+    assert_eq!(node.machine.refused().senders().count(), MAX_PEERS);
+}
