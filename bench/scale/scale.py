@@ -1,15 +1,17 @@
 #!/usr/bin/python3
 """What rvsd takes as rules and connections grow: start, memory, rule changes, listings.
 
-    scale.py [--quick] [--only rules|connections] [--out FILE]      make bench-scale; root
+    scale.py [--quick] [--only rules|connections|transfer] [--out FILE]      make bench-scale; root
 
 rvsd runs in a network namespace of its own between null ports that bring no packets, so that what is counted is its
-own work. Three questions:
+own work. Four questions:
 
 rules        start and memory with many services; how long a change takes until every worker runs it; what the longest
              command cost a worker (CPU time, from the worker's own counters); a look at all services; a reload.
 connections  a table of ten million connections, taken over from a file as after a crash; a listing of all of them, the
              memory of both programs meanwhile, and for how long a worker did not look at its ports.
+transfer     a standby that joins a node with a million connections: how long the whole table takes from one table into
+             the other, by TCP over a veth pair, and what it costs both.
 
 Prints a table, writes it as JSON with machine, kernel, DPDK and commit, and exits 1 if a bound is missed.
 """
@@ -39,7 +41,7 @@ from place import line, machine  # noqa: E402
 BIN = Path(os.environ.get("RVS_BIN", REPO / "target" / "v3" / "release"))
 
 # Most that is wanted, in the units of the table.
-CHANGE_MS, COMMAND_US, GROWTH_MB = 5.0, 100.0, 32.0
+CHANGE_MS, COMMAND_US, GROWTH_MB, TRANSFER_S = 5.0, 100.0, 32.0, 4.0
 
 
 class Failure(Exception):
@@ -94,8 +96,9 @@ class Results:
 class Daemon:
     """rvsd between null ports, in a namespace and a directory of its own."""
 
-    def __init__(self, name, cores, connections, services, servers, rules, table=None, keep=False):
-        self.space = f"rvs-scale-{os.getpid()}"
+    def __init__(self, name, cores, connections, services, servers, rules, table=None, keep=False, space="", wire=None):
+        """`wire` lays cables before it starts, given the name of its namespace."""
+        self.space, self.wire = f"rvs-scale-{os.getpid()}{space}", wire
         self.dir = Path(tempfile.mkdtemp(prefix="rvs-scale-"))
         self.name, self.servers, self.process = name, servers, None
         self.config = self.dir / "rvsd.toml"
@@ -128,6 +131,8 @@ socket = "{self.dir}/sock"
 
     def __enter__(self):
         subprocess.run(["ip", "netns", "add", self.space], check=True)
+        if self.wire:
+            self.wire(self.space)
         log = open(self.dir / "log", "wb")
         env = {key: value for key, value in os.environ.items() if key not in ("STATE_DIRECTORY", "RUNTIME_DIRECTORY")}
         began = time.monotonic()
@@ -359,10 +364,76 @@ def list_all(results, group, daemon, connections):
     add_commands(results, group, {}, daemon.commands(), only=["dump-connections"])
 
 
+def ip(space, command):
+    subprocess.run(["ip", "-n", space, *command.split()], check=True)
+
+
+def sync(role):
+    return f'[sync]\nrole = "{role}"\ninterface = "s0"\nsyncid = 7\n'
+
+
+def cpu_seconds(daemon):
+    """Of the threads that a transfer keeps busy: control and peers, without workers, which poll."""
+    total = 0.0
+    for task in Path(f"/proc/{daemon.process.pid}/task").iterdir():
+        with contextlib.suppress(OSError):
+            name = (task / "comm").read_text().strip()
+            if name == "rvsd" or name.startswith("rvs-sync"):
+                total += int((task / "schedstat").read_text().split()[0]) / 1e9
+    return total
+
+
+def measure_transfer(results, args, connections):
+    """One worker each: with more they would take the time that they poll from each other on two cores."""
+    group = f"transfer of {connections}"
+    table = Path(args.memory) / f"rvs-scale-{os.getpid()}"
+
+    def first(space):
+        ip(space, "link add s0 type veth peer name s1")
+        ip(space, "address add 10.3.0.1/24 dev s0")
+        ip(space, "link set s0 up")
+
+    def second(space):
+        ip(active.space, f"link set s1 netns {space} name s0")
+        ip(space, "address add 10.3.0.2/24 dev s0")
+        ip(space, "link set s0 up")
+
+    try:
+        subprocess.run([BIN / "bench", "--fill", table, "--flows", str(connections)], check=True, stdout=subprocess.DEVNULL)
+        one, other = ("[0]", "[1]") if (os.cpu_count() or 1) > 1 else ("[0]", "[0]")
+        active = Daemon("active", one, connections, 16, 64, sync("master") + SERVICE, table=table, space="a", wire=first)
+        with active:
+            before = cpu_seconds(active)
+            with Daemon("standby", other, connections, 16, 64, sync("backup") + SERVICE, space="b", wire=second) as standby:
+                copied, until = None, time.monotonic() + 300
+                while copied is None:
+                    listing = subprocess.run([BIN / "rvsadm", "--socket", standby.dir / "sock", "-L", "--daemon", "--json"],
+                                             stdout=subprocess.PIPE, check=True)
+                    peers = [peer for daemon in json.loads(listing.stdout)["daemons"] for peer in daemon["peers"]]
+                    copied = next((peer for peer in peers if peer["transfers"]), None)
+                    if time.monotonic() > until:
+                        raise Failure(f"no table came: {peers}\n{standby.log()[-2000:]}")
+                    time.sleep(0.1)
+                held, until = 0, time.monotonic() + 30
+                while held != connections:
+                    held = sum(worker["connections"] for worker in standby.status()["workers"])
+                    if time.monotonic() > until:
+                        raise Failure(f"{held} connections came of {connections}:\n{standby.log()[-2000:]}")
+                    time.sleep(0.1)
+                results.add(group, "from the question to the last entry", copied["copied_ms"] / 1e3, "s",
+                            TRANSFER_S * connections / 1e6)
+                results.add(group, "processor time beside workers, active", cpu_seconds(active) - before, "s")
+                results.add(group, "processor time beside workers, standby", cpu_seconds(standby), "s")
+                for side, daemon, kind in (("active", active, "collect-connections"), ("standby", standby, "put-connections")):
+                    add_commands(results, f"{group}, {side}", {}, daemon.commands(), only=[kind])
+    finally:
+        table.unlink(missing_ok=True)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a tenth of everything")
-    parser.add_argument("--only", choices=["rules", "connections"])
+    parser.add_argument("--only", choices=["rules", "connections", "transfer"])
     parser.add_argument("--changes", type=int, default=200, help="changes of each kind")
     parser.add_argument("--cores", default="[0, 1]" if (os.cpu_count() or 1) > 1 else "[0]", help="cores of the workers")
     parser.add_argument("--memory", default="/dev/shm", help="file system in memory for the connection table")
@@ -376,15 +447,17 @@ def main():
     results, where = Results(), machine()
     print(line(where))
     try:
-        if args.only != "connections":
+        if args.only in (None, "rules"):
             measure_rules(results, args, 1000 // scale, 10, args.changes)
             measure_rules(results, args, 10_000 // scale, 10, args.changes)
             measure_rules(results, args, 10_000 // scale, 10, args.changes, keep=True)
             measure_rules(results, args, 10_000 // scale, 100, args.changes)
             for scheduler in ("wlc", "wrr", "mh"):
                 measure_rules(results, args, 1000 // scale, 1000, args.changes // 4, scheduler)
-        if args.only != "rules":
+        if args.only in (None, "connections"):
             measure_connections(results, args, 10_000_000 // scale)
+        if args.only in (None, "transfer"):
+            measure_transfer(results, args, 1_000_000 // scale)
     except Failure as failure:
         print(f"scale: {failure}", file=sys.stderr)
         return 1
