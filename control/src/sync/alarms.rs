@@ -95,8 +95,9 @@ impl Alarms {
                 || peer.is_some() && !interfaces.contains(&interface.as_str())
                 || *alarm == SyncAlarm::Link && !interfaces.contains(&interface.as_str())
         };
-        for (interface, alarm, peer) in self.raised.extract_if(.., is_over) {
-            self.events.push(event(&interface, alarm, peer, None));
+        let over: Vec<Raised> = self.raised.iter().filter(|r| is_over(r)).cloned().collect();
+        for (interface, alarm, peer) in over {
+            self.clear(&interface, alarm, peer);
         }
     }
 

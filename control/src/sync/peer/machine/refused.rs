@@ -75,9 +75,13 @@ impl Refusals {
 
     /// Who has sent none for as long as a peer has to be silent to be lost.
     pub fn silent(&mut self, now: Instant) -> Vec<IpAddr> {
-        let is_over = |_: &IpAddr, (_, at): &mut (Why, Instant)| now >= *at + INTERVAL * MISSED;
-        let over = self.senders.extract_if(.., is_over);
-        over.map(|(addr, _)| addr).collect()
+        let mut over = Vec::new();
+        self.senders.retain(|addr, (_, at)| {
+            let is_over = now >= *at + INTERVAL * MISSED;
+            over.extend(is_over.then_some(*addr));
+            !is_over
+        });
+        over
     }
 
     /// Who is refused, and why.
