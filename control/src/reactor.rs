@@ -306,14 +306,22 @@ impl Reactor {
         }
     }
 
-    /// Looks whether the gap of this start is over.
+    /// Looks whether the gap of this start is over. Checks begin then.
     fn follow_gap(&mut self, now: Instant) {
+        let ports = &self.state.ports;
+        let up = ports.iter().filter(|port| port.counters.link.get() != 0);
+        let (up, all) = (up.count(), ports.len());
+        let may_check = match &self.gap {
+            Some(gap) => gap.may_check(now, up, all),
+            None => self.starting == Start::Done,
+        };
+        if may_check && let Some(health) = &mut self.state.health {
+            health.begin();
+        }
         let Some(gap) = &mut self.gap else {
             return;
         };
-        let ports = &self.state.ports;
-        let up = ports.iter().filter(|port| port.counters.link.get() != 0);
-        if let Some((kind, took)) = gap.look(now, up.count(), ports.len()) {
+        if let Some((kind, took)) = gap.look(now, up, all) {
             self.gap = None;
             self.state.gaps.note(kind, took);
             self.state.gaps.save();

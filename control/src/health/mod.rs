@@ -108,6 +108,8 @@ pub struct Health {
     states: BTreeMap<Subject, Report>,
     pools: BTreeMap<ServiceKey, Followed>,
     events: Vec<Event>,
+    /// What the thread is told once packets come and go; `None` from then on.
+    held: Option<Vec<Order>>,
     /// Servers whose checks go on from a process before; see [`Health::inherit`].
     inherited: BTreeMap<Subject, Stood>,
 }
@@ -122,7 +124,8 @@ pub struct Stood {
 }
 
 impl Health {
-    /// Starts the thread; `control` is rung when a report is there. Checks of virtual addresses
+    /// Starts the thread, which checks nothing before [`Health::begin`]; `control` is rung when a
+    /// report is there. Checks of virtual addresses
     /// leave by `probes`.
     ///
     /// # Errors
@@ -152,8 +155,16 @@ impl Health {
             states: BTreeMap::new(),
             pools: BTreeMap::new(),
             events: Vec::new(),
+            held: Some(Vec::new()),
             inherited: BTreeMap::new(),
         })
+    }
+
+    /// Lets checks begin: before, no server could answer.
+    pub fn begin(&mut self) {
+        for order in self.held.take().into_iter().flatten() {
+            self.order(order);
+        }
     }
 
     /// Servers that stood so in the process before begin so here, where they are checked alike.
@@ -261,7 +272,10 @@ impl Health {
         self.states.iter().filter(of)
     }
 
-    fn order(&self, order: Order) {
+    fn order(&mut self, order: Order) {
+        if let Some(held) = &mut self.held {
+            return held.push(order);
+        }
         // The thread ends only with the process.
         let _ = self.orders.send(order);
         let _ = self.thread.wake();
@@ -338,7 +352,7 @@ impl Health {
         let has_run = |report: &Report| {
             !report.checks.is_empty() && report.checks.iter().all(|check| check.has_run)
         };
-        self.states.values().all(has_run)
+        self.held.is_none() && self.states.values().all(has_run)
     }
 
     /// The services that the file has checks or a pool for.

@@ -81,6 +81,13 @@ fn page(path: &str) -> Kind {
 
 impl Bench {
     fn new(specs: Vec<Spec>) -> Bench {
+        let mut bench = Bench::held(specs);
+        bench.health.begin();
+        bench
+    }
+
+    /// Nothing has begun.
+    fn held(specs: Vec<Spec>) -> Bench {
         let poll = Poll::new().unwrap();
         let waker = Arc::new(Waker::new(poll.registry(), Token(0)).unwrap());
         let limits = Limits {
@@ -164,6 +171,24 @@ impl Bench {
             std::thread::yield_now();
         }
     }
+}
+
+#[test]
+fn nothing_is_asked_before_packets_come_and_go() {
+    let listener = TcpListener::bind((LOOPBACK, 0)).unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let mut bench = Bench::held(vec![spec(Kind::Tcp)]);
+    bench.add(port);
+    bench.idle(Duration::from_millis(100));
+    assert!(listener.accept().is_err(), "somebody asked");
+    assert!(!bench.health.has_run());
+    bench.health.begin();
+    bench.wait(port, |report| {
+        report.checks.iter().any(|check| check.has_run)
+    });
+    assert!(listener.accept().is_ok());
+    assert!(bench.health.has_run());
 }
 
 /// Two servers that are checked, a sorry server, and how the first goes down and comes back.

@@ -22,6 +22,9 @@ const MOST: usize = 8;
 /// How long a link may take after packets were let in; one that takes longer has no cable.
 const LINKS_WITHIN: Duration = Duration::from_secs(15);
 
+/// How long health checks wait for links in which some never come up.
+const CHECKS_WITHIN: Duration = Duration::from_secs(3);
+
 /// What is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -55,6 +58,12 @@ impl Measuring {
     /// Packets are let in.
     pub fn opened(&mut self, now: Instant) {
         self.opened.get_or_insert(now);
+    }
+
+    /// Whether servers can be asked how they are: they answer once links are up.
+    pub fn may_check(&self, now: Instant, up: usize, all: usize) -> bool {
+        let is_late = |opened| up >= all || now.since(opened) >= CHECKS_WITHIN;
+        self.opened.is_some_and(is_late)
     }
 
     /// So many links of so many are up now. The gap, once it is over.
@@ -175,6 +184,11 @@ mod tests {
         assert_eq!(slow.look(at(100), 1, 2), None);
         assert_eq!(slow.look(at(4000), 1, 2), None);
         assert_eq!(slow.look(at(4200), 2, 2), Some((Kind::Upgrade, ms(4200))));
+        assert!(!slow.may_check(at(3099), 1, 2) && slow.may_check(at(3100), 1, 2));
+        assert!(
+            slow.may_check(at(101), 2, 2)
+                && !Measuring::new(Kind::Start, at(0)).may_check(at(9000), 2, 2)
+        );
         // A port without a cable is not waited for.
         let mut bare = Measuring::new(Kind::Start, at(0));
         bare.opened(at(100));
