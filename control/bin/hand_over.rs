@@ -13,7 +13,8 @@ use dataplane::time::Instant;
 
 use crate::edge::{Edge, HandedOver};
 
-/// How long a successor may take to bring its ports up and forward: NICs take seconds.
+/// How long a successor may take at least to bring its ports up and forward: NICs take seconds. If
+/// these took long before, it has three times as long.
 const SERVING: Duration = Duration::from_secs(20);
 /// How long whoever ordered the upgrade may take to read how it went.
 const LAST_ANSWER: Duration = Duration::from_secs(1);
@@ -31,6 +32,8 @@ pub fn part(parting: Parting, edge: Edge, recovery: Recovery, launch: &Launch) -
         manager,
     } = parting;
     let (client, mut successor) = (prepared.client, prepared.successor);
+    let expected = state.gaps.expected().unwrap_or_default();
+    let within = SERVING.max(expected * 3);
     let mut estate = Estate::of(&state);
     tracing::info!(event = "upgrade", to = successor.version, "handing over");
     estate.leases = state.leave();
@@ -60,7 +63,8 @@ pub fn part(parting: Parting, edge: Edge, recovery: Recovery, launch: &Launch) -
                 },
                 admin: Some(server.path().to_owned()),
             };
-            let since = give(&mut successor, &go, &over, server.listener(), &records)?;
+            let listener = server.listener();
+            let since = give(&mut successor, &go, &over, listener, &records, within)?;
             Ok((since.since(stopped), over))
         });
     let why = match served {
@@ -108,11 +112,10 @@ fn give(
     over: &HandedOver,
     listener: std::os::fd::BorrowedFd<'_>,
     records: &[u8],
+    within: Duration,
 ) -> Result<Instant, String> {
     let twins = over.taps.iter().map(AsFd::as_fd);
     let descriptors: Vec<_> = twins.chain([listener]).collect();
     let records = records.get(..go.records).unwrap_or_default();
-    successor
-        .go(go, &descriptors, records, SERVING)
-        .map(Instant)
+    successor.go(go, &descriptors, records, within).map(Instant)
 }

@@ -4,10 +4,16 @@ back. Run before the build of the rest, which then lies under its own name."""
 import os
 import shutil
 import subprocess
+from pathlib import Path
 
 from lab import REPO, TARGET
 
 NAME = "rvsd-other-layout"
+
+
+def older():
+    """An older build to upgrade to and back from, if RVS_OLDER names one."""
+    return [Path(os.environ[name]) for name in ["RVS_OLDER"] if name in os.environ]
 
 
 def main():

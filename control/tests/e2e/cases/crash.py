@@ -35,13 +35,13 @@ def kill(lab):
 class Traffic:
     """Downloads and idle connections over some addresses."""
 
-    def __init__(self, lab, vips, rate="600k"):
+    def __init__(self, lab, vips, rate="600k", idle=True):
         self.lab, self.vips, self.downloads = lab, vips, []
         for number, vip in enumerate(vips):
             file = lab.dir / f"download.{number}"
             argv = ["curl", "-gsSf", "--limit-rate", rate, "-m", "120", "-o", file, f"http://{at(vip, 80)}/files/10m"]
             self.downloads.append((vip, file, lab.client.spawn(argv, f"curl.{number}")))
-        self.idle = lab.peer(lab.client, "idle.py", IDLE, *vips)
+        self.idle = lab.peer(lab.client, "idle.py", IDLE, *vips) if idle else None
         wait_for("all downloads to begin", lambda: all(file.exists() and file.stat().st_size for _, file, _ in self.downloads))
 
     def finish(self):
@@ -50,6 +50,8 @@ class Traffic:
             check(status == 0, f"the download from {vip} ended with {status}: {program.output()}")
             total = hashlib.sha256(file.read_bytes()).hexdigest()
             check(total == payload_sum("10m"), f"the download from {vip} arrived damaged")
+        if not self.idle:
+            return
         self.idle.signal(signal.SIGTERM)
         self.idle.wait(30)
         report = json.loads(self.idle.output().splitlines()[-1])

@@ -8,13 +8,14 @@ import time
 from pathlib import Path
 
 import other_layout
+from other_layout import older
 from cases import health, sync
 from cases.crash import Traffic, state, took_over
 from cases.vrrp_pair import children, outage, prepared, rows, service, steady
 from lab import BIN, HERE, at, check, lasts, network, wait_for
 from pair import VIP, down, instance
 
-LOOSE = 1000    # ms; machines that run tests do much else
+LOOSE = 3000    # ms; machines that run tests do much else
 
 
 class Successor:
@@ -78,12 +79,16 @@ def impostor(lab, *words):
 
 
 def resets(lab):
-    """TCP resets that each host of the lab has sent, and connections that it lost by one."""
+    """Connections that each host of the lab lost by a reset, attempts that failed by one, and resets that the balancer sent.
+
+    Those that clients and servers send are not counted by themselves. Who is closed by the other side sends its FIN again
+    and again in a pause, and several of them may cross at its end. The other side, in TIME_WAIT, acknowledges each; the first
+    acknowledgement ends the connection, and whatever comes after that is answered by a reset that nobody minds."""
     found = {}
     for space in (lab.client, lab.lb, *lab.servers):
         names, values = [line.split() for line in space.sh("cat /proc/net/snmp").splitlines() if line.startswith("Tcp:")]
-        row = dict(zip(names, values))
-        found[space.short] = (int(row["OutRsts"]), int(row["EstabResets"]))
+        row = {name: int(value) for name, value in zip(names[1:], values[1:])}
+        found[space.short] = (row["EstabResets"], row["AttemptFails"], row["OutRsts"] if space is lab.lb else 0)
     return found
 
 
@@ -193,7 +198,8 @@ def test_a_program_that_hangs_with_the_ports(lab):
     lab.write_config(extra=state(lab))
     lab.start()
     vips = lab.service("nat")
-    traffic = Traffic(lab, vips, "100k")
+    # Web servers close connections that are idle for so long.
+    traffic = Traffic(lab, vips, "300k", idle=False)
     rules = lab.adm("-Sn")
     began = time.monotonic()
     adverse(lab, f"--binary {impostor(lab, 'hang')}", "was not ready within 20 s and is killed", "takes the ports back")
@@ -201,7 +207,7 @@ def test_a_program_that_hangs_with_the_ports(lab):
     lab.wait_ready()
     check(lab.adm("-Sn") == rules, "live services are gone")
     connections, torn, unbound = took_over(lab)
-    check(connections >= 6 * len(vips) and (torn, unbound) == (0, 0), f"{connections} connections, {torn} torn, {unbound} unbound")
+    check(connections >= len(vips) and (torn, unbound) == (0, 0), f"{connections} connections, {torn} torn, {unbound} unbound")
     left = [Path(f"/proc/{child}/cmdline").read_text() for child in children(lab.rvsd.pid)]
     check(not any("impostor" in line for line in left), f"it was not killed: {left}")
     traffic.finish()
@@ -271,12 +277,14 @@ def test_another_layout(lab):
     vips = lab.service("nat", options="-p 300") + lab.service("dr")
     traffic = Traffic(lab, vips, "400k")
     clean = resets(lab)
-    for binary in (other, other, BIN / "rvsd"):
-        stays = os.readlink(f"/proc/{lab.rvsd.pid}/exe") == str(binary)
+    for binary in (other, other, *older(), BIN / "rvsd"):
+        before = Path(os.readlink(f"/proc/{lab.rvsd.pid}/exe"))
+        stays = before == binary
         upgrade(lab, f"--binary {binary}")
         check(os.readlink(f"/proc/{lab.rvsd.pid}/exe") == str(binary), "another program runs")
         said = lab.rvsd.output().rsplit("handing over", 1)[1]
-        check(("one by one" in said) != stays, f"between two of a layout: {stays}: {said}")
+        # What layout an older build has is not known.
+        check(other not in (binary, before) or ("one by one" in said) != stays, f"between two of a layout: {stays}: {said}")
         connections, torn, unbound = took_over(lab)
         check(connections >= 6 * len(vips) and (torn, unbound) == (0, 0), f"{connections} connections, {torn} torn, {unbound} unbound")
     traffic.finish()
@@ -326,6 +334,15 @@ def in_step(node):
     return any(peer["in_step"] for daemon in daemons for peer in daemon["peers"])
 
 
+def synchronised(a, b):
+    """Waits until b, a backup, has the table of a again; neither complains, and b has never missed a."""
+    wait_for("the standby to have the table again", lambda: in_step(a), 20)
+    for node in (a, b):
+        wait_for("no complaint", lambda node=node: "synchronisation" not in node.adm("status"), 10)
+    said = b.program.output()
+    check('event="sync-lost"' not in said and 'event="sync-gap"' not in said, f"the standby missed the other: {said}")
+
+
 @lasts(180)
 @prepared(servers=2)
 def test_a_long_pause_is_handed_over(lab, a, b):
@@ -364,6 +381,7 @@ def test_a_long_pause_is_handed_over(lab, a, b):
     a.expect("MASTER", seconds=30)
     check(a.instance()["cause"] != "resume", a.instance())
     b.expect("BACKUP")
+    synchronised(a, b)
     took, failed = outage(load, since)
     print(f"      handed over and back: {failed} requests failed, over {took:.2f} s")
     # A skew and a little, twice: it is by far less than a master-down interval.
@@ -376,6 +394,7 @@ def test_a_long_pause_is_handed_over(lab, a, b):
     a.program = followed(a.program, text)
     a.expect("MASTER")
     check(not lab.adverts(a, again, zero=True), "it gave up for a short pause")
+    synchronised(a, b)
     check(download.wait(60) == 0, f"the download ended: {download.output()}")
     load.stop()
     b.stop()
