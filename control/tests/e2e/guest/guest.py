@@ -97,7 +97,8 @@ class Guest:
         self.tree, self.version = tree, version
         image = self.dir / "initramfs"
         image.write_bytes(initramfs(tree, version))
-        words = f"console=ttyS0 panic=-1 quiet random.trust_cpu=on net.ifnames=0 intel_iommu=on tree={tree} agent={HERE / 'agent.py'}"
+        # On a busy machine the kernel may find the emulated timer too slow, and give up.
+        words = f"console=ttyS0 panic=-1 quiet random.trust_cpu=on net.ifnames=0 no_timer_check intel_iommu=on tree={tree} agent={HERE / 'agent.py'}"
         self.argv = ["qemu-system-x86_64", "-nodefaults", "-M", "q35", "-accel", "tcg,thread=multi", "-cpu", "max",
                      "-smp", cpus, "-m", memory, "-display", "none", "-no-reboot", "-kernel", tree / "boot" / f"vmlinuz-{version}",
                      "-initrd", image, "-append", words, "-serial", f"file:{self.dir / 'console'}",
