@@ -293,5 +293,5 @@ EVENTS = (("the active node is stopped", stopped), ("it comes back", started),
           ("a new standby, kill -9 of the active", replaced), ("it is started again", started),
           ("both are upgraded, the standby first", upgraded),
           ("both, to another table layout", lambda trial: upgraded(trial, other_layout.NAME)),
-          *((f"both, to {build}", lambda trial, build=build: upgraded(trial, build)) for build in other_layout.older()),
+          *((f"both, to {build.name} of RVS_OLDER", lambda trial, build=build: upgraded(trial, build)) for build in other_layout.older()),
           ("both, back to the first build", upgraded))
