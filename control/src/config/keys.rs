@@ -435,7 +435,8 @@ static MEMIF: Section = Section {
     path: "port.memif",
     list: false,
     live: false,
-    help: "Written inline: `memif = { socket = \"/run/rvs/memif.sock\", id = 0, role = \"server\" }`.",
+    help: "Written inline: `memif = { socket = \"/run/rvs/memif.sock\", id = 0, role = \"server\" }`. \
+           A peer that misbehaves can crash `rvsd` ([why, and what to use then](operations.md#memif-ports)).",
     keys: &[
         key("socket", Text, Required, "path of the control socket"),
         key(
