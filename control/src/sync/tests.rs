@@ -133,6 +133,10 @@ fn what_one_node_announces_the_other_takes() {
             let want: Vec<SyncEntry> = (0..500).flat_map(|n| [entry(n); 2]).collect();
             assert_eq!(*seen, want);
         }
+        // Counted after they are sent: they may be there before.
+        wait("the count of the last message", || {
+            active.view(SyncRole::Master).entries == 1000
+        });
         let (sent, taken) = (
             active.view(SyncRole::Master),
             standby.view(SyncRole::Backup),

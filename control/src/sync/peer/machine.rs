@@ -245,7 +245,9 @@ impl Stream {
 
     /// What to ask for now.
     fn want(&self, now: Instant) -> Option<Want> {
-        if now < self.next_try {
+        // What gets lost during a copy shows only in what was sent by its beginning.
+        let has_begun = self.said.is_some() || self.base.is_some();
+        if now < self.next_try || !has_begun {
             return None;
         }
         let ms = |time: Duration| time.as_millis().min(u128::from(u32::MAX)) as u32;
@@ -397,6 +399,11 @@ impl Machine {
     fn set_roles(&mut self, now: Instant, roles: Roles) {
         if roles.backup && !self.roles.backup {
             self.listens = now;
+            // Masters heard before owe their tables; their next hello may be late.
+            let masters = self.peers.values_mut().filter(|peer| peer.hello.is_master);
+            for peer in masters {
+                peer.stream = Some(Stream::new(now, &peer.hello));
+            }
         }
         if !roles.backup {
             self.peers.values_mut().for_each(|peer| peer.stream = None);

@@ -163,6 +163,25 @@ fn a_backup_alone_is_ready_soon() {
 }
 
 #[test]
+fn a_master_that_was_heard_before_is_waited_for() {
+    let mut node = Node::new(true, false);
+    node.master(ONE, 5);
+    let roles = Roles {
+        master: false,
+        backup: true,
+    };
+    assert_eq!(node.handle(Input::Roles(roles)), [Output::Hello]);
+    // Its hellos are late; nothing is asked for before the next, as its count would be unknown.
+    let out = node.sleep(2800);
+    assert!(out.iter().all(|o| *o == Output::Hello), "{out:?}");
+    assert!(!node.is_ready());
+    let out = node.counted(ONE, 6, 0);
+    assert!(out.contains(&fetch(ONE, Want::Everything)), "{out:?}");
+    node.fetched();
+    assert!(node.is_ready());
+}
+
+#[test]
 fn own_hellos_and_old_ones_are_passed_over() {
     let mut node = Node::backup();
     assert_eq!(node.hear(ONE, |hello| hello.boot = 1), []);
