@@ -125,7 +125,7 @@ soak:
 	$(CARGO) build --workspace --bins
 	@# In parts: the tables of a part stay allocated until it ends, some 2.5 MB a seed.
 	from=$$(date +%s); for part in $$(seq 0 200 $$(($(SEEDS) - 1))); do \
-	  RVS_FROM=$$((from + part)) RVS_SEEDS=200 $(CARGO) test -q -p dataplane --test cluster clusters -- --nocapture || exit 1; \
+	  RVS_FROM=$$((from + part)) RVS_SEEDS=200 $(CARGO) test -q -p control --test cluster clusters -- --nocapture || exit 1; \
 	done
 	@nice /usr/bin/python3 -u control/tests/e2e/soaking.py --seconds $(SECONDS) --kills $(KILLS)
 

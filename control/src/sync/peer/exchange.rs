@@ -8,13 +8,13 @@ use std::time::Duration;
 
 use crossbeam::channel::{Receiver, Sender, TryRecvError, TrySendError};
 use dataplane::service::Engine;
-use dataplane::sync::{Batch, EngineData, Wanted};
-use dataplane::time::{Instant, TICKS_PER_SECOND};
+use dataplane::sync::{Batch, EngineData};
+use dataplane::time::Instant;
 use mio::Waker;
 use mio::net::TcpStream;
 
 use super::copies::{Order, Piece, pieces};
-use super::frame::{self, Ask, Frame, Packer, Refusal, Want};
+use super::frame::{self, Ask, Frame, Packer, Refusal, Want, millis, ticks};
 use super::record::Seals;
 
 /// A peer that neither sends nor takes anything in this time is given up.
@@ -25,16 +25,6 @@ const SHARE: usize = 1 << 18;
 
 /// Batches that may wait for the control loop before reading pauses.
 const WAITING: usize = 64;
-
-/// Milliseconds to ticks.
-fn ticks(ms: u32) -> u32 {
-    (u64::from(ms) * u64::from(TICKS_PER_SECOND) / 1000) as u32
-}
-
-/// Ticks to milliseconds.
-fn millis(ticks: u32) -> u32 {
-    (u64::from(ticks) * 1000 / u64::from(TICKS_PER_SECOND)).min(u64::from(u32::MAX)) as u32
-}
 
 /// A stream with what was read and not understood yet, and what was not sent yet.
 struct Pipe {
@@ -394,18 +384,7 @@ impl Serve {
             self.is_over = true;
             return Ok(());
         }
-        let wanted = match ask.want {
-            Want::Everything => Wanted::default(),
-            Want::Recent(ms) => Wanted {
-                active_within: Some(ticks(ms)),
-                moved_by: None,
-            },
-            // Half of the time between two such questions.
-            Want::Moved(ms) => Wanted {
-                active_within: Some(ticks(ms)),
-                moved_by: Some(ticks(ms / 2)),
-            },
-        };
+        let wanted = ask.want.of_table();
         let (sender, receiver) = pieces();
         let order = Order {
             wanted,

@@ -9,7 +9,8 @@
 //! its entries: milliseconds since the last packet. Numbers are in network byte order.
 
 use dataplane::sync::wire::{Encoder, Message, NotWritten, Version};
-use dataplane::sync::{EngineData, SyncEntry};
+use dataplane::sync::{EngineData, SyncEntry, Wanted};
+use dataplane::time::TICKS_PER_SECOND;
 
 /// Of the format.
 pub const VERSION: u8 = 1;
@@ -48,6 +49,32 @@ impl Want {
             Want::Moved(_) => "refresh",
         }
     }
+
+    /// Which entries of a worker's table that are.
+    pub fn of_table(self) -> Wanted {
+        match self {
+            Want::Everything => Wanted::default(),
+            Want::Recent(ms) => Wanted {
+                active_within: Some(ticks(ms)),
+                moved_by: None,
+            },
+            // Half of the time between two such questions.
+            Want::Moved(ms) => Wanted {
+                active_within: Some(ticks(ms)),
+                moved_by: Some(ticks(ms / 2)),
+            },
+        }
+    }
+}
+
+/// Milliseconds to ticks.
+pub fn ticks(ms: u32) -> u32 {
+    (u64::from(ms) * u64::from(TICKS_PER_SECOND) / 1000) as u32
+}
+
+/// Ticks to milliseconds.
+pub fn millis(ticks: u32) -> u32 {
+    (u64::from(ticks) * 1000 / u64::from(TICKS_PER_SECOND)).min(u64::from(u32::MAX)) as u32
 }
 
 /// A question.

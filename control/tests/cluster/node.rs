@@ -1,17 +1,18 @@
 //! A node: worker, virtual router, and synchronisation as the control side runs it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use control::sync::peer::frame::{self, Frame, Packer, Want};
 use dataplane::addr::Addr;
-use dataplane::command::Command;
+use dataplane::command::{Command, Outcome};
 use dataplane::lease::{Board, LOOK, Leases, Slot};
 use dataplane::packet::Verdict;
 use dataplane::sync::wire::{Encoder, Message, NotWritten, Version};
-use dataplane::sync::{Batch, Outbox, Rules, SyncEntry, flag};
-use dataplane::time::Instant;
+use dataplane::sync::{Age, Batch, Collection, EngineData, Outbox, Rules, SyncEntry, flag};
+use dataplane::time::{Instant, secs};
 use vrrp::addr::{Family, Mac};
 use vrrp::config::{Config, Key, Preempt, VirtualAddress};
 use vrrp::instance::Role;
@@ -20,6 +21,7 @@ use vrrp::packet::{Received, Version as VrrpVersion};
 use vrrp::router::{Plan, Router};
 use vrrp::timers::AdvertInterval;
 
+use crate::peers::{Peers, SYNCID, source};
 use crate::support::rig::{Rig, START};
 
 pub const VIP: &str = "192.168.40.200";
@@ -79,12 +81,17 @@ pub enum Act {
     Announce,
     /// To the other nodes.
     Sync(Vec<u8>),
+    /// The same, beside it.
+    Hello(Vec<u8>),
+    /// A copy of a node's table, with the number of the question.
+    Fetch(usize, u64, Want),
 }
 
 /// What waits while the node is frozen.
 enum Waiting {
     Advert(Vec<u8>),
-    Sync(Vec<u8>),
+    Sync(usize, Vec<u8>),
+    Hello(usize, Vec<u8>),
 }
 
 pub struct Node {
@@ -101,6 +108,11 @@ pub struct Node {
     has_addresses: bool,
     /// How long control takes to tell the workers.
     introduction: Duration,
+    pub peers: Peers,
+    /// Living masters are left alone until the node has what it can have.
+    is_held: bool,
+    /// Connections that its master has told of, in messages and copies, and when it did first.
+    pub told: BTreeMap<u16, Instant>,
     /// The master of synchronisation runs, the backup otherwise.
     outbox: Option<Arc<Outbox>>,
     taken: u64,
@@ -128,13 +140,14 @@ fn time(now: Instant) -> vrrp::time::Instant {
     vrrp::time::Instant(now.0)
 }
 
-fn source(number: usize) -> IpAddr {
-    Ipv4Addr::new(192, 168, 40, 2 + number as u8).into()
-}
-
 impl Node {
     /// A node that starts now, with an empty table.
-    pub fn start(now: Instant, number: usize, setup: &Setup, introduction: Duration) -> Node {
+    pub fn start(
+        now: Instant,
+        (number, boot): (usize, u64),
+        setup: &Setup,
+        introduction: Duration,
+    ) -> Node {
         let mut rig = Rig::new();
         assert!(now >= START);
         rig.now = now;
@@ -162,9 +175,12 @@ impl Node {
             ended_at: now,
             has_addresses: false,
             introduction,
+            peers: Peers::new(now, number, boot),
+            is_held: true,
+            told: BTreeMap::new(),
             outbox: None,
             taken: 0,
-            encoder: Encoder::new(Version::V1, 7),
+            encoder: Encoder::new(Version::V1, SYNCID),
             buffer: vec![0; MAXLEN],
             since: now,
             waiting: Vec::new(),
@@ -172,7 +188,10 @@ impl Node {
             passed: 0,
             given: 0,
         };
+        node.router.hold(time(now), true, &mut node.out);
         node.start_router(now, setup);
+        // Its first hello is one of the first turn.
+        node.peers.set_role(now, false, &mut Vec::new());
         node
     }
 
@@ -235,6 +254,7 @@ impl Node {
     pub fn heard(&mut self, now: Instant, acts: &mut Vec<Act>) {
         if self.condition == Condition::Running {
             self.router.frame_heard(time(now), 1, &mut self.out);
+            self.router.arrived(time(now), 1, &mut self.out);
             self.carry_out(now, acts);
         }
     }
@@ -251,6 +271,7 @@ impl Node {
         let is_up = self.is_plugged;
         self.router.link(time(now), 1, is_up, mac, &mut self.out);
         self.carry_out(now, acts);
+        self.peers.link(now, is_up, acts);
     }
 
     /// Ends the router; the process ends behind it.
@@ -258,6 +279,7 @@ impl Node {
         if self.condition == Condition::Running {
             self.router.stop(time(now), &mut self.out);
             self.carry_out(now, acts);
+            self.peers.leave(acts);
         }
         self.condition = Condition::Dead;
     }
@@ -268,7 +290,8 @@ impl Node {
         for waiting in std::mem::take(&mut self.waiting) {
             match waiting {
                 Waiting::Advert(packet) => self.advert(now, packet, acts),
-                Waiting::Sync(message) => self.sync(now, message),
+                Waiting::Sync(from, message) => self.sync(now, from, message),
+                Waiting::Hello(from, hello) => self.hello(now, from, hello, acts),
             }
         }
         self.tell_link(now, acts);
@@ -277,14 +300,16 @@ impl Node {
     /// When the virtual router wants to be called.
     pub fn timeout(&self) -> Option<Instant> {
         let running = self.condition == Condition::Running;
-        let at = self.router.next_timeout().filter(|_| running)?;
-        Some(Instant(at.0))
+        let router = self.router.next_timeout().map(|at| Instant(at.0));
+        let all = router.into_iter().chain([self.peers.timeout()]);
+        all.min().filter(|_| running)
     }
 
     /// Timers of the virtual router.
     pub fn run(&mut self, now: Instant, acts: &mut Vec<Act>) {
         self.router.run(time(now), &mut self.out);
         self.carry_out(now, acts);
+        self.peers.run(now, acts);
     }
 
     fn carry_out(&mut self, now: Instant, acts: &mut Vec<Act>) {
@@ -322,19 +347,21 @@ impl Node {
                     Lease::Opening { rounds, .. } => *rounds = (*rounds).max(n),
                     _ => (0..n).for_each(|_| acts.push(Act::Announce)),
                 },
-                Output::State { role, .. } => self.change_role(role == Role::Master),
+                Output::State { role, .. } => self.change_role(now, role == Role::Master, acts),
                 _ => {}
             }
         }
     }
 
     /// `role = "vrrp:NAME"`: one half of synchronisation runs at a time.
-    fn change_role(&mut self, is_master: bool) {
+    fn change_role(&mut self, now: Instant, is_master: bool, acts: &mut Vec<Act>) {
         if is_master == self.outbox.is_some() {
             return;
         }
-        self.encoder = Encoder::new(Version::V1, 7);
+        self.encoder = Encoder::new(Version::V1, SYNCID);
         self.taken = 0;
+        self.told.clear();
+        self.peers.set_role(now, is_master, acts);
         if is_master {
             let outbox = Arc::new(Outbox::new());
             self.outbox = Some(Arc::clone(&outbox));
@@ -371,6 +398,11 @@ impl Node {
             _ => {}
         }
         self.announce(now, acts);
+        if self.is_held && self.peers.is_ready(now) {
+            self.is_held = false;
+            self.router.hold(time(now), false, &mut self.out);
+            self.carry_out(now, acts);
+        }
     }
 
     /// Outbox into messages.
@@ -388,12 +420,14 @@ impl Node {
                 if encoder.push(buffer, entry, engine) == Err(NotWritten::Full) {
                     let len = encoder.finish(buffer);
                     full = Some(buffer[..len].to_vec());
-                    *encoder = Encoder::new(Version::V1, 7);
+                    *encoder = Encoder::new(Version::V1, SYNCID);
                     *since = now;
                     encoder.push(buffer, entry, engine).unwrap();
                 }
             });
-            acts.extend(full.map(Act::Sync));
+            if let Some(message) = full {
+                self.say(message, acts);
+            }
             if !some {
                 break;
             }
@@ -401,16 +435,28 @@ impl Node {
         }
         if !self.encoder.is_empty() && now.since(self.since) >= AGE {
             let len = self.encoder.finish(&mut self.buffer);
-            acts.push(Act::Sync(self.buffer[..len].to_vec()));
-            self.encoder = Encoder::new(Version::V1, 7);
+            let message = self.buffer[..len].to_vec();
+            self.encoder = Encoder::new(Version::V1, SYNCID);
+            self.say(message, acts);
         }
     }
 
+    /// Sends a message.
+    fn say(&mut self, message: Vec<u8>, acts: &mut Vec<Act>) {
+        let (mut count, at) = (0, self.rig.now);
+        for (entry, _) in entries(&message) {
+            self.told.entry(entry.client.port).or_insert(at);
+            count += 1;
+        }
+        self.peers.sent(count);
+        acts.push(Act::Sync(message));
+    }
+
     /// A message of another node.
-    pub fn sync(&mut self, now: Instant, message: Vec<u8>) {
+    pub fn sync(&mut self, now: Instant, from: usize, message: Vec<u8>) {
         match self.condition {
             Condition::Dead => return,
-            Condition::Frozen => return self.waiting.push(Waiting::Sync(message)),
+            Condition::Frozen => return self.waiting.push(Waiting::Sync(from, message)),
             Condition::Running => {}
         }
         if self.outbox.is_some() {
@@ -418,6 +464,7 @@ impl Node {
             return;
         }
         self.rig.now = now;
+        self.peers.received(from);
         let mut batch = Batch::default();
         for (entry, engine) in entries(&message) {
             entry.check(&engine).unwrap();
@@ -430,6 +477,108 @@ impl Node {
             }
         }
         self.rig.apply(Command::PutConnections(Arc::new(batch)));
+    }
+
+    /// A hello of another node.
+    pub fn hello(&mut self, now: Instant, from: usize, hello: Vec<u8>, acts: &mut Vec<Act>) {
+        match self.condition {
+            Condition::Dead => {}
+            Condition::Frozen => self.waiting.push(Waiting::Hello(from, hello)),
+            Condition::Running => self.peers.hello(now, from, &hello, acts),
+        }
+    }
+
+    /// What another node gets that asks for a copy: frames, as they go over TCP.
+    pub fn give(&mut self, now: Instant, want: Want) -> Result<Vec<u8>, String> {
+        if self.outbox.is_none() {
+            return Err("no master runs there".to_owned());
+        }
+        self.rig.now = now;
+        let boot = self.peers.boot();
+        let (mut bytes, mut packer) = (Vec::new(), Packer::new(SYNCID));
+        let start = Frame::Start {
+            boot,
+            connections: 0,
+        };
+        frame::encode(&mut bytes, &start);
+        let mut cursor = Default::default();
+        loop {
+            let mut collection = Box::new(Collection::with_room(4));
+            (collection.cursor, collection.wanted) = (cursor, want.of_table());
+            let command = Command::CollectConnections(collection);
+            let Outcome::Collected(filled) = self.rig.worker.apply(now, command) else {
+                panic!("no collection in the answer");
+            };
+            for row in &filled.batch.rows {
+                let Age::Copied(idle) = row.age else {
+                    panic!("a copy that is none");
+                };
+                self.told.entry(row.entry.client.port).or_insert(now);
+                let data = EngineData::default();
+                packer.push(&mut bytes, &row.entry, &data, frame::millis(idle));
+            }
+            if filled.cursor.done {
+                break;
+            }
+            cursor = filled.cursor;
+        }
+        packer.flush(&mut bytes);
+        let end = Frame::End {
+            entries: packer.entries,
+            unsaid: packer.unsaid,
+        };
+        frame::encode(&mut bytes, &end);
+        Ok(bytes)
+    }
+
+    /// What became of a copy.
+    pub fn fetched(
+        &mut self,
+        now: Instant,
+        number: u64,
+        copy: Result<Vec<u8>, String>,
+        acts: &mut Vec<Act>,
+    ) {
+        if !self.peers.waits_for(number) {
+            return;
+        }
+        self.rig.now = now;
+        let done = copy.map(|bytes| self.take_copy(&bytes));
+        self.peers.fetched(now, number, done, acts);
+    }
+
+    /// Gives a copy to the worker; of how many entries it is.
+    fn take_copy(&mut self, mut bytes: &[u8]) -> u64 {
+        let (mut count, mut clients) = (0, BTreeSet::new());
+        while let Some((frame, len)) = frame::decode(bytes).expect("frames of ours") {
+            if let Frame::Entries(payload) = frame {
+                let mut batches = vec![Batch::default()];
+                let read = frame::entries(payload, |entry, engine, ms| {
+                    entry.check(&engine).unwrap();
+                    if batches.last().is_some_and(Batch::is_full) {
+                        batches.push(Batch::default());
+                    }
+                    if let Some(batch) = batches.last_mut() {
+                        batch.push_copy(entry, &engine, frame::ticks(ms));
+                    }
+                    clients.insert(entry.client.port);
+                    // One that has ended meanwhile is passed over.
+                    self.given += u64::from(frame::ticks(ms) < secs(entry.timeout.max(1)));
+                });
+                count += u64::from(read.unwrap());
+                for batch in batches {
+                    self.rig.apply(Command::PutConnections(Arc::new(batch)));
+                }
+            }
+            bytes = &bytes[len..];
+        }
+        // It has to know what its table says now, which may be newer than the copy.
+        for row in self.rig.connections() {
+            if clients.contains(&row.client.port) {
+                self.known.insert(row.client.port, v4(&row.dest.addr));
+            }
+        }
+        count
     }
 
     /// What this node has to know from now on.

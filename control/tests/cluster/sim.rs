@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
+use control::sync::peer::frame::Want;
 use dataplane::packet::{PortId, Verdict};
 use dataplane::sync::Rules;
 use dataplane::time::Instant;
@@ -21,8 +22,15 @@ use crate::support::rig::{PORT_MACS, START, addr, mac_of};
 
 /// Of workers and announcements, as in `control`.
 const TICK: Duration = Duration::from_millis(10);
+/// Of what goes by TCP.
+const WAY: Duration = Duration::from_millis(1);
 /// From when on nothing goes wrong any more.
 const PEACE: Duration = Duration::from_secs(10);
+/// From when on every backup that hears a master knows what that one told of. Until then connections
+/// that last go on.
+const SETTLED: Duration = Duration::from_secs(14);
+/// Longest time in which a peer that asks for a copy waits for it.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// When all must be over.
 const DEADLINE: Duration = Duration::from_secs(90);
 /// Connections of a run.
@@ -53,7 +61,13 @@ enum Trouble {
 #[derive(Clone, Debug)]
 enum Event {
     Advert(usize, Vec<u8>),
-    Sync(usize, Vec<u8>),
+    /// To the first, from the second.
+    Sync(usize, usize, Vec<u8>),
+    Hello(usize, usize, Vec<u8>),
+    /// The first asks the second for a copy, by a question with this number; until when it waits.
+    Ask(usize, usize, u64, Want, Instant),
+    /// It came to the first, or not.
+    Copy(usize, u64, Result<Vec<u8>, String>),
     /// A router or host hears that this node has the addresses: clients' side or servers'.
     Announced(usize, usize),
     /// To the node that has the addresses on this side.
@@ -89,6 +103,11 @@ pub struct Report {
     pub excused: u64,
     /// Times that another node came to serve.
     pub takeovers: u64,
+    /// Whole tables that were copied, and repairs.
+    pub transfers: u64,
+    pub repairs: u64,
+    /// Connections that a master had told of and a backup had to know in the end.
+    pub compared: u64,
     /// Events: the same in every run of a seed.
     pub events: u64,
     /// Virtual time at the end, nanoseconds.
@@ -118,6 +137,9 @@ pub struct Sim {
     trails: Vec<Trail>,
     both: Vec<Both>,
     last_server: Option<usize>,
+    /// Nodes that were started.
+    boots: u64,
+    is_settled: bool,
     report: Report,
     traced: bool,
 }
@@ -164,6 +186,8 @@ impl Sim {
                 count * count
             ],
             last_server: None,
+            boots: 0,
+            is_settled: false,
             report: Report::default(),
             traced: std::env::var_os("RVS_TRACE").is_some(),
             random,
@@ -180,7 +204,8 @@ impl Sim {
 
     fn fresh_node(&mut self, number: usize) -> Node {
         let introduction = self.random.millis(0, 100);
-        Node::start(self.now, number, &self.setup, introduction)
+        self.boots += 1;
+        Node::start(self.now, (number, self.boots), &self.setup, introduction)
     }
 
     fn plan_flows(&mut self, vip: Ipv4Addr) {
@@ -254,17 +279,21 @@ impl Sim {
     }
 
     fn run_to_end(&mut self) -> Result<(), String> {
-        let (peace, deadline) = (START + PEACE, START + DEADLINE);
+        let (settled, deadline) = (START + SETTLED, START + DEADLINE);
         loop {
             let next = self.next();
             self.observe(next)?;
             self.now = self.now.max(next);
-            if self.now >= peace {
+            if self.now >= settled && !self.is_settled {
+                self.is_settled = true;
+                self.compare()?;
+            }
+            if self.is_settled {
                 self.clients.end();
             }
             self.happen()?;
             self.observe(self.now)?;
-            if self.now >= peace && self.is_over() {
+            if self.is_settled && self.is_over() {
                 break;
             }
             if self.now >= deadline {
@@ -272,6 +301,10 @@ impl Sim {
             }
         }
         self.audit()?;
+        for node in &self.nodes {
+            self.report.transfers += node.peers.tally.transfers;
+            self.report.repairs += node.peers.tally.repairs;
+        }
         self.report.end = self.now.0;
         for trail in &self.trails {
             self.report.excused += u64::from(trail.excused);
@@ -357,7 +390,14 @@ impl Sim {
                 Act::Advert(packet) => self.tell_others(i, |to| Event::Advert(to, packet.clone())),
                 Act::Sync(message) => {
                     self.judge_message(i, &message)?;
-                    self.tell_others(i, |to| Event::Sync(to, message.clone()));
+                    self.tell_others(i, |to| Event::Sync(to, i, message.clone()));
+                }
+                Act::Hello(hello) => {
+                    self.tell_others(i, |to| Event::Hello(to, i, hello.clone()));
+                }
+                Act::Fetch(of, number, want) => {
+                    let until = self.now + PATIENCE;
+                    self.at(self.now + WAY, Event::Ask(i, of, number, want, until));
                 }
                 Act::Announce => {}
             }
@@ -399,7 +439,24 @@ impl Sim {
             Event::Advert(to, packet) => {
                 self.with(to, |node, now, acts| node.advert(now, packet, acts))
             }
-            Event::Sync(to, message) => self.with(to, |node, now, _| node.sync(now, message)),
+            Event::Sync(to, from, message) => {
+                self.with(to, |node, now, _| node.sync(now, from, message))
+            }
+            Event::Hello(to, from, hello) => {
+                self.with(to, |node, now, acts| node.hello(now, from, hello, acts))
+            }
+            Event::Ask(by, of, number, want, until) => {
+                self.ask((by, of), number, want, until);
+                Ok(())
+            }
+            Event::Copy(to, number, copy) if self.nodes[to].condition == Condition::Frozen => {
+                let again = self.now + Duration::from_millis(100);
+                self.at(again, Event::Copy(to, number, copy));
+                Ok(())
+            }
+            Event::Copy(to, number, copy) => {
+                self.with(to, |node, now, acts| node.fetched(now, number, copy, acts))
+            }
             Event::Announced(side, node) => {
                 self.holders[side] = Some(node);
                 Ok(())
@@ -421,6 +478,69 @@ impl Sim {
             }
             Event::End(trouble) => self.end(trouble),
         }
+    }
+
+    /// TCP between two nodes: what is lost is sent again, and who waits too long gives up.
+    fn ask(&mut self, (by, of): (usize, usize), number: u64, want: Want, until: Instant) {
+        if !self.nodes[by].peers.waits_for(number) {
+            return;
+        }
+        let asker = self.nodes[by].condition;
+        let giver = self.nodes[of].condition;
+        let copy = match giver {
+            Condition::Dead if self.is_open(by, of) => Err("connection refused".to_owned()),
+            Condition::Running if self.is_open(by, of) && asker == Condition::Running => {
+                self.nodes[of].give(self.now, want)
+            }
+            _ if self.now >= until => Err("nothing comes any more".to_owned()),
+            _ => {
+                let again = self.now + Duration::from_millis(100);
+                return self.at(again, Event::Ask(by, of, number, want, until));
+            }
+        };
+        // Announcements overtake it.
+        let way = WAY + self.random.millis(0, 50);
+        self.at(self.now + way, Event::Copy(by, number, copy));
+    }
+
+    /// When all hear each other for a while a backup knows every connection that lasts and that its
+    /// master told of, whatever was lost before, and whenever it came.
+    fn compare(&mut self) -> Result<(), String> {
+        let count = self.nodes.len();
+        let ends = |node: &mut Node, state: Option<&str>| -> BTreeMap<u16, Ipv4Addr> {
+            let rows = node.rig.connections();
+            let rows = (rows.iter()).filter(|row| state.is_none_or(|state| row.state == state));
+            rows.map(|row| (row.client.port, v4(&row.dest.addr)))
+                .collect()
+        };
+        for i in 0..count {
+            if !self.nodes[i].serves(self.now) {
+                continue;
+            }
+            let told = self.nodes[i].told.clone();
+            let rows = ends(&mut self.nodes[i], Some("ESTABLISHED"));
+            for j in (0..count).filter(|j| *j != i) {
+                if !self.nodes[j].peers.is_whole(i) {
+                    return Err(format!("node {j} has not the table of node {i}"));
+                }
+                // In any state: it may have seen the FIN that this one was not told of.
+                let known = ends(&mut self.nodes[j], None);
+                let lately = self.now.since(START) - Duration::from_millis(200);
+                let was_told =
+                    |port: &u16| told.get(port).is_some_and(|at| at.since(START) < lately);
+                for (port, dest) in rows.iter().filter(|(port, _)| was_told(port)) {
+                    self.report.compared += 1;
+                    if known.get(port) != Some(dest) {
+                        let found = self.nodes[j].rig.connections();
+                        let found = found.iter().find(|row| row.client.port == *port);
+                        return Err(format!(
+                            "node {i} told of {port} at {dest}, node {j} has {found:?}"
+                        ));
+                    }
+                }
+            }
+        }
+        Ok(())
     }
 
     fn trace(&self, what: impl FnOnce() -> String) {

@@ -1,6 +1,6 @@
-//! Whole clusters in one process: two or three nodes (worker, virtual router, synchronisation), TCP
-//! stacks as clients and servers, a network that loses, delays, doubles and cuts, a clock that is
-//! turned by hand. A seed decides everything: `RVS_SEED=17 cargo test -p dataplane --test cluster`
+//! Whole clusters in one process: two or three nodes (worker, virtual router, synchronisation with
+//! its hellos, copies of tables and repairs), TCP stacks as clients and servers, a network that
+//! loses, delays, doubles and cuts, a clock that is turned by hand. A seed decides everything: `RVS_SEED=17 cargo test -p control --test cluster`
 //! does again what failed, `RVS_TRACE=1` shows its troubles, `RVS_SEEDS=3000 RVS_FROM=1000` runs
 //! others.
 
@@ -8,10 +8,13 @@
 mod host;
 #[path = "cluster/node.rs"]
 mod node;
+#[path = "cluster/peers.rs"]
+mod peers;
 #[path = "cluster/random.rs"]
 mod random;
 #[path = "cluster/sim.rs"]
 mod sim;
+#[path = "../../dataplane/tests/support/mod.rs"]
 mod support;
 
 use std::thread;
@@ -61,6 +64,9 @@ fn clusters() {
             sum.excused += report.excused;
             sum.takeovers += report.takeovers;
             sum.events += report.events;
+            sum.transfers += report.transfers;
+            sum.repairs += report.repairs;
+            sum.compared += report.compared;
         }
     }
     println!("{seeds} seeds: {sum:?}");
@@ -68,6 +74,8 @@ fn clusters() {
     assert!(sum.takeovers > seeds, "{sum:?}");
     assert!(sum.moved > seeds, "{sum:?}");
     assert!(sum.excused < sum.flows / 2, "{sum:?}");
+    assert!(sum.transfers > seeds && sum.repairs > seeds / 8, "{sum:?}");
+    assert!(sum.compared > seeds, "{sum:?}");
 }
 
 #[test]
