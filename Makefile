@@ -74,7 +74,7 @@ bench-scale:
 # Options: make bench-micro MICRO="--against FILE.json", and MICRO_ONLY="table" for some.
 bench-micro:
 	@.ci/install-deps build
-	RUSTFLAGS="-C target-cpu=x86-64-v3" $(CARGO) bench -p bench --bench micro --target-dir target/v3 -- $(MICRO_ONLY)
+	CRITERION_HOME=$(CURDIR)/target/v3/criterion RUSTFLAGS="-C target-cpu=x86-64-v3" $(CARGO) bench -p bench --bench micro --target-dir target/v3 -- $(MICRO_ONLY)
 	@/usr/bin/python3 bench/micro.py $(MICRO)
 
 # Options: make bench-idle IDLE="--seconds 5".
