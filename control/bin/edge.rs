@@ -578,13 +578,8 @@ fn idle_of(config: &Config) -> Idle {
 }
 
 fn rings_of(config: &Config, ports: &[PortHandle]) -> Rings {
-    let rings = config.ports.iter().zip(ports).map(|(port, handle)| {
-        // The ring of an af_packet port is the kernel's, made by the vdev argument.
-        let ring = port
-            .packet_ring()
-            .map_or(port.rx_descriptors, |ring| ring.frames);
-        (ring, Arc::clone(&handle.counters))
-    });
+    let ports = config.ports.iter().zip(ports);
+    let rings = ports.map(|(port, handle)| (port.rx_ring(), Arc::clone(&handle.counters)));
     Rings {
         rings: rings.collect(),
     }

@@ -305,7 +305,7 @@ drop_reasons! {
     NoLease "no-lease" "the virtual address is another router's by now, or this one's VRRP could not tell in time (VRRP)",
     NoDestination "no-destination" "service has no usable real server (answered with port unreachable)",
     DropPacket "drop-packet" "opening packet dropped by the drop_packet defence",
-    Overload "overload" "opening packet refused because receive queues stay full: known connections go first (hits_first)",
+    Overload "overload" "opening packet refused because a receive queue stays deep: known connections go first (hits_first)",
     TableFull "table-full" "connection table is full of connections that are in use (raise `connections`)",
     DestinationGone "destination-gone" "connection's real server was deleted (expire_nodest_conn = 0)",
     NoRoute "no-route" "no route to the next hop (answered with host unreachable)",

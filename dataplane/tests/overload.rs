@@ -151,7 +151,8 @@ impl Flood {
                 .collect();
             let mut verdicts = [Verdict::Wait; BURST];
             let worker = &mut self.rig.worker;
-            worker.took_burst(now, &mut self.backlog, packets.len() == BURST);
+            let is_deep = self.queue.len() >= QUEUE / 2;
+            worker.took_burst(now, &mut self.backlog, packets.len() == BURST, || is_deep);
             worker.process(now, &mut packets, &mut verdicts);
             for ((kind, at), verdict) in kinds.into_iter().zip(verdicts) {
                 told.seen += 1;
@@ -308,4 +309,26 @@ fn a_short_peak_is_let_in() {
     assert_eq!(peak.new_refused, 0);
     let after = flood.run(TIME, &mut [known(0.3), new(0.01)]);
     assert_eq!(after.missed, 0);
+}
+
+/// Clients who wait for their answers keep the worker busy and the queue standing; it never
+/// overflows, so nobody is refused.
+#[test]
+fn clients_who_wait_are_all_served() {
+    for clients in [BURST, 64, 200, QUEUE / 2 - BURST] {
+        let mut flood = Flood::new();
+        let mut opening = new(1.0).frames.into_iter().cycle();
+        let end = flood.rig.now + TIME;
+        let mut told = Told::default();
+        while flood.rig.now < end {
+            while flood.queue.len() < clients {
+                let frame = opening.next().expect("it goes on");
+                flood.queue.push_back((Kind::New, flood.rig.now, frame));
+            }
+            let cost = flood.turn(&mut told);
+            flood.rig.now = flood.rig.now + Duration::from_nanos(cost);
+        }
+        assert!(told.new_passed > 10_000, "{told:?}");
+        assert_eq!(told.new_refused, 0, "{clients} clients: {told:?}");
+    }
 }

@@ -19,6 +19,7 @@
 //! sees its bytes as a borrowed `Packet` and can neither free nor keep it.
 #![deny(missing_docs)]
 
+pub mod ahead;
 pub mod clock;
 pub mod eal;
 mod ffi;

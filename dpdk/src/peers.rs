@@ -103,11 +103,15 @@ impl Peers {
         self.from.len()
     }
 
-    /// Takes a burst out of a ring; with it comes whether the ring stays full.
+    /// Takes a burst out of a ring; with it come whether the ring stays full, and what is left.
     #[inline]
-    pub(crate) fn receive(&mut self, ring: usize, burst: &mut Burst) -> Option<&mut Backlog> {
+    pub(crate) fn receive(
+        &mut self,
+        ring: usize,
+        burst: &mut Burst,
+    ) -> Option<(&mut Backlog, &Receiver)> {
         let (ring, backlog) = self.from.get_mut(ring)?;
-        (ring.receive(burst) != 0).then_some(backlog)
+        (ring.receive(burst) != 0).then_some((backlog, ring))
     }
 
     /// Queues a packet for another worker.

@@ -19,6 +19,7 @@ use dataplane::wire::fragment::Fragments;
 use dataplane::wire::segment::Segments;
 use dataplane::worker::{Backlog, Worker};
 
+use crate::ahead::Ahead;
 use crate::clock::Clock;
 use crate::lcore;
 use crate::mbuf::{BURST, Burst, Mbuf};
@@ -83,10 +84,13 @@ pub struct Lane {
     pub cuts_to: Option<u16>,
     /// NICs do something for the frames of this or another port: flags of mbufs are read and written.
     pub assisted: bool,
+    /// Frames that the ring of its receive queue holds.
+    pub ring: u16,
     /// Waiting to be sent.
     out: Burst,
     /// Whether its receive queue stays full.
     backlog: Backlog,
+    ahead: Ahead,
 }
 
 impl Lane {
@@ -109,8 +113,10 @@ impl Lane {
             completes_checksums,
             cuts_to: None,
             assisted: false,
+            ring: 1024,
             out: Burst::new(),
             backlog: Backlog::default(),
+            ahead: Ahead::new(),
         }
     }
 }
@@ -437,12 +443,19 @@ impl Loop {
         let Some(lane) = self.lanes.get_mut(at) else {
             return false;
         };
+        let Some(rx) = lane.rx.as_mut() else {
+            return false;
+        };
         let mut burst = Burst::new();
-        let n = lane.rx.as_mut().map_or(0, |rx| rx.receive(&mut burst));
+        let n = lane.ahead.receive(rx, &mut burst);
         if n == 0 {
             return false;
         }
-        self.worker.took_burst(now, &mut lane.backlog, n == BURST);
+        let (ahead, ring) = (&mut lane.ahead, lane.ring);
+        self.worker
+            .took_burst(now, &mut lane.backlog, n == BURST, || {
+                ahead.is_deep(rx, ring)
+            });
         match lane.cuts_to {
             None => self.take_in(at, now, &mut burst, probe),
             Some(mtu) => self.take_in_cut(at, now, &mut burst, mtu, probe),
@@ -626,8 +639,10 @@ impl Loop {
         let mut busy = false;
         for ring in 0..self.peers.rings() {
             let mut burst = Burst::new();
-            if let Some(backlog) = self.peers.receive(ring, &mut burst) {
-                self.worker.took_burst(now, backlog, burst.is_full());
+            if let Some((backlog, waiting)) = self.peers.receive(ring, &mut burst) {
+                let is_deep = || waiting.len() >= waiting.capacity() / 2;
+                self.worker
+                    .took_burst(now, backlog, burst.is_full(), is_deep);
                 self.run_errands(now, &mut burst);
                 busy = true;
             }

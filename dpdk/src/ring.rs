@@ -209,6 +209,11 @@ impl Receiver {
             .map(|mbuf| unsafe { Mbuf::from_raw(mbuf) })
     }
 
+    /// Slots of the ring.
+    pub fn capacity(&self) -> usize {
+        self.0.capacity as usize
+    }
+
     /// Mbufs in the ring.
     pub fn len(&self) -> usize {
         self.0.len()

@@ -67,6 +67,7 @@ fn the_loop() {
     frames_of_the_kernel(&mut net);
     a_full_transmit_queue(&mut net);
     a_full_punt_queue(&mut net);
+    a_standing_queue(&mut net);
     a_flood_of_arp_before_an_advert(&mut net);
     no_buffer_for_pieces(&mut net);
     partial_checksums(&mut net);
@@ -350,6 +351,36 @@ fn a_flood_of_arp_before_an_advert(net: &mut Net) {
     assert_eq!(drops(&rig, DropReason::PuntQueueFull), 6);
     assert_eq!(net.take_punted(0, PuntClass::Advert), [build(advert)]);
     assert_eq!(net.take_punted(0, PuntClass::Control).len(), RING as usize);
+}
+
+/// Clients who wait for their answers keep the worker busy, and all are let in; more packets than
+/// it has time for make the queue deep, and some are refused. The queue's order is kept.
+fn a_standing_queue(net: &mut Net) {
+    let mut rig = rig_with(&[HTTPS]);
+    let mut clients = (1024..).map(|n: u16| SYN.replace("40000", &n.to_string()));
+    let (mut put, mut left) = (0, Vec::new());
+    let mut serve = |net: &mut Net, rig: &mut Rig, waiting: usize, turns: usize| {
+        for _ in 0..turns {
+            let gone = left.len() + drops(rig, DropReason::Overload) as usize;
+            while put - gone < waiting {
+                net.put(0, &build(&clients.next().expect("enough")));
+                put += 1;
+            }
+            assert!(net.turn(rig) || waiting == 0);
+            rig.now = rig.now + Duration::from_micros(50);
+            left.extend(net.take(1));
+        }
+        let port = |frame: &Vec<u8>| u16::from_be_bytes([frame[34], frame[35]]);
+        assert!(left.is_sorted_by_key(port), "the queue's order");
+        (put, left.len(), drops(rig, DropReason::Overload))
+    };
+    let (put, left, refused) = serve(net, &mut rig, 256, 200);
+    assert_eq!((left, refused), (200 * BURST, 0), "{put} were put in");
+    let (put, left, refused) = serve(net, &mut rig, 1000, 200);
+    assert!(refused > 1000, "{put} were put in, {left} left");
+    let (put, left, refused) = serve(net, &mut rig, 0, 100);
+    assert_eq!(put, left + refused as usize);
+    assert_eq!(net.pool.in_use(), 0);
 }
 
 /// A full punt queue loses frames of its class alone.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use control::config::{self, Config, MemoryMode};
 use control::status::PoolHandle;
+use dpdk::ahead;
 use dpdk::eal::Eal;
 use dpdk::mbuf::HEADROOM;
 use dpdk::mempool::{self, Demand, Mempool};
@@ -158,6 +159,7 @@ fn make(
     let count = mempool::size_for(Demand {
         descriptors: descriptors(config),
         ring_slots: ports * (workers * PUNT_SLOTS.iter().sum::<u32>() + WIRE_SLOTS)
+            + ports * workers * ahead::MOST as u32
             + workers * (workers - 1) * PEER_SLOTS,
         threads: workers + 2,
         cache: CACHE,

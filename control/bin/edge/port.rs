@@ -24,6 +24,9 @@ use crate::numa::Nodes;
 use crate::offloads;
 use crate::steering::Steering;
 
+/// The smallest ring of a device that does not say how large its is: QEMU's and virtio-user's.
+const USUAL_RING: u16 = 256;
+
 /// Buffers for packets that are cut to segments when they come: each is back at once.
 fn make_long_pool(eal: &Eal, port: &config::Port) -> Result<(String, Mempool)> {
     let name = format!("long-{}", port.name);
@@ -178,6 +181,7 @@ pub(super) fn start_port(
             let queue = port.rx_queue(urgent.queue);
             lane.urgent = Some(queue.context("the urgent queue is in use")?);
         }
+        lane.ring = sure_ring(wanted);
         lane.cuts_to = wanted.rx_gso_fixup.then_some(wanted.mtu);
         lanes.push(lane);
     }
@@ -257,6 +261,16 @@ fn members_of(wanted: &config::Port) -> Members {
 fn not_in_use(port: &RunningPort, info: &PortInfo) -> Vec<String> {
     let rest = info.offers.without(port.setup().offloads);
     rest.names().map(str::to_owned).collect()
+}
+
+/// Frames that a receive ring of the port has room for, whatever was asked of its driver.
+fn sure_ring(port: &config::Port) -> u16 {
+    match port.device {
+        config::Device::VhostUser { .. } | config::Device::Vdev(_) => {
+            port.rx_ring().min(USUAL_RING)
+        }
+        _ => port.rx_ring(),
+    }
 }
 
 /// What is in use, as `rvsadm status` names it.

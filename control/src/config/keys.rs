@@ -858,7 +858,7 @@ static OVERLOAD: Section = Section {
         "hits_first",
         Boolean,
         Value("true"),
-        "while a receive queue stays full, a share of the packets that would open connections is refused (drop reason `overload`), so that known connections go on; 1 new connection for each 128 packets is always let in",
+        "while a receive queue stays half full or fuller, or has 512 packets, a share of the packets that would open connections is refused (drop reason `overload`), so that known connections go on; 1 new connection for each 128 packets is always let in",
     )],
 };
 

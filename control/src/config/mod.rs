@@ -317,6 +317,13 @@ impl Port {
         })
     }
 
+    /// Frames that the ring of a receive queue has room for.
+    pub fn rx_ring(&self) -> u16 {
+        // The ring of an af_packet port is the kernel's, made by the vdev argument.
+        self.packet_ring()
+            .map_or(self.rx_descriptors, |ring| ring.frames)
+    }
+
     /// The kernel network devices beneath, for af_packet and af_xdp ports and members of a bond:
     /// the kernel's own stack must not answer as well (ingress drop, no IPv6).
     pub fn kernel_interfaces(&self) -> impl Iterator<Item = &str> {

@@ -2,11 +2,16 @@
 //!
 //! A new connection costs ten times what a packet of a known one does. A flood of opening packets
 //! therefore fills the receive queues long before the known connections could, and what a full
-//! queue loses is lost without regard. So a queue that stays full lowers the share of opening
+//! queue loses is lost without regard. So a queue that stays deep lowers the share of opening
 //! packets that are scheduled, before their service is looked for; a refused one costs little more
 //! than its look-up. The share falls by halves and comes back in a tenth of a second, so that the
 //! worker stays just below its capacity. It is not the kernel's `drop_packet`, which follows the
 //! free entries of the table.
+//!
+//! A worker that is busy all the time is not overloaded yet: clients who wait for answers keep as
+//! many packets in the queue as there are clients, and nothing is lost. What tells the two apart is
+//! how much waits, which no driver says for all kinds of ports; so it is asked for only where one
+//! full burst follows another, and the asked may take its time.
 //!
 //! Known connections may be what fills the queues. New ones are therefore never starved: one for
 //! each [`PACKETS_EACH`] packets is let in however full the queues are.
@@ -22,7 +27,8 @@ const WHOLE: u32 = 1 << 16;
 /// The smallest.
 const LEAST: u32 = WHOLE / 256;
 
-/// How long a queue may stay full before anything is refused. Shorter peaks are what it is for.
+/// How long a queue may bring full bursts until it is asked whether it is deep. Shorter peaks are
+/// what it is for.
 const PATIENCE: Duration = Duration::from_millis(1);
 
 /// The same once something is refused: the share has to follow before the queue overflows.
@@ -37,11 +43,11 @@ pub const PACKETS_EACH: u32 = 128;
 /// At most so many of those at once.
 const SAVED: u32 = 32;
 
-/// Longest time between two full bursts that counts as work on a full queue. A worker that was not
-/// running meanwhile finds a full queue, too, and soon empties it.
+/// Longest time between two full bursts that counts as work. A worker that was not running meanwhile
+/// finds full bursts, too, and soon empties the queue.
 const STEP: Duration = Duration::from_micros(50);
 
-/// For how long a receive queue has had more packets than were taken each time.
+/// For how long a receive queue has brought full bursts.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Backlog {
     last: Option<Instant>,
@@ -73,13 +79,13 @@ impl Default for Overload {
 }
 
 impl Overload {
-    /// A queue has stayed full for too long.
+    /// A queue has stayed deep for too long.
     fn press(&mut self, now: Instant) {
         self.share = (self.share / 2).max(LEAST);
         self.changed = now;
     }
 
-    /// A queue was emptied.
+    /// A queue was emptied, or holds little.
     #[cold]
     fn relax(&mut self, now: Instant) {
         let passed = now.since(self.changed).min(RECOVERY).as_nanos() as u64;
@@ -91,6 +97,15 @@ impl Overload {
         if self.share == WHOLE {
             self.lot = 0;
             self.saved = 0;
+        }
+    }
+
+    #[cold]
+    fn judge(&mut self, now: Instant, is_deep: bool) {
+        if is_deep {
+            self.press(now);
+        } else if self.share != WHOLE {
+            self.relax(now);
         }
     }
 
@@ -113,22 +128,33 @@ impl Overload {
 
 impl Worker {
     /// To be called with each burst of a receive queue: whether it brought as many packets as
-    /// were asked for, so that there may be more.
+    /// were asked for, so that there may be more. `is_deep` is asked now and then, at most once
+    /// for each tenth of a millisecond of work: whether so much waits that the queue may soon lose
+    /// packets, half of what it can hold or several hundred.
     #[inline]
-    pub fn took_burst(&mut self, now: Instant, backlog: &mut Backlog, is_full: bool) {
-        let overload = &mut self.core.overload;
+    pub fn took_burst(
+        &mut self,
+        now: Instant,
+        backlog: &mut Backlog,
+        is_full: bool,
+        is_deep: impl FnOnce() -> bool,
+    ) {
         if is_full {
-            self.took_full_burst(now, backlog);
-        } else {
-            *backlog = Backlog::default();
-            if overload.share != WHOLE {
-                overload.relax(now);
+            if self.has_worked_long(now, backlog) {
+                self.core.overload.judge(now, is_deep());
             }
+            return;
+        }
+        *backlog = Backlog::default();
+        let overload = &mut self.core.overload;
+        if overload.share != WHOLE {
+            overload.relax(now);
         }
     }
 
+    /// After a full burst: whether it is time to ask how deep the queue is.
     #[inline]
-    fn took_full_burst(&mut self, now: Instant, backlog: &mut Backlog) {
+    fn has_worked_long(&mut self, now: Instant, backlog: &mut Backlog) -> bool {
         if let Some(last) = backlog.last {
             backlog.stood += now.since(last).min(STEP);
         }
@@ -141,13 +167,14 @@ impl Worker {
             overload.saved = saved.min(SAVED * PACKETS_EACH);
             PATIENCE_UNDER_PRESSURE
         };
-        if backlog.stood >= patience {
-            backlog.stood = Duration::ZERO;
-            match self.core.settings.hits_first {
-                true => overload.press(now),
-                false => *overload = Overload::default(),
-            }
+        if backlog.stood < patience {
+            return false;
         }
+        backlog.stood = Duration::ZERO;
+        if !self.core.settings.hits_first {
+            *overload = Overload::default();
+        }
+        self.core.settings.hits_first
     }
 }
 
