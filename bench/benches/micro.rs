@@ -209,7 +209,7 @@ fn schedulers(c: &mut Criterion) {
             let loads = Loads::new(&counters, &changes, service.id);
             let mut scheduler =
                 schedule::new(&service, Seat::alone(7)).expect("it is in the table");
-            changes.follow(None, Some((&service, scheduler.watch())));
+            changes.begin(&service, scheduler.watch());
             scheduler.start(&service, loads, None);
             let mut flow = Flow::EMPTY;
             let mut i = 1;

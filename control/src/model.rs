@@ -26,7 +26,7 @@ use std::sync::Arc;
 
 use dataplane::counters::WorkerCounters;
 use dataplane::route::Prefix;
-use dataplane::service::{DestId, ServiceId};
+use dataplane::service::{DestId, ServiceId, VirtualService};
 use dataplane::settings::Settings;
 use dataplane::time::Instant;
 
@@ -97,6 +97,8 @@ struct Service {
     /// What servers counted that were removed since.
     removed: Counts,
     estimator: Estimator,
+    /// As the workers were told last.
+    built: Option<Arc<VirtualService>>,
 }
 
 impl Service {

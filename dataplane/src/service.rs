@@ -2,7 +2,7 @@
 
 mod destinations;
 
-pub use self::destinations::Destinations;
+pub use self::destinations::{Destinations, Kept};
 
 use crate::addr::{Endpoint, Family};
 

@@ -112,7 +112,7 @@ impl Worker {
         let loads = Loads::new(&worker.counters, &worker.changes, service.id);
         worker.scheduler.start(service, loads, None);
         let watch = worker.scheduler.watch();
-        worker.changes.follow(None, Some((service, watch)));
+        worker.changes.begin(service, watch);
         worker
     }
 

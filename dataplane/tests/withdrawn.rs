@@ -1,9 +1,13 @@
 //! Servers that are out of service because they failed, or because their time is over: what can go
 //! elsewhere does, other than with weight 0.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use dataplane::command::{Command, Outcome};
 use dataplane::packet::Verdict;
+use dataplane::schedule::{self, Seat};
+use dataplane::service::{DestId, Destination, VirtualService, Withdrawal};
 
 mod support;
 use support::notation;
@@ -134,4 +138,33 @@ fn what_is_left_when_the_time_is_over_ends() {
     let counters = &rig.counters.dests[0];
     let counts = (counters.total.get(), counters.persistent.get());
     assert_eq!(counts, (0, 0));
+}
+
+/// Whether it is in service or not: there is no state for it, and nothing else changes.
+#[test]
+fn a_server_beyond_the_limit_is_refused() {
+    let mut rig = rig("-t", "rr", "");
+    let mut refused = |edit: &dyn Fn(&mut VirtualService)| {
+        let mut service = rig.services()[0].clone();
+        edit(&mut service);
+        let scheduler = schedule::new(&service, Seat::alone(1)).unwrap();
+        let service = Arc::new(service);
+        let command = Command::PutService { service, scheduler };
+        matches!(rig.worker.apply(rig.now, command), Outcome::Refused(why, retired)
+            if why.contains("max_servers") && retired.service.is_some())
+    };
+    let number = |id| move |d: &mut Destination| d.id = DestId(id);
+    assert!(!refused(&|_| {}));
+    assert!(!refused(&|s| s
+        .destinations
+        .edit(|list| number(63)(&mut list[0]))));
+    assert!(refused(&|s| s
+        .destinations
+        .edit(|list| number(64)(&mut list[0]))));
+    assert!(refused(&|s| {
+        let mut one = s.destinations[0].clone();
+        number(64)(&mut one);
+        s.withdrawn.push((one, Withdrawal::Failed));
+    }));
+    assert!(send(&mut rig, 1, "tcp 1000 > 443 syn").is_some());
 }

@@ -1,6 +1,7 @@
 //! The desired state as workers have it.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use dataplane::addr::{Endpoint, Family};
 use dataplane::helper::ftp;
@@ -8,7 +9,7 @@ use dataplane::marks::{MarkRule, Marks};
 use dataplane::roles;
 use dataplane::roles::{RoleEntry, RoleTable};
 use dataplane::service::{
-    Destination, Engine, ForwardingMethod, Persistence as CorePersistence, Protocol,
+    Destination, Destinations, Engine, ForwardingMethod, Persistence as CorePersistence, Protocol,
     ServiceKey as CoreKey, ServiceOptions, ServiceTimeouts, Tunnel, TunnelChecksum, TunnelKind,
     VirtualService,
 };
@@ -19,6 +20,12 @@ use crate::update::Update;
 
 use super::{Model, Server, Service};
 
+/// Of a list of destinations: no two have the same, whichever model they are of.
+fn number() -> u64 {
+    static LISTS: AtomicU64 = AtomicU64::new(1);
+    LISTS.fetch_add(1, Ordering::Relaxed)
+}
+
 impl Model {
     /// What the workers have to be told since the last call: deletions, services, roles,
     /// settings, in an order in which each is harmless alone.
@@ -26,7 +33,11 @@ impl Model {
         let mut updates: Vec<Update> = self.deleted.drain(..).map(Update::DeleteService).collect();
         for key in std::mem::take(&mut self.changed) {
             if let Some(service) = self.services.get(&key) {
-                updates.push(Update::PutService(Arc::new(self.build(service))));
+                let built = Arc::new(self.build(service));
+                updates.push(Update::PutService(Arc::clone(&built)));
+                if let Some(service) = self.services.get_mut(&key) {
+                    service.built = Some(built);
+                }
             }
         }
         if std::mem::take(&mut self.marks_changed) {
@@ -58,6 +69,7 @@ impl Model {
                 Some(how) => withdrawn.push((destination(server), how)),
             }
         }
+        let before = service.built.as_ref().map(|built| &built.destinations);
         VirtualService {
             id: service.id,
             key: core_key(service.key),
@@ -68,7 +80,7 @@ impl Model {
                 persistence: persistence_of(&service.spec),
                 timeouts: core_timeouts(service.spec.timeouts),
             },
-            destinations: destinations.into(),
+            destinations: Destinations::from(destinations).numbered(number(), before),
             withdrawn,
         }
     }

@@ -59,6 +59,7 @@ impl Model {
                 servers: Vec::new(),
                 removed: Counts::default(),
                 estimator: Estimator::default(),
+                built: None,
             },
         );
         self.changed.insert(key);

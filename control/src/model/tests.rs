@@ -182,6 +182,19 @@ fn servers_are_prepended_and_an_edit_keeps_their_place() {
     );
 }
 
+/// A worker with a thousand of them need not compare.
+#[test]
+fn a_list_says_which_one_it_came_after() {
+    let mut b = with_http();
+    let lists = ["192.168.0.1:80", "192.168.0.2:80", "192.168.0.3:80"].map(|server| {
+        b.add(server).unwrap();
+        b.service().destinations.clone()
+    });
+    let [first, second, third] = &lists;
+    assert!(second.came_after(first) && third.came_after(second));
+    assert!(!third.came_after(first) && !first.came_after(&Default::default()));
+}
+
 #[test]
 fn refusals_are_the_kernels() {
     use ErrorKind::*;

@@ -81,8 +81,7 @@ impl Rig {
         };
         let loads = Loads::new(&rig.counters, &rig.changes, rig.service.id);
         rig.scheduler.start(&rig.service, loads, None);
-        let watch = rig.scheduler.watch();
-        rig.changes.follow(None, Some((&rig.service, watch)));
+        rig.changes.begin(&rig.service, rig.scheduler.watch());
         rig
     }
 
@@ -92,15 +91,16 @@ impl Rig {
         self.service.destinations.edit(edit);
         let mut scheduler = super::new(&self.service, Seat::alone(1)).unwrap();
         core::mem::swap(&mut scheduler, &mut self.scheduler);
+        let kept = self.service.destinations.kept_of(&old.destinations);
         let before = Predecessor {
             service: &old,
             scheduler: &mut *scheduler,
+            kept,
         };
         let loads = Loads::new(&self.counters, &self.changes, self.service.id);
         self.scheduler.start(&self.service, loads, Some(before));
         let watch = self.scheduler.watch();
-        self.changes
-            .follow(Some(&old), Some((&self.service, watch)));
+        self.changes.follow(&old, kept, &self.service, watch);
     }
 
     pub fn add(&mut self, number: u32, weight: u32) {

@@ -40,10 +40,14 @@ impl Scheduler for LocalityBased {
         loads: Loads<'_>,
         before: Option<Predecessor<'_>>,
     ) {
-        self.locality.fill(service, loads);
-        if let Some((_, old)) = before.and_then(Predecessor::same::<LocalityBased>) {
-            core::mem::swap(&mut self.cache, &mut old.cache);
-        }
+        let Some(before) = before.and_then(Predecessor::same::<LocalityBased>) else {
+            self.locality.fill(service, loads);
+            return;
+        };
+        let old = before.scheduler;
+        self.locality
+            .succeed(&mut old.locality, before.kept, service, loads);
+        core::mem::swap(&mut self.cache, &mut old.cache);
     }
 
     fn pick(&mut self, request: &Request<'_>) -> Option<usize> {

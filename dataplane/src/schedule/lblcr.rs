@@ -250,10 +250,14 @@ impl Scheduler for Replicated {
         loads: Loads<'_>,
         before: Option<Predecessor<'_>>,
     ) {
-        self.locality.fill(service, loads);
-        if let Some((_, old)) = before.and_then(Predecessor::same::<Replicated>) {
-            core::mem::swap(&mut self.sets, &mut old.sets);
-        }
+        let Some(before) = before.and_then(Predecessor::same::<Replicated>) else {
+            self.locality.fill(service, loads);
+            return;
+        };
+        let old = before.scheduler;
+        self.locality
+            .succeed(&mut old.locality, before.kept, service, loads);
+        core::mem::swap(&mut self.sets, &mut old.sets);
     }
 
     fn pick(&mut self, request: &Request<'_>) -> Option<usize> {

@@ -4,7 +4,7 @@
 
 use super::tree::{Node, Tree};
 use super::{Loads, Predecessor, Request, Scheduler, Seat, Watch};
-use crate::service::{Destination, VirtualService};
+use crate::service::{Destination, Kept, VirtualService};
 
 /// A load and the weight it is divided by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +41,17 @@ impl Best {
             weight,
             at: at as u32,
         })
+    }
+
+    /// The same at another place of the list.
+    fn moved(self, at: usize) -> Best {
+        match self.weight {
+            0 => Best::EMPTY,
+            _ => Best {
+                at: at as u32,
+                ..self
+            },
+        }
     }
 
     fn ratio(self) -> Ratio {
@@ -97,13 +108,44 @@ impl Least {
         self.tree.fill(from.chain(behind).map(best));
     }
 
+    /// Takes over what is kept of the list before, and rates the others.
+    pub fn succeed(
+        &mut self,
+        old: &mut Least,
+        kept: Kept,
+        service: &VirtualService,
+        loads: Loads<'_>,
+    ) {
+        let list = service.destinations.iter().enumerate();
+        if kept.is_in_place() && self.first == old.first {
+            core::mem::swap(&mut self.tree, &mut old.tree);
+            let changed = kept.changed();
+            for (at, dest) in list.take(changed.end).skip(changed.start) {
+                self.update(at, dest, loads);
+            }
+            return;
+        }
+        let best = |(at, dest)| match kept.was(at) {
+            Some(was) => old.tree.leaf(old.leaf(was)).moved(at),
+            None => Best::of(at, (self.rate)(loads, dest)),
+        };
+        let (behind, from) = (list.clone().take(self.first), list.skip(self.first));
+        self.tree.fill(from.chain(behind).map(best));
+    }
+
+    /// Where in the tree a destination has its leaf.
+    #[inline]
+    fn leaf(&self, at: usize) -> usize {
+        match at.checked_sub(self.first) {
+            Some(leaf) => leaf,
+            None => at + self.len - self.first,
+        }
+    }
+
     /// Rates one whose load changed.
     #[inline]
     pub fn update(&mut self, at: usize, dest: &Destination, loads: Loads<'_>) {
-        let leaf = match at.checked_sub(self.first) {
-            Some(leaf) => leaf,
-            None => at + self.len - self.first,
-        };
+        let leaf = self.leaf(at);
         self.tree.set(leaf, Best::of(at, (self.rate)(loads, dest)));
     }
 
@@ -153,12 +195,80 @@ impl Scheduler for LeastRated {
         Watch::Counts
     }
 
-    fn start(&mut self, service: &VirtualService, loads: Loads<'_>, _: Option<Predecessor<'_>>) {
-        self.least.fill(service, loads);
+    fn start(
+        &mut self,
+        service: &VirtualService,
+        loads: Loads<'_>,
+        before: Option<Predecessor<'_>>,
+    ) {
+        let old = before.and_then(Predecessor::same::<LeastRated>);
+        match old.filter(|old| old.scheduler.name == self.name) {
+            Some(old) => {
+                let least = &mut old.scheduler.least;
+                self.least.succeed(least, old.kept, service, loads);
+            }
+            None => self.least.fill(service, loads),
+        }
     }
 
     fn pick(&mut self, request: &Request<'_>) -> Option<usize> {
         self.least.catch_up(request.service, request.loads);
         self.least.best()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::changes::Changes;
+    use crate::counters::WorkerCounters;
+    use crate::schedule::{fixture, wlc};
+
+    proptest! {
+        /// On each of several workers, the tree taken over is the one that a look at all gives.
+        #[test]
+        fn taken_over_as_looked_at(
+            old in proptest::collection::vec(0u32..3, 0..12),
+            edits in proptest::collection::vec((0usize..13, 0u32..3, 0u8..3), 0..4),
+            worker in 0usize..3,
+        ) {
+            let (counters, changes) = (WorkerCounters::new(64), Changes::new(1, 64));
+            for id in 0..64 {
+                counters.dests[id].total.set(id as u32 * 7 % 5);
+            }
+            let added: Vec<_> = (1..).zip(old).collect();
+            let before = fixture::service("wlc", &added);
+            let mut service = before.clone();
+            service.destinations.edit(|list| {
+                for (n, (at, weight, what)) in (20..).zip(edits) {
+                    let at = at.min(list.len());
+                    match what {
+                        0 => list.insert(at, fixture::dest(n, weight)),
+                        _ if at == list.len() => {}
+                        1 => drop(list.remove(at)),
+                        _ => list[at].weight = weight,
+                    }
+                }
+            });
+            let seat = Seat { worker, workers: 3, seed: 1 };
+            let loads = Loads::new(&counters, &changes, service.id);
+            let [mut first, mut taken_over, mut looked_at] =
+                [&before, &service, &service].map(|s| Least::new(s, wlc::rate, seat));
+            first.fill(&before, loads);
+            let kept = service.destinations.kept_of(&before.destinations);
+            taken_over.succeed(&mut first, kept, &service, loads);
+            looked_at.fill(&service, loads);
+            for at in 0..service.destinations.len() {
+                let leaf = |least: &Least| {
+                    let leaf = least.tree.leaf(least.leaf(at));
+                    (leaf.load, leaf.weight, leaf.at)
+                };
+                let (mine, other) = (leaf(&taken_over), leaf(&looked_at));
+                prop_assert!(mine == other || (mine.1, other.1) == (0, 0));
+            }
+            prop_assert_eq!(taken_over.best(), looked_at.best());
+        }
     }
 }

@@ -5,7 +5,7 @@ use super::least::Least;
 use super::positions::Positions;
 use super::{Loads, Seat, wlc};
 use crate::addr::Endpoint;
-use crate::service::{Destination, VirtualService};
+use crate::service::{Destination, Kept, VirtualService};
 
 /// The loads of a service's destinations as lblc and lblcr look at them.
 pub(super) struct Locality {
@@ -36,6 +36,33 @@ impl Locality {
         }
     }
 
+    /// Takes over what is kept of the list before, and looks at the others.
+    pub fn succeed(
+        &mut self,
+        old: &mut Locality,
+        kept: Kept,
+        service: &VirtualService,
+        loads: Loads<'_>,
+    ) {
+        self.least.succeed(&mut old.least, kept, service, loads);
+        let list = service.destinations.iter().enumerate();
+        if kept.is_in_place() {
+            core::mem::swap(&mut self.light, &mut old.light);
+            self.lights = old.lights;
+            let changed = kept.changed();
+            for (at, dest) in list.take(changed.end).skip(changed.start) {
+                self.weigh(at, dest, loads);
+            }
+            return;
+        }
+        for (at, dest) in list {
+            match kept.was(at) {
+                Some(was) => self.set_light(at, old.light.get(was).is_some_and(|light| *light)),
+                None => self.weigh(at, dest, loads),
+            }
+        }
+    }
+
     /// Looks at those that changed.
     pub fn catch_up(&mut self, service: &VirtualService, loads: Loads<'_>) {
         while let Some(at) = loads.next_changed() {
@@ -48,6 +75,10 @@ impl Locality {
 
     fn weigh(&mut self, at: usize, dest: &Destination, loads: Loads<'_>) {
         let is = 2 * u64::from(loads.active(dest)) < u64::from(dest.weight);
+        self.set_light(at, is);
+    }
+
+    fn set_light(&mut self, at: usize, is: bool) {
         if let Some(was) = self.light.get_mut(at) {
             self.lights = self.lights + usize::from(is) - usize::from(*was);
             *was = is;

@@ -113,8 +113,19 @@ impl Scheduler for Maglev {
         Watch::Usable
     }
 
-    fn start(&mut self, service: &VirtualService, loads: Loads<'_>, _: Option<Predecessor<'_>>) {
-        self.usable.fill(service, loads);
+    fn start(
+        &mut self,
+        service: &VirtualService,
+        loads: Loads<'_>,
+        before: Option<Predecessor<'_>>,
+    ) {
+        match before.and_then(Predecessor::same::<Maglev>) {
+            Some(old) => {
+                let usable = &mut old.scheduler.usable;
+                self.usable.succeed(usable, old.kept, service, loads);
+            }
+            None => self.usable.fill(service, loads),
+        }
     }
 
     fn pick(&mut self, request: &Request<'_>) -> Option<usize> {

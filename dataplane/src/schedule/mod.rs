@@ -37,7 +37,7 @@ use crate::changes::Changes;
 pub use crate::changes::Watch;
 use crate::counters::WorkerCounters;
 use crate::flow::Flow;
-use crate::service::{DestId, Destination, ServiceId, VirtualService};
+use crate::service::{DestId, Destination, Kept, ServiceId, VirtualService};
 use crate::settings::Settings;
 use crate::team::Counts;
 use crate::time::Instant;
@@ -162,13 +162,27 @@ pub struct Predecessor<'a> {
     pub service: &'a VirtualService,
     /// What scheduled it.
     pub scheduler: &'a mut dyn Scheduler,
+    /// Destinations that the change left as they were. What changed about their loads since the
+    /// scheduler last looked is still noted, at their places in the new list.
+    pub kept: Kept,
+}
+
+/// The same, of a scheduler whose kind is known.
+struct Before<'a, T> {
+    service: &'a VirtualService,
+    scheduler: &'a mut T,
+    kept: Kept,
 }
 
 impl<'a> Predecessor<'a> {
-    /// Both, if it was a scheduler of the same kind.
-    fn same<T: Scheduler>(self) -> Option<(&'a VirtualService, &'a mut T)> {
+    /// If it was a scheduler of the same kind.
+    fn same<T: Scheduler>(self) -> Option<Before<'a, T>> {
         let any: &mut dyn Any = self.scheduler;
-        Some((self.service, any.downcast_mut()?))
+        Some(Before {
+            service: self.service,
+            scheduler: any.downcast_mut()?,
+            kept: self.kept,
+        })
     }
 }
 

@@ -42,10 +42,13 @@ impl Scheduler for RoundRobin {
         loads: Loads<'_>,
         before: Option<Predecessor<'_>>,
     ) {
-        self.usable.fill(service, loads);
-        let Some((list, old)) = before.and_then(Predecessor::same::<RoundRobin>) else {
+        let Some(before) = before.and_then(Predecessor::same::<RoundRobin>) else {
+            self.usable.fill(service, loads);
             return;
         };
+        let (list, old) = (before.service, before.scheduler);
+        self.usable
+            .succeed(&mut old.usable, before.kept, service, loads);
         if old.is_fresh {
             return;
         }

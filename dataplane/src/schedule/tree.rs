@@ -64,6 +64,11 @@ impl<T: Node> Tree<T> {
         }
     }
 
+    /// A leaf.
+    pub fn leaf(&self, at: usize) -> T {
+        self.node(self.width + at)
+    }
+
     /// Sets one leaf.
     pub fn set(&mut self, at: usize, leaf: T) {
         let mut i = self.width + at;

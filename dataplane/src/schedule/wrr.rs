@@ -4,8 +4,8 @@
 use super::positions::Positions;
 use super::tree::Tree;
 use super::usable::Usable;
-use super::{Loads, Predecessor, Request, Scheduler, Seat, Watch, gcd};
-use crate::service::{DestId, Destination, VirtualService};
+use super::{Before, Loads, Predecessor, Request, Scheduler, Seat, Watch, gcd};
+use crate::service::{DestId, Destination, Kept, VirtualService};
 
 pub(super) const NAME: &str = "wrr";
 
@@ -20,12 +20,20 @@ pub(super) fn new(service: &VirtualService, seat: Seat) -> Box<dyn Scheduler> {
         ends[at] = ends[at + 1].and(dest.weight);
         walk.change(ends[at]);
     }
+    let before = |all: &mut Weights, dest: &Destination| {
+        let here = *all;
+        *all = all.and(dest.weight);
+        Some(here)
+    };
+    let begins = service.destinations.iter();
+    let begins = begins.scan(Weights::default(), before);
     if seat.worker > 0 {
         walk.go_on(service, ends[0], seat);
     }
     Box::new(WeightedRoundRobin {
         walk,
         is_first: seat.worker == 0,
+        begins: begins.chain([ends[0]]).collect(),
         ends,
         usable: Usable::new(service),
         positions: Positions::new(service, |d| d.id),
@@ -146,6 +154,8 @@ struct WeightedRoundRobin {
     is_first: bool,
     /// Weights from each position to the end of the list.
     ends: Box<[Weights]>,
+    /// Weights from the beginning of the list to before each position.
+    begins: Box<[Weights]>,
     usable: Usable<u32>,
     positions: Positions<DestId>,
 }
@@ -153,15 +163,23 @@ struct WeightedRoundRobin {
 impl WeightedRoundRobin {
     /// The kernel sees changes one at a time and the bar depends on their order: deletions and
     /// edits in list order, then additions, oldest first.
-    fn replay(&mut self, old: &WeightedRoundRobin, list: &VirtualService, new: &VirtualService) {
+    fn replay(
+        &mut self,
+        old: &WeightedRoundRobin,
+        list: &VirtualService,
+        new: &VirtualService,
+        kept: Kept,
+    ) {
         self.walk = old.walk;
         let now = |d: &Destination| {
             let at = self.positions.of(&d.id)?;
             new.destinations.get(at)
         };
         // Up to the one that changes the list is as it will be, behind it as it was.
-        let mut done = Weights::default();
-        for (dest, rest) in list.destinations.iter().zip(old.ends.iter().skip(1)) {
+        let gone = kept.gone();
+        let mut done = self.begins.get(gone.start).copied().unwrap_or_default();
+        let before = list.destinations.iter().zip(old.ends.iter().skip(1));
+        for (dest, rest) in before.take(gone.end).skip(gone.start) {
             let same = now(dest);
             done = same.map_or(done, |d| done.and(d.weight));
             if same != Some(dest) {
@@ -191,20 +209,28 @@ impl Scheduler for WeightedRoundRobin {
         loads: Loads<'_>,
         before: Option<Predecessor<'_>>,
     ) {
-        self.usable.fill(service, loads);
-        // The others begin again where they are apart from each other.
-        let Some(before) = before.filter(|_| self.is_first) else {
-            return;
-        };
-        match before.same::<WeightedRoundRobin>() {
-            Some((list, old)) => self.replay(old, list, service),
+        let is_new = before.is_none();
+        let before = before.and_then(Predecessor::same::<WeightedRoundRobin>);
+        let Some(Before {
+            service: list,
+            scheduler: old,
+            kept,
+        }) = before
+        else {
+            self.usable.fill(service, loads);
             // The service changed to wrr (`ip_vs_wrr_init_svc`): begin at the top.
-            None => {
+            if self.is_first && !is_new {
                 self.walk
                     .measure(self.ends.first().copied().unwrap_or_default());
                 self.walk.bar = self.walk.top;
             }
+            return;
+        };
+        // The others begin again where they are apart from each other.
+        if self.is_first {
+            self.replay(old, list, service, kept);
         }
+        self.usable.succeed(&mut old.usable, kept, service, loads);
     }
 
     fn pick(&mut self, request: &Request<'_>) -> Option<usize> {

@@ -1,5 +1,6 @@
 //! Commands: each is applied whole between two bursts.
 
+use core::ops::Range;
 use std::sync::Arc;
 
 use super::{Running, Worker};
@@ -9,7 +10,7 @@ use crate::conn::entry::TEMPLATE_SPACE;
 use crate::conn::{Entry, template};
 use crate::proto;
 use crate::schedule::{Loads, Predecessor, Scheduler};
-use crate::service::{Destination, Protocol, ServiceId, VirtualService, Withdrawal};
+use crate::service::{Destination, Kept, Protocol, ServiceId, VirtualService, Withdrawal};
 use crate::time::{Instant, TICKS_PER_SECOND, Ticks};
 
 impl Worker {
@@ -135,9 +136,8 @@ impl Worker {
         let core = &mut self.core;
         let id = service.id.0;
         let too_many = core.running.get(id as usize).is_none()
-            || service
-                .all()
-                .any(|(d, _)| core.dests.get(d.id.0 as usize).is_none());
+            || service.destinations.ids() as usize > core.dests.len()
+            || (service.withdrawn.iter()).any(|(d, _)| core.dests.get(d.id.0 as usize).is_none());
         if too_many {
             retired.service = Some(service);
             retired.scheduler = Some(scheduler);
@@ -146,15 +146,14 @@ impl Worker {
         let old = core.running.get_mut(id as usize).and_then(Option::take);
         // A change of one of a thousand destinations looks at that one only: the state of each is
         // in lines that no cache has.
-        let (head, tail) = old
-            .as_ref()
-            .map_or((0, 0), |old| unchanged(&old.service, &service));
-        for (gone, _) in old.iter().flat_map(|o| others(&o.service, head, tail)) {
+        let kept = kept_of(old.as_ref().map(|old| &*old.service), &service);
+        let lost = old.as_ref().map(|old| others(&old.service, kept.gone()));
+        for (gone, _) in lost.into_iter().flatten() {
             if let Some(state) = core.dests.get_mut(gone.id.0 as usize) {
                 state.leave();
             }
         }
-        for (dest, withdrawn) in others(&service, head, tail) {
+        for (dest, withdrawn) in others(&service, kept.changed()) {
             if let (Some(state), Some(counters)) = (
                 core.dests.get_mut(dest.id.0 as usize),
                 core.counters.dest(dest.id),
@@ -172,7 +171,10 @@ impl Worker {
             }
             core.put_own_timeouts(dest.id, service.options.timeouts);
         }
-        let loses = |o: &Running| o.service.all().any(|(d, _)| !core.is_available(d.id));
+        let loses = |o: &Running| {
+            let mut lost = others(&o.service, kept.gone());
+            lost.any(|(d, _)| !core.is_available(d.id))
+        };
         if core.settings.expire_nodest_conn && old.as_ref().is_some_and(loses) {
             self.sweep.start(1);
         }
@@ -188,16 +190,16 @@ impl Worker {
                 let before = Predecessor {
                     service: &old.service,
                     scheduler: &mut *old.scheduler,
+                    kept,
                 };
                 scheduler.start(&service, loads, Some(before));
-                let new = Some((&*service, watch));
-                core.changes.follow(Some(&old.service), new);
+                core.changes.follow(&old.service, kept, &service, watch);
                 retired.scheduler = Some(old.scheduler);
                 retired.service = Some(old.service);
             }
             None => {
                 scheduler.start(&service, loads, None);
-                core.changes.follow(None, Some((&*service, watch)));
+                core.changes.begin(&service, watch);
             }
         }
         core.services.insert(service.key, service.id);
@@ -220,7 +222,7 @@ impl Worker {
             }
         }
         core.note_engine(id);
-        core.changes.follow(Some(&old.service), None);
+        core.changes.end(&old.service);
         if core.services.get(&old.service.key) == Some(&id) {
             core.services.remove(&old.service.key);
         }
@@ -253,31 +255,28 @@ impl Worker {
     }
 }
 
-/// How many destinations at the beginning and at the end of the list are as they were, and have
-/// the same of their service.
-fn unchanged(old: &VirtualService, new: &VirtualService) -> (usize, usize) {
+/// Which destinations are as they were, and have the same of their service.
+fn kept_of(old: Option<&VirtualService>, new: &VirtualService) -> Kept {
     let of_service = |s: &VirtualService| (s.options.one_packet, s.options.timeouts);
-    if of_service(old) != of_service(new) {
-        return (0, 0);
+    match old {
+        Some(old) if of_service(old) == of_service(new) => {
+            new.destinations.kept_of(&old.destinations)
+        }
+        Some(old) => Kept::nothing(&old.destinations, &new.destinations),
+        None => Kept::nothing(&[], &new.destinations),
     }
-    let (old, new) = (&old.destinations, &new.destinations);
-    let same = |(a, b): &(&Destination, &Destination)| a == b;
-    let head = old.iter().zip(new).take_while(same).count();
-    let (old, new) = (old.iter().skip(head), new.iter().skip(head));
-    let tail = old.rev().zip(new.rev()).take_while(same).count();
-    (head, tail)
 }
 
-/// All destinations of a service but the first `head` and the last `tail` of those in service.
+/// These destinations of a service's list, and those out of service.
 fn others(
     service: &VirtualService,
-    head: usize,
-    tail: usize,
+    which: Range<usize>,
 ) -> impl Iterator<Item = (&Destination, Option<Withdrawal>)> {
     let listed = service.destinations.len();
-    let middle = listed.saturating_sub(tail);
     let (all, rest) = (service.all(), service.all());
-    all.take(middle).skip(head).chain(rest.skip(listed))
+    all.take(which.end)
+        .skip(which.start)
+        .chain(rest.skip(listed))
 }
 
 /// Puts a row's engine data into the batch.
@@ -336,84 +335,28 @@ fn view(entry: &Entry, now: Ticks) -> Option<ConnectionView> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::addr::Addr;
-    use crate::service::{
-        DestId, ForwardingMethod, ServiceKey, ServiceOptions, ServiceTimeouts, Tunnel,
-    };
-    use proptest::prelude::*;
+    use crate::schedule::fixture;
+    use crate::service::ServiceTimeouts;
 
-    fn dest((id, weight): (u32, u32)) -> Destination {
-        Destination {
-            id: DestId(id),
-            endpoint: Endpoint::new(Addr::v4([10, 0, 0, id as u8]), 80),
-            method: ForwardingMethod::Masquerade,
-            weight,
-            last_weight: weight,
-            upper: 0,
-            lower: 0,
-            tunnel: Tunnel::default(),
-        }
-    }
-
-    fn service(listed: &[(u32, u32)], withdrawn: &[(u32, u32)]) -> VirtualService {
-        let vip = Endpoint::new(Addr::v4([10, 0, 0, 1]), 80);
-        let out = |d: &(u32, u32)| (dest(*d), Withdrawal::Failed);
-        VirtualService {
-            id: ServiceId(0),
-            key: ServiceKey::new(Protocol::Tcp, vip),
-            scheduler: "rr",
-            options: ServiceOptions::default(),
-            destinations: listed.iter().copied().map(dest).collect(),
-            withdrawn: withdrawn.iter().map(out).collect(),
-        }
-    }
-
-    fn ids(service: &VirtualService, (head, tail): (usize, usize)) -> Vec<u32> {
-        others(service, head, tail).map(|(d, _)| d.id.0).collect()
+    fn ids(service: &VirtualService, which: Range<usize>) -> Vec<u32> {
+        others(service, which).map(|(d, _)| d.id.0).collect()
     }
 
     #[test]
     fn a_change_looks_at_what_it_changes() {
-        let old = service(&[(5, 1), (4, 1), (3, 1), (2, 1)], &[(1, 1)]);
-        for (new, of_old, of_new) in [
-            (vec![(5, 1), (4, 1), (3, 1), (2, 1)], vec![1], vec![]),
-            (
-                vec![(6, 1), (5, 1), (4, 1), (3, 1), (2, 1)],
-                vec![1],
-                vec![6],
-            ),
-            (vec![(5, 1), (4, 2), (3, 1), (2, 1)], vec![4, 1], vec![4]),
-            (vec![(5, 1), (4, 1), (2, 1)], vec![3, 1], vec![]),
-            (vec![], vec![5, 4, 3, 2, 1], vec![]),
-        ] {
-            let new = service(&new, &[]);
-            let same = unchanged(&old, &new);
-            assert_eq!((ids(&old, same), ids(&new, same)), (of_old, of_new));
-        }
-        let mut other = old.clone();
-        other.options.one_packet = true;
-        assert_eq!(unchanged(&old, &other), (0, 0));
-        other.options.one_packet = false;
-        other.options.timeouts = ServiceTimeouts::default();
-        assert_eq!(unchanged(&old, &other), (4, 0));
-    }
-
-    proptest! {
-        /// What is left out of both lists is the same in both, and nothing is left out twice.
-        #[test]
-        fn what_is_left_out_is_the_same(
-            old in proptest::collection::vec((0u32..6, 0u32..2), 0..8),
-            new in proptest::collection::vec((0u32..6, 0u32..2), 0..8),
-        ) {
-            let (old, new) = (service(&old, &[(7, 1)]), service(&new, &[(8, 1), (9, 1)]));
-            let (head, tail) = unchanged(&old, &new);
-            prop_assert_eq!(&old.destinations[..head], &new.destinations[..head]);
-            let end = |s: &VirtualService| s.destinations[s.destinations.len() - tail..].to_vec();
-            prop_assert_eq!(end(&old), end(&new));
-            for s in [&old, &new] {
-                let left = others(s, head, tail).count();
-                prop_assert_eq!(left + head + tail, s.all().count());
-            }
-        }
+        let mut old = fixture::service("rr", &[(2, 1), (3, 1), (4, 1), (5, 1)]);
+        old.withdrawn = vec![(fixture::dest(1, 1), Withdrawal::Failed)];
+        let mut new = fixture::service("rr", &[(2, 1), (3, 1), (4, 2), (5, 1)]);
+        let kept = kept_of(Some(&old), &new);
+        assert_eq!(ids(&old, kept.gone()), [4, 1]);
+        assert_eq!(ids(&new, kept.changed()), [4]);
+        assert_eq!(ids(&new, kept_of(None, &new).changed()), [5, 4, 3, 2]);
+        new.options.one_packet = true;
+        let kept = kept_of(Some(&old), &new);
+        assert_eq!(ids(&old, kept.gone()), [5, 4, 3, 2, 1]);
+        assert_eq!(ids(&new, kept.changed()), [5, 4, 3, 2]);
+        new.options.one_packet = false;
+        new.options.timeouts = ServiceTimeouts::default();
+        assert_eq!(kept_of(Some(&old), &new).gone(), 1..2);
     }
 }

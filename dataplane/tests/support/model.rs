@@ -165,16 +165,23 @@ impl Model {
         }
         let mut fresh = schedule::new(&self.service, Seat::alone(1)).unwrap();
         let loads = Loads::new(&self.counters, &self.changes, self.service.id);
-        let before = match (&old, &mut self.scheduler) {
-            (Some(service), Some(scheduler)) => Some(Predecessor {
-                service,
-                scheduler: &mut **scheduler,
-            }),
-            _ => None,
-        };
-        fresh.start(&self.service, loads, before);
-        let new = Some((&self.service, fresh.watch()));
-        self.changes.follow(old.as_ref(), new);
+        match (&old, &mut self.scheduler) {
+            (Some(service), Some(scheduler)) => {
+                let kept = self.service.destinations.kept_of(&service.destinations);
+                let before = Predecessor {
+                    service,
+                    scheduler: &mut **scheduler,
+                    kept,
+                };
+                fresh.start(&self.service, loads, Some(before));
+                let watch = fresh.watch();
+                self.changes.follow(service, kept, &self.service, watch);
+            }
+            _ => {
+                fresh.start(&self.service, loads, None);
+                self.changes.begin(&self.service, fresh.watch());
+            }
+        }
         self.scheduler = Some(fresh);
     }
 
