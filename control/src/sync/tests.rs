@@ -428,18 +428,21 @@ fn a_backup_with_a_key() {
     let mut send = |node: &Node, bytes: &[u8]| {
         socket.send_to(bytes, ("127.0.0.1", port)).unwrap();
         sent += 1;
-        wait("the message", || {
-            node.view(SyncRole::Backup).messages == sent
+        let fates = || {
+            let view = node.view(SyncRole::Backup);
+            assert!(view.authenticated);
+            let refused = [view.unsigned, view.forged, view.stale, view.replayed];
+            (
+                view.messages,
+                [[view.entries].as_slice(), &refused].concat(),
+            )
+        };
+        // A message counts when it comes, and a moment later its fate.
+        wait("the message and its fate", || {
+            let (messages, fates) = fates();
+            messages == sent && fates.iter().sum::<u64>() == sent
         });
-        let view = node.view(SyncRole::Backup);
-        assert!(view.authenticated);
-        [
-            view.entries,
-            view.unsigned,
-            view.forged,
-            view.stale,
-            view.replayed,
-        ]
+        fates().1
     };
     let sealed = |sealer: &mut Sealer, wall, n| {
         let mut bytes = message(n);
