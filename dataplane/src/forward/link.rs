@@ -55,10 +55,8 @@ pub fn ethertype(flow: &Flow) -> u16 {
 #[inline(always)]
 pub fn lower_ttl_v4(h: &mut [u8; 20]) {
     h[8] = h[8].wrapping_sub(1);
-    // The word of TTL and protocol went down by 0x0100, so the checksum goes up by it.
-    let sum = u32::from(u16::from_be_bytes([h[10], h[11]])) + 0x0100;
-    let sum = (sum & 0xffff) + (sum >> 16);
-    h[10..12].copy_from_slice(&(sum as u16).to_be_bytes());
+    let sum = checksum::lower_ttl(u16::from_ne_bytes([h[10], h[11]]));
+    h[10..12].copy_from_slice(&sum.to_ne_bytes());
 }
 
 /// Lowers TTL or hop limit by one and keeps the IPv4 header checksum right (RFC 1624). The
