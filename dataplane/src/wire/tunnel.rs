@@ -118,18 +118,15 @@ impl Outer {
 /// it becomes ECT(0) (RFC 3168, 9.1.1, full functionality).
 #[inline]
 pub const fn outer_tos(inner: u8) -> u8 {
-    if inner & 3 == 3 {
-        inner & !3 | 2
-    } else {
-        inner
-    }
+    // The lower of the two bits goes where both are set.
+    inner ^ (inner & inner >> 1 & 1)
 }
 
 /// An IPv4 header before an IPv4 packet, from one that is half made (RFC 2003).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Front {
-    src: [u8; 4],
-    dst: [u8; 4],
+    /// Source and destination.
+    ends: [u8; 8],
     protocol: u8,
     /// Sum of the header with all else zero but its first octet, in the machine's byte order.
     sum: u16,
@@ -138,8 +135,7 @@ pub struct Front {
 impl Front {
     /// Of no tunnel.
     pub const EMPTY: Front = Front {
-        src: [0; 4],
-        dst: [0; 4],
+        ends: [0; 8],
         protocol: 0,
         sum: 0,
     };
@@ -151,9 +147,10 @@ impl Front {
         header[9] = protocol;
         header[12..16].copy_from_slice(&src);
         header[16..].copy_from_slice(&dst);
+        let mut ends = [0; 8];
+        ends.copy_from_slice(&header[12..]);
         Front {
-            src,
-            dst,
+            ends,
             protocol,
             sum: checksum::fold(checksum::sum_ipv4_header(&header)),
         }
@@ -170,27 +167,26 @@ impl Front {
         copy_df: bool,
         id: u16,
     ) {
-        let first = [0, outer_tos(inner[1])];
-        let len = len.to_be_bytes();
-        let (df, id) = match copy_df && inner[6] & 0x40 != 0 {
-            true => ([0x40, 0], [0, 0]),
-            false => ([0, 0], id.to_be_bytes()),
+        // Words of four bytes, as wide as they are written.
+        let word = |high: [u8; 2], low: u16| {
+            let [a, b] = low.to_be_bytes();
+            u32::from_ne_bytes([high[0], high[1], a, b])
         };
-        let ttl = [inner[8], 0];
-        let sum = [first, len, id, df, ttl]
-            .map(|word| u32::from(u16::from_ne_bytes(word)))
-            .iter()
-            .sum::<u32>()
-            + u32::from(self.sum);
-        to[0..2].copy_from_slice(&[0x45, first[1]]);
-        to[2..4].copy_from_slice(&len);
-        to[4..6].copy_from_slice(&id);
-        to[6..8].copy_from_slice(&df);
-        to[8..10].copy_from_slice(&[inner[8], self.protocol]);
-        let sum = !checksum::fold(u64::from(sum));
-        to[10..12].copy_from_slice(&sum.to_ne_bytes());
-        to[12..16].copy_from_slice(&self.src);
-        to[16..20].copy_from_slice(&self.dst);
+        let lengths = word([0, outer_tos(inner[1])], len);
+        let pieces = match copy_df && inner[6] & 0x40 != 0 {
+            true => word([0, 0], ipv4::DONT_FRAGMENT),
+            false => word(id.to_be_bytes(), 0),
+        };
+        let ttl = u32::from_ne_bytes([inner[8], 0, 0, 0]);
+        let sum = u64::from(lengths) + u64::from(pieces) + u64::from(ttl) + u64::from(self.sum);
+        let sum = !checksum::fold(sum);
+        let [a, b] = sum.to_ne_bytes();
+        let first = lengths | u32::from_ne_bytes([0x45, 0, 0, 0]);
+        let third = ttl | u32::from_ne_bytes([0, self.protocol, a, b]);
+        to[0..4].copy_from_slice(&first.to_ne_bytes());
+        to[4..8].copy_from_slice(&pieces.to_ne_bytes());
+        to[8..12].copy_from_slice(&third.to_ne_bytes());
+        to[12..].copy_from_slice(&self.ends);
     }
 }
 
