@@ -108,7 +108,7 @@ impl Plain {
     /// Bytes of the headers: Ethernet, IPv4 and TCP, none of them with options.
     pub const HEADERS: usize = 54;
 
-    /// Reads the headers of a frame of `len` bytes. `None`: it is another kind of frame, and
+    /// Reads the headers of a frame of so many bytes, these among them. `None`: it is another kind of frame, and
     /// [`Flow::read`] finds out which. A frame that is read here is a packet ([`Shape::Ip`])
     /// there. `CHECKED`: the NIC found its header checksum right.
     #[inline(always)]
@@ -121,11 +121,12 @@ impl Plain {
         let kind = u32::from_be_bytes(octets(h, 12)) & 0xffff_ff00;
         let rest = u32::from_be_bytes(octets(h, 20)) & 0x3fff_00ff;
         let plain = Plain::again(h);
-        let room = u32::from(frame_len).wrapping_sub(ethernet::HEADER_LEN as u32);
+        // At least both headers, at most the frame, in one comparison.
+        let behind = u32::from(plain.len).wrapping_sub(40);
+        let room = u32::from(frame_len).wrapping_sub(Plain::HEADERS as u32);
         if kind != (ethernet::TYPE_IPV4 as u32) << 16 | 0x4500
             || rest != TCP as u32
-            || plain.len < 40
-            || u32::from(plain.len) > room
+            || behind > room
             || wire_len > u32::from(frame_len)
         {
             return None;
@@ -133,13 +134,12 @@ impl Plain {
         if CHECKED {
             return Some(plain);
         }
-        let sum = u64::from(u32::from_ne_bytes(octets(h, 14)))
-            + u64::from(u32::from_ne_bytes(octets(h, 18)))
-            + u64::from(u32::from_ne_bytes(octets(h, 22)))
-            + u64::from(plain.src)
-            + u64::from(plain.dst);
+        // As eight bytes each, with what carries out of them: 2^64 is 1 here.
+        let (sum, first) =
+            u64::from_ne_bytes(octets(h, 14)).overflowing_add(u64::from_ne_bytes(octets(h, 22)));
+        let (sum, second) = sum.overflowing_add(u64::from(plain.dst) + u64::from(first));
         // One's complement zero: a multiple of 0xffff, and never 0 with a version in it.
-        (sum % 0xffff == 0).then_some(plain)
+        ((sum + u64::from(second)) % 0xffff == 0).then_some(plain)
     }
 
     /// The same from headers that [`Plain::read`] has accepted before.

@@ -126,6 +126,13 @@ impl<'a> Packet<'a> {
         self.room.get_mut(start..start + N)?.first_chunk_mut()
     }
 
+    /// [`Packet::head_mut`] for who knows that the frame is not shorter: nothing compares it.
+    #[inline(always)]
+    pub fn known_head_mut<const N: usize>(&mut self) -> Option<&mut [u8; N]> {
+        let start = self.start as usize;
+        self.room.get_mut(start..start + N)?.first_chunk_mut()
+    }
+
     /// Grows the frame at its front by `n` bytes (their contents are undefined); false if the
     /// headroom is too small, and then nothing changed.
     #[inline]

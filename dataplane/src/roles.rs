@@ -432,7 +432,7 @@ impl RoleTable {
         // Most of what is in the table is where it belongs.
         let word = endpoint << 16 | u64::from(protocol) << 8;
         match self.v4.get(spread(word) & (self.v4.len() - 1)) {
-            Some(slot) if slot & !0xff == word => *slot as u8,
+            Some(slot) if slot ^ word <= 0xff => *slot as u8,
             _ => self.of_v4_elsewhere(protocol, endpoint),
         }
     }

@@ -78,10 +78,10 @@ impl Signature {
         ]))
     }
 
-    /// Whether it is `pattern` in the bits of `mask`.
+    /// What it is in the bits of `mask`.
     #[inline(always)]
-    pub const fn is(self, mask: Signature, pattern: Signature) -> bool {
-        self.0 & mask.0 == pattern.0
+    pub const fn masked(self, mask: Signature) -> Signature {
+        Signature(self.0 & mask.0)
     }
 }
 
@@ -95,13 +95,15 @@ impl Signature {
 pub struct Entry {
     /// [`VALID`] while the entry is live; stored last, cleared first.
     valid: AtomicU32,
+    // What a frame of either side is compared with lies together: source and destination address
+    // are one word of eight bytes, the ports one of four.
+    daddr: u32,
     caddr: u32,
     vaddr: u32,
-    daddr: u32,
+    dport: u16,
     cport: u16,
     vport: u16,
-    dport: u16,
-    /// Largest IP packet on the route of replies.
+    /// Largest IP packet on the route of replies and on its link.
     pub reply_mtu: u16,
     // Eight bytes that the usual path reads as one word: `Entry::signature`.
     protocol: u8,
@@ -597,9 +599,9 @@ impl Entry {
     /// Likewise for [`Entry::is_reply_of_v4`].
     #[inline(always)]
     pub fn has_reply_tuple_v4(&self, client: u32, other: u32, ports: u32) -> bool {
-        let addrs = (self.caddr ^ client) | (self.daddr ^ other);
+        let addrs = pair(self.daddr, self.caddr) ^ pair(other, client);
         let ports = (u32::from(self.dport) | u32::from(self.cport) << 16) ^ ports;
-        addrs | ports | self.is_dead() == 0
+        addrs | u64::from(ports | self.is_dead()) == 0
     }
 
     /// Likewise for an IPv6 connection: source and destination address as they follow each other

@@ -1,9 +1,11 @@
 //! The hash index of one shard: buckets of one cache line, ten slots each.
 
+use wide::{CmpEq, i16x8};
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout};
 
 use super::entry::NIL;
 use super::hash::KeyHash;
+use super::prefetch::Line;
 
 /// Slots of a bucket.
 pub const SLOTS: usize = 10;
@@ -25,44 +27,33 @@ pub struct Bucket {
 const _: () = assert!(size_of::<Bucket>() == 64);
 
 impl Bucket {
-    /// A slot with this tag, or [`NIL`].
+    /// A slot with this tag.
     #[inline(always)]
-    fn first(&self, tag: u16) -> u32 {
-        let [low, high, ..] = self.lanes(tag);
-        let found = low >> 15 | high >> 14;
-        let at = match found.trailing_zeros() as usize {
-            64 if self.tags[8] == tag => 8,
-            64 if self.tags[9] == tag => 9,
-            64 => return NIL,
-            bit => (bit >> 4) | (bit & 1) << 2,
+    fn first(&self, tag: u16) -> Option<u32> {
+        let at = match self.matches_of_eight(tag) {
+            0 if self.tags[8] == tag => 8,
+            0 if self.tags[9] == tag => 9,
+            0 => return None,
+            found => found.trailing_zeros() as usize % 8,
         };
-        self.slots.get(at).copied().unwrap_or(NIL)
+        Some(self.slots[at])
     }
 
     /// Bit i set where slot i has this tag.
     #[inline(always)]
     fn matches(&self, tag: u16) -> u32 {
-        // Bits 0, 16, 32 and 48 next to each other.
-        let gather = |lanes: u64| (lanes >> 15).wrapping_mul(0x0001_0002_0004_0008) >> 48 & 15;
-        let [low, high] = self.lanes(tag);
-        (gather(low) | gather(high) << 4) as u32
+        self.matches_of_eight(tag)
             | u32::from(self.tags[8] == tag) << 8
             | u32::from(self.tags[9] == tag) << 9
     }
 
-    /// The top bits of four 16-bit lanes, set where one of the first four slots has this tag, and
-    /// those of the next four.
+    /// The same of the first eight slots, which are compared at once.
     #[inline(always)]
-    fn lanes(&self, tag: u16) -> [u64; 2] {
-        const LOW: u64 = 0x7fff_7fff_7fff_7fff;
-        let wanted = (u64::from(tag) * 0x0001_0001_0001_0001).to_le();
-        let [a, b, c, d, e, f, g, h, ..] = self.tags;
-        let words: [u64; 2] = zerocopy::transmute!([a, b, c, d, e, f, g, h]);
-        words.map(|word| {
-            // Zero in the lanes that are equal; the addition does not carry into the next lane.
-            let differs = (word ^ wanted).to_le();
-            !(((differs & LOW) + LOW) | differs | LOW)
-        })
+    fn matches_of_eight(&self, tag: u16) -> u32 {
+        let [a, b, c, d, e, f, g, h, ..] = self.tags.map(u16::cast_signed);
+        let tags = i16x8::new([a, b, c, d, e, f, g, h]);
+        let wanted = i16x8::splat(tag.cast_signed());
+        tags.cmp_eq(wanted).move_mask().cast_unsigned()
     }
 }
 
@@ -101,16 +92,22 @@ impl Index {
         self.buckets.get(number)
     }
 
+    /// Where a bucket lies, to be prefetched.
+    #[inline(always)]
+    pub fn line(&self, number: usize) -> Line {
+        Line::of_nth(self.buckets, number)
+    }
+
     /// The home bucket, to be prefetched.
     #[inline(always)]
     pub fn bucket(&self, hash: KeyHash) -> Option<&Bucket> {
         self.at(self.home(hash))
     }
 
-    /// A slot in the home bucket with the hash's tag, or [`NIL`]: what to prefetch.
+    /// A slot in the home bucket with the hash's tag: what to prefetch.
     #[inline(always)]
-    pub fn candidate(&self, home: usize, hash: KeyHash) -> u32 {
-        self.at(home).map_or(NIL, |bucket| bucket.first(hash.tag()))
+    pub fn candidate(&self, home: usize, hash: KeyHash) -> Option<u32> {
+        self.at(home)?.first(hash.tag())
     }
 
     /// First slot with this hash's tag that `accept` takes.
@@ -223,5 +220,27 @@ impl Index {
             .collect();
         all.sort_unstable();
         all
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    proptest::proptest! {
+        /// Tags as they are, odd or 0 for none, from so few that they meet.
+        #[test]
+        fn slots_are_found_by_their_tags(tags in proptest::array::uniform10(0u16..6), tag in 0u16..6) {
+            let spread = |n: u16| n.checked_sub(1).map_or(0, |n| n << 13 | 1);
+            let mut bucket = Bucket::new_zeroed();
+            bucket.tags = tags.map(spread);
+            bucket.slots = core::array::from_fn(|i| 100 + i as u32);
+            let wanted = spread(tag);
+            let found = (0..SLOTS).filter(|&i| bucket.tags[i] == wanted);
+            let mask = found.clone().fold(0, |mask, i| mask | 1 << i);
+            proptest::prop_assert_eq!(bucket.matches(wanted), mask);
+            let first = found.map(|i| bucket.slots[i]).next();
+            proptest::prop_assert_eq!(bucket.first(wanted), first);
+        }
     }
 }

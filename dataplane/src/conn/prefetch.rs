@@ -14,6 +14,14 @@ impl Line {
         Line(core::ptr::from_ref(value).addr())
     }
 
+    /// The line that an element of a slice starts in. If the slice is shorter, it is some line: that
+    /// takes no comparison.
+    #[inline(always)]
+    pub fn of_nth<T>(slice: &[T], at: usize) -> Line {
+        let offset = at.wrapping_mul(size_of::<T>());
+        Line(slice.as_ptr().addr().wrapping_add(offset))
+    }
+
     /// One that costs nothing to ask for: others use it all the time.
     #[inline(always)]
     pub fn nowhere() -> Line {
@@ -24,7 +32,7 @@ impl Line {
     /// The line after this one.
     #[inline(always)]
     pub fn next(self) -> Line {
-        Line(self.0 + BYTES)
+        Line(self.0.wrapping_add(BYTES))
     }
 
     /// Asks the cache for the line. Only a hint: it changes no state that a program can see.

@@ -19,7 +19,7 @@ use crate::time::Ticks;
 pub const SHARDS: usize = 128;
 
 /// Version of the layout; raised on any change of [`Entry`], [`Bucket`] or the order of parts.
-pub const VERSION: u32 = 4;
+pub const VERSION: u32 = 5;
 
 const MAGIC: u64 = u64::from_be_bytes(*b"RVSTABLE");
 const HEADER_BYTES: usize = 4096;

@@ -585,24 +585,19 @@ impl Shard {
     #[inline(always)]
     pub fn home(&self, hash: KeyHash) -> (u32, Line) {
         let home = self.index.home(hash);
-        let line = self.index.at(home).map_or(Line::nowhere(), Line::of);
-        (home as u32, line)
+        (home as u32, self.index.line(home))
     }
 
     /// The slot of the entry that the hash most likely leads to, and the entry, to be prefetched.
-    /// With [`NIL`] the entry is the one that a new connection would get. `home` is the bucket
-    /// ([`Shard::home`]).
+    /// `home` is the bucket ([`Shard::home`]).
     #[inline(always)]
-    pub fn candidate(&self, home: u32, hash: KeyHash) -> (u32, Line) {
-        let slot = self.index.candidate(home as usize, hash);
-        match self.entries.get((slot & !REPLY) as usize) {
-            Some(entry) => (slot, Line::of(entry)),
-            None => (slot, self.next_free()),
-        }
+    pub fn candidate(&self, home: u32, hash: KeyHash) -> Option<(u32, Line)> {
+        let slot = self.index.candidate(home as usize, hash)?;
+        Some((slot, Line::of_nth(self.entries, (slot & !REPLY) as usize)))
     }
 
     /// The entry that the next new connection gets.
-    fn next_free(&self) -> Line {
+    pub fn next_free(&self) -> Line {
         let number = if self.free != NIL {
             self.free
         } else {

@@ -107,7 +107,7 @@ impl Worker {
     #[cold]
     #[inline(never)]
     pub(super) fn offer_usual(&mut self, now: Ticks, place: &Located) {
-        let (at, i) = (usize::from(place.hash.shard) % SHARDS, place.slot);
+        let (at, i) = (usize::from(place.shard) % SHARDS, place.slot);
         let Worker {
             shards, told, core, ..
         } = self;

@@ -8,7 +8,6 @@
 //! together, and the walks overlap.
 
 use super::{BURST, Entrance, Kind, Located, NO_MAC, TCP, Worker, mac_word};
-use crate::addr::Family;
 use crate::conn::hash::digest_v4;
 use crate::conn::prefetch::Line;
 use crate::conn::{KeyHash, NIL, Shard};
@@ -118,7 +117,7 @@ impl Worker {
             };
             let line = match self.classify::<CHECKED>(entrance, packet, at) {
                 Some(line) => line,
-                None => self.classify_other(packet, at, flows.get_mut(i)),
+                None => self.classify_other(packet, at, &mut flows, i),
             };
             if FAR {
                 lines[i % BURST] = line;
@@ -155,10 +154,8 @@ impl Worker {
                 self.locate(later);
             }
             let at = &mut places[i % BURST];
-            if !self.usual::<MASTER>(ticks, packet, at, out)
-                && let Some(flow) = flows.get_mut(i)
-            {
-                *out = self.unusual(now, packet, at, flow);
+            if !self.usual::<MASTER>(ticks, packet, at, out) {
+                self.take_unusual(now, packet, at, out, &mut flows, i);
             }
         }
         self.flows = flows;
@@ -190,44 +187,74 @@ impl Worker {
             }
         };
         let hash = KeyHash { shard, ..hash };
-        at.hash = hash;
-        at.kind = Kind::Plain(Family::V4, side);
+        at.set_hash(hash);
+        at.kind = Kind::plain_v4(side);
         let line;
         (at.home, line) = self.shard(hash).home(hash);
         Some(line)
     }
 
-    /// First pass for all other frames.
+    /// First pass for all other frames. The flow is looked up here, as the others need not know
+    /// where theirs is.
     #[inline(never)]
     fn classify_other(
         &self,
         packet: &Packet<'_>,
         at: &mut Located,
-        flow: Option<&mut Flow>,
+        flows: &mut [Flow],
+        i: usize,
     ) -> Line {
         if !self.core.classify_plain_v6(packet, at)
-            && let Some(flow) = flow
+            && let Some(flow) = flows.get_mut(i)
         {
             self.core.classify_any(packet, at, flow);
         }
-        if !matches!(at.kind, Kind::Balance { .. } | Kind::Plain(..)) {
+        if !matches!(
+            at.kind,
+            Kind::Balance { .. } | Kind::RequestV6 | Kind::ReplyV6 | Kind::Request | Kind::Reply
+        ) {
             return Line::nowhere();
         }
         let line;
-        (at.home, line) = self.shard(at.hash).home(at.hash);
+        (at.home, line) = self.shard(at.hash()).home(at.hash());
         line
+    }
+
+    /// Third pass for all other frames.
+    #[inline(never)]
+    fn take_unusual(
+        &mut self,
+        now: Instant,
+        packet: &mut Packet<'_>,
+        at: &mut Located,
+        out: &mut Verdict,
+        flows: &mut [Flow],
+        i: usize,
+    ) {
+        if let Some(flow) = flows.get_mut(i) {
+            *out = self.unusual(now, packet, at, flow);
+        }
     }
 
     /// Second pass: reads the bucket, which has come meanwhile, and asks for the entry.
     #[inline(always)]
     fn locate(&self, at: &mut Located) {
-        let line;
-        (at.slot, line) = self.shard(at.hash).candidate(at.home, at.hash);
-        line.prefetch();
-        if at.slot == NIL {
-            // Perhaps a new connection: it will write all of the entry.
-            line.next().prefetch();
+        match self.shard(at.hash()).candidate(at.home, at.hash()) {
+            Some((slot, line)) => {
+                at.slot = slot;
+                line.prefetch();
+            }
+            None => self.miss(at),
         }
+    }
+
+    /// Perhaps a new connection: it will write all of the entry.
+    #[inline(never)]
+    fn miss(&self, at: &mut Located) {
+        at.slot = NIL;
+        let line = self.shard(at.hash()).next_free();
+        line.prefetch();
+        line.next().prefetch();
     }
 
     /// Second pass for a group of a far table.
@@ -236,8 +263,14 @@ impl Worker {
         let mut lines = [Line::nowhere(); TOGETHER];
         let mut missing = false;
         for (at, line) in group.iter_mut().zip(&mut lines) {
-            (at.slot, *line) = self.shard(at.hash).candidate(at.home, at.hash);
-            missing |= at.slot == NIL;
+            let shard = self.shard(at.hash());
+            (at.slot, *line) = match shard.candidate(at.home, at.hash()) {
+                Some(found) => found,
+                None => {
+                    missing = true;
+                    (NIL, shard.next_free())
+                }
+            };
         }
         ask(&lines);
         if missing {

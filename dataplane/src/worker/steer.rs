@@ -7,7 +7,7 @@
 //! meet.
 
 use super::{Core, Kind, Located, NO_MAC, TCP, Worker, choose_side, ends, mac_word};
-use crate::addr::{Addr, Endpoint, Family, Mac};
+use crate::addr::{Addr, Endpoint, Mac};
 use crate::conn::entry::flag;
 use crate::conn::hash::digest_v4;
 use crate::conn::{HashKey, KeyHash, SHARDS, Side};
@@ -403,8 +403,8 @@ impl Core {
             }
         };
         if owner == self.share.me() {
-            at.hash = hash;
-            at.kind = Kind::Plain(Family::V4, side);
+            at.set_hash(hash);
+            at.kind = Kind::plain_v4(side);
         } else {
             at.kind = Kind::Elsewhere(owner);
         }

@@ -525,9 +525,9 @@ impl Core {
         }
         let id = NeighbourId(entry.reply_hop);
         match self.router.next_hop(id) {
-            Some(hop) => Ok(NextHop {
+            Some(_) => Ok(NextHop {
                 hop: id,
-                mtu: entry.reply_mtu.min(hop.mtu),
+                mtu: entry.reply_mtu,
             }),
             None => Err(Unresolved::PortDown),
         }
@@ -538,7 +538,9 @@ impl Core {
         let hash = client.fold() ^ u32::from(entry.client().port).wrapping_mul(0x9e37_79b1);
         let route = self.router.route(client, hash)?;
         entry.reply_hop = route.neighbour.0;
-        entry.reply_mtu = route.mtu;
+        // Another MTU of the link makes all routes old.
+        let link = self.router.next_hop(route.neighbour);
+        entry.reply_mtu = route.mtu.min(link.map_or(u16::MAX, |hop| hop.mtu));
         entry.route_generation = self.router.generation();
         Ok(())
     }

@@ -8,14 +8,13 @@
 
 use super::transmit::following;
 use super::{Core, Kind, Located, TCP, Worker};
-use crate::addr::Family;
 use crate::conn::entry::flag;
 use crate::conn::{Entry, SHARDS, Side, Signature};
 use crate::counters::DestCounters;
 use crate::dests::Exit;
 use crate::flow::{Plain, PlainV6};
 use crate::forward::{link, nat};
-use crate::packet::{Packet, PortId, Verdict};
+use crate::packet::{Packet, Verdict};
 use crate::proto::tcp::{self, State};
 use crate::route::{NeighbourId, ResolvedHop};
 use crate::service::ForwardingMethod;
@@ -25,34 +24,27 @@ use crate::wire::{ethernet, ipv4};
 /// Flags by which a segment would change the state, and the one that it has to have.
 const FLAGS: u8 = tcp::SYN | tcp::FIN | tcp::RST | tcp::ACK;
 
-const ESTABLISHED: u8 = State::Established as u8;
-const NAT: u8 = ForwardingMethod::Masquerade as u8;
-
 /// Families that an entry can be of.
 const V6: u16 = flag::CLIENT_V6 | flag::DEST_V6;
 
-/// What an entry must be, and in which bits, for a packet from a client over IPv4; its real
-/// server may be of either family. In each direction, and in the secure table too, ACK leaves
-/// ESTABLISHED as it is.
-const REQUEST: [Signature; 2] = [
-    Signature::new(0xff, 0, flag::HELPER | flag::CLIENT_V6, 0xff),
-    Signature::new(TCP, 0, 0, ESTABLISHED),
-];
-/// The same over IPv6.
-const REQUEST_V6: [Signature; 2] = [
-    Signature::new(0xff, 0, flag::HELPER | V6, 0xff),
-    Signature::new(TCP, 0, V6, ESTABLISHED),
-];
+/// What counts of an entry for a packet from a client over IPv4; its real server may be of either
+/// family. In each direction, and in the secure table too, ACK leaves ESTABLISHED as it is.
+const REQUEST: Signature = Signature::new(0xff, 0xff, flag::HELPER | flag::CLIENT_V6, 0xff);
+/// The same over IPv6, where the method is asked for later.
+const REQUEST_V6: Signature = Signature::new(0xff, 0, flag::HELPER | V6, 0xff);
 /// For a packet from a server. The first reply changes the tables that a connection goes by.
-const REPLY: [Signature; 2] = [
-    Signature::new(0xff, 0xff, flag::HELPER | flag::NOOUTPUT | V6, 0xff),
-    Signature::new(TCP, NAT, 0, ESTABLISHED),
-];
-/// The same over IPv6.
-const REPLY_V6: [Signature; 2] = [
-    Signature::new(0xff, 0xff, flag::HELPER | flag::NOOUTPUT | V6, 0xff),
-    Signature::new(TCP, NAT, V6, ESTABLISHED),
-];
+const REPLY: Signature = Signature::new(0xff, 0xff, flag::HELPER | flag::NOOUTPUT | V6, 0xff);
+
+/// What of an entry has to be there: an established connection over IPv4, by method.
+const NAT: Signature = established(ForwardingMethod::Masquerade, 0);
+const DIRECT: Signature = established(ForwardingMethod::DirectRoute, 0);
+const TUNNEL: Signature = established(ForwardingMethod::Tunnel, 0);
+/// The same over IPv6. As a request's, this is any method's.
+const NAT_V6: Signature = established(ForwardingMethod::Masquerade, V6);
+
+const fn established(method: ForwardingMethod, flags: u16) -> Signature {
+    Signature::new(TCP, method as u8, flags, State::Established as u8)
+}
 
 impl Worker {
     /// Takes a usual packet from the index to the wire. Only a `MASTER` asks whether backups are to be
@@ -65,16 +57,12 @@ impl Worker {
         at: &Located,
         out: &mut Verdict,
     ) -> bool {
-        let port = match at.kind {
-            Kind::Plain(Family::V4, Side::Request) => self.usual_request::<MASTER>(now, packet, at),
-            Kind::Plain(Family::V4, Side::Reply) => self.usual_reply(now, packet, at),
-            Kind::Plain(Family::V6, side) => self.usual_v6::<MASTER>(now, packet, at, side),
-            _ => None,
+        let sent = match at.kind {
+            Kind::Request => self.usual_request::<MASTER>(now, packet, at, out),
+            Kind::Reply => self.usual_reply(now, packet, at, out),
+            _ => self.usual_v6::<MASTER>(now, packet, at, out),
         };
-        if let Some(port) = port {
-            *out = Verdict::Transmit(port);
-        }
-        port.is_some()
+        sent.is_some()
     }
 
     #[inline(always)]
@@ -83,78 +71,65 @@ impl Worker {
         now: Ticks,
         packet: &mut Packet<'_>,
         at: &Located,
-    ) -> Option<PortId> {
+        out: &mut Verdict,
+    ) -> Option<()> {
         let core = &mut self.core;
-        let shard = &mut self.shards[at.hash.shard as usize % SHARDS];
+        let shard = &mut self.shards[at.shard as usize % SHARDS];
         let entry = shard.entry_of_slot(at.slot, Side::Request)?;
-        let headers = packet.head_mut::<{ Plain::HEADERS }>()?;
+        let headers = packet.known_head_mut::<{ Plain::HEADERS }>()?;
         let plain = Plain::again(headers);
         if !entry.has_request_tuple_v4(plain.src, plain.dst, plain.ports)
-            || !entry.signature().is(REQUEST[0], REQUEST[1])
             || !is_usual(plain.tcp_flags, plain.ttl)
         {
             return None;
         }
-        let method = entry.method();
-        if method == ForwardingMethod::Tunnel {
-            let port = core.usual_tunnel(now, entry, packet, plain.len)?;
-            if MASTER && core.pace.is_due(entry.in_pkts) {
-                self.offer_usual(now, at);
-            }
-            return Some(port);
-        }
-        let exit = core.exits.get(entry.dest_id().0 as usize)?;
-        let timing = usual_timing(now, entry, exit.established)?;
-        let counters = core.counters.dest(entry.dest_id())?;
-        if exit.epoch != core.epoch || plain.len > exit.most || method == ForwardingMethod::Local {
-            return None;
-        }
-        let (ethernet, ip) = headers.split_first_chunk_mut::<14>()?;
-        let ip = ip.first_chunk_mut::<40>()?;
-        // From here on it is a usual packet.
-        if method == ForwardingMethod::Masquerade {
-            nat::rewrite_tcp_v4::<true>(ip, entry, Side::Request);
-        } else if let Some(header) = ip.first_chunk_mut() {
-            link::lower_ttl_v4(header);
-        }
-        ethernet[..12].copy_from_slice(&exit.macs);
-        count_request(entry, counters, plain.len, timing);
+        let exit = match entry.signature().masked(REQUEST) {
+            NAT => core.usual_request_of::<true>(now, entry, headers, plain.len)?,
+            DIRECT => core.usual_request_of::<false>(now, entry, headers, plain.len)?,
+            other => core.usual_tunnel(now, entry, packet, plain.len, other)?,
+        };
         packet.vlan_tci = exit.tci;
-        let port = exit.port;
+        *out = Verdict::Transmit(exit.port);
         if MASTER && core.pace.is_due(entry.in_pkts) {
             self.offer_usual(now, at);
         }
-        Some(port)
+        Some(())
     }
 
     #[inline(always)]
-    fn usual_reply(&mut self, now: Ticks, packet: &mut Packet<'_>, at: &Located) -> Option<PortId> {
+    fn usual_reply(
+        &mut self,
+        now: Ticks,
+        packet: &mut Packet<'_>,
+        at: &Located,
+        out: &mut Verdict,
+    ) -> Option<()> {
         let core = &self.core;
-        let shard = &mut self.shards[at.hash.shard as usize % SHARDS];
+        let shard = &mut self.shards[at.shard as usize % SHARDS];
         if shard.is_owed() {
             return None;
         }
         let entry = shard.entry_of_slot(at.slot, Side::Reply)?;
-        let headers = packet.head_mut::<{ Plain::HEADERS }>()?;
+        let headers = packet.known_head_mut::<{ Plain::HEADERS }>()?;
         let plain = Plain::again(headers);
         if !entry.has_reply_tuple_v4(plain.dst, plain.src, plain.ports)
-            || !entry.signature().is(REPLY[0], REPLY[1])
             || !is_usual(plain.tcp_flags, plain.ttl)
+            || entry.signature().masked(REPLY) != NAT
         {
             return None;
         }
+        let counters = core.counters.dest(entry.dest_id())?;
         let (hop, timeout) = core.usual_return(entry, plain.len)?;
         let timing = usual_timing(now, entry, timeout)?;
-        let counters = core.counters.dest(entry.dest_id())?;
         let (ethernet, ip) = headers.split_first_chunk_mut::<14>()?;
         let ip = ip.first_chunk_mut::<40>()?;
         // From here on it is a usual packet.
         nat::rewrite_tcp_v4::<true>(ip, entry, Side::Reply);
         ethernet[..12].copy_from_slice(&hop.macs);
         count_reply(entry, counters, plain.len, timing);
-        let (port, tci) = (hop.port, hop.tci);
-        packet.vlan_tci = tci;
-        Some(port)
+        packet.vlan_tci = hop.tci;
+        *out = Verdict::Transmit(hop.port);
+        Some(())
     }
 
     #[inline(never)]
@@ -163,25 +138,30 @@ impl Worker {
         now: Ticks,
         packet: &mut Packet<'_>,
         at: &Located,
-        side: Side,
-    ) -> Option<PortId> {
+        out: &mut Verdict,
+    ) -> Option<()> {
+        let side = match at.kind {
+            Kind::RequestV6 => Side::Request,
+            Kind::ReplyV6 => Side::Reply,
+            _ => return None,
+        };
         let core = &self.core;
-        let shard = &mut self.shards[at.hash.shard as usize % SHARDS];
+        let shard = &mut self.shards[at.shard as usize % SHARDS];
         if side == Side::Reply && shard.is_owed() {
             return None;
         }
         let entry = shard.entry_of_slot(at.slot, side)?;
-        let headers = packet.head_mut::<{ PlainV6::HEADERS }>()?;
+        let headers = packet.known_head_mut::<{ PlainV6::HEADERS }>()?;
         let plain = PlainV6::again(headers);
         let (ethernet, ip) = headers.split_first_chunk_mut::<14>()?;
         let ip = ip.first_chunk_mut::<60>()?;
         let addrs = ip.get(8..40)?.first_chunk()?;
-        let (is_it, [mask, pattern]) = match side {
+        let (is_it, mask) = match side {
             Side::Request => (entry.has_request_tuple_v6(addrs, plain.ports), REQUEST_V6),
-            Side::Reply => (entry.has_reply_tuple_v6(addrs, plain.ports), REPLY_V6),
+            Side::Reply => (entry.has_reply_tuple_v6(addrs, plain.ports), REPLY),
         };
         if !is_it
-            || !entry.signature().is(mask, pattern)
+            || entry.signature().masked(mask) != NAT_V6
             || !is_usual(plain.tcp_flags, plain.hop_limit)
         {
             return None;
@@ -213,6 +193,7 @@ impl Worker {
         }
         ethernet[..12].copy_from_slice(macs);
         packet.vlan_tci = tci;
+        *out = Verdict::Transmit(port);
         match side {
             Side::Request => {
                 count_request(entry, counters, plain.len, timing);
@@ -222,13 +203,42 @@ impl Worker {
             }
             Side::Reply => count_reply(entry, counters, plain.len, timing),
         }
-        Some(port)
+        Some(())
     }
 }
 
 impl Core {
+    /// A client's packet that goes on as it is, but for its TTL and, with `NAT`, where it goes. The
+    /// two are apart so that neither asks for the method again.
+    #[inline(always)]
+    fn usual_request_of<const NAT: bool>(
+        &self,
+        now: Ticks,
+        entry: &mut Entry,
+        headers: &mut [u8; Plain::HEADERS],
+        len: u16,
+    ) -> Option<&Exit> {
+        let counters = self.counters.dest(entry.dest_id())?;
+        let exit = self.exits.get(entry.dest_id().0 as usize)?;
+        if exit.epoch != self.epoch || len > exit.most {
+            return None;
+        }
+        let timing = usual_timing(now, entry, exit.established)?;
+        let (ethernet, ip) = headers.split_first_chunk_mut::<14>()?;
+        let ip = ip.first_chunk_mut::<40>()?;
+        // From here on it is a usual packet.
+        if NAT {
+            nat::rewrite_tcp_v4::<true>(ip, entry, Side::Request);
+        } else if let Some(header) = ip.first_chunk_mut() {
+            link::lower_ttl_v4(header);
+        }
+        ethernet[..12].copy_from_slice(&exit.macs);
+        count_request(entry, counters, len, timing);
+        Some(exit)
+    }
+
     /// A client's packet that goes into another. Out of line, so that those that do not have all
-    /// registers.
+    /// registers; and it asks itself whether it is one, so that those do not.
     #[inline(never)]
     fn usual_tunnel(
         &mut self,
@@ -236,7 +246,11 @@ impl Core {
         entry: &mut Entry,
         packet: &mut Packet<'_>,
         len: u16,
-    ) -> Option<PortId> {
+        signature: Signature,
+    ) -> Option<&Exit> {
+        if signature != TUNNEL {
+            return None;
+        }
         let exit = self.exits.get(entry.dest_id().0 as usize)?;
         let timing = usual_timing(now, entry, exit.established)?;
         let counters = self.counters.dest(entry.dest_id())?;
@@ -247,7 +261,6 @@ impl Core {
         {
             return None;
         }
-        packet.vlan_tci = exit.tci;
         self.ip_id = following(self.ip_id);
         let (copy_df, id) = (self.settings.pmtu_disc, self.ip_id);
         match exit.shim_len {
@@ -255,7 +268,7 @@ impl Core {
             _ => enclose::<58>(packet, exit, len, copy_df, id),
         }
         count_request(entry, counters, len, timing);
-        Some(exit.port)
+        Some(exit)
     }
 
     /// Where a reply of so many bytes leaves, as long as the way back that the connection
@@ -266,8 +279,7 @@ impl Core {
         let hop = self.router.plain_hop(NeighbourId(entry.reply_hop))?;
         let is_right = dest.available
             && entry.route_generation == self.router.generation()
-            && len <= entry.reply_mtu
-            && len <= hop.mtu;
+            && len <= entry.reply_mtu;
         is_right.then_some((hop, dest.established))
     }
 }
