@@ -207,11 +207,9 @@ fn whole_table(keys: [&[u8]; 2]) {
     wait("the table", &mut a, &mut b, |_, b| {
         ledger.begin();
         ledger.end();
-        b.link.is_ready()
+        // On a busy machine it may have thought itself alone before the first hello had its turn.
+        b.link.is_ready() && b.fakes.iter().all(|fake| fake.taken.len() == 100_000)
     });
-    for fake in &b.fakes {
-        assert_eq!(fake.taken.len(), 100_000);
-    }
     let mut idle: Vec<u32> = Vec::new();
     for (entry, age) in &b.fakes[0].taken {
         let Age::Copied(ticks) = age else {
@@ -255,9 +253,8 @@ fn a_gap_is_found_and_mended() {
     sent.add(0, 3);
     wait("the table", &mut a, &mut b, |_, b| {
         read(addr, [0, 0]);
-        b.link.is_ready()
+        b.link.is_ready() && b.taken() == 5000
     });
-    assert_eq!(b.taken(), 5000);
     (0..5).for_each(|_| sent.add(0, 3));
     sent.add(1, 3);
     read(addr, [4, 0]);
