@@ -56,9 +56,11 @@ impl<'a> Packet<'a> {
     /// Borrows a frame. `start + len` is cut to the room, so a wrong pair cannot be built.
     #[inline(always)]
     pub fn new(room: &'a mut [u8], start: u16, len: u16, port: PortId) -> Packet<'a> {
-        let have = room.len().min(u16::MAX as usize) as u16;
-        let start = start.min(have);
-        let len = len.min(have - start);
+        let have = room.len().min(u16::MAX as usize);
+        let (start, len) = match usize::from(start) + usize::from(len) <= have {
+            true => (start, len),
+            false => cut(start, len, have as u16),
+        };
         Packet {
             room,
             start,
@@ -174,6 +176,13 @@ impl<'a> Packet<'a> {
         self.len = len;
         true
     }
+}
+
+/// What is left of a frame in a room of so many bytes.
+#[cold]
+fn cut(start: u16, len: u16, have: u16) -> (u16, u16) {
+    let start = start.min(have);
+    (start, len.min(have - start))
 }
 
 /// Classes of packets that go to the kernel twin. Each has its own queue and rate limit;

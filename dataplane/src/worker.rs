@@ -334,17 +334,30 @@ fn ends(flow: &Flow, side: Side) -> (Endpoint, Endpoint) {
     }
 }
 
-/// Which end is the client by the roles of both, and whether it may be the other one too.
-/// Replies first, as the kernel's OUT hook runs before IN.
+/// Which end is the client by the roles of both. Replies first, as the kernel's OUT hook runs
+/// before IN; the role of the destination is asked for only if that of the source leaves it open.
 #[inline(always)]
-fn choose_side(src: u8, dst: u8) -> Option<(Side, bool)> {
-    let is_virtual = dst & (VIRTUAL | MARKED) != 0;
-    match (src & (VIRTUAL | REAL | SET_BACK) != 0, is_virtual) {
-        (true, both) => Some((Side::Reply, both)),
-        (false, true) => Some((Side::Request, false)),
-        // Of a marked address, whose replies may pass here, too.
-        (false, false) => (src & MARKED != 0).then_some((Side::Reply, false)),
+fn side_of(src: u8, dst: impl FnOnce() -> u8) -> Option<Side> {
+    if src & (VIRTUAL | REAL | SET_BACK) != 0 {
+        return Some(Side::Reply);
     }
+    if dst() & (VIRTUAL | MARKED) != 0 {
+        return Some(Side::Request);
+    }
+    side_of_marked(src)
+}
+
+/// Of a marked address, whose replies may pass here, too.
+#[cold]
+fn side_of_marked(src: u8) -> Option<Side> {
+    (src & MARKED != 0).then_some(Side::Reply)
+}
+
+/// The same, and whether it may be the other side, too.
+fn choose_side(src: u8, dst: u8) -> Option<(Side, bool)> {
+    let side = side_of(src, || dst)?;
+    let both = side == Side::Reply && dst & (VIRTUAL | MARKED) != 0;
+    Some((side, both))
 }
 
 impl Worker {
@@ -987,7 +1000,7 @@ impl Core {
         let (src, dst) = PlainV6::addrs(head);
         let src = Endpoint::new(src, plain.src_port());
         let dst = Endpoint::new(dst, plain.dst_port());
-        let Some((side, _, hash)) = self.find_side_v6(TCP, &src, &dst) else {
+        let Some((side, hash)) = self.find_side_v6(TCP, &src, &dst) else {
             return false;
         };
         at.set_hash(hash);
@@ -1059,19 +1072,17 @@ impl Core {
         roles & (VIRTUAL | MARKED) != 0
     }
 
-    /// Which end of a flow is the client, whether it may be the other one too, and the hash.
-    /// `None`: neither end is known.
+    /// Which end of a flow is the client, or most likely is, and the hash. `None`: neither end is
+    /// known.
     #[inline(always)]
-    fn find_side_v4(&self, protocol: u8, src: u64, dst: u64) -> Option<(Side, bool, KeyHash)> {
-        let (side, both) = choose_side(
-            self.roles.of_v4(protocol, src),
-            self.roles.of_v4(protocol, dst),
-        )?;
+    fn find_side_v4(&self, protocol: u8, src: u64, dst: u64) -> Option<(Side, KeyHash)> {
+        let role = |end| self.roles.of_v4(protocol, end);
+        let side = side_of(role(src), || role(dst))?;
         let hash = match side {
             Side::Request => self.key.hash_v4(protocol, src, dst),
             Side::Reply => self.key.hash_v4(protocol, dst, src),
         };
-        Some((side, both, hash))
+        Some((side, hash))
     }
 
     /// The endpoints of IPv6 are no words.
@@ -1081,17 +1092,14 @@ impl Core {
         protocol: u8,
         src: &Endpoint,
         dst: &Endpoint,
-    ) -> Option<(Side, bool, KeyHash)> {
+    ) -> Option<(Side, KeyHash)> {
         let role = |end: &Endpoint| self.roles.of(false, protocol, &end.addr, end.port);
-        let (side, both) = choose_side(role(src), role(dst))?;
+        let side = side_of(role(src), || role(dst))?;
         let (client, other) = match side {
             Side::Request => (src, dst),
             Side::Reply => (dst, src),
         };
-        let hash = self
-            .key
-            .hash(protocol, &client.addr, client.port, &other.addr, other.port);
-        Some((side, both, hash))
+        Some((side, self.key.hash_v6(protocol, client, other)))
     }
 
     /// The first pass for what is not a whole IP packet.

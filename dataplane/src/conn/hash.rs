@@ -5,7 +5,7 @@
 //! non-linear: without the key nobody can choose flows that share a bucket. A CRC would be
 //! linear, so that colliding flows could be computed without knowing it.
 
-use crate::addr::{Addr, Family};
+use crate::addr::{Addr, Endpoint, Family};
 
 /// Secret of the hash, chosen at random when a region is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,6 +70,13 @@ impl HashKey {
         self.mix(protocol, client, other)
     }
 
+    /// As [`HashKey::hash`], for endpoints that are known to be of IPv6.
+    #[inline(always)]
+    pub fn hash_v6(&self, protocol: u8, client: &Endpoint, other: &Endpoint) -> KeyHash {
+        let digest = |end: &Endpoint| self.digest_v6(&end.addr.octets(), end.port);
+        self.mix(protocol, digest(client), digest(other))
+    }
+
     #[inline(always)]
     fn mix(&self, protocol: u8, client: u64, other: u64) -> KeyHash {
         let k = &self.0;
@@ -84,16 +91,16 @@ impl HashKey {
     /// 64 bits of an endpoint: exact for IPv4, keyed for IPv6.
     #[inline(always)]
     fn digest(&self, addr: &Addr, port: u16) -> u64 {
-        let bytes = addr.octets();
-        let low = u64::from_be_bytes([
-            bytes[8], bytes[9], bytes[10], bytes[11], bytes[12], bytes[13], bytes[14], bytes[15],
-        ]);
-        if addr.family() == Family::V4 {
-            return digest_v4(low as u32, port);
+        match addr.family() {
+            Family::V4 => digest_v4(addr.bits_v4(), port),
+            Family::V6 => self.digest_v6(&addr.octets(), port),
         }
-        let high = u64::from_be_bytes([
-            bytes[0], bytes[1], bytes[2], bytes[3], bytes[4], bytes[5], bytes[6], bytes[7],
-        ]);
+    }
+
+    #[inline(always)]
+    fn digest_v6(&self, addr: &[u8; 16], port: u16) -> u64 {
+        let bits = u128::from_be_bytes(*addr);
+        let (high, low) = ((bits >> 64) as u64, bits as u64);
         fold(high ^ self.0[3], low ^ self.0[1]).rotate_left(17) ^ u64::from(port)
     }
 }
@@ -117,6 +124,18 @@ mod tests {
         assert_eq!(a.shard, b.shard);
         assert_ne!(a.bits, b.bits);
         assert!(a.shard < 128);
+    }
+
+    #[test]
+    fn the_short_way_for_ipv6_is_the_same() {
+        let end = |last, port| {
+            let mut octets = [0xfd; 16];
+            octets[15] = last;
+            Endpoint::new(Addr::v6(octets), port)
+        };
+        let (client, vip) = (end(7, 40000), end(1, 80));
+        let long = KEY.hash(6, &client.addr, client.port, &vip.addr, vip.port);
+        assert_eq!(KEY.hash_v6(6, &client, &vip), long);
     }
 
     #[test]

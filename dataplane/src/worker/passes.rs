@@ -178,7 +178,7 @@ impl Worker {
         let plain = Plain::read::<CHECKED>(head, packet.len(), packet.wire_len)?;
         let src = digest_v4(u32::from_be(plain.src), plain.src_port());
         let dst = digest_v4(u32::from_be(plain.dst), plain.dst_port());
-        let (side, _, hash) = core.find_side_v4(TCP, src, dst)?;
+        let (side, hash) = core.find_side_v4(TCP, src, dst)?;
         let shard = match core.share.plain_v4(hash.shard) {
             Ok(shard) => shard,
             Err(owner) => {
