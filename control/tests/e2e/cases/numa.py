@@ -1,8 +1,7 @@
 """Memory of workers on a machine with two NUMA nodes, which is an emulated host (guest/guest.py)."""
-import json
 import sys
 
-from lab import BIN, HERE, check, config_text, lasts, need_programs, network, port, wait_for
+from lab import HERE, check, lasts, need_programs, network, port
 
 sys.path.insert(0, str(HERE / "guest"))
 
@@ -25,33 +24,25 @@ def placed(guest, pid):
 def test_memory_on_two_nodes(lab):
     """Each worker's part of the table, and its pool of buffers, is on the node of its core; a far NIC is told."""
     need_programs("qemu-system-x86_64", "busybox", "depmod", "dpkg-deb")
+    from balancer import GuestBalancer, in_hugepages
     from guest import Guest
-    with Guest(lab.dir, space=lab.switch, iommu=False, nodes=2) as guest:
+    with Guest(lab.dir, space=lab.switch, iommu=False, nodes=2) as guest, GuestBalancer(guest) as balancer:
         guest.sh("modprobe tun")
         guest.sh("for n in 0 1; do echo 220 > /sys/devices/system/node/node$n/hugepages/hugepages-2048kB/nr_hugepages; done")
         ports = port("f0", "null = {}") + port("b0", "null = {}")
-        text = config_text("/run/rvsd.sock", "rvs", ports, worker='cores = [0, 1]\nidle = "adaptive"\nconnections = 1000000',
-                           memory="hugepages")
-        text = text.replace('memory = "hugepages"', 'memory = "hugepages"\nmemory_mb = 256')
-        guest.sh(f"cat > /run/rvsd.toml <<'END'\n{text}\nEND\n({BIN}/rvsd /run/rvsd.toml > /run/rvsd.log 2>&1 & echo $! > /run/rvsd.pid)")
-        adm = f"{BIN}/rvsadm --socket /run/rvsd.sock"
-        try:
-            wait_for("rvsd in the guest", lambda: guest.run(f"{adm} status", 30)[0] == 0, 90)
-        except BaseException:
-            print(guest.run("tail -40 /run/rvsd.log")[1])
-            raise
-        status = json.loads(guest.sh(f"{adm} --json status"))
+        balancer.launch(in_hugepages(ports, worker='cores = [0, 1]\nidle = "adaptive"\nconnections = 1000000'))
+        status = balancer.status()
         check([worker["node"] for worker in status["workers"]] == [0, 1], f"workers: {status['workers']}")
         pools = sorted((pool["name"], pool["node"]) for pool in status["buffers"])
         check(pools == [("rvs-0", 0), ("rvs-1", 1)], f"pools: {pools}")
-        shown = guest.sh(f"{adm} status")
+        shown = balancer.adm("status")
         check("NUMA node 0  core 0" in shown and "NUMA node 1  core 1" in shown, shown)
-        table = placed(guest, guest.sh("cat /run/rvsd.pid").strip())
+        table = placed(guest, balancer.pid())
         wrong = [(rule, on) for rule, on in table for node in on if not rule.endswith(f":{node}")]
         kib = [sum(on.get(node, 0) for _, on in table) for node in ("0", "1")]
         print(f"         table: {kib} KiB by node, {len(table)} stretches")
         check(len(table) >= 2 and min(kib) > 20_000 and not wrong, f"elsewhere: {wrong[:5]}")
-        guest.sh("kill $(cat /run/rvsd.pid)")
+        balancer.stop()
 
 
 test_memory_on_two_nodes.guest = True

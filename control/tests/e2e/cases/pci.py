@@ -2,54 +2,13 @@
 
 The balancer is the guest; client and servers stay in namespaces of this machine. The guest runs this
 machine's own file tree, so `rvsd` and `rvsadm` there are the ones just built."""
-import json
 import re
 import sys
 
-from lab import BIN, Died, HERE, METHOD, REPO, VIPS, address_commands, at, check, config_text, lasts, need_programs, network, port, wait_for
+from lab import BIN, HERE, METHOD, REPO, VIPS, at, check, config_text, lasts, need_programs, network, port, wait_for
 
 sys.path.insert(0, str(HERE / "guest"))
 MODELS = ("virtio-net-pci", "e1000", "vmxnet3")
-
-
-class GuestBalancer:
-    """rvsd in the guest."""
-
-    def __init__(self, lab, guest):
-        self.lab, self.guest = lab, guest
-
-    def adm(self, arguments, seconds=30):
-        return self.guest.sh(f"{BIN}/rvsadm --socket /run/rvsd.sock {arguments}", seconds)
-
-    def start(self, nics, faces=("both", "both"), worker='idle = "adaptive"', addresses=None, **config):
-        """`addresses`: `ip` commands that give the twins theirs; without, those of a lab's balancer."""
-        ports = "".join(port(name, f'pci = "{nic.pci}"\nfaces = "{side}"') for name, nic, side in zip(("f0", "b0"), nics, faces))
-        text = config_text("/run/rvsd.sock", "rvs", ports, worker=worker, memory="hugepages", **config)
-        text = text.replace('memory = "hugepages"', 'memory = "hugepages"\nmemory_mb = 256')
-        self.guest.sh(f"cat > /run/rvsd.toml <<'END'\n{text}\nEND\n"
-                      f"rm -f /run/rvsd.exit\n({BIN}/rvsd /run/rvsd.toml > /run/rvsd.log 2>&1 & echo $! > /run/rvsd.pid; "
-                      "wait $!; echo $? > /run/rvsd.exit) &")
-        wait_for("rvsd in the guest", self.ready, 90)
-        commands = addresses or ["link set tf0 up", "link set tb0 up", *address_commands("tf0", "tb0")]
-        self.guest.sh("ip -batch - <<'END'\n" + "\n".join(commands) + "\nEND")
-
-    def ready(self):
-        status, output = self.guest.run(f"if [ -e /run/rvsd.exit ]; then exit 99; fi; {BIN}/rvsadm --socket /run/rvsd.sock status", 30)
-        if status == 99:
-            raise Died("rvsd in the guest ended: " + self.log())
-        return status == 0
-
-    def ports(self):
-        return json.loads(self.adm("--json status"))["ports"]
-
-    def log(self):
-        return self.guest.run("tail -40 /run/rvsd.log")[1]
-
-    def stop(self):
-        """SIGTERM, and back to a host without twins."""
-        self.guest.sh("kill $(cat /run/rvsd.pid)")
-        wait_for("rvsd in the guest to end with status 0", lambda: self.guest.run("cat /run/rvsd.exit")[1].strip() == "0", 30)
-        self.guest.sh("for twin in tf0 tb0; do ip link delete $twin; done")
 
 
 def nat_through(lab, balancer):
@@ -69,6 +28,7 @@ def nat_through(lab, balancer):
 def test_pci_ports(lab):
     """virtio, e1000 and vmxnet3 on vfio-pci: open, carry NAT over both families, and give the NIC back."""
     need_programs("qemu-system-x86_64", "busybox", "depmod", "dpkg-deb")
+    from balancer import GuestBalancer
     from guest import Guest, Nic
     lab.client.ip("neighbour flush all")
     nics = {}
@@ -80,21 +40,17 @@ def test_pci_ports(lab):
             slot = 0x10 + 2 * number + side
             name = model if queues == 1 else "several queues"
             nics.setdefault(name, []).append(Nic(model, tap, slot, f"02:00:00:00:10:{slot:02x}", queues))
-    with Guest(lab.dir, [nic for pair in nics.values() for nic in pair], lab.switch) as guest:
-        balancer = GuestBalancer(lab, guest)
-        try:
-            in_the_guest(lab, guest, balancer, nics)
-        except BaseException:
-            print("---- rvsd in the guest\n" + balancer.log())
-            raise
+    with Guest(lab.dir, [nic for pair in nics.values() for nic in pair], lab.switch) as guest, \
+            GuestBalancer(guest) as balancer:
+        in_the_guest(lab, guest, balancer, nics)
 
 
 def in_the_guest(lab, guest, balancer, nics):
     guest.sh("modprobe tun; sysctl -qw net.ipv4.ip_forward=0 net.ipv6.conf.all.forwarding=0 net.ipv6.conf.all.accept_dad=0 net.ipv6.conf.default.accept_dad=0")
     # Before anything is prepared: what is missing has to be said.
+    from balancer import in_hugepages
     first = nics["virtio-net-pci"][0]
-    text = config_text("/run/rvsd.sock", "rvs", port("f0", f'pci = "{first.pci}"'), memory="hugepages").replace(
-        'memory = "hugepages"', 'memory = "hugepages"\nmemory_mb = 256')
+    text = in_hugepages(port("f0", f'pci = "{first.pci}"'))
     guest.sh(f"cat > /run/bare.toml <<'END'\n{text}\nEND")
     status, told = guest.run(f"{BIN}/rvsd --check-host --config /run/bare.toml", 60)
     check(status != 0 and "vm.nr_hugepages" in told and first.pci in told, f"--check-host on a bare host: exit {status}: {told}")
@@ -109,9 +65,9 @@ def in_the_guest(lab, guest, balancer, nics):
         for nic in pair:
             guest.bind(nic)
         balancer.start(pair)
-        wait_for(f"the link of both {model} ports", lambda: all(view["link"] for view in balancer.ports()), 30)
+        wait_for(f"the link of both {model} ports", lambda: all(view["link"] for view in balancer.status()["ports"]), 30)
         nat_through(lab, balancer)
-        drivers = ", ".join(view["driver"] for view in balancer.ports())
+        drivers = ", ".join(view["driver"] for view in balancer.status()["ports"])
         balancer.stop()
         lab.client.ip("neighbour flush all")
         print(f"         {model}: {drivers}")
@@ -126,15 +82,15 @@ def steered_by_nics(lab, guest, balancer, pair):
     for nic in pair:
         guest.bind(nic)
     balancer.start(pair, faces=("clients", "servers"), worker="cores = [0, 1]\nidle = \"adaptive\"")
-    status = json.loads(balancer.adm("--json status"))
+    status = balancer.status()
     check(status["steering"].startswith("by the NICs"), f"steering: {status['steering']}")
     nat_through(lab, balancer)
     vip = VIPS["nat"][0]
-    workers = json.loads(balancer.adm("--json status"))["workers"]
+    workers = balancer.status()["workers"]
     for _ in range(20):
         lab.client.curl(f"http://{at(vip, 80)}/", seconds=5)
     lab.download(vip, "1m", 90)
-    before, workers = workers, json.loads(balancer.adm("--json status"))["workers"]
+    before, workers = workers, balancer.status()["workers"]
     handed = sum(new["handed_over"] - old["handed_over"] for new, old in zip(workers, before))
     check(handed == 0, f"{handed} packets handed over: {workers}")
     # Ports in a row go to both workers by turns.
@@ -179,21 +135,14 @@ sys.exit("no answer")
 def test_urgent_frames(lab):
     """A port with flow rules (net_tap) has a queue of its own for ARP and VRRP, and what comes by it is answered."""
     need_programs("qemu-system-x86_64", "busybox", "depmod", "dpkg-deb", "tc")
+    from balancer import SOCKET, GuestBalancer
     from guest import Guest
-    with Guest(lab.dir, space=lab.switch, iommu=False) as guest:
+    with Guest(lab.dir, space=lab.switch, iommu=False) as guest, GuestBalancer(guest) as balancer:
         guest.sh("for module in tun sch_multiq sch_ingress cls_flower act_skbedit; do modprobe $module; done")
         for word, has in (("all", True), ("auto", False)):
             ports = port("f0", f'vdev = "net_tap0,iface=dtap0"\noffloads = "{word}"') + port("b0", "null = {}")
-            text = config_text("/run/rvsd.sock", "rvs", ports, worker='idle = "adaptive"')
-            guest.sh(f"cat > /run/rvsd.toml <<'END'\n{text}\nEND\nrm -f /run/rvsd.exit\n"
-                     f"({BIN}/rvsd /run/rvsd.toml > /run/rvsd.log 2>&1 & echo $! > /run/rvsd.pid; wait $!; echo $? > /run/rvsd.exit) &")
-            adm = f"{BIN}/rvsadm --socket /run/rvsd.sock"
-            try:
-                wait_for("rvsd in the guest", lambda: guest.run(f"{adm} status", 30)[0] == 0, 90)
-            except BaseException:
-                print(guest.run("tail -40 /run/rvsd.log")[1])
-                raise
-            front = json.loads(guest.sh(f"{adm} --json status"))["ports"][0]
+            balancer.launch(config_text(SOCKET, "rvs", ports, worker='idle = "adaptive"'))
+            front = balancer.status()["ports"][0]
             log = guest.run("cat /run/rvsd.log")[1]
             check(("urgent-queue" in front["offloads"]) == has, f"{word}: {front['offloads']}\n{log}")
             guest.sh("ip link set dtap0 up; ip link set tf0 up; ip address add 10.1.0.1/24 dev tf0")
@@ -204,9 +153,7 @@ def test_urgent_frames(lab):
                 rules = guest.sh("tc -s filter show dev dtap0")
                 hits = [int(n) for n in re.findall(r"queue_mapping 1.*?Sent \d+ bytes (\d+) pkt", rules, re.S)]
                 check(len(hits) >= 2 and sum(n > 0 for n in hits) >= 2, rules)
-            guest.sh("kill $(cat /run/rvsd.pid)")
-            wait_for("rvsd in the guest to end", lambda: guest.run("cat /run/rvsd.exit")[1].strip() == "0", 30)
-            guest.sh("ip link delete tf0; ip link delete tb0")
+            balancer.stop()
 
 
 test_urgent_frames.guest = True

@@ -6,7 +6,6 @@ import sys
 import time
 
 from cases import sync
-from cases.pci import GuestBalancer
 from cases.vrrp_pair import outage, prepared, rows, service, steady
 from lab import BIN, HERE, check, lasts, need_programs, payload_sum, wait_for
 from pair import VIP, instance
@@ -30,19 +29,15 @@ class Wired:
 def test_a_reset_is_handed_over(lab, _, standby):
     """Too few hugepages for two: refused beforehand. Then the standby is master while the NIC is reset, and a download goes on."""
     need_programs("qemu-system-x86_64", "busybox", "depmod", "dpkg-deb")
+    from balancer import GuestBalancer
     from guest import Guest, Nic
     lab.switch.ip(f"tuntap add {TAP} mode tap")
     lab.switch.ip(f"link set {TAP} master front up")
     for server in lab.servers:
         server.ip(f"address add {VIP}/32 dev lo")
     nic = Nic(MODEL, TAP, 0x10, "02:00:00:00:10:10")
-    with Guest(lab.dir, [nic], lab.switch) as guest:
-        balancer = GuestBalancer(lab, guest)
-        try:
-            in_the_guest(lab, guest, balancer, nic, standby)
-        except BaseException:
-            print("---- rvsd in the guest\n" + balancer.log())
-            raise
+    with Guest(lab.dir, [nic], lab.switch) as guest, GuestBalancer(guest) as balancer:
+        in_the_guest(lab, guest, balancer, nic, standby)
 
 
 def master(balancer):
