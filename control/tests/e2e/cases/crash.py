@@ -66,6 +66,18 @@ def took_over(lab):
     return number("connections"), number("torn"), number("unbound")
 
 
+def keeps(lab, least, when="now"):
+    """Checks that the last start took over so many connections at the least, each of them whole."""
+    connections, torn, unbound = took_over(lab)
+    check(connections >= least and (torn, unbound) == (0, 0), f"{when} {connections} connections, {torn} torn, {unbound} unbound")
+
+
+def moved_whole(lab):
+    """Checks that connections were moved to another number of workers, and none was lost."""
+    moved = [line for line in lab.rvsd.output().splitlines() if "were moved to the workers of this one" in line]
+    check(moved and all("lost=0" in line for line in moved), f"said: {moved}")
+
+
 @network(servers=2)
 def test_established_connections_outlive_a_kill(lab):
     """kill -9 under downloads and idle connections in NAT, DR and TUN, both families: none is lost."""
@@ -76,8 +88,7 @@ def test_established_connections_outlive_a_kill(lab):
     kill(lab)
     again(lab)
     check(lab.adm("-Sn") == before, "live services are gone")
-    connections, torn, unbound = took_over(lab)
-    check(connections >= len(vips) * (IDLE + 1) and (torn, unbound) == (0, 0), f"{connections} connections, {torn} torn, {unbound} unbound")
+    keeps(lab, len(vips) * (IDLE + 1))
     rows = [line.split() for line in lab.adm("-Ln").splitlines() if line.lstrip().startswith("-> 10.")]
     check(sum(int(row[4]) for row in rows) >= 3 * (IDLE + 1), f"active connections were not counted again: {rows}")
     traffic.finish()
@@ -182,10 +193,8 @@ def test_another_number_of_workers_after_a_kill(lab):
         kill(lab)
         configure(worker)
         again(lab)
-        connections, torn, unbound = took_over(lab)
-        check(connections >= len(vips) * (IDLE + 2) and (torn, unbound) == (0, 0), f"{connections} connections, {torn} torn, {unbound} unbound")
-    moved = [line for line in lab.rvsd.output().splitlines() if "were moved to the workers of this one" in line]
-    check(moved and all("lost=0" in line for line in moved), f"said: {moved}")
+        keeps(lab, len(vips) * (IDLE + 2))
+    moved_whole(lab)
     traffic.finish()
 
 
@@ -358,8 +367,7 @@ def test_steps_of_the_wall_clock(lab):
         kill(lab)
         step(down)
         again(lab)
-        connections, torn, unbound = took_over(lab)
-        check(connections >= IDLE and (torn, unbound) == (0, 0), f"{connections} connections, {torn} torn, {unbound} unbound")
+        keeps(lab, IDLE)
         now = left()
         check(now[0] == IDLE and before[1] - now[1] < 200, f"before {before}, after steps of the clock {now}")
         check(now[2] is not None and 0 <= before[2] - now[2] < 200, f"the deadline: before {before}, after a crash {now}")

@@ -10,8 +10,8 @@ from pathlib import Path
 import other_layout
 from other_layout import older
 from cases import health, sync
-from cases.crash import Traffic, state, took_over
-from cases.vrrp_pair import children, outage, prepared, rows, service, steady
+from cases.crash import Traffic, keeps, moved_whole, start, state
+from cases.vrrp_pair import children, kept_state, lasting, outage, prepared, rows, service, slow_download, steady
 from lab import BIN, HERE, at, check, lasts, network, wait_for
 from pair import VIP, down, instance
 
@@ -107,8 +107,7 @@ def adverse(lab, arguments, *words):
 @network(servers=2)
 def test_nobody_notices(lab):
     """Upgrades under downloads, idle connections and short requests, NAT and DR, both families: nothing is lost, no reset."""
-    lab.write_config(extra=state(lab))
-    lab.start()
+    start(lab)
     vips = [vip for mode in ("nat", "dr") for vip in lab.service(mode)]
     lab.adm("--set 77 0 0")
     lab.adm("--start-daemon backup --mcast-interface tf0 --syncid 9")
@@ -126,8 +125,7 @@ def test_nobody_notices(lab):
         check(lab.adm("-Sn") == rules, "live services are gone")
         check("77 120 300" in lab.adm("-L --timeout"), "the timeout is lost")
         check("backup" in daemons and lab.adm("-L --daemon") == daemons, f"daemons: {lab.adm('-L --daemon')}")
-        connections, torn, unbound = took_over(lab)
-        check(connections >= 6 * len(vips) and (torn, unbound) == (0, 0), f"{connections} connections, {torn} torn, {unbound} unbound")
+        keeps(lab, 6 * len(vips))
     # While all of it still runs.
     check(resets(lab) == clean, f"resets: {resets(lab)}, before {clean}")
     report = load.finish()
@@ -143,8 +141,7 @@ def test_nobody_notices(lab):
 @network(servers=2)
 def test_failed_starts(lab):
     """A program that is not there, is none, ends, hangs, or refuses the file: one line, and rvsd goes on as before."""
-    lab.write_config(extra=state(lab))
-    lab.start()
+    start(lab)
     vips = lab.service("nat")
     traffic = Traffic(lab, vips, "600k")
     load = lab.load(*[f"http://{at(vip, 80)}/" for vip in vips], threads=2)
@@ -172,8 +169,7 @@ def test_failed_starts(lab):
 @network(servers=2)
 def test_a_failure_with_the_ports(lab):
     """A program that says it is prepared and dies with the ports: the old one takes them back, nothing is lost."""
-    lab.write_config(extra=state(lab))
-    lab.start()
+    start(lab)
     vips = lab.service("nat") + lab.service("dr")
     lab.adm(f"-A -u {at(vips[0], 53)} -s wlc")
     traffic = Traffic(lab, vips, "400k")
@@ -195,8 +191,7 @@ def test_a_failure_with_the_ports(lab):
 @network(servers=2)
 def test_a_program_that_hangs_with_the_ports(lab):
     """A program that takes the ports and says nothing any more: the old one has them back after a time, nothing is lost."""
-    lab.write_config(extra=state(lab))
-    lab.start()
+    start(lab)
     vips = lab.service("nat")
     # Web servers close connections that are idle for so long.
     traffic = Traffic(lab, vips, "300k", idle=False)
@@ -206,8 +201,7 @@ def test_a_program_that_hangs_with_the_ports(lab):
     check(time.monotonic() - began < 60, "it took for ever")
     lab.wait_ready()
     check(lab.adm("-Sn") == rules, "live services are gone")
-    connections, torn, unbound = took_over(lab)
-    check(connections >= len(vips) and (torn, unbound) == (0, 0), f"{connections} connections, {torn} torn, {unbound} unbound")
+    keeps(lab, len(vips))
     left = [Path(f"/proc/{child}/cmdline").read_text() for child in children(lab.rvsd.pid)]
     check(not any("impostor" in line for line in left), f"it was not killed: {left}")
     traffic.finish()
@@ -227,10 +221,8 @@ def test_another_number_of_workers(lab):
     for worker in ("cores = [0, 1]", ""):
         configure(worker)
         upgrade(lab)
-        connections, torn, unbound = took_over(lab)
-        check(connections >= 7 * len(vips) and (torn, unbound) == (0, 0), f"{connections} connections, {torn} torn, {unbound} unbound")
-    moved = [line for line in lab.rvsd.output().splitlines() if "were moved to the workers of this one" in line]
-    check(moved and all("lost=0" in line for line in moved), f"said: {moved}")
+        keeps(lab, 7 * len(vips))
+    moved_whole(lab)
     traffic.finish()
     check(resets(lab) == clean, f"resets: {resets(lab)}, before {clean}")
 
@@ -239,8 +231,7 @@ def test_another_number_of_workers(lab):
 @network(servers=2)
 def test_another_table(lab):
     """A table of another size, none that outlives a process, and back: each connection is carried over by itself."""
-    lab.write_config(extra=state(lab))
-    lab.start()
+    start(lab)
     vips = lab.service("nat", options="-p 300") + lab.service("dr")
     traffic = Traffic(lab, vips, "400k")
     clean = resets(lab)
@@ -252,14 +243,12 @@ def test_another_table(lab):
         lab.config.write_text(text)
         upgrade(lab)
         check("one by one" in lab.rvsd.output().rsplit("handing over", 1)[1], "the table went over as it lies")
-        connections, torn, unbound = took_over(lab)
-        check(connections >= 6 * len(vips) and (torn, unbound) == (0, 0), f"{connections} connections, {torn} torn, {unbound} unbound")
+        keeps(lab, 6 * len(vips))
     check(not list(lab.dir.glob("table.new")), "a file was left")
     lab.rvsd.signal(signal.SIGKILL)
     lab.rvsd.wait()
     lab.start(addresses=False)
-    connections, torn, unbound = took_over(lab)
-    check(connections >= 6 * len(vips) and (torn, unbound) == (0, 0), f"after a crash {connections} connections, {torn} torn, {unbound} unbound")
+    keeps(lab, 6 * len(vips), "after a crash")
     traffic.finish()
     check(resets(lab) == clean, f"resets: {resets(lab)}, before {clean}")
 
@@ -285,8 +274,7 @@ def test_another_layout(lab):
         said = lab.rvsd.output().rsplit("handing over", 1)[1]
         # What layout an older build has is not known.
         check(other not in (binary, before) or ("one by one" in said) != stays, f"between two of a layout: {stays}: {said}")
-        connections, torn, unbound = took_over(lab)
-        check(connections >= 6 * len(vips) and (torn, unbound) == (0, 0), f"{connections} connections, {torn} torn, {unbound} unbound")
+        keeps(lab, 6 * len(vips))
     traffic.finish()
     check(resets(lab) == clean, f"resets: {resets(lab)}, before {clean}")
 
@@ -295,18 +283,10 @@ def test_another_layout(lab):
 @prepared(servers=2, back=True)
 def test_a_master_stays_master(lab, a, b):
     """Both nodes of a pair are upgraded under load: no priority 0, no other master, no storm of announcements."""
-    for node, priority in ((a, 100), (b, 99)):
-        node.rvsd(instance(priority, "1s") + service("nat", servers=lab.servers), ports=("f0", "b0"),
-                  extra=state(lab, lab.dir / f"{node.name}.state", lab.dir / f"{node.name}.table"))
-    for server in lab.servers:
-        server.ip("route add default via 10.2.0.11")
-    a.expect("MASTER")
-    b.expect("BACKUP")
+    lasting(lab)
     load = steady(lab)
     wait_for("some answers", lambda: len(rows(load)) > 10)
-    slow = lab.dir / "slow"
-    download = lab.client.spawn(["curl", "-sSf", "--limit-rate", "1m", "-m", "60", "-o", slow, f"http://{VIP}/files/10m"], "curl")
-    wait_for("the download to begin", lambda: slow.exists() and slow.stat().st_size)
+    download = slow_download(lab, "1m", 60)
     since = time.monotonic()
     became = b.instance()["counters"]["became-master"]
     for node in (b, a, a):
@@ -353,7 +333,7 @@ def test_a_long_pause_is_handed_over(lab, a, b):
         server.ip(f"address add {VIP}/32 dev lo")
     for node, priority in ((a, 100), (b, 99)):
         node.rvsd(instance(priority, "1s") + service("dr", servers=lab.servers),
-                  extra=state(lab, lab.dir / f"{node.name}.state", lab.dir / f"{node.name}.table") + sync.sync("vrrp:v"))
+                  extra=kept_state(lab, node) + sync.sync("vrrp:v"))
     a.expect("MASTER")
     record = lab.dir / "a.state" / "ports.json"
     wait_for("what the start took", record.exists)
@@ -366,9 +346,7 @@ def test_a_long_pause_is_handed_over(lab, a, b):
     a.expect("MASTER", seconds=30)
     b.expect("BACKUP")
     load = steady(lab)
-    slow = lab.dir / "slow"
-    download = lab.client.spawn(["curl", "-sSf", "--limit-rate", "400k", "-m", "90", "-o", slow, f"http://{VIP}/files/10m"], "curl")
-    wait_for("the download to begin", lambda: slow.exists() and slow.stat().st_size)
+    download = slow_download(lab, "400k", 90)
     wait_for("the standby to have the table", lambda: in_step(a), 20)
     time.sleep(1)   # A message about the download takes no longer.
     since = time.monotonic()

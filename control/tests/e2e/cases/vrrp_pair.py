@@ -5,6 +5,7 @@ import os
 import signal
 import time
 
+from cases.crash import state
 from lab import at, check, lasts, wait_for
 from pair import VIP, Pair, down, instance, skew
 
@@ -18,6 +19,15 @@ def steady(lab, vip=VIP):
     load = lab.peer(lab.client, "paced.py", file, RATE, TIMEOUT, f"http://{at(vip, 80)}/")
     load.file = file
     return load
+
+
+def slow_download(lab, rate, seconds):
+    """A download from the virtual address at this rate, which has begun; it may take so many seconds."""
+    file = lab.dir / "slow"
+    argv = ["curl", "-sSf", "--limit-rate", rate, "-m", str(seconds), "-o", file, f"http://{VIP}/files/10m"]
+    download = lab.client.spawn(argv, "curl")
+    wait_for("the download to begin", lambda: file.exists() and file.stat().st_size)
+    return download
 
 
 def rows(load, since=0):
@@ -80,6 +90,22 @@ def direct(lab, kind="tcp"):
     a.expect("MASTER")
     b.expect("BACKUP")
     wait_for("both servers", lambda: {lab.client.curl(f"http://{VIP}/", seconds=2) for _ in range(4)} == {"server 1", "server 2"})
+
+
+def kept_state(lab, node):
+    """The section [state] for a node: what outlives its rvsd."""
+    return state(lab, lab.dir / f"{node.name}.state", lab.dir / f"{node.name}.table")
+
+
+def lasting(lab):
+    """Two rvsd with 1 s adverts, whose state outlives them, in front of servers that answer through them."""
+    a, b = lab.nodes
+    for node, priority in ((a, 100), (b, 99)):
+        node.rvsd(instance(priority, "1s") + service("nat", servers=lab.servers), ports=("f0", "b0"), extra=kept_state(lab, node))
+    for server in lab.servers:
+        server.ip("route add default via 10.2.0.11")
+    a.expect("MASTER")
+    b.expect("BACKUP")
 
 
 def fails(lab, node, load, what, fail):

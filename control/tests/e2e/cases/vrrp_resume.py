@@ -1,33 +1,18 @@
 """A master that is killed and started again before anybody could notice goes on; later it comes back as a backup."""
 import time
 
-from cases.crash import state
-from cases.vrrp_pair import prepared, rows, service, steady
+from cases.vrrp_pair import lasting, prepared, rows, slow_download, steady
 from lab import check, wait_for
-from pair import VIP, down, instance
-
-
-def pair(lab):
-    """Two nodes with 1 s adverts in front of web servers, whose state outlives them."""
-    a, b = lab.nodes
-    for node, priority in ((a, 100), (b, 99)):
-        node.rvsd(instance(priority, "1s") + service("nat", servers=lab.servers), ports=("f0", "b0"),
-                  extra=state(lab, lab.dir / f"{node.name}.state", lab.dir / f"{node.name}.table"))
-    for server in lab.servers:
-        server.ip("route add default via 10.2.0.11")
-    a.expect("MASTER")
-    b.expect("BACKUP")
+from pair import VIP, down
 
 
 @prepared(servers=2, back=True)
 def test_restart_in_time(lab, a, b):
     """kill -9 and a start 100 ms later: no change of roles, one master on the wire, connections go on."""
-    pair(lab)
+    lasting(lab)
     load = steady(lab)
     wait_for("some answers", lambda: len(rows(load)) > 10)
-    slow = lab.dir / "slow"
-    download = lab.client.spawn(["curl", "-sSf", "--limit-rate", "1m", "-m", "60", "-o", slow, f"http://{VIP}/files/10m"], "curl")
-    wait_for("the download to begin", lambda: slow.exists() and slow.stat().st_size)
+    download = slow_download(lab, "1m", 60)
     for turn in range(2):
         since = time.monotonic()
         a.crash()
@@ -49,7 +34,7 @@ def test_restart_in_time(lab, a, b):
 @prepared(servers=2, back=True)
 def test_restart_too_late(lab, a, b):
     """A start after the master-down interval finds another master, and is its backup until it may preempt."""
-    pair(lab)
+    lasting(lab)
     a.crash()
     b.expect("MASTER")
     since = time.monotonic()
