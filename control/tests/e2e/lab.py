@@ -13,6 +13,7 @@ The balancer's namespace has ip_forward=0, so no packet crosses it but through r
 rvsd's; its kernel twins there are tf0 and tb0, and those carry the addresses.
 """
 import ctypes
+import functools
 import hashlib
 import json
 import os
@@ -651,6 +652,23 @@ def network(**how):
     def mark(function):
         function.network = how
         return function
+    return mark
+
+
+def in_lab(build):
+    """Decorator: a test in the lab that `build()` makes; it gets the lab and its nodes. With the lab's dump on failure."""
+    def mark(function):
+        @functools.wraps(function)
+        def test():
+            with build() as lab:
+                try:
+                    function(lab, *lab.nodes)
+                except BaseException:
+                    print(lab.dump())
+                    raise
+        # It takes no parameter, whatever the function takes.
+        del test.__wrapped__
+        return test
     return mark
 
 

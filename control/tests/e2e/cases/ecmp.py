@@ -11,7 +11,7 @@ import pwd
 import re
 
 from failover import two_nodes
-from lab import DIRECT_TABLE, REPO, VIPS, Lab, at, check, lasts, need_programs, payload_sum, wait_for
+from lab import DIRECT_TABLE, REPO, VIPS, Lab, at, check, in_lab, lasts, need_programs, payload_sum, wait_for
 
 ROUTER = ("10.1.0.254", "fd01::fe")
 ADDRESSES = VIPS["dr"]
@@ -96,18 +96,7 @@ class Ecmp(Lab):
         return "\n".join(text)
 
 
-def in_ecmp(function):
-    """Decorator: a lab with two nodes, and its dump on failure."""
-    @functools.wraps(function)
-    def test():
-        with Ecmp(servers=2) as lab:
-            try:
-                function(lab, *lab.nodes)
-            except BaseException:
-                print(lab.dump())
-                raise
-    del test.__wrapped__
-    return test
+in_ecmp = in_lab(lambda: Ecmp(servers=2))
 
 
 def without_scripts(node, text):

@@ -1,12 +1,11 @@
 """The classic pair: two rvsd, one virtual address, two web servers, a client that asks 20 times a second."""
-import functools
 import json
 import os
 import signal
 import time
 
 from cases.crash import state
-from lab import at, check, lasts, wait_for
+from lab import at, check, in_lab, lasts, wait_for
 from pair import VIP, Pair, down, instance, skew
 
 RATE, TIMEOUT = 20, 0.8
@@ -65,18 +64,7 @@ def service(method, vip=VIP, servers=(), kind="tcp"):
 
 def prepared(servers, back=False):
     """Decorator: a Pair with its dump on failure."""
-    def mark(function):
-        @functools.wraps(function)
-        def test():
-            with Pair(servers=servers, back=back) as lab:
-                try:
-                    function(lab, *lab.nodes)
-                except BaseException:
-                    print(lab.dump())
-                    raise
-        del test.__wrapped__
-        return test
-    return mark
+    return in_lab(lambda: Pair(servers=servers, back=back))
 
 
 def direct(lab, kind="tcp"):
