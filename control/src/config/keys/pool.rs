@@ -2,7 +2,8 @@
 
 use super::Fallback::{Computed, Required, Value};
 use super::Kind::{Boolean, Integer, Table, Text};
-use super::{Key, METHOD, Section, TUN_CHECKSUM, TUN_PORT, TUN_TYPE, key};
+use super::service::{METHOD, TUN_CHECKSUM, TUN_PORT, TUN_TYPE};
+use super::{Key, Section, key};
 
 /// Largest quorum: weights are 31 bits wide.
 const MAX_QUORUM: i64 = super::MAX_WEIGHT;
