@@ -6,29 +6,33 @@
 //! back to full polling at the first packet.
 
 use core::sync::atomic::{AtomicBool, Ordering};
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
 use dataplane::command::{Envelope, Reply, WorkerEnd};
-use dataplane::counters::{PortCounters, WorkerCounters};
+use dataplane::counters::WorkerCounters;
 use dataplane::packet::{Attempt, DropReason, Packet, PortId, PuntClass, Verdict};
 use dataplane::partial;
 use dataplane::time::Instant;
-use dataplane::wire::fragment::Fragments;
-use dataplane::wire::segment::Segments;
-use dataplane::worker::{Backlog, Worker};
+use dataplane::worker::Worker;
 
-use crate::ahead::Ahead;
 use crate::clock::Clock;
 use crate::lcore;
 use crate::mbuf::{BURST, Burst, Mbuf};
 use crate::mempool::Mempool;
 use crate::peers::{Errand, Peers};
-use crate::port::{RxQueue, TxQueue};
 use crate::pump::{Bell, PROBE};
-use crate::ring::{Receiver, Sender};
 use crate::sched::Eager;
+
+mod cut;
+mod idle;
+mod lane;
+mod parking;
+
+pub use idle::{Idle, Rings};
+pub use lane::{Lane, Way};
+pub use parking::Parking;
+use parking::Waiting;
 
 /// Commands applied in one turn, at most.
 const COMMANDS: usize = 8;
@@ -40,170 +44,8 @@ const COMMAND_TIME: Duration = Duration::from_micros(50);
 /// Turns that took less are not worth a note.
 const NOTABLE_GAP: Duration = Duration::from_micros(50);
 
-/// Longest fragment: more than any MTU of an Ethernet port with its header.
-const LONGEST_PIECE: usize = 16384;
-
-/// Longest frame: more than an IP packet with layer 2 before it.
-const LONGEST_FRAME: usize = 65536 + 32;
-
-/// Packets that may wait for their next hops.
-const HOP_SLOTS: usize = 256;
-
-/// How long they may. The kernel asks three times, a second apart, and is heard when it gives up:
-/// this is for what it was not asked.
-const HOP_TIME: Duration = Duration::from_secs(4);
-
-/// Fragments that may wait for their first ones.
-const PIECE_SLOTS: usize = 64;
-
-/// How long they may. Pieces of a packet overtake each other by milliseconds; if the first one
-/// was lost, the others are of no use.
-const PIECE_TIME: Duration = Duration::from_secs(1);
-
 /// List steps of the expiry of one turn.
 const EXPIRY_BUDGET: u32 = 64;
-
-/// One port as a worker sees it.
-pub struct Lane {
-    /// Number of the port.
-    pub port: PortId,
-    /// Frames from the wire; none if another worker polls the port.
-    pub rx: Option<RxQueue>,
-    /// Frames from the wire that must not wait behind those; one worker takes them.
-    pub urgent: Option<RxQueue>,
-    /// Where frames go to.
-    pub tx: Way,
-    /// Frames for the kernel twin, by class.
-    pub punt: [Sender; PuntClass::COUNT],
-    /// Frames of the kernel twin for the wire; one worker takes them.
-    pub from_kernel: Option<Receiver>,
-    /// Complete transport checksums that a peer on this host left to the hardware.
-    pub completes_checksums: bool,
-    /// Largest IP packet on the wire, if a peer on this host leaves it to the hardware to cut TCP
-    /// packets to that. All frames are copied out of the long buffers they come in.
-    pub cuts_to: Option<u16>,
-    /// NICs do something for the frames of this or another port: flags of mbufs are read and written.
-    pub assisted: bool,
-    /// Frames that the ring of its receive queue holds.
-    pub ring: u16,
-    /// Waiting to be sent.
-    out: Burst,
-    /// Whether its receive queue stays full.
-    backlog: Backlog,
-    ahead: Ahead,
-}
-
-impl Lane {
-    /// Puts a lane together.
-    pub fn new(
-        port: PortId,
-        rx: impl Into<Option<RxQueue>>,
-        tx: impl Into<Way>,
-        punt: [Sender; PuntClass::COUNT],
-        from_kernel: impl Into<Option<Receiver>>,
-        completes_checksums: bool,
-    ) -> Lane {
-        Lane {
-            port,
-            rx: rx.into(),
-            urgent: None,
-            tx: tx.into(),
-            punt,
-            from_kernel: from_kernel.into(),
-            completes_checksums,
-            cuts_to: None,
-            assisted: false,
-            ring: 1024,
-            out: Burst::new(),
-            backlog: Backlog::default(),
-            ahead: Ahead::new(),
-        }
-    }
-}
-
-/// How a worker's frames reach the wire of a port.
-#[derive(Debug)]
-pub enum Way {
-    /// By a queue of its own.
-    Queue(TxQueue),
-    /// By the worker with this number: the port has fewer queues than there are workers.
-    Worker(usize),
-}
-
-impl From<TxQueue> for Way {
-    fn from(queue: TxQueue) -> Way {
-        Way::Queue(queue)
-    }
-}
-
-/// What a worker does when there is nothing to do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Idle {
-    /// Polls on: lowest latency, a whole core.
-    Poll,
-    /// After `spins` empty turns, naps that grow from `nap` to `longest`, or to what [`Rings`]
-    /// allow.
-    Adaptive {
-        /// Empty turns before the first nap.
-        spins: u32,
-        /// First nap.
-        nap: Duration,
-        /// Longest nap.
-        longest: Duration,
-    },
-}
-
-/// Speed taken for a port that does not know its own, Mbit/s.
-const UNKNOWN_MBPS: u32 = 10_000;
-
-/// The receive rings of a worker: none may overflow while it naps.
-#[derive(Clone, Debug, Default)]
-pub struct Rings {
-    /// Descriptors of a ring, and where its port's speed is kept up to date.
-    pub rings: Vec<(u16, Arc<PortCounters>)>,
-}
-
-impl Rings {
-    /// The longest nap at the speeds the ports have now.
-    fn longest_nap(&self) -> Duration {
-        let of = |(descriptors, counters): &(u16, Arc<PortCounters>)| {
-            let mbps = match counters.speed.get() {
-                0 => UNKNOWN_MBPS,
-                known => known,
-            };
-            Idle::longest_nap(*descriptors, mbps)
-        };
-        self.rings.iter().map(of).min().unwrap_or(Duration::MAX)
-    }
-}
-
-impl Idle {
-    /// The longest nap during which a receive ring cannot overflow: `descriptors` frames of 64
-    /// bytes (84 with preamble and gap) at `mbps`, less a quarter to be safe.
-    pub fn longest_nap(descriptors: u16, mbps: u32) -> Duration {
-        let frames_per_us = f64::from(mbps.max(1)) / (84.0 * 8.0);
-        Duration::from_nanos((f64::from(descriptors) / frames_per_us * 750.0) as u64)
-    }
-
-    /// The nap after so many turns without work, at most `bound`; `None` is to go on polling.
-    fn nap(self, empty_turns: u32, bound: Duration) -> Option<Duration> {
-        let Idle::Adaptive {
-            spins,
-            nap,
-            longest,
-        } = self
-        else {
-            return None;
-        };
-        let longest = longest.min(bound);
-        // A hundred short naps, some thousand of middle length, then long ones.
-        Some(match empty_turns.checked_sub(spins)? {
-            0..100 => nap.min(longest),
-            100..5000 => longest / 2,
-            _ => longest,
-        })
-    }
-}
 
 /// Stands around the walk of each received burst in [`Loop::turn_with`].
 ///
@@ -247,81 +89,6 @@ pub struct Loop {
     pub peers: Peers,
     /// Whether naps end at once when others want the core. One that never naps is an ordinary thread.
     pub eager: Eager,
-}
-
-/// Packets that wait: for the MAC of their next hop, or for the first piece of their packet.
-#[derive(Debug)]
-pub struct Parking {
-    hops: VecDeque<Waiting>,
-    neighbours_learned: u32,
-    /// Later fragments.
-    pieces: VecDeque<Waiting>,
-    /// Those of them that too many others came after.
-    given_up: VecDeque<Waiting>,
-    first_fragments: u32,
-}
-
-#[derive(Debug)]
-struct Waiting {
-    mbuf: Mbuf,
-    lane: usize,
-    since: Instant,
-}
-
-impl Waiting {
-    fn new(mbuf: Mbuf, lane: usize, since: Instant) -> Waiting {
-        Waiting { mbuf, lane, since }
-    }
-}
-
-impl Default for Parking {
-    fn default() -> Parking {
-        Parking {
-            hops: VecDeque::with_capacity(HOP_SLOTS),
-            neighbours_learned: 0,
-            pieces: VecDeque::with_capacity(PIECE_SLOTS),
-            given_up: VecDeque::with_capacity(BURST),
-            first_fragments: 0,
-        }
-    }
-}
-
-impl Parking {
-    #[inline(always)]
-    fn is_empty(&self) -> bool {
-        self.hops.is_empty() && self.pieces.is_empty()
-    }
-
-    /// `learned` is the worker's count of learned neighbours at the last look at the packet.
-    #[cold]
-    fn park(&mut self, counters: &WorkerCounters, learned: u32, waiting: Waiting) {
-        if self.hops.len() < HOP_SLOTS {
-            // With others waiting, theirs is not newer: what they wait for may have come since.
-            if self.hops.is_empty() {
-                self.neighbours_learned = learned;
-            }
-            self.hops.push_back(waiting);
-        } else {
-            counters.count_drop(DropReason::NoNeighbour);
-        }
-    }
-
-    /// Keeps a fragment; if too many wait, the one that has waited longest is given up. A flood
-    /// of them thus shortens the time that others are kept, but not to nothing.
-    #[cold]
-    fn hold(&mut self, waiting: Waiting) {
-        if self.pieces.len() >= PIECE_SLOTS
-            && let Some(oldest) = self.pieces.pop_front()
-        {
-            self.given_up.push_back(oldest);
-        }
-        self.pieces.push_back(waiting);
-    }
-}
-
-fn is_overdue(waiting: &VecDeque<Waiting>, now: Instant, longest: Duration) -> bool {
-    let oldest = waiting.front().map(|waiting| waiting.since);
-    oldest.is_some_and(|since| now.since(since) >= longest)
 }
 
 impl Loop {
@@ -463,69 +230,6 @@ impl Loop {
         true
     }
 
-    /// Copies frames to buffers of the usual size; TCP packets longer than `mtu` become segments.
-    #[cold]
-    fn take_in_cut(
-        &mut self,
-        at: usize,
-        now: Instant,
-        received: &mut Burst,
-        mtu: u16,
-        probe: &mut impl Probe,
-    ) {
-        let mut copies = Burst::new();
-        for mbuf in received.drain() {
-            if mbuf.segments() == 1 {
-                self.take_copies(at, now, &mut copies, mbuf.frame(), mtu, probe);
-                continue;
-            }
-            let mut whole = [0u8; LONGEST_FRAME];
-            let frame = mbuf.copy_to(&mut whole).and_then(|len| whole.get(..len));
-            self.take_copies(at, now, &mut copies, frame.unwrap_or(&[]), mtu, probe);
-        }
-        if !copies.is_empty() {
-            self.take_in(at, now, &mut copies, probe);
-        }
-    }
-
-    fn take_copies(
-        &mut self,
-        at: usize,
-        now: Instant,
-        copies: &mut Burst,
-        frame: &[u8],
-        mtu: u16,
-        probe: &mut impl Probe,
-    ) {
-        let Some(mut segments) = Segments::new(frame, mtu) else {
-            let copy = self.pool.carry(frame);
-            return self.take_copy(at, now, copies, copy, probe);
-        };
-        let mut piece = [0u8; LONGEST_PIECE];
-        while let Some(len) = segments.write(&mut piece) {
-            let copy = self.pool.carry(piece.get(..len).unwrap_or(&[]));
-            self.take_copy(at, now, copies, copy, probe);
-        }
-    }
-
-    fn take_copy(
-        &mut self,
-        at: usize,
-        now: Instant,
-        copies: &mut Burst,
-        copy: Option<Mbuf>,
-        probe: &mut impl Probe,
-    ) {
-        let Some(mbuf) = copy else {
-            return self.end.counters.count_drop(DropReason::NoMbuf);
-        };
-        if copies.is_full() {
-            self.take_in(at, now, copies, probe);
-        }
-        // There is room now.
-        drop(copies.push(mbuf));
-    }
-
     /// Takes a received burst through the walk; it is empty afterwards.
     #[inline(always)]
     fn take_in(&mut self, at: usize, now: Instant, burst: &mut Burst, probe: &mut impl Probe) {
@@ -583,14 +287,6 @@ impl Loop {
         self.give_up(now);
         if punted {
             self.bell.ring();
-        }
-    }
-
-    /// Lets the worker decide about what may wait no longer.
-    #[inline]
-    fn give_up(&mut self, now: Instant) {
-        while let Some(oldest) = self.parking.given_up.pop_front() {
-            self.retry(now, oldest, true);
         }
     }
 
@@ -712,61 +408,6 @@ impl Loop {
     #[inline]
     fn is_assisted(&self, at: usize) -> bool {
         self.lanes.get(at).is_some_and(|lane| lane.assisted)
-    }
-
-    /// Processes packets that wait for a next hop again once a neighbour was learned or given up,
-    /// and those that waited too long for the last time: their senders are told. A server that
-    /// has just been added loses no first packet. Fragments are tried again once a first one
-    /// came.
-    #[cold]
-    fn retry_parked(&mut self, now: Instant) {
-        let learned = self.worker.neighbours_learned();
-        if learned != self.parking.neighbours_learned
-            || is_overdue(&self.parking.hops, now, HOP_TIME)
-        {
-            self.parking.neighbours_learned = learned;
-            // Each once, in order; those that wait on go back to the end.
-            for _ in 0..self.parking.hops.len() {
-                let Some(waiting) = self.parking.hops.pop_front() else {
-                    break;
-                };
-                let last = now.since(waiting.since) >= HOP_TIME;
-                self.retry(now, waiting, last);
-            }
-        }
-        let first_fragments = self.worker.first_fragments();
-        if first_fragments != self.parking.first_fragments
-            || is_overdue(&self.parking.pieces, now, PIECE_TIME)
-        {
-            self.parking.first_fragments = first_fragments;
-            for _ in 0..self.parking.pieces.len() {
-                let Some(waiting) = self.parking.pieces.pop_front() else {
-                    break;
-                };
-                let last = now.since(waiting.since) >= PIECE_TIME;
-                self.retry(now, waiting, last);
-            }
-        }
-    }
-
-    /// Processes one packet that waited; with `last` it may wait no longer.
-    fn retry(&mut self, now: Instant, waiting: Waiting, last: bool) {
-        let Waiting { mbuf, lane, since } = waiting;
-        let Some(port) = self.lanes.get(lane).map(|lane| lane.port) else {
-            return;
-        };
-        let assisted = self.is_assisted(lane);
-        let worker = &mut self.worker;
-        let mut one = Burst::new();
-        drop(one.push(mbuf));
-        let verdict = one.with_assisted_packets(port, assisted, |packets| match packets {
-            [packet] => worker.process_again(now, packet, last),
-            _ => Verdict::Drop(DropReason::NoMbuf),
-        });
-        let Some(mbuf) = one.pop() else { return };
-        if self.settle(since, lane, verdict, mbuf) {
-            self.bell.ring();
-        }
     }
 
     fn receive_from_kernel(&mut self, at: usize, now: Instant) -> bool {
@@ -939,54 +580,6 @@ impl Ways<'_> {
             lane.out.free();
         }
     }
-
-    /// Cuts an IPv4 packet to the MTU and queues the pieces.
-    #[cold]
-    fn cut(&mut self, pool: &Mempool, port: PortId, mtu: u16, mbuf: &Mbuf) {
-        let tag = mbuf.tag();
-        if mbuf.segments() == 1 {
-            return self.cut_frame(pool, port, mtu, mbuf.frame(), tag);
-        }
-        let mut whole = [0u8; LONGEST_FRAME];
-        match mbuf.copy_to(&mut whole) {
-            Some(len) => {
-                let frame = whole.get(..len).unwrap_or(&[]);
-                self.cut_frame(pool, port, mtu, frame, tag);
-            }
-            None => self.counters.count_drop(DropReason::FragmentFailed),
-        }
-    }
-
-    /// `tag`: the one that the NIC puts into each piece.
-    fn cut_frame(&mut self, pool: &Mempool, port: PortId, mtu: u16, frame: &[u8], tag: u16) {
-        let counters = self.counters;
-        // The core has just written the Ethernet header: 14 bytes, 18 with a tag.
-        let l3 = if frame.get(12..14) == Some(&[0x81, 0]) {
-            18
-        } else {
-            14
-        };
-        let mut piece = [0u8; LONGEST_PIECE];
-        let Some(mut pieces) = Fragments::new(frame, l3, mtu) else {
-            counters.count_drop(DropReason::FragmentFailed);
-            return;
-        };
-        while pieces.next_len().is_some() {
-            let made = pieces
-                .write(&mut piece)
-                .and_then(|len| pool.carry(piece.get(..len)?));
-            match made {
-                Some(mut copy) => {
-                    copy.set_tag(tag);
-                    self.send(port, copy);
-                }
-                None => {
-                    counters.count_drop(DropReason::FragmentFailed);
-                    return;
-                }
-            }
-        }
-    }
 }
 
 /// Completes the checksums that their senders left to hardware, as NICs say.
@@ -1015,48 +608,5 @@ fn punt(
     };
     if lane.punt[class as usize].send(&mut one) == 0 {
         counters.count_drop(DropReason::PuntQueueFull);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn naps_follow_the_speed_of_the_ports() {
-        let (slow, fast) = (
-            Arc::new(PortCounters::default()),
-            Arc::new(PortCounters::default()),
-        );
-        slow.speed.set(1000);
-        let rings = Rings {
-            rings: vec![(512, Arc::clone(&slow)), (1024, Arc::clone(&fast))],
-        };
-        let unknown = rings.longest_nap();
-        assert_eq!(unknown, Idle::longest_nap(1024, UNKNOWN_MBPS));
-        fast.speed.set(100_000);
-        let at_100g = rings.longest_nap();
-        assert_eq!(at_100g, unknown / 10);
-        fast.speed.set(10);
-        assert_eq!(rings.longest_nap(), Idle::longest_nap(512, 1000));
-        assert_eq!(Rings::default().longest_nap(), Duration::MAX);
-
-        let ms = Duration::from_millis;
-        let idle = Idle::Adaptive {
-            spins: 10,
-            nap: ms(1),
-            longest: ms(100),
-        };
-        for (turns, bound, nap) in [
-            (9, Duration::MAX, None),
-            (10, Duration::MAX, Some(ms(1))),
-            (110, Duration::MAX, Some(ms(50))),
-            (6000, Duration::MAX, Some(ms(100))),
-            (6000, ms(20), Some(ms(20))),
-            (10, ms(20) / 40, Some(ms(20) / 40)),
-        ] {
-            assert_eq!(idle.nap(turns, bound), nap, "{turns} {bound:?}");
-        }
-        assert_eq!(Idle::Poll.nap(u32::MAX, Duration::MAX), None);
     }
 }
