@@ -243,6 +243,20 @@ int rvs_port_configure(uint16_t port, struct rvs_port_conf *conf, enum rvs_port_
 	return 0;
 }
 
+/* The size of a port's table of RSS queues, which then fits into a table of ours. */
+static int reta_info(uint16_t port, struct rte_eth_dev_info *info)
+{
+	int rc;
+
+	memset(info, 0, sizeof(*info));
+	rc = rte_eth_dev_info_get(port, info);
+	if (rc != 0)
+		return rc;
+	if (info->reta_size == 0 || info->reta_size > RTE_ETH_RSS_RETA_SIZE_512)
+		return -ENOTSUP;
+	return 0;
+}
+
 int rvs_port_spread(uint16_t port, uint16_t queues)
 {
 	struct rte_eth_rss_reta_entry64 table[RTE_ETH_RSS_RETA_SIZE_512 / RTE_ETH_RETA_GROUP_SIZE];
@@ -250,11 +264,10 @@ int rvs_port_spread(uint16_t port, uint16_t queues)
 	unsigned int i, group, slot;
 	int rc;
 
-	memset(&info, 0, sizeof(info));
-	rc = rte_eth_dev_info_get(port, &info);
+	rc = reta_info(port, &info);
 	if (rc != 0)
 		return rc;
-	if (queues == 0 || info.reta_size == 0 || info.reta_size > RTE_ETH_RSS_RETA_SIZE_512)
+	if (queues == 0)
 		return -ENOTSUP;
 	memset(table, 0, sizeof(table));
 	for (i = 0; i < info.reta_size; i++) {
@@ -353,12 +366,9 @@ int rvs_port_steer(uint16_t port, const uint8_t *key, const uint16_t *queues)
 	unsigned int i, group, slot;
 	int rc;
 
-	memset(&info, 0, sizeof(info));
-	rc = rte_eth_dev_info_get(port, &info);
+	rc = reta_info(port, &info);
 	if (rc != 0)
 		return rc;
-	if (info.reta_size == 0 || info.reta_size > RTE_ETH_RSS_RETA_SIZE_512)
-		return -ENOTSUP;
 	memset(want, 0, sizeof(want));
 	memset(have, 0, sizeof(have));
 	for (i = 0; i < info.reta_size; i++) {
