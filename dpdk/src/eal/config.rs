@@ -164,10 +164,11 @@ impl EalConfig {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    fn no_huge() -> EalConfig {
+    /// Two workers on a core without hugepages.
+    pub(in crate::eal) fn no_huge() -> EalConfig {
         EalConfig {
             memory: Memory::NoHuge { mb: 128 },
             main_cores: vec![0, 1],

@@ -203,16 +203,7 @@ fn lock_holder(path: &Path) -> Option<i32> {
 mod tests {
     use super::*;
     use crate::eal::Memory;
-
-    fn no_huge() -> EalConfig {
-        EalConfig {
-            memory: Memory::NoHuge { mb: 128 },
-            main_cores: vec![0, 1],
-            worker_cores: vec![1, 1],
-            vdevs: vec!["net_null0,size=64".into()],
-            ..EalConfig::default()
-        }
-    }
+    use crate::eal::config::tests::no_huge;
 
     #[test]
     fn preflight_names_the_obstacle() {
