@@ -128,13 +128,6 @@ fn compare_counts(rig: &Rig, lines: &[&str], place: &str) {
     assert_eq!(got, want, "{place}");
 }
 
-fn rules(rig: &mut Rig, lines: &str) {
-    let all = lines.lines().filter_map(|l| l.strip_prefix("ipvsadm "));
-    for rule in all.filter(|l| l.starts_with("-A") || l.starts_with("-a")) {
-        rig.ipvsadm(rule);
-    }
-}
-
 #[test]
 fn recordings_make_the_table_of_the_kernels_backup() {
     let replay = fs::read_to_string(recorded::dir().join("backup-replay.txt")).unwrap();
@@ -145,7 +138,7 @@ fn recordings_make_the_table_of_the_kernels_backup() {
         let lines: Vec<&str> = part.lines().skip(1).collect();
         let mut rig = Rig::new();
         let text = fs::read_to_string(pcap.with_extension("txt")).unwrap();
-        rules(&mut rig, &text);
+        rig.rules(&text);
         for payload in recorded::payloads(&pcap) {
             receive(std::slice::from_mut(&mut rig), &payload);
         }
@@ -183,7 +176,7 @@ fn several_workers_share_what_is_told() {
                 rig.nft("ip daddr 192.168.40.200 tcp dport { 80, 443 } meta mark set 77");
                 rig.nft("ip6 daddr fd40::200 tcp dport { 80, 443 } meta mark set 78");
             }
-            rules(rig, &text);
+            rig.rules(&text);
         }
         for payload in recorded::payloads(&pcap) {
             receive(&mut rigs, &payload);

@@ -20,13 +20,6 @@ use support::rig::{Rig, addr};
 
 const VIP: &str = "192.168.40.200";
 
-fn rules(rig: &mut Rig, lines: &str) {
-    let all = lines.lines().filter_map(|l| l.strip_prefix("ipvsadm "));
-    for rule in all.filter(|l| l.starts_with("-A") || l.starts_with("-a")) {
-        rig.ipvsadm(rule);
-    }
-}
-
 /// Everything that is wanted, in batches; none is larger than `room`.
 fn collect(rig: &mut Rig, wanted: Wanted, room: usize) -> Vec<Batch> {
     let mut collection = Box::new(Collection::with_room(room));
@@ -138,9 +131,9 @@ fn a_copy_is_the_table() {
             continue;
         };
         let mut from = Rig::new();
-        rules(&mut from, &text);
+        from.rules(&text);
         let mut to: Vec<Rig> = (0..3).map(|n| Rig::with_share(Share::of(n, 3))).collect();
-        to.iter_mut().for_each(|rig| rules(rig, &text));
+        to.iter_mut().for_each(|rig| rig.rules(&text));
         for payload in recorded::payloads(&pcap) {
             let mut batch = Batch::default();
             let message = Message::decode(&payload).unwrap();
@@ -166,7 +159,7 @@ fn a_copy_is_the_table() {
         assert_eq!(printed(&mut to), own, "{name}");
         // A copy of the copy.
         let mut again = Rig::new();
-        rules(&mut again, &text);
+        again.rules(&text);
         again.now = from.now;
         let batches = to
             .iter_mut()

@@ -111,7 +111,7 @@ impl<'a> Run<'a> {
             let place = format!("{}\n  line {}: {key} {value}", self.vector.name(), i + 1);
             match key.as_str() {
                 "name" => {}
-                "service" => self.service(value),
+                "service" => vectors::service(&mut self.rig, value),
                 "rule" => self.rig.ipvsadm(value),
                 "set" => self.rig.set(value),
                 "wait" => self.wait(notation::number(value)),
@@ -144,34 +144,6 @@ impl<'a> Run<'a> {
                 "{name}: no out before {place} for\n  {}",
                 notation::print(frame)
             );
-        }
-    }
-
-    /// `tcp VIP:PORT SCHEDULER METHOD -> REAL:PORT [weight N], REAL:PORT …`
-    fn service(&mut self, value: &str) {
-        let (head, reals) = value.split_once("->").expect("-> real servers");
-        let words: Vec<&str> = head.split_whitespace().collect();
-        let [protocol, vip, scheduler, method] = words[..] else {
-            panic!("service {value}")
-        };
-        let protocol = match protocol {
-            "tcp" => "-t",
-            "udp" => "-u",
-            "sctp" => "--sctp-service",
-            other => panic!("unknown protocol {other}"),
-        };
-        let method = match method {
-            "masquerade" => "-m",
-            "tunnel" => "-i",
-            "direct" => "-g",
-            other => panic!("unknown method {other}"),
-        };
-        self.rig
-            .ipvsadm(&format!("-A {protocol} {vip} -s {scheduler}"));
-        for real in reals.split(',').map(str::trim).filter(|r| !r.is_empty()) {
-            let real = real.replace("weight", "-w");
-            self.rig
-                .ipvsadm(&format!("-a {protocol} {vip} -r {real} {method}"));
         }
     }
 

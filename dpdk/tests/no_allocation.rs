@@ -114,7 +114,7 @@ fn packets() {
 #[test]
 fn a_full_table() {
     let mut rig = Rig::new();
-    play::service(
+    support::vectors::service(
         &mut rig,
         "tcp 192.168.40.200:443 wlc direct -> 192.168.50.5:443",
     );
@@ -206,7 +206,7 @@ fn services() {
 #[test]
 fn every_other_command() {
     let mut rig = Rig::new();
-    play::service(
+    support::vectors::service(
         &mut rig,
         "tcp 192.168.40.200:443 rr direct -> 192.168.50.5:443",
     );

@@ -94,7 +94,9 @@ fn drops(rig: &Rig, reason: DropReason) -> u64 {
 
 fn rig_with(services: &[&str]) -> Rig {
     let mut rig = Rig::new();
-    services.iter().for_each(|s| play::service(&mut rig, s));
+    services
+        .iter()
+        .for_each(|s| support::vectors::service(&mut rig, s));
     rig
 }
 

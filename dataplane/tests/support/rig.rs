@@ -412,6 +412,14 @@ impl Rig {
         }
     }
 
+    /// The services and servers that a recording adds, in its lines that begin with `ipvsadm`.
+    pub fn rules(&mut self, recording: &str) {
+        let all = recording.lines().filter_map(|l| l.strip_prefix("ipvsadm "));
+        for rule in all.filter(|l| l.starts_with("-A") || l.starts_with("-a")) {
+            self.ipvsadm(rule);
+        }
+    }
+
     /// One `ipvsadm` call; real servers become known neighbours. With `--failed` or `--over` the
     /// server is out of service.
     pub fn ipvsadm(&mut self, args: &str) {

@@ -3,6 +3,8 @@
 
 use std::path::PathBuf;
 
+use super::rig::Rig;
+
 /// One block.
 pub struct Vector {
     /// File name and line where the block begins.
@@ -95,4 +97,30 @@ fn parse(file: &str, text: &str) -> Vec<Vector> {
         }
     }
     out
+}
+
+/// `tcp VIP:PORT SCHEDULER METHOD -> REAL:PORT [weight N], REAL:PORT …`
+pub fn service(rig: &mut Rig, value: &str) {
+    let (head, reals) = value.split_once("->").expect("-> real servers");
+    let words: Vec<&str> = head.split_whitespace().collect();
+    let [protocol, vip, scheduler, method] = words[..] else {
+        panic!("service {value}")
+    };
+    let protocol = match protocol {
+        "tcp" => "-t",
+        "udp" => "-u",
+        "sctp" => "--sctp-service",
+        other => panic!("unknown protocol {other}"),
+    };
+    let method = match method {
+        "masquerade" => "-m",
+        "tunnel" => "-i",
+        "direct" => "-g",
+        other => panic!("unknown method {other}"),
+    };
+    rig.ipvsadm(&format!("-A {protocol} {vip} -s {scheduler}"));
+    for real in reals.split(',').map(str::trim).filter(|r| !r.is_empty()) {
+        let real = real.replace("weight", "-w");
+        rig.ipvsadm(&format!("-a {protocol} {vip} -r {real} {method}"));
+    }
 }

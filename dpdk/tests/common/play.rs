@@ -51,7 +51,7 @@ fn one(vector: &Vector, carrier: &mut impl Carrier) -> usize {
         match key.as_str() {
             // What the table then holds, the vectors' own test asks.
             "name" | "conn" => {}
-            "service" => service(&mut rig, value),
+            "service" => vectors::service(&mut rig, value),
             "rule" => rig.ipvsadm(value),
             "set" => rig.set(value),
             "wait" => {
@@ -129,30 +129,4 @@ pub fn expect_frame(got: &[u8], text: &str, place: &str) {
         notation::print(got),
         notation::print(&want)
     );
-}
-
-/// `tcp VIP:PORT SCHEDULER METHOD -> REAL:PORT [weight N], REAL:PORT …`
-pub fn service(rig: &mut Rig, value: &str) {
-    let (head, reals) = value.split_once("->").expect("-> real servers");
-    let words: Vec<&str> = head.split_whitespace().collect();
-    let [protocol, vip, scheduler, method] = words[..] else {
-        panic!("service {value}")
-    };
-    let protocol = match protocol {
-        "tcp" => "-t",
-        "udp" => "-u",
-        "sctp" => "--sctp-service",
-        other => panic!("unknown protocol {other}"),
-    };
-    let method = match method {
-        "masquerade" => "-m",
-        "tunnel" => "-i",
-        "direct" => "-g",
-        other => panic!("unknown method {other}"),
-    };
-    rig.ipvsadm(&format!("-A {protocol} {vip} -s {scheduler}"));
-    for real in reals.split(',').map(str::trim).filter(|r| !r.is_empty()) {
-        let real = real.replace("weight", "-w");
-        rig.ipvsadm(&format!("-a {protocol} {vip} -r {real} {method}"));
-    }
 }
