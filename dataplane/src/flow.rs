@@ -108,8 +108,8 @@ impl Plain {
     /// Bytes of the headers: Ethernet, IPv4 and TCP, none of them with options.
     pub const HEADERS: usize = 54;
 
-    /// Reads the headers of a frame of so many bytes, these among them. `None`: it is another kind of frame, and
-    /// [`Flow::read`] finds out which. A frame that is read here is a packet ([`Shape::Ip`])
+    /// Reads the headers of a frame of so many bytes, these among them. `None`: it is another kind
+    /// of frame, and [`Flow::read`] finds out which. A frame that is read here is a packet ([`Shape::Ip`])
     /// there. `CHECKED`: the NIC found its header checksum right.
     #[inline(always)]
     pub fn read<const CHECKED: bool>(
@@ -720,4 +720,37 @@ fn add_options(sum: u64, payload: &[u8], options_len: usize) -> (u64, &[u8]) {
         .unwrap_or((payload, &[]));
     let folded = u16::from_be(checksum::fold(checksum::add(0, options)));
     (sum + u64::from(folded), l4)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::checksum;
+
+    /// The sum of the header by words of eight bytes carries twice where addresses and
+    /// identification fill its upper half.
+    #[test]
+    fn header_sums_that_carry() {
+        for id in (0..=u16::MAX).step_by(77) {
+            for low in [0u32, 1, 0x1234, 0xffff_fffe, 0xffff_ffff] {
+                let mut h = [0; Plain::HEADERS];
+                h[12..16].copy_from_slice(&[8, 0, 0x45, 0]);
+                h[16..18].copy_from_slice(&40u16.to_be_bytes());
+                h[18..20].copy_from_slice(&id.to_be_bytes());
+                h[20..24].copy_from_slice(&[0x40, 0, 64, TCP]);
+                let upper = u32::from_ne_bytes(octets(&h, 18));
+                for src in [!upper, (!upper).wrapping_sub(1), upper] {
+                    h[26..30].copy_from_slice(&src.to_ne_bytes());
+                    h[30..34].copy_from_slice(&(!low).to_ne_bytes());
+                    h[24..26].fill(0);
+                    let sum = checksum::of(&h[14..34]);
+                    h[24..26].copy_from_slice(&sum.to_be_bytes());
+                    let read = |h: &[u8; 54]| Plain::read::<false>(h, 60, 60).is_some();
+                    assert!(read(&h), "{h:02x?}");
+                    h[25] ^= 1;
+                    assert!(!read(&h), "{h:02x?}");
+                }
+            }
+        }
+    }
 }

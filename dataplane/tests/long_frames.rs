@@ -1,14 +1,16 @@
 //! Frames that go on in other buffers: the core sees the first one, with all headers, and what it
 //! does has to fit the rest, too.
 
+use dataplane::command::Command;
 use dataplane::flow::{Flow, Parsed};
 use dataplane::packet::{DropReason, Packet, PortId, Verdict};
+use dataplane::route::{Link, LinkId};
 use dataplane::wire::checksum;
 use proptest::prelude::*;
 
 mod support;
 use support::notation::{build, print};
-use support::rig::Rig;
+use support::rig::{PORT_MACS, Rig};
 
 const ETH: &str = "eth 02:04:c0:a8:28:fe > 52:54:..:01";
 
@@ -78,6 +80,46 @@ fn an_answer_has_no_tail() {
     assert_eq!((verdict, tail), (Verdict::Transmit(PortId(0)), false));
     let (verdict, _, tail) = process(&mut rig, &frame(""));
     assert_eq!((verdict, tail), (Verdict::Fragment(PortId(1), 1500), true));
+}
+
+/// A route's own MTU may be more than its link takes, which may change while connections last.
+#[test]
+fn the_link_has_the_last_word() {
+    let mut rig = rig("-t 192.168.40.200:443", "-r 192.168.50.5:8443 -m");
+    let way = |side: u16, rest: &str| match side {
+        0 => format!("{ETH} | ip 172.16.1.7 > 192.168.40.200 df | tcp 40000 > 443 {rest}"),
+        _ => format!(
+            "eth 02:04:c0:a8:32:05 > 52:54:..:02 | ip 192.168.50.5 > 172.16.1.7 df \
+             | tcp 8443 > 40000 {rest}"
+        ),
+    };
+    let goes = |rig: &mut Rig, side: u16, rest: &str| {
+        let (verdict, _) = rig.inject(side, &build(&way(side, rest)));
+        verdict == Verdict::Transmit(PortId(1 - side))
+    };
+    for (side, rest) in [(0, "syn"), (1, "syn ack"), (0, "ack")] {
+        assert!(goes(&mut rig, side, rest));
+    }
+    let long = "ack | bytes 2000";
+    for mtu in [9000, 1500, 9000] {
+        for link in 0..2 {
+            rig.apply(Command::PutLink(
+                LinkId(link),
+                Link {
+                    port: PortId(link),
+                    vlan: 0,
+                    mac: PORT_MACS[usize::from(link)],
+                    mtu,
+                    up: true,
+                },
+            ));
+        }
+        // The second of each finds its way worked out.
+        for side in [0, 1, 0, 1] {
+            assert!(goes(&mut rig, side, "ack"));
+            assert_eq!(goes(&mut rig, side, long), mtu == 9000, "{side} {mtu}");
+        }
+    }
 }
 
 /// A sum over the payload cannot be made: UDP goes without one, other packets do not go.

@@ -1,6 +1,8 @@
 //! One connection: 128 bytes of plain old data, the same for both families.
 
 pub mod image;
+#[cfg(test)]
+mod tests;
 
 use core::sync::atomic::{AtomicU32, Ordering, compiler_fence};
 
