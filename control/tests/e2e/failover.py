@@ -20,8 +20,8 @@ from cases.upgrade import followed
 # Of each kind to each of the six addresses; requests a second, and how long one may take.
 DOWNLOADS, IDLE, RATE, TIMEOUT = 2, 4, 4, 10
 PAUSE = 2
-# Servers send downloads at this pace: none is over before the run.
-PACED = "limit_rate 64k; sendfile_max_chunk 8k;"
+# Bytes per second of a download: none is over before the run.
+PACE = "64k"
 PAYLOAD = "100m"
 # Connections count that were established for so long, seconds.
 AGE = 3
@@ -83,9 +83,6 @@ class Failover(Lab):
     def build_balancers(self):
         self.active, self.standby = self.nodes = two_nodes(self, {"active": "pair-active.toml", "standby": "pair-standby.toml"})
 
-    def nginx(self, space, name, extra=PACED):
-        return super().nginx(space, name, extra)
-
     def start(self, edit=lambda text: text):
         """Starts both; returns when the active one has the addresses and everything answers."""
         for node in self.nodes:
@@ -118,7 +115,7 @@ class Trial:
         self.pair, self.file, self.rows, self.notes = pair, pair.dir / "lasting.json", [], []
         vips = [vip for vips in VIPS.values() for vip in vips]
         copy = payloads() / PAYLOAD
-        lasting = pair.peer(pair.client, "lasting.py", self.file, downloads, idle, PAUSE, copy, *vips)
+        lasting = pair.peer(pair.client, "lasting.py", self.file, downloads, idle, PAUSE, copy, PACE, *vips)
         self.short = [pair.dir / f"short.{number}.json" for number in range(len(vips))]
         requests = [pair.peer(pair.client, "paced.py", file, RATE, TIMEOUT, f"http://{at(vip, 80)}/") for vip, file in zip(vips, self.short)]
         self.programs = [lasting, *requests]

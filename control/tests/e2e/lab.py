@@ -67,6 +67,12 @@ def at(addr, port):
     return f"[{addr}]:{port}" if ":" in addr else f"{addr}:{port}"
 
 
+def paced(addr, rate, size="10m"):
+    """URL of a payload that the server sends at this rate, such as "200k". curl's own --limit-rate takes several times as
+    much on a machine with nothing else to do, and catches up after a pause."""
+    return f"http://{at(addr, 80)}/paced/{size}?rate={rate}"
+
+
 def family_of(addr):
     return 6 if ":" in addr else 4
 
@@ -228,7 +234,8 @@ http {{
     server {{
         listen 80; listen [::]:80;
         location = / {{ return 200 "{name}\\n"; }}
-        location /files/ {{ alias {files}/; add_header X-Server "{name}"; {extra} }}
+        location /files/ {{ alias {files}/; add_header X-Server "{name}"; }}
+        location /paced/ {{ alias {files}/; add_header X-Server "{name}"; limit_rate $arg_rate; sendfile_max_chunk 8k; }}
     }}
 }}
 """
@@ -325,11 +332,11 @@ class Lab:
         self.servers.append(space)
         return space
 
-    def nginx(self, space, name, extra=""):
+    def nginx(self, space, name):
         directory = self.dir / space.short
         directory.mkdir(exist_ok=True)
         config = directory / "nginx.conf"
-        config.write_text(NGINX.format(dir=directory, name=name, files=payloads(), extra=extra))
+        config.write_text(NGINX.format(dir=directory, name=name, files=payloads()))
         space.nginx = space.spawn(["nginx", "-e", directory / "nginx.err", "-c", config], f"nginx.{space.short}")
         wait_for(f"nginx of {space.short}", lambda: space.curl("http://127.0.0.1/", seconds=2) == name)
         return space.nginx

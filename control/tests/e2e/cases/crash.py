@@ -8,7 +8,7 @@ import signal
 import threading
 import time
 
-from lab import VIPS, Failure, at, check, lasts, needs_guest_kernel, network, payload_sum, service_text, wait_for
+from lab import VIPS, Failure, at, check, lasts, needs_guest_kernel, network, paced, payload_sum, service_text, wait_for
 
 IDLE = 5
 
@@ -39,7 +39,7 @@ class Traffic:
         self.lab, self.vips, self.downloads = lab, vips, []
         for number, vip in enumerate(vips):
             file = lab.dir / f"download.{number}"
-            argv = ["curl", "-gsSf", "--limit-rate", rate, "-m", "120", "-o", file, f"http://{at(vip, 80)}/files/10m"]
+            argv = ["curl", "-gsSf", "-m", "120", "-o", file, paced(vip, rate)]
             self.downloads.append((vip, file, lab.client.spawn(argv, f"curl.{number}")))
         self.idle = lab.peer(lab.client, "idle.py", IDLE, *vips) if idle else None
         wait_for("all downloads to begin", lambda: all(file.exists() and file.stat().st_size for _, file, _ in self.downloads))

@@ -11,7 +11,7 @@ import pwd
 import re
 
 from failover import two_nodes
-from lab import DIRECT_TABLE, REPO, VIPS, Lab, at, check, in_lab, lasts, need_programs, payload_sum, wait_for
+from lab import DIRECT_TABLE, REPO, VIPS, Lab, at, check, in_lab, lasts, need_programs, paced, payload_sum, wait_for
 
 ROUTER = ("10.1.0.254", "fd01::fe")
 ADDRESSES = VIPS["dr"]
@@ -64,15 +64,12 @@ class Ecmp(Lab):
                 found.add(node.number)
         return found
 
-    def nginx(self, space, name, extra="limit_rate $arg_rate; sendfile_max_chunk 16k;"):
-        return super().nginx(space, name, extra)
-
     def downloads(self, each, rate, size="10m"):
         """So many of each address, at a pace that the server keeps."""
         loads = []
         for number in range(each):
             for vip in ADDRESSES:
-                command = f"curl -gsSf -m 200 'http://{at(vip, 80)}/files/{size}?rate={rate}' | sha256sum"
+                command = f"curl -gsSf -m 200 '{paced(vip, rate, size)}' | sha256sum"
                 loads.append(self.client.spawn(["sh", "-c", command], f"download{number}"))
         return loads
 

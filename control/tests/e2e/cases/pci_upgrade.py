@@ -7,7 +7,7 @@ import time
 
 from cases import sync
 from cases.vrrp_pair import outage, prepared, rows, service, steady
-from lab import BIN, HERE, check, lasts, need_programs, payload_sum, wait_for
+from lab import BIN, HERE, check, lasts, need_programs, paced, payload_sum, wait_for
 from pair import VIP, instance
 
 sys.path.insert(0, str(HERE / "guest"))
@@ -79,7 +79,7 @@ def in_the_guest(lab, guest, balancer, nic, standby):
     check(len(recorded) == 1 and nic.pci in recorded[0]["ports"][0] and recorded[0]["start_ms"] > 0, f"{recorded}")
     wait_for("the standby to have the table",
              lambda: any(peer["in_step"] for daemon in json.loads(balancer.adm("--json -L --daemon"))["daemons"] for peer in daemon["peers"]), 40)
-    slow = lab.client.spawn(["sh", "-c", f"curl -sSf --limit-rate 150k -m 150 http://{VIP}/files/10m | sha256sum"], "download")
+    slow = lab.client.spawn(["sh", "-c", f"curl -sSf -m 150 '{paced(VIP, '150k')}' | sha256sum"], "download")
     time.sleep(2)   # Messages about it take no longer.
     since = time.monotonic()
     # What a reset takes here depends on how busy this machine is, so that the wish is said.

@@ -8,7 +8,7 @@ import signal
 import time
 
 from lab import (AF_PACKET_PORTS, BIN, PREFIX, VIPS, address_commands, at, check, config_text,
-                 family_of, lasts, payload_sum, run, server_addr, service_text, wait_for)
+                 family_of, lasts, paced, payload_sum, run, server_addr, service_text, wait_for)
 
 GROUP, PORT, SYNCID = "224.0.0.81", 8848, 7
 
@@ -91,7 +91,7 @@ def test_a_standby_goes_on(lab):
     loads = []
     for number in range(4):
         for vip in VIPS["nat"]:
-            command = f"curl -gsSf --limit-rate 700k -m 150 'http://{at(vip, 80)}/files/10m' | sha256sum"
+            command = f"curl -gsSf -m 150 '{paced(vip, '700k')}' | sha256sum"
             loads.append(lab.client.spawn(["sh", "-c", command], f"download{number}"))
     def announced():
         # A download that curl does not slow down may be over already.
@@ -180,7 +180,7 @@ def test_a_standby_joins_late(lab):
     def load(count):
         for number in range(count):
             for vip in VIPS["nat"]:
-                command = f"curl -gsSf --limit-rate 10k -m 100 -o /dev/null 'http://{at(vip, 80)}/files/10m'"
+                command = f"curl -gsSf -m 100 -o /dev/null '{paced(vip, '10k')}'"
                 lab.client.spawn(["sh", "-c", command], "idle")
     load(5)
     wanted = 5 * len(VIPS["nat"])
@@ -374,7 +374,7 @@ def test_kernel_and_rvs(lab):
     status = machine.program("--start-daemon", "backup", "--mcast-interface", "eth0", "--syncid", str(SYNCID))
     check(status == (0, ""), f"ipvsadm --start-daemon: {status}")
     try:
-        loads = [lab.client.spawn(["sh", "-c", f"curl -gsSf --limit-rate 300k -m 100 'http://{at(vip, 80)}/files/10m' | sha256sum"], "slow")
+        loads = [lab.client.spawn(["sh", "-c", f"curl -gsSf -m 100 '{paced(vip, '300k')}' | sha256sum"], "slow")
                  for _ in range(4)]
 
         def ours():

@@ -7,7 +7,7 @@ import shlex
 import sys
 
 from cases.sync import established, rows, services, similar
-from lab import HERE, VIPS, address_commands, at, check, lasts, need_programs, network, payload_sum, wait_for
+from lab import HERE, VIPS, address_commands, at, check, lasts, need_programs, network, paced, payload_sum, wait_for
 
 sys.path.insert(0, str(HERE / "guest"))
 SYNCID = 7
@@ -72,8 +72,7 @@ def handed_over(lab, active, successor, interfaces):
     loads = []
     for number in range(DOWNLOADS):
         for vip in VIPS["nat"]:
-            # curl takes several times as much as that on a machine with nothing else to do.
-            command = f"curl -gsSf --limit-rate 100k -m 300 'http://{at(vip, 80)}/files/10m' | sha256sum"
+            command = f"curl -gsSf -m 300 '{paced(vip, '200k')}' | sha256sum"
             loads.append(lab.client.spawn(["sh", "-c", command], f"download{number}"))
 
     def same():

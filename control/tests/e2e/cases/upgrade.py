@@ -364,7 +364,8 @@ def test_a_long_pause_is_handed_over(lab, a, b):
     print(f"      handed over and back: {failed} requests failed, over {took:.2f} s")
     # A skew and a little, twice: it is by far less than a master-down interval.
     check(failed <= 40, f"{failed} requests failed")
-    check(download.running(), "the download was over too early")
+    size = (lab.dir / "slow").stat().st_size
+    check(download.running(), f"the download was over too early, after {size} bytes: {download.output()}")
     again = time.monotonic()
     check(json.loads(record.read_text())[0]["upgrade_ms"] < 9000, record.read_text())
     text = a.adm("upgrade", 60)

@@ -5,7 +5,7 @@ import signal
 import time
 
 from cases.crash import state
-from lab import at, check, in_lab, lasts, wait_for
+from lab import at, check, in_lab, lasts, paced, wait_for
 from pair import VIP, Pair, down, instance, skew
 
 RATE, TIMEOUT = 20, 0.8
@@ -23,7 +23,7 @@ def steady(lab, vip=VIP):
 def slow_download(lab, rate, seconds):
     """A download from the virtual address at this rate, which has begun; it may take so many seconds."""
     file = lab.dir / "slow"
-    argv = ["curl", "-sSf", "--limit-rate", rate, "-m", str(seconds), "-o", file, f"http://{VIP}/files/10m"]
+    argv = ["curl", "-sSf", "-m", str(seconds), "-o", file, paced(VIP, rate)]
     download = lab.client.spawn(argv, "curl")
     wait_for("the download to begin", lambda: file.exists() and file.stat().st_size)
     return download

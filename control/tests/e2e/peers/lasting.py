@@ -1,13 +1,13 @@
 #!/usr/bin/python3
 """Connections that last: downloads that the server paces, and idle ones with a message now and then.
 
-    lasting.py FILE DOWNLOADS IDLE PAUSE PAYLOAD HOST...
+    lasting.py FILE DOWNLOADS IDLE PAUSE PAYLOAD PACE HOST...
 
 So many of each kind to port 80 of each HOST; a message every PAUSE seconds; PAYLOAD is the file that is downloaded, the
-name of its copy at the server being the same. What arrives is compared with it byte by byte. One that is lost, or silent
-for PATIENCE seconds, is followed by another one. FILE gets a JSON line for each thing that happened:
-t (seconds, monotonic), id (of a connection), what: "open" (with kind, host, local), "alive" (data came; after a message
-`took` is what the answer took), "lost" (with error), "over" (a download came to its end).
+name of its copy at the server being the same, which sends PACE bytes a second (64k, 1m). What arrives is compared with it
+byte by byte. One that is lost, or silent for PATIENCE seconds, is followed by another one. FILE gets a JSON line for each
+thing that happened: t (seconds, monotonic), id (of a connection), what: "open" (with kind, host, local), "alive" (data
+came; after a message `took` is what the answer took), "lost" (with error), "over" (a download came to its end).
 Until it is stopped.
 """
 import json
@@ -18,7 +18,7 @@ import threading
 import time
 
 PATIENCE = 15
-path, downloads, idle, pause, payload, *hosts = sys.argv[1:]
+path, downloads, idle, pause, payload, pace, *hosts = sys.argv[1:]
 lock = threading.Lock()
 out = open(path, "w", buffering=1)
 last = 0
@@ -55,7 +55,7 @@ def head(sock):
 
 
 def download(sock, number, name):
-    sock.sendall(f"GET /files/{name} HTTP/1.1\r\nHost: lasting\r\nConnection: close\r\n\r\n".encode())
+    sock.sendall(f"GET /paced/{name}?rate={pace} HTTP/1.1\r\nHost: lasting\r\nConnection: close\r\n\r\n".encode())
     data = head(sock)
     with open(payload, "rb") as copy:
         while data:
