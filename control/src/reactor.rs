@@ -365,7 +365,7 @@ impl Reactor {
         self.state.follow_sync(now);
         self.follow_host(now);
         self.serve(now);
-        self.state.follow_vrrp();
+        self.state.follow_vrrp(now);
         self.state.follow_gate(now);
         self.state.follow_backup(now);
         self.do_timers(now);

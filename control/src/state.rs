@@ -1,14 +1,12 @@
 //! What the control thread owns: desired state, workers, the host's mirror, the loaded file.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use dataplane::probe::Exchange;
 use dataplane::sync::Collection;
 use dataplane::time::Instant;
 use mio::Waker;
-use vrrp::instance::Role;
 
 use crate::api::{DaemonSpec, ErrorKind, ServiceKey, StatusView, SyncRole, WorkerView};
 use crate::config::{self, Config, OperatorState, Plan, describe_server, describe_service};
@@ -25,7 +23,7 @@ use crate::status::{self, PoolHandle, PortHandle, Sampler, Turns};
 use crate::sync::Sync;
 use crate::update::{Subject, Update};
 use crate::upgrade::{Estate, Gaps, Launch};
-use crate::vrrp::{Gate, LeaseBook, Notice, Ready, Routers, Surroundings};
+use crate::vrrp::{Gate, Introductions, LeaseBook, Notice, Ready, Routers, Surroundings};
 use crate::watchdog::{Heartbeats, PumpBeat};
 use crate::workers::{Ticket, WorkerRefusal, Workers};
 
@@ -72,14 +70,6 @@ impl Commit {
     }
 }
 
-/// Addresses that a master put on an interface.
-struct Introduced {
-    instance: String,
-    addresses: Vec<IpAddr>,
-    /// Workers know them once they have applied this; none before the mirror has heard of them.
-    generation: Option<u64>,
-}
-
 /// See the module.
 pub struct State {
     /// Desired state.
@@ -105,7 +95,7 @@ pub struct State {
     /// Whether masters that live are left alone.
     gate: Gate,
     /// Addresses of masters that workers do not know yet.
-    introduced: Vec<Introduced>,
+    introductions: Introductions,
     /// What virtual routers need of this daemon.
     pub surroundings: Surroundings,
     /// Rung by threads that have something to tell.
@@ -211,7 +201,7 @@ impl State {
             routers: None,
             leases: LeaseBook::default(),
             gate: Gate::new(now),
-            introduced: Vec::new(),
+            introductions: Introductions::default(),
             surroundings: parts.surroundings,
             waker: None,
             sync: None,
@@ -382,42 +372,25 @@ impl State {
     }
 
     /// Takes over what virtual routers tell: the one place where their changes pass, in order.
-    pub fn follow_vrrp(&mut self) {
+    pub fn follow_vrrp(&mut self, now: Instant) {
         let Some(routers) = &self.routers else {
             return;
         };
-        let mut changed = Vec::new();
         for notice in routers.take() {
             self.tell_notice(&notice);
-            match notice {
-                Notice::Holds {
-                    instance,
-                    addresses,
-                } => self.introduced.push(Introduced {
-                    instance,
-                    addresses,
-                    generation: None,
-                }),
-                Notice::Instance { instance, new, .. } => {
-                    changed.push((instance, new == Role::Master));
-                }
-                _ => {}
-            }
+            self.introductions.hear(now, notice);
         }
         let (model, workers) = (&self.model, &self.workers);
-        self.introduced.retain_mut(|new| {
-            if new.generation.is_none() && new.addresses.iter().all(|addr| model.is_local(*addr)) {
-                new.generation = Some(workers.generation());
-            }
-            let is_live = new
-                .generation
-                .is_some_and(|generation| workers.applied() >= generation);
-            if is_live {
-                routers.live(new.instance.clone());
-            }
-            !is_live
-        });
-        for (instance, is_master) in changed {
+        let known = self.introductions.take_known(
+            now,
+            |addr| model.is_local(addr),
+            workers.generation(),
+            workers.applied(),
+        );
+        for instance in known {
+            routers.live(instance);
+        }
+        while let Some((instance, is_master)) = self.introductions.next_change() {
             self.router_changed(&instance, is_master);
         }
     }

@@ -13,6 +13,7 @@
 
 mod driver;
 mod gate;
+mod introduction;
 mod kernel;
 mod leases;
 mod links;
@@ -39,6 +40,7 @@ use vrrp::instance::{Cause, Role};
 use vrrp::time::Instant;
 
 pub use gate::{Gate, Ready};
+pub use introduction::Introductions;
 pub use leases::LeaseBook;
 pub use memory::Place;
 pub use vitals::Sources;

@@ -1,6 +1,7 @@
 //! Addresses and routes of an instance, put on their interfaces and taken off.
 
 use std::io;
+use std::net::IpAddr;
 
 use vrrp::config::{Key, VirtualAddress};
 
@@ -10,9 +11,11 @@ use crate::config::vrrp::{Address, Instance, Route, Rule};
 use crate::vrrp::Notice;
 
 impl Driver {
-    pub(super) fn add_addresses(&mut self, key: Key, addresses: &[VirtualAddress]) {
+    /// Puts addresses on their interfaces; those that are there now.
+    pub(super) fn add_addresses(&mut self, key: Key, addresses: &[VirtualAddress]) -> Vec<IpAddr> {
+        let mut there = Vec::new();
         let Some(slot) = self.slots.get_mut(&key) else {
-            return;
+            return there;
         };
         slot.holds = true;
         let config = slot.config.clone();
@@ -31,11 +34,14 @@ impl Driver {
                 }
                 None => Err(io::Error::from_raw_os_error(libc::ENODEV)),
             };
-            if let Err(reason) = done {
-                let addr = address.addr.addr;
-                failed = Some(format!(
-                    "address {addr} cannot be put on {device}: {reason}"
-                ));
+            let addr = address.addr.addr;
+            match done {
+                Ok(()) => there.push(addr),
+                Err(reason) => {
+                    failed = Some(format!(
+                        "address {addr} cannot be put on {device}: {reason}"
+                    ));
+                }
             }
         }
         failed = self.add_ways(&config.routes, &config.rules).or(failed);
@@ -43,6 +49,7 @@ impl Driver {
             Some(text) => self.trouble(key, "kernel", text),
             None => self.recovered(key, "kernel"),
         }
+        there
     }
 
     /// Adds routes and rules; what went wrong last, if anything did.
@@ -100,13 +107,12 @@ impl Driver {
     }
 
     /// Asks control to say when workers know the addresses, if nothing is served before.
-    pub(super) fn introduce(&mut self, key: Key, addresses: &[VirtualAddress]) {
+    pub(super) fn introduce(&mut self, key: Key, addresses: Vec<IpAddr>) {
         let Some(slot) = self.slots.get(&key) else {
             return;
         };
         if matches!(slot.lease, Lease::Opening { .. }) {
             let instance = slot.config.machine.name.clone();
-            let addresses = addresses.iter().map(|address| address.addr).collect();
             self.tell(Notice::Holds {
                 instance,
                 addresses,

@@ -8,9 +8,8 @@ use vrrp::output::Announced;
 use vrrp::time::Instant;
 
 use super::Driver;
+use crate::vrrp::introduction;
 
-/// How long control gets to tell the workers of an address before it is announced all the same.
-const INTRODUCTION: Duration = Duration::from_millis(100);
 /// How long packets for an address that was given up are dropped: by then the kernel and all workers
 /// know that it is gone.
 const GRACE: Duration = Duration::from_secs(2);
@@ -112,7 +111,7 @@ impl Driver {
                 self.parts.board.end(place);
                 slot.lease = Lease::Opening {
                     until: end,
-                    open_at: now + INTRODUCTION,
+                    open_at: now + introduction::LONGEST,
                     rounds: 0,
                 };
             }

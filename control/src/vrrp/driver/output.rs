@@ -68,8 +68,8 @@ impl Driver {
             }
             Output::Lease { until } => self.renew(now, key, until),
             Output::AddAddresses { addresses, .. } => {
-                self.add_addresses(key, &addresses);
-                self.introduce(key, &addresses);
+                let there = self.add_addresses(key, &addresses);
+                self.introduce(key, there);
             }
             Output::RemoveAddresses(addresses) => {
                 let is_all = self.slots.get(&key).is_some_and(|slot| {

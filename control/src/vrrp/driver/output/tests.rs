@@ -107,7 +107,7 @@ impl Rig {
     /// A lease up to 2 s that workers serve under from 100 ms on.
     fn open(&mut self) {
         self.act(0, Output::Lease { until: at(2000) });
-        self.driver.tend_leases(at(100));
+        self.driver.open(at(100), self.key);
     }
 
     fn is_closed(&self, ms: u64) -> bool {
@@ -124,14 +124,14 @@ impl Rig {
 fn nothing_is_served_before_workers_know_or_after_the_lease() {
     let mut rig = Rig::new();
     assert!(!rig.is_closed(0), "without a lease nothing is known");
-    rig.act(0, Output::Lease { until: at(1000) });
+    rig.act(0, Output::Lease { until: at(2000) });
     assert!(rig.is_closed(0), "workers do not know the addresses");
-    rig.driver.tend_leases(at(99));
-    assert!(rig.is_closed(99), "control gets time to tell them");
-    rig.driver.tend_leases(at(100));
-    assert!(!rig.is_closed(100) && !rig.is_closed(1000) && rig.is_closed(1001));
-    rig.act(500, Output::Lease { until: at(1500) });
-    assert!(!rig.is_closed(1500) && rig.is_closed(1501));
+    rig.driver.tend_leases(at(999));
+    assert!(rig.is_closed(999), "control gets time to tell them");
+    rig.driver.tend_leases(at(1000));
+    assert!(!rig.is_closed(1000) && !rig.is_closed(2000) && rig.is_closed(2001));
+    rig.act(1500, Output::Lease { until: at(2500) });
+    assert!(!rig.is_closed(2500) && rig.is_closed(2501));
 }
 
 #[test]
@@ -188,14 +188,15 @@ fn control_is_asked_for_addresses_and_announcements_wait_for_it() {
     let asked = rig.notices.try_iter().collect::<Vec<_>>();
     let holds = Notice::Holds {
         instance: "a".into(),
-        addresses: vec![address(1).addr, address(2).addr],
+        // The interface is not there: none could be put on it.
+        addresses: Vec::new(),
     };
     assert_eq!(asked, [holds]);
     rig.act(2, announce(5));
     rig.act(3, announce(1));
     let waits = Lease::Opening {
         until: at(1000),
-        open_at: at(100),
+        open_at: at(1000),
         rounds: 5,
     };
     assert_eq!(rig.lease(), waits);
