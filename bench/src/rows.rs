@@ -516,10 +516,7 @@ impl Bench {
         });
         let mut clients = Vec::with_capacity(established.len() / 9 * 30);
         // Three rounds, so that there are half as many new clients again as live at once.
-        for nine in [&established; 3]
-            .into_iter()
-            .flat_map(|e| e.chunks_exact(9))
-        {
+        for nine in [&established; 3].into_iter().flat_map(|e| e.chunks(9)) {
             clients.extend_from_slice(nine);
             clients.extend(fresh.next());
         }

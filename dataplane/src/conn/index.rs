@@ -1,27 +1,30 @@
-//! The hash index of one shard: buckets of one cache line, ten slots each.
+//! The hash index of one shard: buckets of one cache line, twelve slots each.
 
-use wide::{CmpEq, i16x8};
-use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout};
+use wide::{CmpEq, i16x16};
+use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout, transmute_ref};
 
-use super::entry::NIL;
 use super::hash::KeyHash;
 use super::prefetch::Line;
 
 /// Slots of a bucket.
-pub const SLOTS: usize = 10;
+pub const SLOTS: usize = 12;
 
 /// In a slot: the entry is found here by its reply tuple.
-pub const REPLY: u32 = 0x8000_0000;
+pub const REPLY: u32 = 1 << 23;
 
-/// One cache line of the index: ten 15-bit tags (0 = empty), ten entry numbers with the
-/// direction in the top bit, and how many slots found this bucket full and went on to the next.
+/// How many entries a shard may have: their numbers are in a slot beside [`REPLY`].
+pub const MOST: u32 = REPLY;
+
+/// One cache line of the index: twelve entry numbers of 24 bits (low byte first) with the direction in the
+/// top one, how many slots found this bucket full and went on to the next, and twelve 15-bit tags
+/// (0 = empty).
 #[derive(Clone, Debug, FromBytes, IntoBytes, KnownLayout, Immutable)]
 #[repr(C, align(64))]
 pub struct Bucket {
-    tags: [u16; SLOTS],
+    slots: [[u8; 3]; SLOTS],
     overflow: u16,
     reserved: u16,
-    slots: [u32; SLOTS],
+    tags: [u16; SLOTS],
 }
 
 const _: () = assert!(size_of::<Bucket>() == 64);
@@ -30,30 +33,35 @@ impl Bucket {
     /// A slot with this tag.
     #[inline(always)]
     fn first(&self, tag: u16) -> Option<u32> {
-        let at = match self.matches_of_eight(tag) {
-            0 if self.tags[8] == tag => 8,
-            0 if self.tags[9] == tag => 9,
-            0 => return None,
-            found => found.trailing_zeros() as usize % 8,
-        };
-        Some(self.slots[at])
+        match self.matches(tag) {
+            0 => None,
+            found => self.slot(found.trailing_zeros() as usize),
+        }
     }
 
-    /// Bit i set where slot i has this tag.
+    /// Bit i set where slot i has this tag. The second half of the line is compared at once.
     #[inline(always)]
     fn matches(&self, tag: u16) -> u32 {
-        self.matches_of_eight(tag)
-            | u32::from(self.tags[8] == tag) << 8
-            | u32::from(self.tags[9] == tag) << 9
+        let [_, half]: &[[i16; 16]; 2] = transmute_ref!(self);
+        let wanted = i16x16::splat(tag.cast_signed());
+        let found = i16x16::new(*half).cmp_eq(wanted).move_mask();
+        // What lies before the tags is none.
+        found.cast_unsigned() >> (16 - SLOTS)
     }
 
-    /// The same of the first eight slots, which are compared at once.
+    /// What slot `at` holds.
     #[inline(always)]
-    fn matches_of_eight(&self, tag: u16) -> u32 {
-        let [a, b, c, d, e, f, g, h, ..] = self.tags.map(u16::cast_signed);
-        let tags = i16x8::new([a, b, c, d, e, f, g, h]);
-        let wanted = i16x8::splat(tag.cast_signed());
-        tags.cmp_eq(wanted).move_mask().cast_unsigned()
+    fn slot(&self, at: usize) -> Option<u32> {
+        // Four bytes at once, so that three are no three loads.
+        let bytes: &[u8; 64] = transmute_ref!(self);
+        let word = bytes.get(at % 16 * 3..)?.first_chunk()?;
+        Some(u32::from_le_bytes(*word) & 0xff_ffff)
+    }
+
+    fn set(&mut self, at: usize, tag: u16, slot: u32) {
+        let [low, middle, high, _] = slot.to_le_bytes();
+        self.tags[at] = tag;
+        self.slots[at] = [low, middle, high];
     }
 }
 
@@ -110,6 +118,23 @@ impl Index {
         self.at(home)?.first(hash.tag())
     }
 
+    /// The same in the buckets after a full home bucket.
+    #[inline(never)]
+    pub fn displaced(&self, home: usize, hash: KeyHash) -> Option<u32> {
+        let mut at = home;
+        for _ in 0..self.buckets.len() {
+            if self.at(at)?.overflow == 0 {
+                return None;
+            }
+            at = self.after(at);
+            let found = self.at(at)?.first(hash.tag());
+            if found.is_some() {
+                return found;
+            }
+        }
+        None
+    }
+
     /// First slot with this hash's tag that `accept` takes.
     #[inline]
     pub fn find(&self, hash: KeyHash, mut accept: impl FnMut(u32) -> bool) -> Option<u32> {
@@ -118,7 +143,7 @@ impl Index {
             let bucket = self.buckets.get(at)?;
             let mut mask = bucket.matches(hash.tag());
             while mask != 0 {
-                let slot = *bucket.slots.get(mask.trailing_zeros() as usize)?;
+                let slot = bucket.slot(mask.trailing_zeros() as usize)?;
                 if accept(slot) {
                     return Some(slot);
                 }
@@ -152,8 +177,7 @@ impl Index {
             };
             let free = bucket.matches(0).trailing_zeros() as usize;
             if free < SLOTS {
-                bucket.tags[free] = hash.tag();
-                bucket.slots[free] = slot;
+                bucket.set(free, hash.tag(), slot);
                 return true;
             }
             bucket.overflow += 1;
@@ -180,9 +204,8 @@ impl Index {
             let mut mask = bucket.matches(hash.tag());
             while mask != 0 {
                 let i = mask.trailing_zeros() as usize;
-                if bucket.slots.get(i) == Some(&slot) {
-                    bucket.tags[i] = 0;
-                    bucket.slots[i] = NIL;
+                if bucket.slot(i) == Some(slot) {
+                    bucket.set(i, 0, 0);
                     let mut passed = home;
                     for _ in 0..distance {
                         self.buckets[passed].overflow -= 1;
@@ -211,11 +234,8 @@ impl Index {
             .buckets
             .iter()
             .flat_map(|b| {
-                b.tags
-                    .iter()
-                    .zip(&b.slots)
-                    .filter(|(t, _)| **t != 0)
-                    .map(|(_, s)| *s)
+                let used = |&at: &usize| b.tags[at] != 0;
+                (0..SLOTS).filter(used).filter_map(|at| b.slot(at))
             })
             .collect();
         all.sort_unstable();
@@ -230,17 +250,49 @@ mod tests {
     proptest::proptest! {
         /// Tags as they are, odd or 0 for none, from so few that they meet.
         #[test]
-        fn slots_are_found_by_their_tags(tags in proptest::array::uniform10(0u16..6), tag in 0u16..6) {
+        fn slots_are_found_by_their_tags(tags in proptest::array::uniform12(0u16..6), tag in 0u16..6) {
             let spread = |n: u16| n.checked_sub(1).map_or(0, |n| n << 13 | 1);
             let mut bucket = Bucket::new_zeroed();
-            bucket.tags = tags.map(spread);
-            bucket.slots = core::array::from_fn(|i| 100 + i as u32);
+            // What lies before the tags is none.
+            (bucket.overflow, bucket.reserved) = (spread(1), spread(2));
+            let slot = |i: usize| (MOST - 1 - 0x1_0203 * i as u32) | [0, REPLY][i % 2];
+            for (i, tag) in tags.into_iter().enumerate() {
+                bucket.set(i, spread(tag), slot(i));
+            }
             let wanted = spread(tag);
             let found = (0..SLOTS).filter(|&i| bucket.tags[i] == wanted);
             let mask = found.clone().fold(0, |mask, i| mask | 1 << i);
             proptest::prop_assert_eq!(bucket.matches(wanted), mask);
-            let first = found.map(|i| bucket.slots[i]).next();
-            proptest::prop_assert_eq!(bucket.first(wanted), first);
+            proptest::prop_assert_eq!(bucket.first(wanted), found.map(slot).next());
+            proptest::prop_assert!((0..SLOTS).all(|i| bucket.slot(i) == Some(slot(i))));
+            proptest::prop_assert_eq!((bucket.overflow, bucket.reserved), (spread(1), spread(2)));
         }
+    }
+
+    #[test]
+    fn what_found_its_bucket_full_is_in_the_next() {
+        let hash = |tag: u64| KeyHash {
+            shard: 0,
+            bits: u64::MAX << 32 | tag << 1 | 1,
+        };
+        let mut index = Index::new(vec![Bucket::new_zeroed(); 3].leak());
+        let home = index.home(hash(0));
+        assert_eq!(home, 2, "the last: what follows is the first");
+        for n in 0..SLOTS as u32 {
+            assert!(index.insert(hash(n.into()), n));
+            assert_eq!(index.candidate(home, hash(n.into())), Some(n));
+        }
+        assert_eq!(index.displaced(home, hash(0)), None, "nothing is elsewhere");
+        // More than two buckets hold.
+        for n in SLOTS as u32..30 {
+            assert!(index.insert(hash(n.into()), n | REPLY));
+            assert_eq!(index.candidate(home, hash(n.into())), None);
+            assert_eq!(index.displaced(home, hash(n.into())), Some(n | REPLY));
+        }
+        assert_eq!(index.displaced(home, hash(99)), None);
+        for n in SLOTS as u32..30 {
+            assert!(index.remove(hash(n.into()), n | REPLY));
+        }
+        assert_eq!(index.displaced(home, hash(12)), None);
     }
 }

@@ -8,7 +8,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::entry::Entry;
 use super::hash::HashKey;
-use super::index::{Bucket, Index, SLOTS};
+use super::index::{Bucket, Index, MOST, SLOTS};
 use super::shard::Shard;
 use super::template;
 use super::wheel::HEADS;
@@ -19,7 +19,7 @@ use crate::time::Ticks;
 pub const SHARDS: usize = 128;
 
 /// Version of the layout; raised on any change of [`Entry`], [`Bucket`] or the order of parts.
-pub const VERSION: u32 = 5;
+pub const VERSION: u32 = 6;
 
 const MAGIC: u64 = u64::from_be_bytes(*b"RVSTABLE");
 const HEADER_BYTES: usize = 4096;
@@ -85,7 +85,7 @@ impl Header {
             || self.bucket_bytes as usize != size_of::<Bucket>()
             || self.shards as usize != SHARDS
             || self.layout != Entry::LAYOUT
-            || layout.entries_per_shard == 0
+            || !(1..=MOST).contains(&layout.entries_per_shard)
             || layout.buckets_per_shard == 0
         {
             return Err(RegionError::Foreign);
@@ -117,8 +117,9 @@ impl Layout {
     /// √n, so four times that is spare, and no shard is full before the table is (but for one
     /// table in hundreds). That is 5 % at a million connections and 18 % at 65536.
     ///
-    /// Every entry may need two index slots (NAT); a bucket of ten for 4.2 entries keeps the
-    /// index at most 84 % full.
+    /// Every entry may need two index slots (NAT); a bucket of twelve for 4.2 entries keeps the
+    /// index at most 70 % full, so that three slots of two hundred are not in the bucket they
+    /// belong in.
     pub fn for_connections(connections: u32) -> Layout {
         let share = connections.div_ceil(SHARDS as u32).max(4);
         let entries_per_shard = share + 4 * share.isqrt();

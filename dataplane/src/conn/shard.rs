@@ -596,6 +596,12 @@ impl Shard {
         Some((slot, Line::of_nth(self.entries, (slot & !REPLY) as usize)))
     }
 
+    /// As [`Shard::candidate`], if that found none.
+    pub fn displaced(&self, home: u32, hash: KeyHash) -> Option<(u32, Line)> {
+        let slot = self.index.displaced(home as usize, hash)?;
+        Some((slot, Line::of_nth(self.entries, (slot & !REPLY) as usize)))
+    }
+
     /// The entry that the next new connection gets.
     pub fn next_free(&self) -> Line {
         let number = if self.free != NIL {

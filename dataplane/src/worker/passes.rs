@@ -248,11 +248,17 @@ impl Worker {
         }
     }
 
-    /// Perhaps a new connection: it will write all of the entry.
+    /// Not where it belongs: one of few that found their bucket full, or perhaps a new connection,
+    /// which will write all of the entry.
     #[inline(never)]
     fn miss(&self, at: &mut Located) {
+        let shard = self.shard(at.hash());
+        if let Some((slot, line)) = shard.displaced(at.home, at.hash()) {
+            at.slot = slot;
+            return line.prefetch();
+        }
         at.slot = NIL;
-        let line = self.shard(at.hash()).next_free();
+        let line = shard.next_free();
         line.prefetch();
         line.next().prefetch();
     }
@@ -274,8 +280,8 @@ impl Worker {
         }
         ask(&lines);
         if missing {
-            for (_, line) in group.iter().zip(lines).filter(|(at, _)| at.slot == NIL) {
-                line.next().prefetch();
+            for at in group.iter_mut().filter(|at| at.slot == NIL) {
+                self.miss(at);
             }
         }
     }
