@@ -295,4 +295,34 @@ mod tests {
         }
         assert_eq!(index.displaced(home, hash(12)), None);
     }
+
+    /// As full as a table of NAT connections gets ([`crate::conn::region::Layout`]).
+    #[test]
+    fn few_slots_are_elsewhere() {
+        let buckets = 5000;
+        let mut index = Index::new(vec![Bucket::new_zeroed(); buckets].leak());
+        let all = buckets as u32 * 21 / 5 * 2;
+        let mut random = 1u64;
+        let mut next = || {
+            random = random.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);
+            random ^ (random >> 29)
+        };
+        let hashes: Vec<KeyHash> = (0..all)
+            .map(|_| KeyHash {
+                shard: 0,
+                bits: next(),
+            })
+            .collect();
+        for (n, hash) in hashes.iter().enumerate() {
+            assert!(index.insert(*hash, n as u32));
+        }
+        let elsewhere = hashes.iter().enumerate().filter(|(n, hash)| {
+            let slot = Some(*n as u32);
+            index
+                .bucket(**hash)
+                .is_none_or(|b| (0..SLOTS).all(|at| b.slot(at) != slot || b.tags[at] == 0))
+        });
+        let share = elsewhere.count() as f64 / f64::from(all);
+        assert!((0.015..0.03).contains(&share), "{share}");
+    }
 }

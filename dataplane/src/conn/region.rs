@@ -118,8 +118,7 @@ impl Layout {
     /// table in hundreds). That is 5 % at a million connections and 18 % at 65536.
     ///
     /// Every entry may need two index slots (NAT); a bucket of twelve for 4.2 entries keeps the
-    /// index at most 70 % full, so that three slots of two hundred are not in the bucket they
-    /// belong in.
+    /// index at most 70 % full, so that one slot of forty is not in the bucket it belongs in.
     pub fn for_connections(connections: u32) -> Layout {
         let share = connections.div_ceil(SHARDS as u32).max(4);
         let entries_per_shard = share + 4 * share.isqrt();

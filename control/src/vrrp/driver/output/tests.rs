@@ -200,6 +200,14 @@ fn control_is_asked_for_addresses_and_announcements_wait_for_it() {
         rounds: 5,
     };
     assert_eq!(rig.lease(), waits);
+    let there = vec![address(1).addr];
+    rig.driver.introduce(rig.key, there.clone());
+    let asked = rig.notices.try_iter().collect::<Vec<_>>();
+    let holds = Notice::Holds {
+        instance: "a".into(),
+        addresses: there,
+    };
+    assert_eq!(asked, [holds]);
     rig.driver.open(at(50), rig.key);
     assert_eq!(rig.lease(), Lease::Open);
     rig.act(60, add());
